@@ -1,0 +1,48 @@
+"""The command line: one line a command, and the one place where errors become sentences."""
+
+import sys
+
+import typer
+
+from genedml.errors import GeneDMLError
+from genedml_cli.commands import demo, encoders, evaluate, extract, predict, train
+
+app = typer.Typer(
+    name="genedml",
+    help="Predict spatial gene expression from H&E slides with Gene-DML.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo.demo)
+app.command()(train.train)
+app.command()(predict.predict)
+app.command()(evaluate.evaluate)
+app.command()(extract.extract)
+app.command()(encoders.encoders)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from genedml_cli import __version__
+
+        typer.echo(f"genedml {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Predict spatial gene expression from H&E slides with Gene-DML."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 something the user can mend, 2 wrong usage; else a bug's traceback."""
+    try:
+        app()
+    except GeneDMLError as error:
+        from genedml_cli import console
+
+        console.error("\n".join([str(error), *getattr(error, "__notes__", [])]))
+        sys.exit(1)

@@ -1,0 +1,36 @@
+"""genedml extract"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+from genedml_cli.options import RUN
+
+
+def extract(
+    dataset: options.DatasetOption = None,
+    samples: options.SamplesOption = None,
+    root: options.RootOption = None,
+    allow_partial: options.PartialOption = False,
+    encoder: options.EncoderOption = None,
+    weights: options.WeightsOption = None,
+    preset: options.PresetOption = None,
+    config: options.ConfigOption = None,
+    set_: options.SetOption = None,
+    features: options.FeaturesOption = Path("features"),
+    device: options.DeviceOption = options.Device.auto,
+) -> None:
+    """Fill feature files alone, so that train finds them."""
+    from genedml.encoders import load_encoder
+    from genedml_cli import console, settings
+    from genedml_cli.devices import pick_device
+    from genedml_cli.features import extract as extract_features
+
+    chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial)
+    merged = settings.choose_config(dataset, encoder, preset, config, set_ or [], None)
+    loaded = load_encoder(merged.encoder, weights, pick_device(device))
+    found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
+    tiles = sum(len(section.tiles) for section in found.values())
+    console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")

@@ -1,0 +1,57 @@
+"""genedml train"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+from genedml_cli.options import MODEL, RUN
+
+
+def train(
+    dataset: options.DatasetOption = None,
+    samples: options.SamplesOption = None,
+    root: options.RootOption = None,
+    allow_partial: options.PartialOption = False,
+    panel: Annotated[
+        str | None,
+        typer.Option(
+            help="Genes: training (derived from each fold's training sections), all, a data set's name, or a file with "
+            "one gene a line. (default: the data set's published panel, else training)",
+            show_default=False,
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    encoder: options.EncoderOption = None,
+    weights: options.WeightsOption = None,
+    preset: options.PresetOption = None,
+    config: options.ConfigOption = None,
+    set_: options.SetOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random.", rich_help_panel=MODEL)] = None,
+    fold: Annotated[str, typer.Option(help="One fold, or all.", rich_help_panel=RUN)] = "all",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run folder. (default: runs/TIME)", show_default=False, rich_help_panel=RUN),
+    ] = None,
+    features: options.FeaturesOption = Path("features"),
+    device: options.DeviceOption = options.Device.auto,
+) -> None:
+    """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
+    from genedml_cli import runs, settings, tables
+
+    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial)
+    merged = settings.choose_config(dataset, encoder, preset, config, set_ or [], seed)
+    run = out or runs.new_run_folder()
+    evaluation = runs.train(
+        chosen,
+        run,
+        merged,
+        fold=fold,
+        panel=settings.choose_panel(panel, dataset),
+        features=features,
+        weights=weights,
+        device=device,
+        partial=partial,
+    )
+    tables.show_evaluation(evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad")

@@ -1,0 +1,84 @@
+"""What a user sees: results on stdout, progress and warnings on stderr. The only module that knows rich."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_results = Console(soft_wrap=True, highlight=False)
+_messages = Console(stderr=True, soft_wrap=True, highlight=False)
+_progress: Progress | None = None
+
+
+def say(text: str) -> None:
+    """A result, on stdout."""
+    _results.print(escape(text))
+
+
+def note(text: str) -> None:
+    """What is going on, on stderr."""
+    _messages.print(escape(text), style="dim")
+
+
+def warn(text: str) -> None:
+    """Something the user should know before trusting the result, on stderr."""
+    _messages.print(f"[bold yellow]Warning:[/] {escape(text)}")
+
+
+def error(text: str) -> None:
+    """Why it stopped, on stderr."""
+    _messages.print(f"[bold red]Error:[/] {escape(text)}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
+    """A table on stdout: the first column reads left, the others right."""
+    grid = Table(title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left")
+    for number, column in enumerate(columns):
+        grid.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    _results.print(grid, width=width, soft_wrap=False)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """One progress line while the block runs; yields ``advance(steps=1, note="")``. Silent without a terminal.
+
+    Lines nest: a fold's line stays above its epochs'.
+    """
+    global _progress
+    outermost = _progress is None
+    bars = _progress or _new_progress()
+    if outermost:
+        _progress = bars
+        bars.start()
+    task = bars.add_task(description, total=total, note="")
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        bars.update(task, advance=steps, **({"note": note} if note else {}))
+
+    try:
+        yield advance
+    finally:
+        if outermost:
+            _progress = None
+            bars.stop()
+        else:
+            bars.remove_task(task)
+
+
+def _new_progress() -> Progress:
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", style="dim"),
+    ]
+    return Progress(*columns, console=_messages, disable=not _messages.is_terminal)

@@ -1,0 +1,62 @@
+"""The whole path on a small synthetic data set: make, train, predict, evaluate, plot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+from genedml.config import load_config
+from genedml_cli import console
+from genedml_cli.evaluation import Evaluation, evaluate_prediction, labels_of_prediction
+from genedml_cli.figures import draw_genes
+from genedml_cli.metrics import nanmean, pcc
+from genedml_cli.prediction import predict
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
+
+GENES_SHOWN = ("TUMOR1", "LYMPH1")
+SETTINGS = ("training.epochs=60", "labels.panel_size=60", "loss.groups=6")
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made, and how well the planted genes were found on the held-out slide."""
+
+    folder: Path
+    prediction: Path
+    picture: Path
+    evaluation: Evaluation
+    planted_pcc: float
+    noise_pcc: float
+
+
+def run_demo(folder: Path) -> DemoResult:
+    """Write a synthetic data set below ``folder``, train on all patients but one, predict and score that one.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or holds the demo of another version.
+    """
+    settings = SyntheticConfig()
+    console.note(f"Making {settings.patients} synthetic slides in {folder / 'data'} ...")
+    samples = read_sheet(write_dataset(folder / "data", settings))
+    held_out, run = samples[-1], folder / "run"
+    config = load_config("small", overrides=SETTINGS)
+    console.note(f"Training on {len(samples) - 1} patients; {held_out.name} is held out ...")
+    train(samples, run, config, fold=held_out.fold, panel="all", features=folder / "features", device="cpu")
+    prediction = folder / f"{held_out.name}.h5ad"
+    data = predict(held_out.slide, held_out.spots, run, prediction, fold=held_out.fold, device="cpu")
+    evaluation = evaluate_prediction(prediction, held_out.counts)
+    truth = labels_of_prediction(data, held_out.counts).y
+    picture = folder / f"{held_out.name}.png"
+    draw_genes(data, truth, GENES_SHOWN, picture)
+    return DemoResult(folder, prediction, picture, evaluation, *_planted_and_noise(data, truth, settings))
+
+
+def _planted_and_noise(data: anndata.AnnData, truth: np.ndarray, settings: SyntheticConfig) -> tuple[float, float]:
+    """Mean PCC over the planted genes, and over the others."""
+    planted = data.var_names.isin(planted_genes(settings))
+    known = ~np.isnan(truth).any(axis=1)
+    scores = pcc(truth[known], np.asarray(data.X)[known])
+    return nanmean(scores[planted]), nanmean(scores[~planted])

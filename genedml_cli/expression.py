@@ -1,0 +1,157 @@
+"""Counts -> labels; gene panels (METHOD section 1).
+
+Letters: S spots, M genes of the panel.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_matrix, issparse
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli.spots import Spots
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the network learns for the spots of one section.
+
+    Args:
+        y: labels; NaN in the rows of spots that have none.
+        valid: spots that have a label: with counts, and with a panel sum above zero.
+        depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
+        without_counts: spots that the count table does not name.
+        empty: spots with counts but none in the panel, which have no defined label.
+    """
+
+    y: Float[np.ndarray, "S M"]
+    valid: Bool[np.ndarray, " S"]
+    depth: Float[np.ndarray, " S"]
+    without_counts: int
+    empty: int
+
+
+def read_counts(path: Path) -> anndata.AnnData:
+    """Read raw counts, spots in rows: ``.tsv[.gz]``, ``.csv[.gz]``, ``.h5ad``, 10x ``.h5`` or a 10x ``mtx`` folder.
+
+    Raises:
+        GeneDMLError: not there, unreadable, of an unknown kind, empty, negative or not a number.
+    """
+    if not path.exists():
+        raise GeneDMLError(f"There are no counts {path}.")
+    try:
+        data = _read_any(path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GeneDMLError(f"The counts {path} cannot be read: {reason}.") from error
+    if 0 in data.shape:
+        raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
+    data.X = csr_matrix(data.X, dtype=np.float32)
+    if not np.isfinite(data.X.data).all() or (data.X.data < 0).any():
+        raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
+    data.obs_names_make_unique()
+    data.var_names_make_unique()
+    return data
+
+
+def derive_panel(counts: Iterable[anndata.AnnData], size: int) -> tuple[str, ...]:
+    """The genes present in every section with the largest raw counts over all, largest first.
+
+    Raises:
+        GeneDMLError: the sections have fewer than ``size`` genes in common.
+    """
+    totals: pd.Series | None = None
+    for section in counts:
+        own = pd.Series(np.asarray(section.X.sum(axis=0), dtype=np.float64).ravel(), index=section.var_names)
+        totals = own if totals is None else (totals + own).dropna()
+    if totals is None or len(totals) < size:
+        found = 0 if totals is None else len(totals)
+        raise GeneDMLError(
+            f"The sections have {found} genes in common, the panel needs {size}. Are all named in one way (symbols or "
+            "Ensembl ids)? A smaller panel: --set labels.panel_size=N."
+        )
+    # A stable sort of names first, so that equal sums come in one order everywhere.
+    return tuple(totals.sort_index().sort_values(ascending=False, kind="stable").index[:size])
+
+
+def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
+    """Labels of spots from the raw counts of their section, joined by name.
+
+    ``log(1 + scale * c / library)``, then the mean over the labelled spots among a spot's array neighbours.
+
+    Raises:
+        GeneDMLError: no name is in both tables, or genes of the panel are not in the counts.
+    """
+    place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
+    joined = place >= 0
+    if not joined.any():
+        raise GeneDMLError(
+            f"No spot has counts: spots are called {', '.join(spots.names[:3])}, counts "
+            f"{', '.join(counts.obs_names[:3])}. Names must be the same in both."
+        )
+    columns = pd.Index(counts.var_names).get_indexer(pd.Index(panel))
+    if (columns < 0).any():
+        missing = [gene for gene, column in zip(panel, columns, strict=True) if column < 0]
+        raise GeneDMLError(
+            f"{len(missing)} of the panel's {len(panel)} genes are not in the counts (first: {', '.join(missing[:3])})."
+        )
+    rows = counts.X[np.where(joined, place, 0)]
+    panel_counts = np.asarray(rows[:, columns].todense(), dtype=np.float64)
+    total = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
+    panel_sum = panel_counts.sum(axis=1)
+    valid = joined & (panel_sum > 0)
+    library = panel_sum if config.library == "panel" else total
+    ratio = config.scale * panel_counts / np.where(valid, library, 1.0)[:, None]
+    y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
+    depth = np.log10(1 + total)[:, None]
+    if config.smooth:
+        neighbors = spots.neighbors()
+        y, depth = _mean_over(neighbors, valid, y), _mean_over(neighbors, joined, depth)
+    return Labels(
+        np.where(valid[:, None], y, np.nan).astype(np.float32),
+        valid,
+        np.where(joined, depth[:, 0], np.nan),
+        int((~joined).sum()),
+        int((joined & ~valid).sum()),
+    )
+
+
+def _mean_over(
+    neighbors: csr_matrix, present: Bool[np.ndarray, " S"], values: Float[np.ndarray, "S M"]
+) -> Float[np.ndarray, "S M"]:
+    among = neighbors.multiply(present[None, :].astype(float)).tocsr()
+    count = np.asarray(among.sum(axis=1))
+    return (among @ np.where(present[:, None], values, 0.0)) / np.maximum(count, 1)
+
+
+def _read_any(path: Path) -> anndata.AnnData:
+    name = path.name.removesuffix(".gz")
+    if path.is_dir():
+        import scanpy
+
+        return scanpy.read_10x_mtx(path)
+    if name.endswith(".h5ad"):
+        return anndata.read_h5ad(path)
+    if name.endswith(".h5"):
+        import scanpy
+
+        return scanpy.read_10x_h5(path)
+    if name.endswith((".tsv", ".csv", ".txt")):
+        return _read_table(path, "," if name.endswith(".csv") else "\t")
+    raise ValueError("known are .tsv, .csv (also .gz), .h5ad, 10x .h5 and 10x mtx folders")
+
+
+def _read_table(path: Path, separator: str) -> anndata.AnnData:
+    table = pd.read_csv(path, sep=separator, index_col=0)
+    text = table.columns[table.dtypes == object]
+    if len(text):
+        raise ValueError(f"the column {text[0]} holds something else than numbers")
+    obs, var = pd.DataFrame(index=table.index.astype(str)), pd.DataFrame(index=table.columns.astype(str))
+    values = table.to_numpy()
+    return anndata.AnnData(values if issparse(values) else csr_matrix(values, dtype=np.float32), obs=obs, var=var)

@@ -1,0 +1,268 @@
+"""Slide + spots + encoder -> the features of a section, kept in a file.
+
+Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens, D encoder width, U distinct tiles,
+P tiles of the neighbor grid. Features are stored in half precision.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genedml.checkpoint import EncoderRecord
+from genedml.config import ViewsConfig, to_dict
+from genedml.encoders import Encoder
+from genedml.errors import GeneDMLError
+from genedml.network import Section, Views
+from genedml_cli import console
+from genedml_cli.samples import Sample
+from genedml_cli.slides import Raster, Slide
+from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.storage import arriving, maker, sha256_of
+from genedml_cli.tiling import OUTSIDE, TilePlan, plan_tiles
+
+FORMAT_VERSION = 1
+BATCH_TILES = 64
+
+
+@dataclass(frozen=True)
+class SectionFeatures:
+    """All that the network sees of one section.
+
+    Args:
+        spots: the spots, in the order of every array.
+        local: tokens of each spot's own tile, in every orientation kept; orientation 0 is the tile as it stands.
+        tiles: pooled vector of every distinct tile.
+        neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
+        encoder: whose features these are.
+        um_per_px: of level 0 of the slide.
+        slide_sha256: content of the slide file.
+    """
+
+    spots: Spots
+    local: Float[Tensor, "V S T D"]
+    tiles: Float[Tensor, "U D"]
+    neighbor: Int[Tensor, "S P"]
+    encoder: EncoderRecord
+    um_per_px: float
+    slide_sha256: str
+
+    @property
+    def pooled(self) -> Float[Tensor, "S D"]:
+        """Pooled vector of every spot's own tile."""
+        return self.tiles[self.neighbor[:, self.neighbor.shape[1] // 2]]
+
+    def section(self, device: torch.device | str = "cpu") -> Section:
+        """The global view, in single precision."""
+        grid_xy = torch.as_tensor(self.spots.grid_xy)
+        return Section(self.pooled.to(device).float(), grid_xy.to(device))
+
+
+def gather_views(
+    features: Sequence[SectionFeatures],
+    sections: Sequence[Section],
+    section: Int[Tensor, " B"],
+    row: Int[Tensor, " B"],
+    orientation: Int[Tensor, " B"] | None = None,
+) -> Views:
+    """A batch of spots at three scales, on the device of ``sections``.
+
+    Spot b is row ``row[b]`` of ``features[section[b]]``, its local tile in orientation ``orientation[b]`` (0 if None).
+    """
+    orientation = torch.zeros_like(row) if orientation is None else orientation
+    first = features[0]
+    local = first.local.new_empty(len(row), *first.local.shape[2:])
+    neighbor = first.tiles.new_empty(len(row), first.neighbor.shape[1], first.tiles.shape[1])
+    mask = torch.empty(neighbor.shape[:2], dtype=torch.bool)
+    for number in section.unique().tolist():
+        here = section == number
+        own = features[number]
+        places = own.neighbor[row[here]]
+        local[here] = own.local[orientation[here], row[here]]
+        neighbor[here] = own.tiles[places.clamp(min=0)]
+        mask[here] = places != OUTSIDE
+    device = sections[0].pooled.device
+    return Views(
+        local.to(device).float(),
+        neighbor.to(device).float(),
+        mask.to(device),
+        sections,
+        section.to(device),
+        row.to(device),
+    )
+
+
+def extract(
+    samples: Sequence[Sample], encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool = False
+) -> dict[str, SectionFeatures]:
+    """Features of every sample by name: read from ``folder`` where they are there, else computed and kept there.
+
+    A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same.
+
+    Raises:
+        GeneDMLError: as for slides and spots, with the sample named.
+    """
+    found: dict[str, SectionFeatures] = {}
+    with console.progress("Sections", len(samples)) as advance:
+        for sample in samples:
+            try:
+                found[sample.name] = _extract_sample(sample, encoder, views, folder, flips)
+            except GeneDMLError as error:
+                error.add_note(f"This was section {sample.name}.")
+                raise
+            advance(note=sample.name)
+    return found
+
+
+def encode_section(
+    slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool = False, slide_sha256: str = ""
+) -> SectionFeatures:
+    """Tile a slide around its spots and encode every distinct tile once.
+
+    Args:
+        slide: with known um/px.
+        spots: on it.
+        encoder: on the device it is to run on.
+        views: tile size, grid and um/px.
+        flips: also encode the seven other orientations of each spot's own tile.
+        slide_sha256: content of the slide, if known; else it is computed.
+    """
+    raster = Raster(slide, views.um_per_px)
+    plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
+    with console.progress(f"Tiles of {slide.path.name}", len(plan.corners_xy)) as advance:
+        local, tiles = _encode_plan(raster, plan, encoder, 8 if flips else 1, advance)
+    return SectionFeatures(
+        spots,
+        local,
+        tiles,
+        torch.as_tensor(plan.neighbor),
+        encoder_record(encoder),
+        slide.um_per_px,
+        slide_sha256 or sha256_of(slide.path),
+    )
+
+
+def encoder_record(encoder: Encoder) -> EncoderRecord:
+    """What a model remembers of its encoder."""
+    return EncoderRecord(encoder.info.name, encoder.info.width, encoder.info.tokens, encoder.weights_sha256)
+
+
+def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "N H W C"]:
+    """One of the eight flips and quarter-turns of square tiles; 0 leaves them as they are."""
+    turned = torch.rot90(tiles, orientation % 4, dims=(1, 2))
+    return turned.flip(2) if orientation >= 4 else turned
+
+
+def save_features(features: SectionFeatures, path: Path, key: str) -> None:
+    """Write a feature file whole."""
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "key": key,
+        "names": features.spots.names,
+        "encoder": asdict(features.encoder),
+        "um_per_px": features.um_per_px,
+        "slide_sha256": features.slide_sha256,
+        "made_by": maker(),
+    }
+    tensors = {
+        "local": features.local,
+        "tiles": features.tiles,
+        "neighbor": features.neighbor,
+        "xy_px": torch.as_tensor(features.spots.xy_px),
+    }
+    if features.spots.array_xy is not None:
+        tensors["array_xy"] = torch.as_tensor(features.spots.array_xy)
+    with arriving(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"genedml": json.dumps(metadata)})
+
+
+def load_features(path: Path) -> SectionFeatures:
+    """Read a feature file.
+
+    Raises:
+        GeneDMLError: broken or not a feature file of this format.
+    """
+    try:
+        with safe_open(path, "pt") as stored:
+            metadata = json.loads((stored.metadata() or {})["genedml"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        if metadata["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {metadata['format_version']}, not {FORMAT_VERSION}")
+        array_xy = tensors["array_xy"].numpy() if "array_xy" in tensors else None
+        return SectionFeatures(
+            Spots(tuple(metadata["names"]), tensors["xy_px"].numpy(), array_xy),
+            tensors["local"],
+            tensors["tiles"],
+            tensors["neighbor"],
+            EncoderRecord(**metadata["encoder"]),
+            metadata["um_per_px"],
+            metadata["slide_sha256"],
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise GeneDMLError(f"The feature file {path} cannot be read: {error}. Remove it and run again.") from error
+
+
+def _extract_sample(
+    sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool
+) -> SectionFeatures:
+    spots = read_spots(sample.spots)
+    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
+        slide_sha256 = sha256_of(sample.slide)
+        key = _key(slide_sha256, slide.um_per_px, spots, encoder, views, flips)
+        path = folder / f"{sample.name}.{encoder.info.name.replace(':', '-')}.{key[:12]}.safetensors"
+        if not path.exists():
+            save_features(encode_section(slide, spots, encoder, views, flips, slide_sha256), path, key)
+    return load_features(path)
+
+
+def _key(
+    slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool
+) -> str:
+    """Fingerprint of everything that the features depend on."""
+    parts: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "slide": slide_sha256,
+        "um_per_px": um_per_px,
+        "names": spots.names,
+        "xy_px": spots.xy_px.tolist(),
+        "array_xy": None if spots.array_xy is None else spots.array_xy.tolist(),
+        "encoder": asdict(encoder_record(encoder)),
+        "views": to_dict(views),
+        "flips": flips,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _encode_plan(
+    raster: Raster, plan: TilePlan, encoder: Encoder, orientations: int, advance: Any
+) -> tuple[Float[Tensor, "V S T D"], Float[Tensor, "U D"]]:
+    spots_of_tile: dict[int, list[int]] = {}
+    for spot, tile in enumerate(plan.local.tolist()):
+        spots_of_tile.setdefault(tile, []).append(spot)
+    info = encoder.info
+    local = torch.empty(orientations, len(plan.local), info.tokens, info.width, dtype=torch.float16)
+    pooled = torch.empty(len(plan.corners_xy), info.width, dtype=torch.float16)
+    for start in range(0, len(plan.corners_xy), BATCH_TILES):
+        corners = plan.corners_xy[start : start + BATCH_TILES].tolist()
+        images = torch.from_numpy(np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners]))
+        encoded = encoder(images.to(encoder.mean.device))
+        pooled[start : start + len(corners)] = encoded.pooled.cpu()
+        owned = [tile for tile in range(start, start + len(corners)) if tile in spots_of_tile]
+        for orientation in range(orientations if owned else 0):
+            rows = torch.tensor(owned) - start
+            turned = orient(images[rows], orientation).to(encoder.mean.device)
+            tokens = (encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens).cpu()
+            for tile, tile_tokens in zip(owned, tokens, strict=True):
+                local[orientation, spots_of_tile[tile]] = tile_tokens.half()
+        advance(len(corners))
+    return local, pooled
+

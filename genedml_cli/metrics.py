@@ -1,0 +1,62 @@
+"""Scores of predictions (METHOD section 6). Letters: S spots, M genes, F folds, H high genes, K explaining columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+HIGH_GENES = 50
+
+
+def pcc(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
+    """Pearson correlation of every gene over the spots; NaN where truth or prediction is constant."""
+    return _correlation(truth, predicted, np.ones((len(truth), 1)))
+
+
+def partial_pcc(
+    truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"], given: Float[np.ndarray, " S"]
+) -> Float[np.ndarray, " M"]:
+    """Correlation of every gene with ``given``, such as sequencing depth, held fixed.
+
+    The correlation of what is left of truth and prediction after the straight-line part of ``given`` is taken away.
+    """
+    return _correlation(truth, predicted, np.column_stack([np.ones(len(given)), given]))
+
+
+def high_genes(scores: Float[np.ndarray, "F M"]) -> Int[np.ndarray, " H"]:
+    """The (up to) 50 genes with the best mean rank over folds; a gene without a score ranks last."""
+    filled = np.where(np.isnan(scores), -np.inf, scores)
+    ranks = (-filled).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    return ranks.mean(axis=0).argsort(kind="stable")[:HIGH_GENES]
+
+
+def nanmean(values: Sequence[float] | Float[np.ndarray, "..."]) -> float:
+    """Mean of what is not NaN; NaN where nothing is left."""
+    kept = np.asarray(values, dtype=float)
+    kept = kept[~np.isnan(kept)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def column_nanmean(values: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
+    """Mean of every column over what is not NaN; NaN where a column has nothing else."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(float))
+
+
+def _correlation(
+    truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"], explained_by: Float[np.ndarray, "S K"]
+) -> Float[np.ndarray, " M"]:
+    t, p = _unexplained(truth, explained_by), _unexplained(predicted, explained_by)
+    return _ratio((t * p).sum(axis=0), np.sqrt((t**2).sum(axis=0) * (p**2).sum(axis=0)))
+
+
+def _unexplained(values: Float[np.ndarray, "S M"], by: Float[np.ndarray, "S K"]) -> Float[np.ndarray, "S M"]:
+    values = values.astype(np.float64)
+    left = values - by @ np.linalg.lstsq(by, values, rcond=None)[0]
+    # What rounding leaves of a fully explained column is no variation.
+    nothing = np.linalg.norm(left, axis=0) <= 1e-6 * np.linalg.norm(values, axis=0)
+    return np.where(nothing, 0.0, left)
+
+
+def _ratio(over: Float[np.ndarray, " M"], under: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
+    return np.divide(over, under, out=np.full_like(under, np.nan), where=under > 0)

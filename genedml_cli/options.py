@@ -1,0 +1,91 @@
+"""Options that several commands share, declared once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where the arithmetic runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+DATA, MODEL, RUN = "Data", "Model", "Where and how"
+
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="A published data set: HER2ST, STNet or skinST.", rich_help_panel=DATA),
+]
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples",
+        help="A sample sheet: CSV with sample,slide,spots,counts,patient and, if you like, fold,um_per_px.",
+        rich_help_panel=DATA,
+    ),
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder that holds the data; paths of a sheet start here.", rich_help_panel=DATA),
+]
+PartialOption = Annotated[
+    bool,
+    typer.Option("--allow-partial", help="Use a data set of which sections are missing, and say so.", rich_help_panel=DATA),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="Frozen image encoder (see: genedml encoders), or timm:NAME. (default: the preset's)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option("--weights", help="The encoder's weights file, instead of the hub.", rich_help_panel=MODEL),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="HER2ST, STNet, skinST or small. (default: small for stain-texture, else the data set's, else HER2ST)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file over the preset; config.toml of a run is one.", rich_help_panel=MODEL),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting over all others, such as training.epochs=50. Repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+FeaturesOption = Annotated[
+    Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the arithmetic runs.", rich_help_panel=RUN)]
+UmPerPxOption = Annotated[
+    float | None,
+    typer.Option("--um-per-px", help="Micrometres of a level-0 pixel, where the slide does not say.", rich_help_panel=DATA),
+]
+PitchOption = Annotated[
+    float | None,
+    typer.Option(
+        "--pitch-um",
+        help="Distance of neighbouring spots in um (ST 200, Visium 100); gives um/px where nobody says it.",
+        rich_help_panel=DATA,
+    ),
+]

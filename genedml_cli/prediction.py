@@ -1,0 +1,183 @@
+"""Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from genedml.checkpoint import ModelCard, load_card, load_checkpoint
+from genedml.encoders import Encoder, load_encoder
+from genedml.errors import GeneDMLError
+from genedml.network import GeneDML
+from genedml_cli import console
+from genedml_cli.devices import mixed_precision, pick_device
+from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
+from genedml_cli.results import add_tissue_image, to_anndata
+from genedml_cli.spots import open_section, read_spots
+from genedml_cli.storage import arriving, maker, sha256_of
+
+BATCH_SPOTS = 256
+
+
+def predict(
+    slide: Path,
+    spots: Path,
+    model: Path,
+    out: Path | None = None,
+    *,
+    fold: str | None = None,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+    batch_spots: int = BATCH_SPOTS,
+) -> anndata.AnnData:
+    """Predict the expression of every spot of a slide.
+
+    Args:
+        slide: anything OpenSlide opens, or a plain section image.
+        spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
+        model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
+            as ``layers["std"]``.
+        out: where to write the ``.h5ad``.
+        fold: only this fold of a run folder.
+        um_per_px: of level 0, where the slide does not say.
+        pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
+        weights: the encoder's weights file, instead of the hub.
+        device: auto, cpu, cuda or mps.
+
+    Returns:
+        As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
+        trained on this very slide.
+
+    Raises:
+        GeneDMLError: whatever the user can mend; nothing is written then.
+    """
+    files = model_files(model, fold)
+    cards = [load_card(file) for file in files]
+    _check_alike(cards, files)
+    where = pick_device(device)
+    encoder = load_encoder(cards[0].config.encoder, weights, where)
+    _check_encoder(encoder, cards[0], files[0])
+    table = read_spots(spots)
+    with open_section(slide, table, um_per_px, pitch_um) as opened:
+        features = encode_section(opened, table, encoder, cards[0].config.views)
+        genes = common_genes(cards)
+        each = [_predict_fold(file, features, genes, where, batch_spots) for file in files]
+        seen = sum(features.slide_sha256 in card.training_slides.values() for card in cards)
+        if seen:
+            console.warn(
+                f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter."
+                + (" Use --fold to pick one that was not." if seen < len(cards) else "")
+            )
+        made_by = {
+            **maker(),
+            "slide": slide.name,
+            "slide_sha256": features.slide_sha256,
+            "um_per_px": opened.um_per_px,
+            "spots": spots.name,
+            "encoder": cards[0].encoder.name,
+            "encoder_weights_sha256": cards[0].encoder.weights_sha256,
+            "models": [f"{file.name} {sha256_of(file)}" for file in files],
+            "seen_in_training": seen,
+        }
+        layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
+        labels = cards[0].config.labels
+        data = to_anndata(np.mean(each, axis=0), genes, table, labels, made_by, layers)
+        add_tissue_image(data, opened, table)
+    data.var["training_mean"] = mean_labels(cards, genes)
+    if out is not None:
+        write_h5ad(data, out)
+    return data
+
+
+@torch.inference_mode()
+def predict_section(
+    network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
+) -> Float[np.ndarray, "S M"]:
+    """Predicted labels of every spot of a section; the global transformer runs once, whatever the batch size."""
+    network.eval()
+    section = features.section(device)
+    predicted = []
+    with mixed_precision(device):
+        context = network.see_sections([section])
+        for row in torch.arange(len(features.spots)).split(batch_spots):
+            views = gather_views([features], [section], torch.zeros_like(row), row)
+            predicted.append(network(views, context).float().cpu())
+    return torch.cat(predicted).numpy()
+
+
+def model_files(model: Path, fold: str | None = None) -> list[Path]:
+    """The checkpoints that ``model`` stands for: one file, or the folds of a run folder.
+
+    Raises:
+        GeneDMLError: nothing there, or no such fold.
+    """
+    if model.is_file():
+        if fold is not None:
+            raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
+        return [model]
+    files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
+    if not files:
+        raise GeneDMLError(f"{model} holds no trained fold. Give a run folder or a .safetensors file of genedml train.")
+    if fold is None:
+        return list(files.values())
+    if fold not in files:
+        raise GeneDMLError(f"{model} has no fold {fold}. It has: {', '.join(files)}.")
+    return [files[fold]]
+
+
+def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    """The genes that every model predicts, in the order of the first.
+
+    Raises:
+        GeneDMLError: there are none.
+    """
+    genes = tuple(gene for gene in cards[0].genes if all(gene in set(card.genes) for card in cards[1:]))
+    if not genes:
+        raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
+    return genes
+
+
+def mean_labels(cards: Sequence[ModelCard], genes: Sequence[str]) -> Float[np.ndarray, " M"]:
+    """What the constant predictor says of each gene, averaged over models."""
+    return np.mean([[dict(zip(card.genes, card.mean_label, strict=True))[g] for g in genes] for card in cards], axis=0)
+
+
+def write_h5ad(data: anndata.AnnData, path: Path) -> None:
+    """Write an ``.h5ad`` whole, compressed.
+
+    Raises:
+        GeneDMLError: the folder cannot be written or the disk is full.
+    """
+    if path.suffix != ".h5ad":
+        raise GeneDMLError(f"{path} must end with .h5ad.")
+    with arriving(path) as temporary:
+        data.write_h5ad(temporary, compression="gzip")
+
+
+def _predict_fold(
+    file: Path, features: SectionFeatures, genes: Sequence[str], device: torch.device, batch_spots: int
+) -> Float[np.ndarray, "S M"]:
+    card, network = load_checkpoint(file, device)
+    column = {gene: number for number, gene in enumerate(card.genes)}
+    return predict_section(network, features, device, batch_spots)[:, [column[gene] for gene in genes]]
+
+
+def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+    for card, file in zip(cards, files, strict=True):
+        for part in ("views", "labels", "encoder"):
+            if getattr(card.config, part) != getattr(cards[0].config, part) or card.encoder != cards[0].encoder:
+                raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
+
+
+def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+    if encoder_record(encoder) != card.encoder:
+        raise GeneDMLError(
+            f"{file} was trained on features of {card.encoder.name} with weights {card.encoder.weights_sha256[:12]}; "
+            f"here they are {encoder.info.name} with weights {encoder.weights_sha256[:12]}. Give the same weights with "
+            "--weights FILE, or train again."
+        )

@@ -1,0 +1,73 @@
+"""Predictions -> AnnData that scanpy and squidpy open as they are. Letters: S spots, M genes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genedml.config import LabelsConfig, to_dict
+from genedml_cli.slides import Slide
+from genedml_cli.spots import Spots, nearest_distances
+
+HIRES_PX = 2000
+LOWRES_PX = 600
+SPOT_TO_PITCH = 0.5  # ST: 100 um spots at 200 um; Visium: 55 at 100
+
+
+def to_anndata(
+    predicted: Float[np.ndarray, "S M"],
+    genes: Sequence[str],
+    spots: Spots,
+    labels: LabelsConfig,
+    made_by: Mapping[str, Any],
+    layers: Mapping[str, Float[np.ndarray, "S M"]] | None = None,
+) -> anndata.AnnData:
+    """One section's predictions with names, coordinates, units and provenance.
+
+    ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
+    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by`` and the label transform.
+    """
+    obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
+    obs["in_tissue"] = 1
+    if spots.array_xy is not None:
+        obs["array_row"], obs["array_col"] = spots.array_xy[:, 1], spots.array_xy[:, 0]
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
+    data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
+    data.obsm["spatial"] = spots.xy_px.astype(np.float64)
+    data.uns["log1p"] = {"base": 10.0} if labels.log_base == "10" else {}
+    data.uns["genedml"] = {**made_by, "label": labels.describe(), "label_settings": to_dict(labels)}
+    return data
+
+
+def spots_of(data: anndata.AnnData) -> Spots:
+    """The spots that a prediction was made for."""
+    array_xy = data.obs[["array_col", "array_row"]].to_numpy(np.int64) if "array_col" in data.obs else None
+    return Spots(tuple(data.obs_names), np.asarray(data.obsm["spatial"], dtype=np.float64), array_xy)
+
+
+def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
+    """Fill ``uns["spatial"][slide]`` with downscaled images and scale factors, as Space Ranger's readers do."""
+    hires, lowres = slide.thumbnail(HIRES_PX), slide.thumbnail(LOWRES_PX)
+    width = slide.size_px[0]
+    data.uns["spatial"] = {
+        slide.path.stem: {
+            "images": {"hires": hires, "lowres": lowres},
+            "scalefactors": {
+                "tissue_hires_scalef": hires.shape[1] / width,
+                "tissue_lowres_scalef": lowres.shape[1] / width,
+                "spot_diameter_fullres": spot_diameter_px(spots, slide),
+            },
+            "metadata": {"source_image_path": slide.path.name, "um_per_px": slide.um_per_px},
+        }
+    }
+
+
+def spot_diameter_px(spots: Spots, slide: Slide) -> float:
+    """Half the pitch, about what ST (100 of 200 um) and Visium (55 of 100 um) have; 55 um for a single spot."""
+    if not len(nearest_distances(spots.xy_px)):
+        return 55 / slide.um_per_px
+    return SPOT_TO_PITCH * spots.pitch_px

@@ -1,0 +1,234 @@
+"""A run: every fold of a set of samples trained and tested, in one folder."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import tomli_w
+import torch
+from jaxtyping import Float
+
+from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
+from genedml.config import Config, to_dict
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.devices import pick_device
+from genedml_cli.evaluation import Evaluation, evaluate_run
+from genedml_cli.expression import derive_panel, make_labels, read_counts
+from genedml_cli.features import SectionFeatures, encoder_record, extract
+from genedml_cli.prediction import predict_section, write_h5ad
+from genedml_cli.results import to_anndata
+from genedml_cli.ridge import RidgeResult, ridge_reference
+from genedml_cli.samples import Fold, Sample, make_folds, published_panel
+from genedml_cli.sections import SectionData
+from genedml_cli.storage import arriving, maker, write_json, write_text
+from genedml_cli.training import Trained, train_fold
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every fold of a run draws on."""
+
+    features: dict[str, SectionFeatures]
+    counts: dict[str, anndata.AnnData]
+
+
+def train(
+    samples: Sequence[Sample],
+    out: Path,
+    config: Config,
+    *,
+    fold: str = "all",
+    panel: str = "training",
+    features: Path = Path("features"),
+    weights: Path | None = None,
+    device: str = "auto",
+    partial: str = "",
+) -> Evaluation:
+    """Train and test Gene-DML on every fold of ``samples``.
+
+    Args:
+        samples: the sections, with their folds.
+        out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``predictions/``, ``config.toml``,
+            ``run.json``, ``metrics.csv``, ``metrics.json``, ``genes.csv``. Folds that are there are kept.
+        config: the merged configuration.
+        fold: one fold, or ``all``.
+        panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
+            a data set with a published panel, or a text file with one gene a line.
+        features: where feature files are kept.
+        weights: the encoder's weights file, instead of the hub.
+        device: auto, cpu, cuda or mps.
+        partial: what to say of a data set of which sections are missing.
+
+    Returns:
+        The scores over the folds that are there.
+
+    Raises:
+        GeneDMLError: whatever the user can mend; folds already finished stay.
+    """
+    folds = _chosen(make_folds(samples), fold)
+    _claim(out, config, samples, panel, partial)
+    where = pick_device(device)
+    encoder = load_encoder(config.encoder, weights, where)
+    used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
+    inputs = Inputs(
+        extract(used, encoder, config.views, features, flips=config.training.augment),
+        {sample.name: read_counts(sample.counts) for sample in used},
+    )
+    with console.progress("Folds", len(folds)) as advance:
+        for one in folds:
+            if (out / f"fold-{one.name}.safetensors").exists():
+                console.note(f"Fold {one.name} is there already; keeping it.")
+            else:
+                _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), partial)
+            advance(note=f"fold {one.name}")
+    return evaluate_run(out)
+
+
+def new_run_folder() -> Path:
+    """A folder under ``runs/`` named by the time."""
+    return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+
+
+def load_panel(panel: str, fold: Fold, inputs: Inputs, size: int) -> tuple[str, ...]:
+    """The genes of a fold, as ``panel`` of :func:`train` says.
+
+    Raises:
+        GeneDMLError: an unknown panel, an empty file, or too few genes in common.
+    """
+    if panel in ("training", "all"):
+        sections = (*fold.train, *fold.validation) if panel == "training" else tuple(inputs.counts)
+        names = [section.name if isinstance(section, Sample) else section for section in sections]
+        return derive_panel([inputs.counts[name] for name in names], size)
+    if Path(panel).is_file():
+        genes = tuple(dict.fromkeys(Path(panel).read_text(encoding="utf-8").split()))
+        if not genes:
+            raise GeneDMLError(f"The panel {panel} is empty. Give one gene a line.")
+        return genes
+    return published_panel(panel)
+
+
+def _run_fold(
+    fold: Fold,
+    inputs: Inputs,
+    out: Path,
+    config: Config,
+    panel: str,
+    device: torch.device,
+    encoder: EncoderRecord,
+    partial: str,
+) -> None:
+    """Train one fold, test it, fit its references; the checkpoint is written last, so that it marks a finished fold."""
+    genes = load_panel(panel, fold, inputs, config.labels.panel_size)
+    train, validation, test = (
+        [_section(sample, inputs, genes, config) for sample in side] for side in (fold.train, fold.validation, fold.test)
+    )
+    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}")
+    ridge = ridge_reference([*train, *validation], test)
+    card = _card(fold, inputs, config, genes, encoder, trained)
+    network = build_network(card)
+    network.load_state_dict(trained.state)
+    network.to(device)
+    for data in test:
+        predicted = predict_section(network, data.features, device)
+        tested = _tested(data, predicted, card, ridge, fold, partial)
+        write_h5ad(tested, out / "predictions" / f"{data.sample.name}.h5ad")
+    write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
+    with arriving(out / f"fold-{fold.name}.safetensors") as temporary:
+        temporary.write_bytes(checkpoint_bytes(card, trained.state))
+
+
+def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Config) -> SectionData:
+    features = inputs.features[sample.name]
+    try:
+        labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
+    except GeneDMLError as error:
+        error.add_note(f"This was section {sample.name}.")
+        raise
+    return SectionData(sample, features, labels)
+
+
+def _card(
+    fold: Fold, inputs: Inputs, config: Config, genes: Sequence[str], encoder: EncoderRecord, trained: Trained
+) -> ModelCard:
+    seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
+    held_out = trained.held_out_pcc
+    return ModelCard(
+        config=config,
+        genes=tuple(genes),
+        encoder=encoder,
+        fold=fold.name,
+        mean_label=tuple(trained.mean_label.tolist()),
+        training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
+        training_patients=tuple(sorted({sample.patient for sample in seen})),
+        scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
+        made_by=maker(),
+    )
+
+
+def _tested(
+    data: SectionData,
+    predicted: Float[np.ndarray, "S M"],
+    card: ModelCard,
+    ridge: RidgeResult,
+    fold: Fold,
+    partial: str,
+) -> anndata.AnnData:
+    """Predictions of a test section beside its truth and references, for the spots that have a label."""
+    made_by = {
+        **card.made_by,
+        "sample": data.sample.name,
+        "patient": data.sample.patient,
+        "fold": fold.name,
+        "leaks": fold.leaks,
+        "select_on": card.config.training.select_on,
+        "partial": partial,
+        "ridge_alpha": ridge.alpha,
+        "spots_without_counts": data.labels.without_counts,
+        "spots_without_panel_counts": data.labels.empty,
+    }
+    layers = {
+        "truth": data.labels.y,
+        "ridge": ridge.predicted[data.sample.name],
+        "constant": np.tile(np.asarray(card.mean_label, dtype=np.float32), (len(predicted), 1)),
+    }
+    result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers)
+    result.obs["depth"] = data.labels.depth
+    result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
+    result.var["ridge_held_out_pcc"] = ridge.inner_pcc
+    return result[data.labels.valid].copy()
+
+
+def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
+    if name == "all":
+        return list(folds)
+    chosen = [fold for fold in folds if fold.name == name]
+    if not chosen:
+        raise GeneDMLError(f"There is no fold {name}. There are: {', '.join(fold.name for fold in folds)}, and all.")
+    return chosen
+
+
+def _claim(out: Path, config: Config, samples: Sequence[Sample], panel: str, partial: str) -> None:
+    """Take a run folder for these samples and this configuration, or go on with one of the same."""
+    description = {
+        "config": to_dict(config),
+        "panel": panel,
+        "partial": partial,
+        "samples": [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples],
+    }
+    record = out / "run.json"
+    if record.exists():
+        before = json.loads(record.read_text(encoding="utf-8"))
+        differ = [key for key in description if before.get(key) != json.loads(json.dumps(description[key]))]
+        if differ:
+            raise GeneDMLError(f"{out} holds a run of another {', '.join(differ)}. Give another --out, or remove it.")
+        return
+    write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
+    write_json(record, {**description, "made_by": maker(), "torch": torch.__version__})

@@ -1,0 +1,195 @@
+"""Sample sheets, the named data sets and folds by patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+
+REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
+OPTIONAL_COLUMNS = ("fold", "um_per_px")
+DATASET_SECTIONS = {"HER2ST": 36, "STNet": 68, "skinST": 12}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One section: where its files are, whose tissue it is, which fold tests it.
+
+    ``um_per_px`` is of level 0, ``pitch_um`` the array's, both where they are known.
+    """
+
+    name: str
+    slide: Path
+    spots: Path
+    counts: Path
+    patient: str
+    fold: str
+    um_per_px: float | None = None
+    pitch_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Sections to train on, to choose the checkpoint on, and to test on."""
+
+    name: str
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a patient is on both sides: trained or chosen on, and tested."""
+        seen = {sample.patient for sample in (*self.train, *self.validation)}
+        return any(sample.patient in seen for sample in self.test)
+
+
+def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
+    """Read a sample sheet: CSV with ``sample,slide,spots,counts,patient`` and optionally ``fold,um_per_px``.
+
+    Paths are relative to ``root``, else to the sheet. Without ``fold``, every patient is one.
+
+    Raises:
+        GeneDMLError: unreadable, unknown or missing columns, empty cells, names twice, files that are not there.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
+    except (OSError, ValueError) as error:
+        raise GeneDMLError(f"The sample sheet {path} cannot be read: {error}.") from error
+    unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
+    if unknown or missing:
+        raise GeneDMLError(
+            f"{path} lacks the columns {', '.join(missing) or 'none'} and has unknown ones: "
+            f"{', '.join(unknown) or 'none'}. It takes {', '.join(REQUIRED_COLUMNS)} and, if you like, "
+            f"{', '.join(OPTIONAL_COLUMNS)}."
+        )
+    if table.empty:
+        raise GeneDMLError(f"The sample sheet {path} has no rows.")
+    empty = table[[column for column in table.columns if column != "um_per_px"]].isna()
+    if empty.any(axis=None):
+        row, column = next((row, column) for column in empty for row in empty.index[empty[column]])
+        raise GeneDMLError(f"{path}, line {row + 2}: the column {column} is empty.")
+    base = root or path.parent
+    samples = [_sample_of_row(row, base, path) for row in table.to_dict("records")]
+    _check(samples, str(path))
+    return samples
+
+
+def dataset(name: str, root: Path, allow_partial: bool = False) -> list[Sample]:
+    """The sections of a published data set found below ``root``.
+
+    Two layouts are known: HEST-1k's (``wsis/ID.tif``, ``st/ID.h5ad``) and that of HER2ST's authors (``ST-imgs``,
+    ``ST-cnts``, ``ST-spotfiles``).
+
+    Raises:
+        GeneDMLError: no such data set, or sections missing below ``root`` without ``allow_partial``.
+    """
+    if name not in DATASET_SECTIONS:
+        raise GeneDMLError(f"No data set is called {name!r}. There are: {', '.join(DATASET_SECTIONS)}.")
+    table = pd.read_csv(_facts() / f"samples_{name}.csv", dtype={"section": str, "patient": str, "fold": str})
+    found, missing = [], []
+    for row in table.itertuples():
+        sample = _locate(row, root)
+        if sample is None:
+            missing.append(str(row.section))
+        else:
+            found.append(sample)
+    if missing and (not allow_partial or not found):
+        raise GeneDMLError(
+            f"{root} holds {len(found)} of the {len(table)} sections of {name}; missing: {', '.join(missing)}. "
+            + ("Add them, or train on what is there with --allow-partial." if found else "Give its folder with --root.")
+        )
+    return found
+
+
+def published_panel(name: str) -> tuple[str, ...]:
+    """The 250 genes published for a data set, in order."""
+    return tuple((_facts() / f"genes250_{name}.txt").read_text(encoding="utf-8").split())
+
+
+def make_folds(samples: Sequence[Sample]) -> list[Fold]:
+    """One fold for each value of ``fold``, tested on its sections and trained on the others.
+
+    The checkpoint is chosen on the patients of the fold that follows in order, where at least two other folds remain;
+    else on the last patient, or for want of a second one the last section, of the training side. A single training
+    section leaves nothing to choose on.
+
+    Raises:
+        GeneDMLError: a single fold leaves nothing to train on.
+    """
+    names = sorted({sample.fold for sample in samples}, key=_fold_order)
+    if len(names) < 2:
+        raise GeneDMLError(
+            f"All {len(samples)} sections are in fold {names[0]}, so none is left to train on. Add sections of another "
+            "patient, or a column fold that parts them (it is then marked as leaking)."
+        )
+    return [_make_fold(name, names, samples) for name in names]
+
+
+def _make_fold(name: str, names: Sequence[str], samples: Sequence[Sample]) -> Fold:
+    test = tuple(sample for sample in samples if sample.fold == name)
+    rest = [sample for sample in samples if sample.fold != name]
+    if len(names) > 2:
+        chosen = names[(names.index(name) + 1) % len(names)]
+        held = [sample for sample in rest if sample.fold == chosen]
+    else:
+        patients = sorted({sample.patient for sample in rest})
+        last = [sample for sample in rest if sample.patient == patients[-1]] if len(patients) > 1 else rest[-1:]
+        held = last if len(last) < len(rest) else []
+    return Fold(name, tuple(sample for sample in rest if sample not in held), tuple(held), test)
+
+
+def _fold_order(name: str) -> tuple[bool, float, str]:
+    return (not name.isdigit(), float(name) if name.isdigit() else 0.0, name)
+
+
+def _facts():
+    return resources.files("genedml_cli") / "facts"
+
+
+def _sample_of_row(row: dict[str, object], base: Path, path: Path) -> Sample:
+    um_per_px = row.get("um_per_px")
+    known = um_per_px is not None and not pd.isna(um_per_px)
+    try:
+        scale = float(str(um_per_px)) if known else None
+    except ValueError as error:
+        raise GeneDMLError(f"{path}: um_per_px of {row['sample']} is {um_per_px!r}, not a number.") from error
+    files = {key: base / str(row[key]) for key in ("slide", "spots", "counts")}
+    fold = str(row.get("fold", row["patient"]))
+    return Sample(str(row["sample"]), patient=str(row["patient"]), fold=fold, um_per_px=scale, **files)
+
+
+def _check(samples: Sequence[Sample], where: str) -> None:
+    names = [sample.name for sample in samples]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}.")
+    bad = [name for name in names if Path(name).name != name or name.startswith(".")]
+    if bad:
+        raise GeneDMLError(f"{where}: the sample name {bad[0]!r} cannot be a file name.")
+    missing = [file for sample in samples for file in (sample.slide, sample.spots, sample.counts) if not file.exists()]
+    if missing:
+        raise GeneDMLError(
+            f"{where} names {len(missing)} files that are not there (first: {missing[0]}). Paths are relative to "
+            "--root, else to the sheet."
+        )
+
+
+def _locate(row, root: Path) -> Sample | None:
+    common = Sample(
+        row.section, Path(), Path(), Path(), row.patient, row.fold, float(row.um_per_px), float(row.pitch_um)
+    )
+    hest = root / "st" / f"{row.hest_id}.h5ad"
+    slide = root / "wsis" / f"{row.hest_id}.tif"
+    if hest.is_file() and slide.is_file():
+        return replace(common, slide=slide, spots=hest, counts=hest)
+    images = sorted((root / "ST-imgs" / row.section[0] / row.section).glob("*.jpg"))
+    spots = root / "ST-spotfiles" / f"{row.section}_selection.tsv"
+    counts = root / "ST-cnts" / f"{row.section}.tsv.gz"
+    if images and spots.is_file() and counts.is_file():
+        return replace(common, slide=images[0], spots=spots, counts=counts)
+    return None

@@ -1,0 +1,16 @@
+"""A section with its features and labels: what training and its references take."""
+
+from dataclasses import dataclass
+
+from genedml_cli.expression import Labels
+from genedml_cli.features import SectionFeatures
+from genedml_cli.samples import Sample
+
+
+@dataclass(frozen=True)
+class SectionData:
+    """One section with all that training needs of it."""
+
+    sample: Sample
+    features: SectionFeatures
+    labels: Labels

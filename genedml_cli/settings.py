@@ -1,0 +1,52 @@
+"""From options to samples and configuration."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from genedml.config import Config, load_config
+from genedml.errors import GeneDMLError
+from genedml_cli.samples import DATASET_SECTIONS, Sample, dataset, read_sheet
+
+DEFAULT_PRESET = "HER2ST"
+WEIGHTLESS = "stain-texture"
+
+
+def choose_samples(
+    name: str | None, sheet: Path | None, root: Path | None, allow_partial: bool
+) -> tuple[list[Sample], str]:
+    """The sections of a data set or a sheet, and what must be said if some are missing.
+
+    Raises:
+        GeneDMLError: neither or both are given; what :mod:`genedml_cli.samples` raises.
+    """
+    if (name is None) == (sheet is None):
+        raise GeneDMLError("Give either --dataset NAME or --samples SHEET.csv.")
+    if sheet is not None:
+        return read_sheet(sheet, root), ""
+    samples = dataset(str(name), root or Path(), allow_partial)
+    total = DATASET_SECTIONS[str(name)]
+    return samples, f"PARTIAL: {len(samples)} of the {total} sections of {name}." if len(samples) < total else ""
+
+
+def choose_config(
+    dataset_name: str | None,
+    encoder: str | None,
+    preset: str | None,
+    file: Path | None,
+    overrides: Sequence[str],
+    seed: int | None,
+) -> Config:
+    """Defaults < preset < file < ``--set`` < options.
+
+    Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
+    """
+    if preset is None and file is None:
+        preset = "small" if encoder == WEIGHTLESS else dataset_name or DEFAULT_PRESET
+    own = [f"encoder={encoder}"] if encoder else []
+    own += [f"training.seed={seed}"] if seed is not None else []
+    return load_config(preset, file, [*overrides, *own])
+
+
+def choose_panel(panel: str | None, dataset_name: str | None) -> str:
+    """The data set's published panel, or one derived from the training sections."""
+    return panel or dataset_name or "training"

@@ -1,0 +1,305 @@
+"""Open a slide, know its um/px, read it at another. The only module that knows OpenSlide.
+
+Letters: H, W rows and columns of pixels. Coordinates are level-0 pixels, x before y, unless a name says otherwise.
+"""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import openslide
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+
+IMAGE_LIMIT_PX = 2**30
+UM_PER_PX_RANGE = (0.05, 20.0)
+BLOCK_PX = 1024
+THUMBNAIL_BAND_PX = 2**26
+WHITE = 255
+
+
+class Source(ABC):
+    """Pixels of a pyramid; level 0 is the finest."""
+
+    downsamples: tuple[float, ...]
+    sizes_px: tuple[tuple[int, int], ...]
+
+    @abstractmethod
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        """An RGB region in pixels of ``level``, inside the level."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Slide:
+    """A slide or section image.
+
+    Args:
+        path: the file.
+        source: its pixels.
+        um_per_px: of level 0; None while nobody knows it.
+    """
+
+    def __init__(self, path: Path, source: Source, um_per_px: float | None) -> None:
+        self.path = path
+        self.source = source
+        self._um_per_px = um_per_px
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of level 0."""
+        return self.source.sizes_px[0]
+
+    @property
+    def um_per_px(self) -> float:
+        """Micrometres of one level-0 pixel.
+
+        Raises:
+            GeneDMLError: unknown; it is never guessed.
+        """
+        if self._um_per_px is None:
+            raise GeneDMLError(
+                f"{self.path.name} does not say its um/px. Give --um-per-px (from the scanner), or --pitch-um, the "
+                "distance of neighbouring spots (ST 200, Visium 100), from which it follows."
+            )
+        return self._um_per_px
+
+    @property
+    def knows_scale(self) -> bool:
+        """Whether um/px is known."""
+        return self._um_per_px is not None
+
+    def set_um_per_px(self, value: float) -> None:
+        """Say the um/px of level 0, over what the file says; a difference above 5 % is warned of.
+
+        Raises:
+            GeneDMLError: a value that no microscope has.
+        """
+        low, high = UM_PER_PX_RANGE
+        if not low <= value <= high:
+            raise GeneDMLError(
+                f"{value:g} um/px for {self.path.name} is outside {low:g}..{high:g}, so it is no microscope's. "
+                "Check the unit (um, not nm or mm) and that spots are in full-resolution pixels."
+            )
+        if self._um_per_px is not None and abs(value / self._um_per_px - 1) > 0.05:
+            console.warn(f"{self.path.name} says {self._um_per_px:.4g} um/px; taking {value:.4g} as you say.")
+        self._um_per_px = value
+
+    def thumbnail(self, max_px: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The whole slide with its longer side at most ``max_px``."""
+        width, height = self.size_px
+        scale = max(width, height) / min(max_px, max(width, height))
+        size = (max(1, round(width / scale)), max(1, round(height / scale)))
+        level = best_level(self.source.downsamples, scale)
+        level_width, level_height = self.source.sizes_px[level]
+        step = level_height / size[1]
+        rows = max(1, int(THUMBNAIL_BAND_PX / (level_width * step)))
+        bands = []
+        for top in range(0, size[1], rows):
+            bottom = min(top + rows, size[1])
+            y0, y1 = int(top * step), min(level_height, max(int(top * step) + 1, round(bottom * step)))
+            band = self.source.read(level, 0, y0, level_width, y1 - y0)
+            bands.append(np.asarray(band.resize((size[0], bottom - top), Image.Resampling.BOX, reducing_gap=2.0)))
+        return np.concatenate(bands)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.source.close()
+
+    def __enter__(self) -> "Slide":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Raster:
+    """A slide resampled to one um/px, as if it were one large image; white beyond its edges.
+
+    Decoded in whole blocks on a fixed lattice and kept in a bounded cache, so that a pixel's value never depends on
+    which region asked for it.
+
+    Args:
+        slide: the slide.
+        um_per_px: of the raster.
+        cache_bytes: bound of the cache.
+    """
+
+    def __init__(self, slide: Slide, um_per_px: float, cache_bytes: int = 512 * 2**20) -> None:
+        self.slide = slide
+        self.scale = um_per_px / slide.um_per_px
+        width, height = slide.size_px
+        self.size_px = (max(1, int(width / self.scale)), max(1, int(height / self.scale)))
+        self._cached_blocks = max(4, cache_bytes // (BLOCK_PX * BLOCK_PX * 3))
+        self._blocks: OrderedDict[tuple[int, int], UInt8[np.ndarray, "H W 3"]] = OrderedDict()
+
+    def read(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
+        """A region in raster pixels; it may reach over the edges."""
+        out = np.full((height, width, 3), WHITE, dtype=np.uint8)
+        for block_y in range(y // BLOCK_PX, (y + height - 1) // BLOCK_PX + 1):
+            for block_x in range(x // BLOCK_PX, (x + width - 1) // BLOCK_PX + 1):
+                block = self._block(block_x, block_y)
+                if block is None:
+                    continue
+                left, top = block_x * BLOCK_PX - x, block_y * BLOCK_PX - y
+                x0, y0 = max(0, left), max(0, top)
+                x1, y1 = min(width, left + block.shape[1]), min(height, top + block.shape[0])
+                if x1 > x0 and y1 > y0:
+                    out[y0:y1, x0:x1] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def _block(self, block_x: int, block_y: int) -> UInt8[np.ndarray, "H W 3"] | None:
+        x, y = block_x * BLOCK_PX, block_y * BLOCK_PX
+        width, height = min(BLOCK_PX, self.size_px[0] - x), min(BLOCK_PX, self.size_px[1] - y)
+        if x < 0 or y < 0 or width <= 0 or height <= 0:
+            return None
+        key = (block_x, block_y)
+        if key not in self._blocks:
+            self._blocks[key] = self._decode(x, y, width, height)
+            while len(self._blocks) > self._cached_blocks:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    def _decode(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
+        source = self.slide.source
+        level = best_level(source.downsamples, self.scale)
+        scale = self.scale / source.downsamples[level]
+        margin = int(3 * max(1.0, scale)) + 1  # wider than the resampling filter, so that blocks join without a seam
+        level_width, level_height = source.sizes_px[level]
+        x0, y0 = max(0, int(x * scale) - margin), max(0, int(y * scale) - margin)
+        x1 = min(level_width, int((x + width) * scale) + margin)
+        y1 = min(level_height, int((y + height) * scale) + margin)
+        region = source.read(level, x0, y0, x1 - x0, y1 - y0)
+        box = (x * scale - x0, y * scale - y0, (x + width) * scale - x0, (y + height) * scale - y0)
+        inside = (box[0], box[1], min(box[2], region.width), min(box[3], region.height))
+        return np.asarray(region.resize((width, height), Image.Resampling.BICUBIC, box=inside))
+
+
+def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
+    """Open anything OpenSlide reads, or a plain JPEG, PNG or TIFF image of a section.
+
+    Args:
+        path: the file.
+        um_per_px: of level 0, over what the file says.
+
+    Raises:
+        GeneDMLError: not there, not an image, broken, or too large to hold in memory as a plain image.
+    """
+    if not path.is_file():
+        raise GeneDMLError(f"There is no slide {path}.")
+    slide = _open_pyramid(path) or _open_image(path)
+    if um_per_px is not None:
+        slide.set_um_per_px(um_per_px)
+    return slide
+
+
+def best_level(downsamples: tuple[float, ...], scale: float) -> int:
+    """The coarsest level that is still at least as fine as ``scale`` level-0 pixels a pixel."""
+    return max((level for level, down in enumerate(downsamples) if down <= scale * 1.001), default=0)
+
+
+class _Pyramid(Source):
+    def __init__(self, slide: openslide.OpenSlide, path: Path) -> None:
+        self._slide = slide
+        self._path = path
+        self.downsamples = tuple(slide.level_downsamples)
+        self.sizes_px = tuple(slide.level_dimensions)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        down = self.downsamples[level]
+        try:
+            region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise GeneDMLError(
+                f"{self._path} is damaged at x {x * down:.0f}, y {y * down:.0f}: {error}. Fetch the file again."
+            ) from error
+        return _on_white(region)
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+class _Plain(Source):
+    downsamples = (1.0,)
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self.sizes_px = (image.size,)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
+        return self._image.crop((x, y, x + width, y + height))
+
+    def close(self) -> None:
+        self._image.close()
+
+
+def _open_pyramid(path: Path) -> Slide | None:
+    try:
+        if openslide.OpenSlide.detect_format(path) is None:
+            return None
+        slide = openslide.OpenSlide(path)
+    except openslide.OpenSlideError as error:
+        raise GeneDMLError(f"OpenSlide cannot open {path}: {error}. Fetch the file again or export it anew.") from error
+    um_per_px = [slide.properties.get(key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
+    return Slide(path, _Pyramid(slide, path), _plausible(um_per_px))
+
+
+def _plausible(um_per_px: list[str | None]) -> float | None:
+    # Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
+    try:
+        x, y = (float(value) for value in um_per_px if value is not None)
+    except ValueError:
+        return None
+    mean = (x + y) / 2
+    low, high = UM_PER_PX_RANGE
+    return mean if low <= mean <= high else None
+
+
+def _open_image(path: Path) -> Slide:
+    try:
+        with _no_pixel_limit(), Image.open(path) as image:
+            width, height = image.size
+            if width * height > IMAGE_LIMIT_PX:
+                raise GeneDMLError(
+                    f"{path} has {width} x {height} px, too many for a plain image. Convert it to a tiled pyramidal "
+                    f"TIFF, for example with: vips tiffsave {path.name} slide.tif --tile --pyramid --compression jpeg"
+                )
+            if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr"):
+                raise GeneDMLError(
+                    f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB."
+                )
+            return Slide(path, _Plain(_on_white(image)), None)
+    except UnidentifiedImageError as error:
+        raise GeneDMLError(
+            f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise GeneDMLError(f"The image {path} is broken: {error}. Fetch the file again or export it anew.") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        image.load()
+        return image.copy()
+    image = image.convert("RGBA")
+    background = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
+    return Image.alpha_composite(background, image).convert("RGB")
+
+
+@contextmanager
+def _no_pixel_limit() -> Iterator[None]:
+    # Pillow's limit is below the size of an ST section; IMAGE_LIMIT_PX is checked before a pixel is decoded.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -1,0 +1,286 @@
+"""Spot tables of every kind -> names and level-0 pixels.
+
+Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+
+from genedml.errors import GeneDMLError
+from genedml_cli.slides import Slide, open_slide
+
+Lattice = Literal["square", "hex"]
+VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
+# Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
+NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Where to predict.
+
+    Args:
+        names: one a spot, unique.
+        xy_px: centres in level-0 pixels.
+        array_xy: column and row on the array, where the file has them.
+    """
+
+    names: tuple[str, ...]
+    xy_px: Float[np.ndarray, "S 2"]
+    array_xy: Int[np.ndarray, "S 2"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """How the array is packed: rows of squares (ST, Visium HD) or hexagonal (Visium)."""
+        if len(self) < 4:
+            return "square"
+        if self.array_xy is not None:
+            return "hex" if _is_offset_array(self.array_xy, self.xy_px) else "square"
+        # On squares every inner spot has neighbours at 1.41 pitches, on hexagons none nearer than 1.73.
+        tree = cKDTree(self.xy_px)
+        near = tree.query_ball_point(self.xy_px, 1.25 * self.pitch_px, return_length=True)
+        wide = tree.query_ball_point(self.xy_px, 1.58 * self.pitch_px, return_length=True)
+        return "square" if np.mean(wide > near) > 0.5 else "hex"
+
+    @cached_property
+    def grid_xy(self) -> Int[np.ndarray, "S 2"]:
+        """Cell of every spot on a grid whose 3x3 block holds its array neighbours.
+
+        Array indices where they are known (axial ones for a hexagonal array, whose six neighbours then lie in the
+        block), else pixel positions divided by the pitch.
+        """
+        if self.array_xy is None:
+            return np.rint((self.xy_px - self.xy_px.min(axis=0)) / self.pitch_px).astype(np.int64)
+        return _axial(self.array_xy) if self.lattice == "hex" else self.array_xy
+
+    @cached_property
+    def pitch_px(self) -> float:
+        """Distance of neighbouring spots in level-0 pixels.
+
+        From the regression of pixels on array indices where they are known and span both directions, else the median
+        distance to the nearest other spot.
+
+        Raises:
+            GeneDMLError: a single spot has no pitch.
+        """
+        if self.array_xy is not None:
+            slopes = _slopes(_axial(self.array_xy) if self.lattice == "hex" else self.array_xy, self.xy_px)
+            if slopes is not None:
+                return float(np.linalg.norm(slopes, axis=1).mean())
+        distances = nearest_distances(self.xy_px)
+        if not len(distances):
+            raise GeneDMLError("The pitch of the array cannot be told from a single place. Give --um-per-px.")
+        return float(np.median(distances))
+
+    def neighbors(self) -> csr_matrix:
+        """[S, S] ones where two spots are array neighbours (3x3 block; the 6 around on hexagons), itself included."""
+        if self.array_xy is None:
+            place = self.xy_px / self.pitch_px if len(nearest_distances(self.xy_px)) else self.xy_px * 0.0
+        elif self.lattice == "hex":
+            q, r = _axial(self.array_xy).T
+            place = np.stack([q + r / 2, r * 3**0.5 / 2], axis=1)
+        else:
+            place = self.array_xy.astype(float)
+        pairs = cKDTree(place).query_pairs(NEIGHBOR_RADIUS[self.lattice], output_type="ndarray")
+        rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(len(self))])
+        columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
+        return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
+
+
+def read_spots(path: Path) -> Spots:
+    """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV or ``.h5ad``.
+
+    Spots that the file marks as not under tissue or not selected are left out.
+
+    Raises:
+        GeneDMLError: unreadable, empty, without the columns of any known kind, NaN positions or duplicate names.
+    """
+    if not path.is_file():
+        raise GeneDMLError(f"There is no spot table {path}.")
+    spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
+    if not len(spots):
+        raise GeneDMLError(f"{path} holds no spot under tissue.")
+    bad = ~np.isfinite(spots.xy_px).all(axis=1)
+    if bad.any():
+        raise GeneDMLError(
+            f"{bad.sum()} of {len(spots)} spots in {path} have no position (first: {spots.names[bad.argmax()]}). "
+            "Fill them in or remove the rows."
+        )
+    names = pd.Index(spots.names)
+    if names.has_duplicates:
+        first = names[names.duplicated()][0]
+        raise GeneDMLError(f"{path} names {names.duplicated().sum()} spots twice (first: {first}). Give unique names.")
+    return spots
+
+
+def open_section(
+    path: Path, spots: Spots, um_per_px: float | None = None, pitch_um: float | None = None
+) -> Slide:
+    """Open the slide that spots belong to and settle its um/px.
+
+    ``um_per_px`` as the user says, else the slide's own, else ``pitch_um`` over the pitch of the spots in pixels.
+
+    Raises:
+        GeneDMLError: as :func:`genedml_cli.slides.open_slide`; spots that are not of this slide; unknown um/px.
+    """
+    slide = open_slide(path, um_per_px)
+    try:
+        check_on_slide(spots, slide)
+        if pitch_um is not None and not slide.knows_scale:
+            slide.set_um_per_px(pitch_um / spots.pitch_px)
+        slide.um_per_px  # noqa: B018  raises where it is still unknown
+    except GeneDMLError:
+        slide.close()
+        raise
+    return slide
+
+
+def check_on_slide(spots: Spots, slide: Slide) -> None:
+    """Refuse spots that cannot belong to the slide.
+
+    Raises:
+        GeneDMLError: centres outside the image, or array indices given as pixels.
+    """
+    width, height = slide.size_px
+    x, y = spots.xy_px.T
+    where = f"{slide.path.name} ({width} x {height} px)"
+    span = f"x {x.min():.6g}..{x.max():.6g}, y {y.min():.6g}..{y.max():.6g}"
+    distances = nearest_distances(spots.xy_px)
+    if len(distances) and spots.xy_px.max() < 300 and np.median(distances) <= 2:
+        raise GeneDMLError(
+            f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
+        )
+    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    if outside.any():
+        many = "No spot lies" if outside.all() else f"{outside.sum()} of {len(spots)} spots do not lie"
+        first = "" if outside.all() else f" (first: {spots.names[outside.argmax()]})"
+        swapped = bool(((x < height) & (y < width)).all())
+        hint = " Are x and y exchanged?" if swapped else " Are they of another slide, or pixels of a smaller image?"
+        raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
+
+
+def nearest_distances(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " N"]:
+    """Distance from each distinct position to the nearest other one; empty if there is only one."""
+    places = np.unique(xy_px, axis=0)
+    if len(places) < 2:
+        return np.empty(0)
+    return cKDTree(places).query(places, k=2)[0][:, 1]
+
+
+def _is_offset_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> bool:
+    # Visium numbers every second column in every second row; seen in pixels, a column is then .58 of a row.
+    if len(np.unique(array_xy.sum(axis=1) % 2)) != 1:
+        return False
+    slopes = _slopes(array_xy, xy_px)
+    if slopes is None:
+        return False
+    column, row = np.linalg.norm(slopes, axis=1)
+    return bool(column < 0.75 * row)
+
+
+def _axial(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
+    column, row = array_xy.T
+    return np.stack([(column - row) // 2, row], axis=1)
+
+
+def _slopes(grid_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, "2 2"] | None:
+    """Pixels moved for one step along each grid direction, or None where the spots do not span both."""
+    design = np.column_stack([grid_xy, np.ones(len(grid_xy))])
+    solution, _, rank, _ = np.linalg.lstsq(design, xy_px, rcond=None)
+    return solution[:2] if rank == 3 else None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
+        table = pd.read_csv(path, sep="\t" if tabs else ",", skipinitialspace=True)
+        if _has_no_header(table):
+            table = pd.read_csv(path, sep="\t" if tabs else ",", header=None, names=list(VISIUM_COLUMNS))
+        return table
+    except (OSError, ValueError, EOFError) as error:  # pandas' and pyarrow's errors are ValueErrors
+        raise GeneDMLError(f"The spot table {path} cannot be read: {str(error).splitlines()[0]}.") from error
+
+
+def _has_no_header(table: pd.DataFrame) -> bool:
+    """Space Ranger 1 wrote tissue_positions_list.csv without one: a barcode, then five numbers."""
+    header = [str(column).split(".")[0] for column in table.columns]
+    return len(header) == len(VISIUM_COLUMNS) and all(cell.lstrip("-").isdigit() for cell in header[1:])
+
+
+def _from_table(table: pd.DataFrame, path: Path) -> Spots:
+    columns = set(table.columns)
+    if set(VISIUM_COLUMNS) <= columns:
+        table = table[_numbers(table, "in_tissue", path) == 1]
+        return Spots(
+            tuple(table["barcode"].astype(str)),
+            _pair(table, "pxl_col_in_fullres", "pxl_row_in_fullres", path),
+            _pair(table, "array_col", "array_row", path).astype(np.int64),
+        )
+    if {"x", "y", "pixel_x", "pixel_y"} <= columns:
+        if "selected" in columns:
+            table = table[_numbers(table, "selected", path) == 1]
+        array_xy = np.rint(_pair(table, "x", "y", path)).astype(np.int64)
+        names = tuple(f"{x}x{y}" for x, y in array_xy)
+        return Spots(names, _pair(table, "pixel_x", "pixel_y", path), array_xy)
+    if {"x", "y"} <= columns:
+        return _from_plain(table, path)
+    raise GeneDMLError(
+        f"{path} has the columns {', '.join(map(str, table.columns[:8]))}. Known are ST selection files (x, y, pixel_x, "
+        f"pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y in "
+        "level-0 pixels)."
+    )
+
+
+def _from_plain(table: pd.DataFrame, path: Path) -> Spots:
+    candidates = [column for column in table.columns if str(column).lower() in NAME_COLUMNS]
+    candidates += [column for column in table.columns[:1] if column not in ("x", "y")]
+    if not candidates:
+        raise GeneDMLError(f"{path} has x and y but no names. Add a column called name, one unique name a spot.")
+    array_xy = None
+    if {"array_row", "array_col"} <= set(table.columns):
+        array_xy = _pair(table, "array_col", "array_row", path).astype(np.int64)
+    return Spots(tuple(table[candidates[0]].astype(str)), _pair(table, "x", "y", path), array_xy)
+
+
+def _from_h5ad(path: Path) -> Spots:
+    import anndata
+
+    try:
+        data = anndata.read_h5ad(path, backed="r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GeneDMLError(f"{path} cannot be read as .h5ad: {str(error).splitlines()[0]}.") from error
+    try:
+        if "spatial" not in data.obsm:
+            raise GeneDMLError(f"{path} has no obsm['spatial'], so no positions. Give a spot table instead.")
+        table = data.obs.assign(name=data.obs_names)
+        table["x"], table["y"] = np.asarray(data.obsm["spatial"], dtype=float)[:, :2].T
+    finally:
+        data.file.close()
+    if "in_tissue" in table.columns:
+        table = table[_numbers(table, "in_tissue", path) == 1]
+    return _from_plain(table[[c for c in ("name", "x", "y", "array_row", "array_col") if c in table.columns]], path)
+
+
+def _pair(table: pd.DataFrame, x: str, y: str, path: Path) -> Float[np.ndarray, "S 2"]:
+    return np.column_stack([_numbers(table, x, path), _numbers(table, y, path)])
+
+
+def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, " S"]:
+    try:
+        return pd.to_numeric(table[column]).to_numpy(dtype=float)
+    except (ValueError, TypeError) as error:
+        raise GeneDMLError(f"The column {column} of {path} holds something else than numbers: {error}.") from error

@@ -1,0 +1,95 @@
+"""Files that arrive whole, and who made them."""
+
+import hashlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from genedml.errors import GeneDMLError
+from genedml_cli import __version__
+
+
+@contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path``; renamed to it on success, removed on failure.
+
+    So a file that exists is finished. The folder is made if it is missing.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be written: {error.strerror}.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with arriving(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON whole; NaN becomes null."""
+    write_text(path, json.dumps(_without_nan(value), indent=2) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content; of a folder, over the names and contents of its files.
+
+    Raises:
+        GeneDMLError: it is not there or cannot be read.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listing = "".join(f"{file.relative_to(path)} {sha256_of(file)}\n" for file in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def maker() -> dict[str, str]:
+    """Version, command line and time: the part of an output's provenance that every output shares."""
+    return {
+        "genedml": __version__,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return value

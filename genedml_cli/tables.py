@@ -1,0 +1,75 @@
+"""Results as tables on the terminal."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from genedml.encoders import EncoderInfo, find_weights
+from genedml_cli import console
+from genedml_cli.demo import DemoResult
+from genedml_cli.evaluation import METRICS, Evaluation
+
+
+def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
+    """Gene-DML a fold, then every method as mean and standard deviation over folds, then what must be said."""
+    values, summary = evaluation.values(), evaluation.summary()
+    own = values[values["method"] == summary.index[0]]
+    several = len(own) > 1
+    rows = [
+        [f"{row['method']}, fold {row['fold']}", *(_number(row[key]) for key in METRICS)]
+        for _, row in own.iterrows()
+        if several
+    ]
+    for method, row in summary.iterrows():
+        cells = [_mean_sd(row[(key, "mean")], row[(key, "std")]) for key in METRICS]
+        rows.append([f"{method}, mean ± sd" if several else str(method), *cells])
+    console.table(evaluation.title, ["", *METRICS.values()], rows)
+    for note in evaluation.notes:
+        console.say(note)
+    console.say(last_line)
+
+
+def show_genes(evaluation: Evaluation) -> None:
+    """PCC of every gene, mean over folds."""
+    genes = evaluation.per_gene()
+    rows = [[str(row.iloc[0]), *(_number(value) for value in row.iloc[1:])] for _, row in genes.iterrows()]
+    console.table("PCC of every gene, mean and sd over folds", list(genes.columns), rows)
+
+
+def show_encoders(encoders: Iterable[EncoderInfo]) -> None:
+    """One row an encoder."""
+    rows = [
+        [info.name, str(info.width), str(info.tokens), info.licence, _weights(info), f"{info.hub or '-'}"]
+        for info in encoders
+    ]
+    console.table("Image encoders", ["name", "width", "tokens", "licence", "weights", "hub"], rows)
+    console.say("Any timm model that takes 224 px tiles: timm:NAME, under its own licence.")
+    console.say("Weights that are not here are fetched when first used, or given with --weights FILE.")
+
+
+def show_demo(result: DemoResult) -> None:
+    """The scores of the held-out slide, where everything is, and what to type next."""
+    show_evaluation(result.evaluation, "")
+    console.say(f"Planted genes: mean PCC {result.planted_pcc:.2f}. Genes of pure noise: {result.noise_pcc:.2f}.\n")
+    console.say(f"Picture     {result.picture}")
+    console.say(f"Prediction  {result.prediction}   (scanpy.read_h5ad opens it)")
+    console.say(f"Model       {result.folder / 'run'}\n")
+    console.say("Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):")
+    console.say("  genedml train --samples SHEET.csv --encoder stain-texture --out runs/mine")
+    console.say("  genedml predict SLIDE --spots SPOTS.csv --model runs/mine -o out.h5ad")
+
+
+def _weights(info: EncoderInfo) -> str:
+    if info.hub is None:
+        return "none needed"
+    if find_weights(info) is not None:
+        return "found"
+    return "not here (gated)" if info.gated else "not here"
+
+
+def _mean_sd(mean: float, sd: float) -> str:
+    return _number(mean) if pd.isna(sd) else f"{_number(mean)} ± {_number(sd)}"
+
+
+def _number(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}"

@@ -1,0 +1,119 @@
+"""A trained fold as one safetensors file that is enough by itself to predict and that cannot run code."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from genedml.config import Config, from_dict
+from genedml.errors import GeneDMLError
+from genedml.network import GeneDML
+
+FORMAT_VERSION = 1
+METADATA_KEY = "genedml"
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """The encoder whose features the network was trained on."""
+
+    name: str
+    width: int
+    tokens: int
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is known of a trained fold besides its weights.
+
+    Args:
+        config: everything it was configured with: network, losses, views, label transform.
+        genes: the panel, in the order of the network's outputs.
+        encoder: whose features it takes.
+        fold: the name of the fold.
+        mean_label: mean label of every gene over the training spots: the constant predictor.
+        training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
+        training_patients: their patients.
+        scores: what was measured when it was made.
+        made_by: version, command, seed, time.
+    """
+
+    config: Config
+    genes: tuple[str, ...]
+    encoder: EncoderRecord
+    fold: str
+    mean_label: tuple[float, ...]
+    training_slides: Mapping[str, str]
+    training_patients: tuple[str, ...]
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_network(card: ModelCard) -> GeneDML:
+    """The network a card describes, with fresh weights."""
+    config = card.config
+    return GeneDML(config.network, config.loss, card.encoder.width, len(card.genes), config.views.neighbor_grid)
+
+
+def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
+    """Card and weights as the content of one safetensors file; equal input gives equal bytes."""
+    metadata = json.dumps({"format_version": FORMAT_VERSION, **asdict(card)}, sort_keys=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    return save(tensors, {METADATA_KEY: metadata})
+
+
+def load_card(file: Path) -> ModelCard:
+    """Read a checkpoint's card without its weights.
+
+    Raises:
+        GeneDMLError: not a checkpoint of genedml, or one of another format version.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            metadata = stored.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise GeneDMLError(f"The model {file} cannot be read: {error}.") from error
+    if METADATA_KEY not in metadata:
+        raise GeneDMLError(f"{file} is a safetensors file, but not a model of genedml. Give a file that train wrote.")
+    try:
+        return _card(json.loads(metadata[METADATA_KEY]))
+    except (GeneDMLError, KeyError, TypeError, ValueError) as error:
+        raise GeneDMLError(f"The model {file} has a card that this version cannot read: {error}") from error
+
+
+def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, GeneDML]:
+    """Card and network in evaluation mode on ``device``.
+
+    Raises:
+        GeneDMLError: not a checkpoint of genedml, or weights that do not fit its card.
+    """
+    card = load_card(file)
+    network = build_network(card)
+    with safe_open(file, "pt") as stored:
+        state = {key: stored.get_tensor(key) for key in stored.keys()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise GeneDMLError(f"The weights in {file} do not fit its own card: {error}") from error
+    return card, network.to(device).eval()
+
+
+def _card(values: dict[str, Any]) -> ModelCard:
+    version = values.pop("format_version")
+    if version != FORMAT_VERSION:
+        raise GeneDMLError(f"it has format {version}, this version reads {FORMAT_VERSION}.")
+    return ModelCard(
+        config=from_dict(Config, values.pop("config")),
+        encoder=EncoderRecord(**values.pop("encoder")),
+        genes=tuple(values.pop("genes")),
+        mean_label=tuple(values.pop("mean_label")),
+        training_patients=tuple(values.pop("training_patients")),
+        **values,
+    )

@@ -1,0 +1,219 @@
+"""Every setting of a model and its training, read strictly from TOML. Free of torch.
+
+Order of precedence: defaults < preset < file < ``--set key=value``. An unknown key is an error.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from genedml.errors import GeneDMLError
+
+T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TransformerConfig:
+    """A stack of pre-norm self-attention blocks."""
+
+    depth: Count
+    heads: Count
+    mlp_width: Count
+    dropout: Fraction
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """Widths and depths of Gene-DML; defaults are the paper's for HER2ST (METHOD section 3).
+
+    The width of the neighbor and global transformers is the encoder's, so it is not set here.
+    """
+
+    shared_width: Count = 512
+    neighbor_transformer: TransformerConfig = TransformerConfig(depth=4, heads=4, mlp_width=4096, dropout=0.3)
+    global_transformer: TransformerConfig = TransformerConfig(depth=5, heads=8, mlp_width=4096, dropout=0.3)
+    fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
+    ffn_width: Count = 1024
+    ffn_dropout: Fraction = 0.1
+    head_widths: tuple[Count, ...] = (1536, 512)
+    head_dropout: Fraction = 0.1
+    gene_dropout: Fraction = 0.3
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossConfig:
+    """Weights, temperatures and switches of the losses (METHOD section 4)."""
+
+    instance: bool = True
+    """Multi-scale instance-level alignment, eq. 3-4."""
+    group: bool = True
+    """Cross-level instance-group alignment, eq. 5."""
+    temperature: Positive = 0.07
+    group_temperature: Positive = 0.07
+    group_weight: Annotated[float, Field(ge=0)] = 0.8
+    """Lambda of eq. 7."""
+    groups: Count = 18
+    """k of the k-means."""
+    kmeans_iterations: Count = 10
+    detach_targets: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """How a fold is trained (METHOD section 5)."""
+
+    epochs: Count = 200
+    patience: Count = 20
+    batch_size: Count = 256
+    learning_rate: Positive = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr_step_epochs: Count = 20
+    lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
+    sections_per_batch: Annotated[int, Field(ge=0)] = 1
+    """Sections that one batch draws its spots from; 0 shuffles all spots of all sections."""
+    augment: bool = True
+    """The eight flips and quarter-turns of the local tile."""
+    select_on: Literal["validation", "test"] = "validation"
+    """Where the checkpoint is chosen: on patients held out inside the training folds, or, as published, on test."""
+    refit: bool = False
+    """Train once more, on the held-out patients as well, for as many epochs as were chosen on them."""
+    seed: int = 2021
+
+
+@dataclass(frozen=True, config=STRICT)
+class ViewsConfig:
+    """What a spot sees (METHOD section 2): the local tile and the neighbor grid around its centre."""
+
+    um_per_px: Positive = 0.5
+    tile_px: Literal[224] = 224
+    neighbor_grid: Annotated[int, Field(ge=1, le=15)] = 5
+
+    @model_validator(mode="after")
+    def _centred(self) -> "ViewsConfig":
+        if self.neighbor_grid % 2 == 0:
+            raise ValueError(f"neighbor_grid must be odd, so that its centre is the spot's tile; it is {self.neighbor_grid}")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class LabelsConfig:
+    """Raw counts to labels (METHOD section 1); results are comparable only within one such transform."""
+
+    panel_size: Count = 250
+    scale: Positive = 10_000.0
+    library: Literal["panel", "all"] = "panel"
+    log_base: Literal["10", "e"] = "10"
+    smooth: bool = True
+    """Mean over the spot and its array neighbours (3x3 block; on a hexagonal array the 6 around)."""
+
+    def describe(self) -> str:
+        """One line for tables and files."""
+        log = "log10" if self.log_base == "10" else "ln"
+        mean = ", mean over array neighbours" if self.smooth else ""
+        genes = "the panel" if self.library == "panel" else "all genes"
+        return f"{log}(1 + {self.scale:g} * count / sum over {genes}){mean}"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """All of it. ``encoder`` names a row of :data:`genedml.encoders.ENCODERS` or a timm model as ``timm:NAME``."""
+
+    encoder: str = "uni"
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    views: ViewsConfig = ViewsConfig()
+    labels: LabelsConfig = LabelsConfig()
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
+
+
+def load_config(preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """Merge preset, TOML file and ``key=value`` overrides, in this order, and check the result.
+
+    Raises:
+        GeneDMLError: unknown preset, unreadable TOML, an unknown key (the known ones are listed) or a bad value.
+    """
+    merged = to_dict(Config())
+    if preset is not None:
+        if preset not in preset_names():
+            raise GeneDMLError(f"No preset is called {preset!r}. There are: {', '.join(preset_names())}.")
+        merged = _merge(merged, tomllib.loads((_presets() / f"{preset}.toml").read_text(encoding="utf-8")))
+    if file is not None:
+        merged = _merge(merged, _read_toml(file))
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override))
+    return from_dict(Config, merged)
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build one of the dataclasses above from plain values, refusing unknown keys and bad values.
+
+    Raises:
+        GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise GeneDMLError("\n".join(_sentence(kind, problem) for problem in error.errors())) from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration dataclass, fit for TOML and JSON."""
+    return asdict(config)
+
+
+def _presets() -> Any:
+    return resources.files("genedml") / "presets"
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise GeneDMLError(f"The configuration {file} cannot be read as TOML: {error}.") from error
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise GeneDMLError(f"--set takes key=value, such as training.epochs=50; it got {text!r}.")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _sentence(kind: type, problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+    if problem["type"] != "unexpected_keyword_argument":
+        return f"{place} = {problem['input']!r}: {problem['msg']}."
+    owner = kind
+    for part in problem["loc"][:-1]:
+        owner = get_type_hints(owner)[part]
+    known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
+    return f"Unknown key {place}. Known here: {', '.join(known)}."

@@ -1,0 +1,338 @@
+"""Frozen image encoders: one table, one way to load them. The only module that touches timm.
+
+Letters: N tiles, T tokens of a tile, D width. Tiles are 224 x 224 px, RGB, 8 bit.
+To add an encoder, add a row to :data:`ENCODERS`.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from genedml.errors import GeneDMLError
+from genedml.stain_texture import StainTexture
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TIMM_PREFIX = "timm:"
+SWIGLU = "swiglu"
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """One row of the table: what the encoder is, where its weights come from, on which terms.
+
+    ``architecture`` and ``options`` are timm's; ``mean`` and ``std`` normalise RGB in [0, 1]; ``tokens`` counts class,
+    register and patch tokens of one tile. ``build`` makes an encoder that needs no weights instead: a module that takes
+    RGB in [0, 1] and gives the tokens, the first of them the pooled vector.
+    """
+
+    name: str
+    tokens: int
+    width: int
+    licence: str
+    hub: str | None = None
+    gated: bool = False
+    architecture: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    build: Callable[[], nn.Module] | None = None
+
+
+ENCODERS: dict[str, EncoderInfo] = {
+    info.name: info
+    for info in (
+        EncoderInfo(
+            "stain-texture",
+            tokens=1 + 196,
+            width=StainTexture.WIDTH,
+            licence="MIT",
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            build=StainTexture,
+        ),
+        EncoderInfo(
+            "uni",
+            tokens=1 + 196,
+            width=1024,
+            licence="CC BY-NC-ND 4.0",
+            hub="MahmoodLab/UNI",
+            gated=True,
+            architecture="vit_large_patch16_224",
+            options={"init_values": 1e-5, "dynamic_img_size": True},
+        ),
+        EncoderInfo(
+            "uni2-h",
+            tokens=1 + 8 + 256,
+            width=1536,
+            licence="CC BY-NC-ND 4.0",
+            hub="MahmoodLab/UNI2-h",
+            gated=True,
+            architecture="vit_giant_patch14_224",
+            options={
+                "depth": 24,
+                "num_heads": 24,
+                "embed_dim": 1536,
+                "mlp_ratio": 2.66667 * 2,
+                "init_values": 1e-5,
+                "reg_tokens": 8,
+                "no_embed_class": True,
+                "dynamic_img_size": True,
+                "mlp_layer": SWIGLU,
+            },
+        ),
+        EncoderInfo(
+            "virchow2",
+            tokens=1 + 4 + 256,
+            width=1280,
+            licence="CC BY-NC-ND 4.0",
+            hub="paige-ai/Virchow2",
+            gated=True,
+            architecture="vit_huge_patch14_224",
+            options={
+                "mlp_ratio": 5.3375,
+                "init_values": 1e-5,
+                "reg_tokens": 4,
+                "dynamic_img_size": True,
+                "mlp_layer": SWIGLU,
+            },
+        ),
+        EncoderInfo(
+            "h-optimus-0",
+            tokens=1 + 4 + 256,
+            width=1536,
+            licence="Apache-2.0",
+            hub="bioptimus/H-optimus-0",
+            gated=True,
+            architecture="vit_giant_patch14_reg4_dinov2",
+            options={"img_size": 224, "init_values": 1e-5},
+            mean=(0.707223, 0.578729, 0.703617),
+            std=(0.211883, 0.230117, 0.177517),
+        ),
+        EncoderInfo(
+            "gigapath",
+            tokens=1 + 196,
+            width=1536,
+            licence="Apache-2.0",
+            hub="prov-gigapath/prov-gigapath",
+            gated=True,
+            architecture="vit_giant_patch14_dinov2",
+            options={"img_size": 224, "patch_size": 16, "init_values": 1e-5},
+        ),
+    )
+}
+
+
+class Encoded(NamedTuple):
+    """What one tile becomes: its tokens and one pooled vector of the same width."""
+
+    tokens: Float[Tensor, "N T D"]
+    pooled: Float[Tensor, "N D"]
+
+
+class Encoder(nn.Module):
+    """A frozen backbone with its own normalisation: 8-bit tiles in, :class:`Encoded` out, never a gradient.
+
+    The pooled vector is the class token where the backbone has one (``stain-texture`` puts its pooled vector there),
+    else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from.
+    """
+
+    def __init__(self, info: EncoderInfo, backbone: nn.Module, has_class_token: bool) -> None:
+        super().__init__()
+        self.info = info
+        self.backbone = backbone.eval().requires_grad_(False)
+        self.has_class_token = has_class_token
+        self.weights_sha256 = fingerprint(backbone)
+        self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Stays in evaluation mode: a frozen encoder has no training mode."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
+        images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
+        with torch.autocast(images.device.type, torch.float16, enabled=images.device.type == "cuda"):
+            tokens = self._tokens(images).float()
+        return Encoded(tokens, tokens[:, 0] if self.has_class_token else tokens.mean(dim=1))
+
+    def _tokens(self, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:
+        if self.info.build is not None:
+            return self.backbone(images)
+        features = self.backbone.forward_features(images)
+        if features.ndim == 4:
+            channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        return features
+
+
+def load_encoder(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Encoder:
+    """The encoder ``name`` with its weights, ready on ``device``.
+
+    Args:
+        name: a key of :data:`ENCODERS`, or ``timm:NAME`` for any model of timm.
+        weights: a local ``.safetensors``, ``.bin`` or ``.pth`` file, instead of the hub.
+
+    Raises:
+        GeneDMLError: unknown name; weights that are gated, unreachable, unreadable or of another architecture.
+    """
+    if name.startswith(TIMM_PREFIX):
+        return _timm_encoder(name, weights).to(device)
+    info = encoder_info(name)
+    if info.build is not None:
+        if weights is not None:
+            raise GeneDMLError(f"The encoder {name} has no weights; leave out --weights.")
+        return Encoder(info, info.build(), has_class_token=True).to(device)
+    backbone = build_backbone(info)
+    load_weights(backbone, weights or _download(info), name)
+    return Encoder(info, backbone, has_class_token=True).to(device)
+
+
+def encoder_info(name: str) -> EncoderInfo:
+    """The row of the table.
+
+    Raises:
+        GeneDMLError: no such encoder.
+    """
+    if name not in ENCODERS:
+        known = ", ".join(ENCODERS)
+        raise GeneDMLError(f"No encoder is called {name!r}. There are: {known}, and any timm model as timm:NAME.")
+    return ENCODERS[name]
+
+
+def build_backbone(info: EncoderInfo) -> nn.Module:
+    """The architecture of a table row with random weights."""
+    import timm
+    from timm.layers import SwiGLUPacked
+
+    options = dict(info.options)
+    if options.get("mlp_layer") == SWIGLU:
+        options |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    return timm.create_model(info.architecture, pretrained=False, num_classes=0, **options)
+
+
+def load_weights(backbone: nn.Module, file: Path, name: str) -> None:
+    """Load a weights file whose keys and shapes are exactly the backbone's; nothing is loaded otherwise.
+
+    Raises:
+        GeneDMLError: unreadable file, or keys or shapes that differ, with the first of them named.
+    """
+    state = _read_state(file)
+    wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    if found != wanted:
+        missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        shapes = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]]
+        raise GeneDMLError(
+            f"{file} does not hold the weights of {name}: {len(missing)} of {len(wanted)} keys are missing"
+            f"{_first(missing)}, {len(extra)} are unknown{_first(extra)}, {len(shapes)} have another shape"
+            f"{_first(sorted(shapes))}. Give the encoder's own weights file, not a head or a checkpoint of a study."
+        )
+    backbone.load_state_dict(state)
+
+
+def find_weights(info: EncoderInfo) -> Path | None:
+    """Where the hub's cache on this disk has the weights, if it has; never touches the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if info.hub is None:
+        return None
+    hits = (try_to_load_from_cache(info.hub, file) for file in _WEIGHT_FILES)
+    return next((Path(hit) for hit in hits if isinstance(hit, str)), None)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of everything in the state; StainTexture adds its version."""
+    digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}".encode())
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def _download(info: EncoderInfo) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    assert info.hub is not None
+    for file in _WEIGHT_FILES:
+        try:
+            return Path(hf_hub_download(info.hub, file))
+        except LocalEntryNotFoundError as error:
+            raise GeneDMLError(_how_to_get(info, "the hub cannot be reached and this disk has no copy")) from error
+        except EntryNotFoundError:
+            continue
+        except HfHubHTTPError as error:
+            raise GeneDMLError(_how_to_get(info, f"the hub refused ({error.__class__.__name__})")) from error
+    raise GeneDMLError(_how_to_get(info, f"the hub has none of {', '.join(_WEIGHT_FILES)}"))
+
+
+def _how_to_get(info: EncoderInfo, reason: str) -> str:
+    return (
+        f"The weights of {info.name} are not here: {reason}. Three steps mend it:\n"
+        f"  1. accept the licence ({info.licence}) at https://huggingface.co/{info.hub}\n"
+        "  2. log in with: hf auth login (or set HF_TOKEN)\n"
+        "  3. run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
+        "The encoder stain-texture needs no weights: --encoder stain-texture."
+    )
+
+
+def _timm_encoder(name: str, weights: Path | None) -> Encoder:
+    import timm
+    from timm.data import resolve_model_data_config
+
+    model_name = name.removeprefix(TIMM_PREFIX)
+    try:
+        backbone = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
+    except Exception as error:  # timm and the hub below it raise many kinds here, none of them ours
+        raise GeneDMLError(
+            f"timm cannot make {model_name!r}: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            "Look at timm.list_models() for the name; without network, give the weights with --weights FILE."
+        ) from error
+    if weights is not None:
+        load_weights(backbone, weights, name)
+    settings = resolve_model_data_config(backbone)
+    if tuple(settings["input_size"]) != (3, 224, 224):
+        raise GeneDMLError(f"{model_name} takes {settings['input_size']} tiles; genedml gives 3 x 224 x 224.")
+    has_class_token = getattr(backbone, "num_prefix_tokens", 0) > 0 and getattr(backbone, "cls_token", None) is not None
+    probe = Encoder(
+        EncoderInfo(name, 0, 0, "see timm", architecture=model_name, mean=settings["mean"], std=settings["std"]),
+        backbone,
+        has_class_token,
+    )
+    _, tokens, width = probe(torch.zeros(1, 224, 224, 3, dtype=torch.uint8)).tokens.shape
+    info = EncoderInfo(
+        name, tokens, width, "see timm", architecture=model_name, mean=settings["mean"], std=settings["std"]
+    )
+    return Encoder(info, backbone, has_class_token)
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GeneDMLError(
+            f"The weights file {file} cannot be read: {reason}. Give a .safetensors file, or a state_dict saved by torch."
+        ) from error
+
+
+def _first(keys: list[str]) -> str:
+    return f" (first: {keys[0]})" if keys else ""

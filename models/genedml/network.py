@@ -1,0 +1,244 @@
+"""Gene-DML, the network of the paper, in the order the data flows.
+
+Letters: B spots in a batch, S spots in a section, T tokens of a local tile, P tiles of the neighbor grid (25),
+M genes, D encoder width, d shared width (512), k groups.
+
+Differs from the paper where the paper is silent or contradicts itself:
+- T and D are the encoder's (the paper's "265 x 1024" mixes UNI2-h's tokens with UNI's width);
+- the neighbor and global transformers end with a LayerNorm, as pre-norm stacks need;
+- tiles outside the slide are hidden as keys and left out of every mean;
+- the losses as METHOD section 4 restates them (see :mod:`genedml.losses`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from genedml.config import LossConfig, NetworkConfig, TransformerConfig
+from genedml.grouping import kmeans
+from genedml.layers import Block, FeedForward, GridConvolution, RelativePositionBias, hide, masked_mean
+from genedml.losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
+
+
+@dataclass(frozen=True)
+class Section:
+    """The global view: the pooled local vector of every spot of one section, and its place on the spot grid."""
+
+    pooled: Float[Tensor, "S D"]
+    grid_xy: Int[Tensor, "S 2"]
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of spots at three scales. Spot b is row ``row[b]`` of ``sections[section[b]]``."""
+
+    local: Float[Tensor, "B T D"]
+    neighbor: Float[Tensor, "B P D"]
+    neighbor_mask: Bool[Tensor, "B P"]
+    sections: Sequence[Section]
+    section: Int[Tensor, " B"]
+    row: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """I_L, I_N, I_G: means over one scale's fused tokens; ``fused``: I, the mean over all of them."""
+
+    local: Float[Tensor, "B d"]
+    neighbor: Float[Tensor, "B d"]
+    global_: Float[Tensor, "B d"]
+    fused: Float[Tensor, "B d"]
+
+
+class NeighborTransformer(nn.Module):
+    """Self-attention over the 5x5 tiles around a spot, with a relative position bias (section 3.1.1)."""
+
+    def __init__(self, width: int, grid: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.position = RelativePositionBias(grid, config.heads)
+        self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tiles: Float[Tensor, "B P D"], mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B P D"]:
+        bias = self.position() + hide(mask, tiles.dtype)
+        for block in self.blocks:
+            tiles = block(tiles, bias)
+        return self.norm(tiles)
+
+
+class GlobalTransformer(nn.Module):
+    """Self-attention over all spots of a section; a grid convolution after the first block tells them their places."""
+
+    def __init__(self, width: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.depth))
+        self.position = GridConvolution(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, section: Section) -> Float[Tensor, "S D"]:
+        spots = section.pooled
+        for depth, block in enumerate(self.blocks):
+            spots = block(spots[None])[0]
+            if depth == 0:
+                spots = self.position(spots, section.grid_xy)
+        return self.norm(spots)
+
+
+class Fusion(nn.Module):
+    """Scale-wise fusion: one sequence of all tokens of the three scales through self-attention and an FFN."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.blocks = nn.ModuleList(
+            Block(width, config.fusion_transformer) for _ in range(config.fusion_transformer.depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, config.ffn_width, config.ffn_dropout)
+
+    def forward(
+        self,
+        local: Float[Tensor, "B T d"],
+        neighbor: Float[Tensor, "B P d"],
+        global_: Float[Tensor, "B 1 d"],
+        neighbor_mask: Bool[Tensor, "B P"],
+    ) -> ImageEmbedding:
+        scales = [local.shape[1], neighbor.shape[1], 1]
+        seen = neighbor_mask.new_ones(len(local), 1)
+        mask = torch.cat([seen.expand(-1, scales[0]), neighbor_mask, seen], dim=1)
+        tokens = torch.cat([local, neighbor, global_], dim=1)
+        bias = hide(mask, tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, bias)
+        tokens = self.ffn(self.norm(tokens))
+        local, neighbor, global_ = tokens.split(scales, dim=1)
+        return ImageEmbedding(
+            local.mean(dim=1), masked_mean(neighbor, neighbor_mask), global_[:, 0], masked_mean(tokens, mask)
+        )
+
+
+class GeneEncoder(nn.Module):
+    """Expression profile to the shared width, eq. 1; used in training only."""
+
+    def __init__(self, genes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.project = nn.Linear(genes, width)
+        self.refine = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.Dropout(config.gene_dropout))
+        self.norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, config.ffn_width, config.ffn_dropout)
+
+    def forward(self, expression: Float[Tensor, "B M"]) -> Float[Tensor, "B d"]:
+        projected = self.project(expression)
+        return self.ffn(self.norm(projected + self.refine(projected)))
+
+
+class GroupBranch(nn.Linear):
+    """Instance embedding to the space its groups are found in, on the unit sphere (eq. 2)."""
+
+    def forward(self, instance: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+        return nn.functional.normalize(super().forward(instance), dim=1)
+
+
+class PredictionHead(nn.Sequential):
+    """Fused embedding to the label of every gene: linear layers with ReLU and dropout."""
+
+    def __init__(self, genes: int, config: NetworkConfig) -> None:
+        layers: list[nn.Module] = []
+        width = config.shared_width
+        for hidden in config.head_widths:
+            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.head_dropout)]
+            width = hidden
+        super().__init__(*layers, nn.Linear(width, genes))
+
+
+class GeneDML(nn.Module):
+    """Dual-pathway multi-level discrimination: spots at three scales in, the label of every gene out.
+
+    Args:
+        config: widths and depths.
+        loss: weights, temperatures and switches of the two pathways.
+        encoder_width: D, the width of the frozen encoder's vectors.
+        genes: M.
+        neighbor_grid: tiles along one side of the neighbor view.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, loss: LossConfig, encoder_width: int, genes: int, neighbor_grid: int = 5
+    ) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.loss = loss
+        self.neighbor_transformer = NeighborTransformer(encoder_width, neighbor_grid, config.neighbor_transformer)
+        self.global_transformer = GlobalTransformer(encoder_width, config.global_transformer)
+        self.project_local = nn.Linear(encoder_width, width)
+        self.project_neighbor = nn.Linear(encoder_width, width)
+        self.project_global = nn.Linear(encoder_width, width)
+        self.fusion = Fusion(config)
+        self.head = PredictionHead(genes, config)
+        self.gene_encoder = GeneEncoder(genes, config)
+        self.image_group = GroupBranch(width, width)
+        self.gene_group = GroupBranch(width, width)
+
+    def forward(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> Float[Tensor, "B M"]:
+        """Predicted labels. Only this path runs at prediction.
+
+        ``context``: what :meth:`see_sections` gave for ``views.sections``, where many batches share them.
+        """
+        return self.head(self.embed(views, context).fused)
+
+    def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "S D"]]:
+        """The global transformer over each section: one vector for each of its spots."""
+        return [self.global_transformer(section) for section in sections]
+
+    def embed(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
+        """Multi-scale image embedding of every spot (section 3.1.1)."""
+        context = self.see_sections(views.sections) if context is None else context
+        first_row = torch.tensor([0, *(len(spots) for spots in context)], device=views.row.device).cumsum(0)
+        global_ = torch.cat(list(context))[first_row[views.section] + views.row]
+        local = self.project_local(views.local)
+        neighbor = self.project_neighbor(self.neighbor_transformer(views.neighbor, views.neighbor_mask))
+        return self.fusion(local, neighbor, self.project_global(global_)[:, None], views.neighbor_mask)
+
+    def losses(
+        self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Eq. 7 by its named parts; ``total`` is their weighted sum.
+
+        ``group`` is absent where the batch has fewer than 2k spots: k-means would find single spots, not groups.
+        """
+        image = self.embed(views)
+        gene = self.gene_encoder(label)
+        parts = {"prediction": prediction_loss(self.head(image.fused), label)}
+        total = parts["prediction"]
+        if self.loss.instance:
+            parts["instance"] = self._instance(image, gene)
+            total = total + parts["instance"]
+        if self.loss.group and len(label) >= 2 * self.loss.groups:
+            parts["group"] = self._group(image.fused, gene, generator)
+            total = total + self.loss.group_weight * parts["group"]
+        if not self.loss.instance and not self.loss.group:
+            parts["contrastive"] = contrastive_loss(image.fused, gene, self.loss.temperature)
+            total = total + parts["contrastive"]
+        return parts | {"total": total}
+
+    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
+        """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""
+        with torch.no_grad():
+            self.head[-1].bias.copy_(mean_label)
+
+    def _instance(self, image: ImageEmbedding, gene: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+        scales = (image.local, image.neighbor, image.global_)
+        parts = [instance_loss(scale, gene, self.loss.temperature, self.loss.detach_targets) for scale in scales]
+        return torch.stack(parts).mean()
+
+    def _group(
+        self, image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        k, iterations = self.loss.groups, self.loss.kmeans_iterations
+        image_groups = kmeans(self.image_group(image), k, iterations, generator)
+        gene_groups = kmeans(self.gene_group(gene), k, iterations, generator)
+        return cross_level_loss(image, gene, image_groups, gene_groups, self.loss.group_temperature)

@@ -1,0 +1,79 @@
+"""A tiny world: a slide with one red spot, spots, counts with a planted gene, an encoder of eight numbers."""
+
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are checked while the tests run, and only then.
+install_import_hook(["genedml", "genedml_cli"], "shapes.check")
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from genedml.encoders import ENCODERS, EncoderInfo
+from genedml_cli.synthetic import SyntheticConfig, write_dataset
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+torch.set_num_threads(2)
+
+
+class QuadrantColours(nn.Module):
+    """Five tokens of eight numbers: mean, spread and darkness of red, green and blue of a tile and its quadrants."""
+
+    VERSION = 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        half = images.shape[-1] // 2
+        quadrants = [images[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        return torch.stack([self._describe(part) for part in (images, *quadrants)], dim=1)
+
+    def _describe(self, part: torch.Tensor) -> torch.Tensor:
+        mean, sd = part.mean(dim=(2, 3)), part.std(dim=(2, 3))
+        return torch.cat([mean, sd, mean.amax(1, keepdim=True), mean.amin(1, keepdim=True)], dim=1) * 4 - 2
+
+
+# A row more, as a user would add one: 5 tokens of 8 numbers.
+ENCODERS["tiny"] = EncoderInfo("tiny", 5, 8, "MIT", mean=(0.0,) * 3, std=(1.0,) * 3, build=QuadrantColours)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set of three patients: ``samples.csv``, slides, spots, counts."""
+    folder = tmp_path_factory.mktemp("world")
+    write_dataset(folder, SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20))
+    return folder
+
+
+@pytest.fixture
+def red_spot(tmp_path: Path) -> tuple[Path, Path]:
+    """A white 1200 x 900 px image whose spot ``red`` at (612, 400) is a red square, and its spot table."""
+    pixels = np.full((900, 1200, 3), 255, dtype=np.uint8)
+    pixels[400 - 56 : 400 + 56, 612 - 56 : 612 + 56] = (255, 0, 0)
+    slide, spots = tmp_path / "red.png", tmp_path / "red.csv"
+    Image.fromarray(pixels).save(slide)
+    pd.DataFrame({"name": ["red", "white", "corner"], "x": [612, 200, 5], "y": [400, 700, 4]}).to_csv(spots, index=False)
+    return slide, spots
+
+
+@pytest.fixture(scope="session")
+def her2st() -> Path:
+    """The real HER2ST sections."""
+    folder = SHARED_DATA / "her2st"
+    if not folder.is_dir():
+        pytest.skip("the real HER2ST sections are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_slides() -> Path:
+    """Real slide files of OpenSlide's test data."""
+    folder = SHARED_DATA / "slides"
+    if not folder.is_dir():
+        pytest.skip("the real slides are not on this machine")
+    return folder
