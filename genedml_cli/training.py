@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genedml.config import Config, TrainingConfig
 from genedml.network import GeneDML, Views
@@ -119,6 +120,7 @@ def _fit(
     network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
     network.start_at(loader.mean_label.cpu())
     network.to(device)
+    kept = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average))
     optimiser = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.lr_step_epochs, settings.lr_factor)
     best: Trained | None = None
@@ -128,9 +130,9 @@ def _fit(
         for epoch in range(1, epochs + 1):
             network.train()
             entry = {"epoch": epoch, "learning_rate": schedule.get_last_lr()[0]}
-            entry |= _mean_parts([_step(network, optimiser, *batch, generator) for batch in loader.epoch(generator)])
+            entry |= _mean_parts([_step(network, kept, optimiser, *batch, generator) for batch in loader.epoch(generator)])
             schedule.step()
-            scores = mean_pcc(network, select, device) if select else None
+            scores = mean_pcc(kept.module, select, device) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
             log.append(entry)
@@ -139,14 +141,15 @@ def _fit(
                 continue
             if entry["held_out_pcc"] > best_score:
                 best_score = entry["held_out_pcc"]
-                best = Trained(copy.deepcopy(network.state_dict()), epoch, log, scores, mean_label)
+                best = Trained(copy.deepcopy(kept.module.state_dict()), epoch, log, scores, mean_label)
             elif best is not None and epoch - best.epoch >= settings.patience:
                 break
-    return best or Trained(network.state_dict(), epochs, log, None, mean_label)
+    return best or Trained(kept.module.state_dict(), epochs, log, None, mean_label)
 
 
 def _step(
     network: GeneDML,
+    kept: AveragedModel,
     optimiser: torch.optim.Optimizer,
     views: Views,
     label: Float[Tensor, "B M"],
@@ -157,6 +160,7 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()
     optimiser.step()
+    kept.update_parameters(network)
     return {name: value.detach() for name, value in losses.items()}
 
 

@@ -1,37 +1,197 @@
-"""The whole path on the tiny world: train, predict, evaluate."""
+"""The whole path on the tiny world: train, predict, evaluate, and what must hold between them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy
 
-from genedml.config import load_config
+from genedml.checkpoint import load_card
+from genedml.config import Config, load_config
+from genedml.encoders import ENCODERS
+from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
+from genedml_cli.synthetic import SyntheticConfig, planted_genes
 
 SETTINGS = (
     "encoder=tiny",
     "labels.panel_size=20",
-    "training.epochs=30",
+    "training.epochs=25",
     "training.learning_rate=0.003",
+    "training.refit=false",
     "loss.groups=4",
     "network.shared_width=16",
 )
 
 
+def tiny_config(*more: str) -> Config:
+    return load_config("small", overrides=[*SETTINGS, *more])
+
+
 @pytest.fixture(scope="module")
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three folds on the tiny world."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    config = load_config("small", overrides=SETTINGS)
-    train(read_sheet(world / "samples.csv"), out, config, features=out.parent / "features")
+    train(read_sheet(world / "samples.csv"), out, tiny_config(), features=out.parent / "features")
     return out
 
 
-def test_run(run):
-    e = evaluate(run)
-    print(e.values().to_string())
-    print(e.per_gene().to_string())
-    assert 0
+@pytest.fixture
+def p1(world: Path) -> dict[str, Path]:
+    """The files of the first section."""
+    return {"slide": world / "slides" / "P1.tif", "spots": world / "spots" / "P1.csv"}
+
+
+def test_a_run_folder_holds_what_the_readme_says(run):
+    names = {path.name for path in run.iterdir()}
+    folds = {f"fold-{patient}{end}" for patient in ("P1", "P2", "P3") for end in (".safetensors", ".log.csv")}
+    assert folds | {"config.toml", "run.json", "metrics.csv", "metrics.json", "genes.csv", "predictions"} == names
+    log = pd.read_csv(run / "fold-P1.log.csv")
+    assert {"epoch", "prediction", "instance", "group", "total", "held_out_pcc"} <= set(log.columns)
+    assert load_config(file=run / "config.toml") == tiny_config()
+
+
+def test_planted_genes_are_found_on_patients_never_seen(run):
+    genes = evaluate(run).per_gene().set_index("gene")["gene_dml_pcc"]
+    planted = genes.index.isin(planted_genes(SyntheticConfig(genes=20)))
+    assert genes[planted].mean() > 0.4
+    assert abs(genes[~planted].mean()) < 0.25
+    assert genes[planted].mean() > genes[~planted].mean() + 0.3
+
+
+def test_no_patient_of_a_fold_was_trained_or_chosen_on(run):
+    for fold in ("P1", "P2", "P3"):
+        card = load_card(run / f"fold-{fold}.safetensors")
+        assert fold not in card.training_patients
+        assert len(card.training_patients) == 2
+
+
+def test_the_table_has_the_references_and_the_files_say_the_same(run):
+    result = evaluate(run)
+    summary = result.summary()
+    assert list(summary.index) == ["Gene-DML", "ridge", "depth alone", "constant"]
+    assert np.isnan(summary.loc["constant", ("pcc_a", "mean")])
+    assert summary.loc["constant", ("mse", "mean")] > summary.loc["ridge", ("mse", "mean")]
+    written = json.loads((run / "metrics.json").read_text())["methods"]["ridge"]["pcc_a"]["mean"]
+    per_fold = pd.read_csv(run / "metrics.csv").query("method == 'ridge'")["pcc_a"]
+    assert written == pytest.approx(summary.loc["ridge", ("pcc_a", "mean")])
+    assert per_fold.mean() == pytest.approx(written)
+
+
+def test_training_again_gives_the_same_bytes_and_keeps_finished_folds(world, run, tmp_path, capfd):
+    samples, again = read_sheet(world / "samples.csv"), tmp_path / "again"
+    train(samples, again, tiny_config(), fold="P2", features=run.parent / "features")
+    own, other = (anndata.read_h5ad(folder / "predictions" / "P2.h5ad").X for folder in (run, again))
+    assert np.array_equal(own, other)
+    before = (again / "fold-P2.safetensors").stat().st_mtime_ns
+    train(samples, again, tiny_config(), fold="P2", features=run.parent / "features")
+    assert (again / "fold-P2.safetensors").stat().st_mtime_ns == before
+    assert "Fold P2 is there already" in capfd.readouterr().err
+    with pytest.raises(GeneDMLError, match="another config"):
+        train(samples, again, tiny_config("training.epochs=3"), features=run.parent / "features")
+
+
+def test_a_held_out_slide_is_predicted_as_in_the_run(run, p1, tmp_path):
+    data = predict(**p1, model=run, out=tmp_path / "p1.h5ad", fold="P1")
+    tested = anndata.read_h5ad(run / "predictions" / "P1.h5ad")
+    assert data.uns["genedml"]["seen_in_training"] == 0
+    assert np.allclose(data[tested.obs_names].X, tested.X, atol=2e-3)
+
+
+def test_a_run_predicts_the_mean_of_its_folds_and_their_spread(run, p1, tmp_path, capfd):
+    data = predict(**p1, model=run)
+    folds = [predict(**p1, model=run / f"fold-P{n}.safetensors")[:, data.var_names].X for n in (1, 2, 3)]
+    assert np.allclose(data.X, np.mean(folds, axis=0), atol=1e-5)
+    assert np.allclose(data.layers["std"], np.std(folds, axis=0, ddof=1), atol=1e-5)
+    assert data.uns["genedml"]["seen_in_training"] == 2
+    assert "2 of 3 models were trained on this very slide" in capfd.readouterr().err
+
+
+def test_order_of_spots_batch_size_and_other_folds_do_not_change_a_spot(run, p1, tmp_path):
+    table = pd.read_csv(p1["spots"])
+    table.sample(frac=1, random_state=1).to_csv(tmp_path / "shuffled.csv", index=False)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(run / "fold-P1.safetensors", alone)
+    expected = predict(**p1, model=run, fold="P1")
+    found = predict(p1["slide"], tmp_path / "shuffled.csv", alone, batch_spots=7)
+    assert np.allclose(found[expected.obs_names].X, expected.X, atol=1e-4)
+
+
+def test_which_spots_are_given_does_matter(run, p1, tmp_path):
+    pd.read_csv(p1["spots"]).head(5).to_csv(tmp_path / "five.csv", index=False)
+    whole, five = predict(**p1, model=run, fold="P1"), predict(p1["slide"], tmp_path / "five.csv", run, fold="P1")
+    assert not np.allclose(five.X, whole[five.obs_names].X, atol=1e-4)
+
+
+def test_a_single_spot_and_two_spots_at_one_place_are_predicted(run, p1, tmp_path):
+    table = pd.read_csv(p1["spots"]).head(1)
+    table.to_csv(tmp_path / "one.csv", index=False)
+    pd.concat([table, table.assign(name="twin")]).to_csv(tmp_path / "two.csv", index=False)
+    one = predict(p1["slide"], tmp_path / "one.csv", run)
+    two = predict(p1["slide"], tmp_path / "two.csv", run)
+    assert np.isfinite(one.X).all()
+    assert np.allclose(two.X[0], two.X[1], atol=1e-5)
+
+
+def test_scanpy_uses_the_prediction_unchanged(run, p1, tmp_path):
+    predict(**p1, model=run, out=tmp_path / "p1.h5ad")
+    data = scanpy.read_h5ad(tmp_path / "p1.h5ad")
+    assert data.uns["log1p"]["base"] == 10
+    assert {"array_row", "array_col", "in_tissue"} <= set(data.obs.columns)
+    table = pd.read_csv(p1["spots"]).set_index("name").loc[data.obs_names]
+    assert np.array_equal(data.obsm["spatial"], table[["x", "y"]].to_numpy(float))
+    scanpy.pp.pca(data, n_comps=5)
+    scanpy.pp.neighbors(data, n_neighbors=5)
+    scanpy.tl.leiden(data, flavor="igraph", n_iterations=2)
+    assert data.obs["leiden"].nunique() > 1
+    scanpy.tl.rank_genes_groups(data, "leiden", method="t-test")
+    axes = scanpy.pl.spatial(data, color=data.var_names[0], library_id="P1", show=False)
+    assert len(axes[0].collections) == 1
+
+
+def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_path):
+    predict(**p1, model=run, out=tmp_path / "p1.h5ad", fold="P1")
+    result = evaluate(tmp_path / "p1.h5ad", world / "counts" / "P1.tsv.gz")
+    of_run = evaluate(run).values().query("method == 'Gene-DML' and fold == 'P1'").iloc[0]
+    own = result.values().query("method == 'Gene-DML'").iloc[0]
+    assert own["pcc_a"] == pytest.approx(of_run["pcc_a"], abs=2e-3)
+    assert (tmp_path / "p1.evaluation" / "metrics.csv").is_file()
+    assert not any("very slide" in note for note in result.notes)
+
+
+def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):
+    predict(**p1, model=run, out=tmp_path / "p1.h5ad")
+    result = evaluate(tmp_path / "p1.h5ad", world / "counts" / "P1.tsv.gz")
+    assert any("2 of the models were trained on this very slide" in note for note in result.notes)
+
+
+def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp_path):
+    sheet = pd.read_csv(world / "samples.csv").assign(patient="P", fold=[0, 1, 2])
+    sheet.to_csv(tmp_path / "leaking.csv", index=False)
+    samples = read_sheet(tmp_path / "leaking.csv", root=world)
+    settings = tiny_config("training.epochs=1")
+    result = train(samples, tmp_path / "run", settings, fold="0", features=run.parent / "features")
+    assert any(note.startswith("LEAKING") for note in result.notes)
+    assert not any(note.startswith("LEAKING") for note in evaluate(run).notes)
+
+
+def test_choosing_on_test_is_marked(world, run, tmp_path):
+    samples = read_sheet(world / "samples.csv")
+    settings = tiny_config("training.epochs=1", "training.select_on=test")
+    result = train(samples, tmp_path / "run", settings, fold="P1", features=run.parent / "features")
+    assert any(note.startswith("CHOSEN ON TEST") for note in result.notes)
+    assert "P1" in load_card(tmp_path / "run" / "fold-P1.safetensors").training_slides
+
+
+def test_a_model_of_another_encoder_is_refused(run, p1, monkeypatch):
+    monkeypatch.setattr(ENCODERS["tiny"].build, "VERSION", 2)
+    with pytest.raises(GeneDMLError, match="trained on features of tiny with weights"):
+        predict(**p1, model=run)

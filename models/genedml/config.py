@@ -87,6 +87,8 @@ class TrainingConfig:
     """Where the checkpoint is chosen: on patients held out inside the training folds, or, as published, on test."""
     refit: bool = False
     """Train once more, on the held-out patients as well, for as many epochs as were chosen on them."""
+    weight_average: Fraction = 0.0
+    """Decay a step of an exponential moving average of the weights, which is what is chosen and kept; 0 for none."""
     seed: int = 2021
 
 

@@ -1,0 +1,277 @@
+"""Gene-DML as mathematics: losses and grouping against naive loops, invariances of the network."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from genedml.config import LossConfig, NetworkConfig, load_config
+from genedml.grouping import kmeans
+from genedml.layers import GridConvolution, RelativePositionBias
+from genedml.losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
+from genedml.network import GeneDML, Section, Views
+
+WIDTH, GENES, TOKENS = 16, 12, 7
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def softmax(row: list[float]) -> list[float]:
+    top = max(row)
+    weights = [math.exp(value - top) for value in row]
+    return [weight / sum(weights) for weight in weights]
+
+
+def make_network(**loss: object) -> GeneDML:
+    torch.manual_seed(0)
+    small = load_config("small").network
+    config = NetworkConfig(
+        shared_width=8,
+        neighbor_transformer=small.neighbor_transformer,
+        global_transformer=small.global_transformer,
+        fusion_transformer=small.fusion_transformer,
+    )
+    return GeneDML(config, LossConfig(**({"groups": 3} | loss)), WIDTH, GENES).eval()
+
+
+def make_views(grid_xy: list[tuple[int, int]], seed: int = 1) -> Views:
+    random = torch.Generator().manual_seed(seed)
+    spots = len(grid_xy)
+    section = Section(torch.randn(spots, WIDTH, generator=random), torch.tensor(grid_xy))
+    mask = torch.rand(spots, 25, generator=random) > 0.3
+    mask[:, 12] = True
+    return Views(
+        torch.randn(spots, TOKENS, WIDTH, generator=random),
+        torch.randn(spots, 25, WIDTH, generator=random),
+        mask,
+        [section],
+        torch.zeros(spots, dtype=torch.long),
+        torch.arange(spots),
+    )
+
+
+def take(views: Views, rows: Tensor) -> Views:
+    """The same spots of the same section, fewer or in another order."""
+    return Views(
+        views.local[rows], views.neighbor[rows], views.neighbor_mask[rows], views.sections, views.section[rows], rows
+    )
+
+
+SQUARE = [(x, y) for y in range(3) for x in range(4)]
+
+
+def test_instance_loss_equals_its_naive_loop():
+    random = torch.Generator().manual_seed(3)
+    image, gene = torch.randn(6, 5, generator=random), torch.randn(6, 5, generator=random)
+    tau, n = 0.07, 6
+    target = [
+        softmax([(cosine(image[i], image[j]) + cosine(gene[i], gene[j])) / (2 * tau) for j in range(n)])
+        for i in range(n)
+    ]
+    total = 0.0
+    for i in range(n):
+        rows = softmax([cosine(gene[i], image[j]) / tau for j in range(n)])
+        columns = softmax([cosine(gene[j], image[i]) / tau for j in range(n)])
+        total -= sum(target[i][j] * math.log(rows[j]) for j in range(n)) / 2
+        total -= sum(target[j][i] * math.log(columns[j]) for j in range(n)) / 2
+    assert float(instance_loss(image, gene, tau)) == pytest.approx(total / n, rel=1e-4)
+
+
+def test_detached_targets_carry_no_gradient_but_the_same_value():
+    image, gene = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4)
+    free, held = instance_loss(image, gene, 0.1), instance_loss(image, gene, 0.1, detach_targets=True)
+    (from_free,) = torch.autograd.grad(free, image)
+    (from_held,) = torch.autograd.grad(held, image)
+    assert torch.allclose(free, held)
+    assert not torch.allclose(from_free, from_held)
+
+
+def test_cross_level_loss_equals_its_naive_loop():
+    random = torch.Generator().manual_seed(4)
+    image, gene = torch.randn(9, 5, generator=random), torch.randn(9, 5, generator=random)
+    of_image, of_gene = kmeans(image, 3, 10, random), kmeans(gene, 3, 10, random)
+    tau, total = 0.07, 0.0
+    for i in range(9):
+        to_gene = softmax([cosine(image[i], centre) / tau for centre in of_gene.centroids])
+        to_image = softmax([cosine(gene[i], centre) / tau for centre in of_image.centroids])
+        total -= math.log(to_gene[of_gene.assignment[i]]) / 2 + math.log(to_image[of_image.assignment[i]]) / 2
+    assert float(cross_level_loss(image, gene, of_image, of_gene, tau)) == pytest.approx(total / 9, rel=1e-4)
+
+
+def test_contrastive_loss_of_perfect_and_of_exchanged_partners():
+    gene = torch.eye(4)
+    assert float(contrastive_loss(gene, gene, 0.07)) < 1e-4
+    assert float(contrastive_loss(gene.flip(0), gene, 0.07)) > 5
+
+
+def test_prediction_loss_is_the_mean_over_spots_and_genes():
+    predicted, label = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2)
+    assert float(prediction_loss(predicted, label)) == pytest.approx((1 + 4 + 9 + 16) / 4)
+
+
+def naive_kmeans(x: np.ndarray, start: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
+    centres = x[start].copy()
+    assignment = np.zeros(len(x), dtype=int)
+    for _ in range(iterations):
+        assignment = np.array([np.argmin([np.sum((row - centre) ** 2) for centre in centres]) for row in x])
+        for group in range(len(centres)):
+            if (assignment == group).any():
+                centres[group] = x[assignment == group].mean(axis=0)
+    return assignment, centres
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_kmeans_equals_its_naive_loop(k):
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(5))
+    start = torch.randperm(20, generator=torch.Generator().manual_seed(6))[:k]
+    found = kmeans(x, k, 10, torch.Generator().manual_seed(6))
+    assignment, centres = naive_kmeans(x.numpy(), start.numpy(), 10)
+    assert np.array_equal(found.assignment.numpy(), assignment)
+    assert np.allclose(found.centroids.numpy(), centres, atol=1e-5)
+
+
+def test_kmeans_keeps_the_centre_of_an_empty_group_and_finds_planted_groups():
+    same = torch.ones(6, 2)
+    assert torch.equal(kmeans(same, 2, 10).centroids, torch.ones(2, 2))
+    planted = torch.cat([torch.randn(10, 2) * 0.1, torch.randn(10, 2) * 0.1 + 9])
+    groups = min((kmeans(planted, 2, 10, torch.Generator().manual_seed(s)) for s in range(5)), key=lambda g: spread(planted, g))
+    assert len(set(groups.assignment[:10].tolist())) == len(set(groups.assignment[10:].tolist())) == 1
+    assert groups.assignment[0] != groups.assignment[10]
+
+
+def spread(x: Tensor, groups) -> float:
+    return float((x - groups.centroids[groups.assignment]).square().sum())
+
+
+def test_kmeans_refuses_fewer_rows_than_groups():
+    with pytest.raises(ValueError, match="at least 4 rows"):
+        kmeans(torch.zeros(3, 2), 4, 10)
+
+
+def test_losses_are_named_weighted_and_switched():
+    views, label = make_views(SQUARE), torch.rand(12, GENES)
+    parts = make_network(group_weight=0.5).losses(views, label)
+    assert set(parts) == {"prediction", "instance", "group", "total"}
+    expected = parts["prediction"] + parts["instance"] + 0.5 * parts["group"]
+    assert float(parts["total"]) == pytest.approx(float(expected))
+    assert set(make_network(group=False).losses(views, label)) == {"prediction", "instance", "total"}
+    assert set(make_network(instance=False).losses(views, label)) == {"prediction", "group", "total"}
+    neither = make_network(instance=False, group=False).losses(views, label)
+    assert set(neither) == {"prediction", "contrastive", "total"}
+
+
+def test_batches_below_two_spots_a_group_leave_out_the_group_term():
+    label = torch.rand(12, GENES)
+    assert "group" in make_network(groups=6).losses(make_views(SQUARE), label)
+    assert "group" not in make_network(groups=7).losses(make_views(SQUARE), label)
+
+
+def test_every_parameter_learns_from_the_losses():
+    network = make_network().train()
+    network.losses(make_views(SQUARE), torch.rand(12, GENES))["total"].backward()
+    # The group branches place the groups; hard assignments pass gradient to them through the centroids alone.
+    idle = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+    assert idle == []
+
+
+def test_order_of_spots_does_not_matter():
+    network, views = make_network(), make_views(SQUARE)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(8))
+    back = order.argsort()
+    section = Section(views.sections[0].pooled[order], views.sections[0].grid_xy[order])
+    moved = Views(views.local, views.neighbor, views.neighbor_mask, [section], views.section, back)
+    assert torch.allclose(network(views), network(moved), atol=1e-5)
+
+
+def test_one_batch_equals_many_and_shares_its_context():
+    network, views = make_network(), make_views(SQUARE)
+    whole = network(views)
+    context = network.see_sections(views.sections)
+    parts = [network(take(views, rows), context) for rows in torch.arange(12).split(5)]
+    assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
+
+
+def test_spots_of_two_sections_in_one_batch_do_not_see_each_other():
+    network, first, second = make_network(), make_views(SQUARE), make_views(SQUARE[:5], seed=2)
+    both = Views(
+        torch.cat([second.local, first.local]),
+        torch.cat([second.neighbor, first.neighbor]),
+        torch.cat([second.neighbor_mask, first.neighbor_mask]),
+        [*first.sections, *second.sections],
+        torch.cat([second.section + 1, first.section]),
+        torch.cat([second.row, first.row]),
+    )
+    expected = torch.cat([network(second), network(first)])
+    assert torch.allclose(network(both), expected, atol=1e-5)
+
+
+def test_the_other_spots_of_a_section_do_matter():
+    network, views = make_network(), make_views(SQUARE)
+    alone = Section(views.sections[0].pooled[:1], views.sections[0].grid_xy[:1])
+    lonely = Views(views.local[:1], views.neighbor[:1], views.neighbor_mask[:1], [alone], views.section[:1], views.row[:1])
+    assert not torch.allclose(network(views)[:1], network(lonely), atol=1e-5)
+
+
+def test_hidden_tiles_change_nothing():
+    network, views = make_network(), make_views(SQUARE)
+    changed = views.neighbor.masked_fill(~views.neighbor_mask[..., None], 99.0)
+    other = Views(views.local, changed, views.neighbor_mask, views.sections, views.section, views.row)
+    assert torch.allclose(network(views), network(other), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "grid_xy",
+    [SQUARE, [(0, 0)], [(2, 1), (2, 1), (3, 1)], [(5, 0), (0, 3), (1, 3), (-4, -2)], [(0, 0), (10**6, 10**6)]],
+    ids=["rectangle", "single", "two in one cell", "gaps", "far apart"],
+)
+def test_grid_convolution_equals_a_dense_one(grid_xy):
+    torch.manual_seed(2)
+    convolution, xy = GridConvolution(3), torch.tensor(grid_xy)
+    x = torch.randn(len(xy), 3)
+    cells = {tuple(cell): x[(xy == torch.tensor(cell)).all(1)].mean(0) for cell in grid_xy}
+    for (column, row), own, out in zip(grid_xy, x, convolution(x, xy), strict=True):
+        expected = convolution.bias + own
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                weight = convolution.weight[(dy + 1) * 3 + dx + 1]
+                expected = expected + weight * cells.get((column + dx, row + dy), torch.zeros(3))
+        assert torch.allclose(out, expected, atol=1e-5)
+
+
+def test_relative_position_bias_depends_on_the_offset_alone():
+    bias = RelativePositionBias(5, 2)()
+    assert torch.equal(bias[:, 0, 6], bias[:, 12, 18])
+    assert not torch.equal(bias[:, 0, 6], bias[:, 6, 0])
+    assert len(bias[0].unique()) == 81
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("HER2ST", 121), ("STNet", 84), ("skinST", 46)])
+def test_presets_have_the_papers_size(preset, millions):
+    config = load_config(preset)
+    with torch.device("meta"):
+        network = GeneDML(config.network, config.loss, 1024, 250)
+    count = sum(value.numel() for value in network.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.01)
+
+
+def test_evaluation_mode_has_no_dropout_and_training_mode_has():
+    network, views = make_network(), make_views(SQUARE)
+    assert torch.equal(network(views), network(views))
+    network.train()
+    assert not torch.equal(network(views), network(views))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cpu_equals_cuda():
+    network, views, label = make_network(), make_views(SQUARE), torch.rand(12, GENES)
+    on_cpu = network.losses(views, label, torch.Generator().manual_seed(1))
+    section = Section(views.sections[0].pooled.cuda(), views.sections[0].grid_xy.cuda())
+    moved = Views(*(t.cuda() for t in (views.local, views.neighbor, views.neighbor_mask)), [section], views.section.cuda(), views.row.cuda())
+    on_cuda = network.cuda().losses(moved, label.cuda(), torch.Generator().manual_seed(1))
+    for name, value in on_cpu.items():
+        assert float(on_cuda[name]) == pytest.approx(float(value), rel=1e-3)
