@@ -38,7 +38,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 something the user can mend, 2 wrong usage; else a bug's traceback."""
+    """Run the command line. Exit codes: 0 done, 1 something the user can mend, 2 wrong usage; else a traceback."""
     try:
         app()
     except GeneDMLError as error:

@@ -61,7 +61,9 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
     task = bars.add_task(description, total=total, note="")
 
     def advance(steps: int = 1, note: str = "") -> None:
-        bars.update(task, advance=steps, **({"note": note} if note else {}))
+        bars.advance(task, steps)
+        if note:
+            bars.update(task, note=note)
 
     try:
         yield advance

@@ -143,7 +143,9 @@ def evaluate_run(run: Path) -> Evaluation:
     for section in sections:
         folds.setdefault(str(section.uns["genedml"]["fold"]), []).append(section)
     scores = [score for fold in sorted(folds, key=_natural) for score in _score_fold(fold, folds[fold])]
-    evaluation = Evaluation(f"{run.name}: {len(sections)} sections, {len(folds)} folds", tuple(scores), _notes(sections), run)
+    evaluation = Evaluation(
+        f"{run.name}: {len(sections)} sections, {len(folds)} folds", tuple(scores), _notes(sections), run
+    )
     evaluation.write()
     return evaluation
 
@@ -252,7 +254,9 @@ def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     if any(entry.get("select_on", "validation") == "test" for entry in made_by):
         notes.append("CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter.")
     notes += sorted({str(entry["partial"]) for entry in made_by if entry.get("partial")})
-    notes.append(f"PCC(H): the {HIGH_GENES} genes ranked best over the test folds; held out: ranked inside the training.")
+    notes.append(
+        f"PCC(H): the {HIGH_GENES} genes ranked best over the test folds; held out: ranked inside the training."
+    )
     return tuple(notes)
 
 

@@ -182,7 +182,11 @@ def save_features(features: SectionFeatures, path: Path, key: str) -> None:
     if features.spots.array_xy is not None:
         tensors["array_xy"] = torch.as_tensor(features.spots.array_xy)
     with arriving(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, {"genedml": json.dumps(metadata)})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            temporary,
+            {"genedml": json.dumps(metadata)},
+        )
 
 
 def load_features(path: Path) -> SectionFeatures:
@@ -194,7 +198,7 @@ def load_features(path: Path) -> SectionFeatures:
     try:
         with safe_open(path, "pt") as stored:
             metadata = json.loads((stored.metadata() or {})["genedml"])
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {metadata['format_version']}, not {FORMAT_VERSION}")
         array_xy = tensors["array_xy"].numpy() if "array_xy" in tensors else None
@@ -211,9 +215,7 @@ def load_features(path: Path) -> SectionFeatures:
         raise GeneDMLError(f"The feature file {path} cannot be read: {error}. Remove it and run again.") from error
 
 
-def _extract_sample(
-    sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool
-) -> SectionFeatures:
+def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool) -> SectionFeatures:
     spots = read_spots(sample.spots)
     with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
         slide_sha256 = sha256_of(sample.slide)
@@ -224,9 +226,7 @@ def _extract_sample(
     return load_features(path)
 
 
-def _key(
-    slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool
-) -> str:
+def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool) -> str:
     """Fingerprint of everything that the features depend on."""
     parts: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -254,15 +254,14 @@ def _encode_plan(
     for start in range(0, len(plan.corners_xy), BATCH_TILES):
         corners = plan.corners_xy[start : start + BATCH_TILES].tolist()
         images = torch.from_numpy(np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners]))
-        encoded = encoder(images.to(encoder.mean.device))
+        encoded = encoder(images.to(encoder.device))
         pooled[start : start + len(corners)] = encoded.pooled.cpu()
         owned = [tile for tile in range(start, start + len(corners)) if tile in spots_of_tile]
         for orientation in range(orientations if owned else 0):
             rows = torch.tensor(owned) - start
-            turned = orient(images[rows], orientation).to(encoder.mean.device)
+            turned = orient(images[rows], orientation).to(encoder.device)
             tokens = (encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens).cpu()
             for tile, tile_tokens in zip(owned, tokens, strict=True):
                 local[orientation, spots_of_tile[tile]] = tile_tokens.half()
         advance(len(corners))
     return local, pooled
-

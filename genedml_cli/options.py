@@ -36,7 +36,9 @@ RootOption = Annotated[
 ]
 PartialOption = Annotated[
     bool,
-    typer.Option("--allow-partial", help="Use a data set of which sections are missing, and say so.", rich_help_panel=DATA),
+    typer.Option(
+        "--allow-partial", help="Use a data set of which sections are missing, and say so.", rich_help_panel=DATA
+    ),
 ]
 EncoderOption = Annotated[
     str | None,
@@ -79,7 +81,9 @@ FeaturesOption = Annotated[
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the arithmetic runs.", rich_help_panel=RUN)]
 UmPerPxOption = Annotated[
     float | None,
-    typer.Option("--um-per-px", help="Micrometres of a level-0 pixel, where the slide does not say.", rich_help_panel=DATA),
+    typer.Option(
+        "--um-per-px", help="Micrometres of a level-0 pixel, where the slide does not say.", rich_help_panel=DATA
+    ),
 ]
 PitchOption = Annotated[
     float | None,

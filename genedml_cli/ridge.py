@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from genedml_cli.features import SectionFeatures
@@ -71,7 +71,7 @@ def _inner_pcc(train: Sequence[SectionData], groups: Sequence[str], alpha: float
     return column_nanmean(np.stack(scores))
 
 
-def _fit(train: Sequence[SectionData], alpha: float):
+def _fit(train: Sequence[SectionData], alpha: float) -> Pipeline:
     x = np.concatenate([pooled_features(data.features)[data.labels.valid] for data in train])
     y = np.concatenate([data.labels.y[data.labels.valid] for data in train])
     return make_pipeline(StandardScaler(), Ridge(alpha)).fit(x, y)

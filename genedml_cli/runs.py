@@ -128,7 +128,8 @@ def _run_fold(
     """Train one fold, test it, fit its references; the checkpoint is written last, so that it marks a finished fold."""
     genes = load_panel(panel, fold, inputs, config.labels.panel_size)
     train, validation, test = (
-        [_section(sample, inputs, genes, config) for sample in side] for side in (fold.train, fold.validation, fold.test)
+        [_section(sample, inputs, genes, config) for sample in side]
+        for side in (fold.train, fold.validation, fold.test)
     )
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}")
     ridge = ridge_reference([*train, *validation], test)

@@ -1,9 +1,11 @@
 """Sample sheets, the named data sets and folds by patient."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -90,7 +92,8 @@ def dataset(name: str, root: Path, allow_partial: bool = False) -> list[Sample]:
     """
     if name not in DATASET_SECTIONS:
         raise GeneDMLError(f"No data set is called {name!r}. There are: {', '.join(DATASET_SECTIONS)}.")
-    table = pd.read_csv(_facts() / f"samples_{name}.csv", dtype={"section": str, "patient": str, "fold": str})
+    with (_facts() / f"samples_{name}.csv").open(encoding="utf-8") as stream:
+        table = pd.read_csv(stream, dtype={"section": str, "patient": str, "fold": str})
     found, missing = [], []
     for row in table.itertuples():
         sample = _locate(row, root)
@@ -147,20 +150,26 @@ def _fold_order(name: str) -> tuple[bool, float, str]:
     return (not name.isdigit(), float(name) if name.isdigit() else 0.0, name)
 
 
-def _facts():
+def _facts() -> Traversable:
     return resources.files("genedml_cli") / "facts"
 
 
-def _sample_of_row(row: dict[str, object], base: Path, path: Path) -> Sample:
+def _sample_of_row(row: Mapping[Any, Any], base: Path, path: Path) -> Sample:
     um_per_px = row.get("um_per_px")
     known = um_per_px is not None and not pd.isna(um_per_px)
     try:
         scale = float(str(um_per_px)) if known else None
     except ValueError as error:
         raise GeneDMLError(f"{path}: um_per_px of {row['sample']} is {um_per_px!r}, not a number.") from error
-    files = {key: base / str(row[key]) for key in ("slide", "spots", "counts")}
-    fold = str(row.get("fold", row["patient"]))
-    return Sample(str(row["sample"]), patient=str(row["patient"]), fold=fold, um_per_px=scale, **files)
+    return Sample(
+        str(row["sample"]),
+        base / str(row["slide"]),
+        base / str(row["spots"]),
+        base / str(row["counts"]),
+        str(row["patient"]),
+        str(row.get("fold", row["patient"])),
+        scale,
+    )
 
 
 def _check(samples: Sequence[Sample], where: str) -> None:
@@ -179,7 +188,7 @@ def _check(samples: Sequence[Sample], where: str) -> None:
         )
 
 
-def _locate(row, root: Path) -> Sample | None:
+def _locate(row: Any, root: Path) -> Sample | None:
     common = Sample(
         row.section, Path(), Path(), Path(), row.patient, row.fold, float(row.um_per_px), float(row.pitch_um)
     )

@@ -274,9 +274,7 @@ def _open_image(path: Path) -> Slide:
                     f"TIFF, for example with: vips tiffsave {path.name} slide.tif --tile --pyramid --compression jpeg"
                 )
             if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr"):
-                raise GeneDMLError(
-                    f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB."
-                )
+                raise GeneDMLError(f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB.")
             return Slide(path, _Plain(_on_white(image)), None)
     except UnidentifiedImageError as error:
         raise GeneDMLError(

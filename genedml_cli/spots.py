@@ -125,9 +125,7 @@ def read_spots(path: Path) -> Spots:
     return spots
 
 
-def open_section(
-    path: Path, spots: Spots, um_per_px: float | None = None, pitch_um: float | None = None
-) -> Slide:
+def open_section(path: Path, spots: Spots, um_per_px: float | None = None, pitch_um: float | None = None) -> Slide:
     """Open the slide that spots belong to and settle its um/px.
 
     ``um_per_px`` as the user says, else the slide's own, else ``pitch_um`` over the pitch of the spots in pixels.
@@ -239,9 +237,9 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
     if {"x", "y"} <= columns:
         return _from_plain(table, path)
     raise GeneDMLError(
-        f"{path} has the columns {', '.join(map(str, table.columns[:8]))}. Known are ST selection files (x, y, pixel_x, "
-        f"pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y in "
-        "level-0 pixels)."
+        f"{path} has the columns {', '.join(map(str, table.columns[:8]))}. Known are ST selection files (x, y, "
+        f"pixel_x, pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y "
+        "in level-0 pixels)."
     )
 
 

@@ -34,8 +34,8 @@ def arriving(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
         raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:

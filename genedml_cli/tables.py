@@ -54,7 +54,9 @@ def show_demo(result: DemoResult) -> None:
     console.say(f"Picture     {result.picture}")
     console.say(f"Prediction  {result.prediction}   (scanpy.read_h5ad opens it)")
     console.say(f"Model       {result.folder / 'run'}\n")
-    console.say("Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):")
+    console.say(
+        "Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):"
+    )
     console.say("  genedml train --samples SHEET.csv --encoder stain-texture --out runs/mine")
     console.say("  genedml predict SLIDE --spots SPOTS.csv --model runs/mine -o out.h5ad")
 

@@ -1,8 +1,9 @@
 """Train Gene-DML on the sections of one fold. Letters: B spots in a batch, N labelled spots, M genes."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.prediction import predict_section
 from genedml_cli.sections import SectionData
 
+Batch = tuple[Views, Float[Tensor, "B M"]]
 SHOWN = ("total", "prediction", "held_out_pcc")
 
 
@@ -67,9 +69,7 @@ def train_fold(
     )
 
 
-def mean_pcc(
-    network: GeneDML, sections: Sequence[SectionData], device: torch.device | str
-) -> Float[np.ndarray, " M"]:
+def mean_pcc(network: GeneDML, sections: Sequence[SectionData], device: torch.device | str) -> Float[np.ndarray, " M"]:
     """PCC of every gene over the spots of a section, mean over sections."""
     scores = []
     for data in sections:
@@ -94,7 +94,7 @@ class _SpotLoader:
     def mean_label(self) -> Float[Tensor, " M"]:
         return torch.cat([self._label(torch.full_like(r, s), r) for s, r in enumerate(self._rows)]).mean(dim=0)
 
-    def epoch(self, generator: torch.Generator):
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         settings = self._settings
         for section, row in draw_batches(self._rows, settings.batch_size, settings.sections_per_batch, generator):
             orientation = torch.randint(self._orientations, (len(row),), generator=generator)
@@ -102,6 +102,39 @@ class _SpotLoader:
 
     def _label(self, section: Int[Tensor, " B"], row: Int[Tensor, " B"]) -> Float[Tensor, "B M"]:
         return self._labels[(self._first_row[section] + row).to(self._labels.device)]
+
+
+class _Learner:
+    """A network, the moving average of its weights that is kept, and what moves them."""
+
+    def __init__(self, network: GeneDML, settings: TrainingConfig, device: torch.device | str) -> None:
+        self._network = network.to(device)
+        self._average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average))
+        self._optimiser = torch.optim.Adam(
+            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._schedule = torch.optim.lr_scheduler.StepLR(self._optimiser, settings.lr_step_epochs, settings.lr_factor)
+
+    @property
+    def kept(self) -> GeneDML:
+        return cast(GeneDML, self._average.module)
+
+    def learn(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
+        """One epoch; returns the mean of every loss part."""
+        self._network.train()
+        learning_rate = float(self._schedule.get_last_lr()[0])
+        steps = [self._step(views, label, generator) for views, label in batches]
+        self._schedule.step()
+        return {"learning_rate": learning_rate, **_mean_parts(steps)}
+
+    def _step(self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator) -> dict[str, Tensor]:
+        with mixed_precision(label.device):
+            losses = self._network.losses(views, label, generator)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        self._optimiser.step()
+        self._average.update_parameters(self._network)
+        return {name: value.detach() for name, value in losses.items()}
 
 
 def _fit(
@@ -112,56 +145,33 @@ def _fit(
     epochs: int,
     description: str,
 ) -> Trained:
+    """Train for ``epochs``, or until ``select`` has not improved for ``patience``; the last epoch if it is empty."""
     settings = config.training
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     loader = _SpotLoader(train, settings, device)
+    mean_label = loader.mean_label.cpu()
     width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
     network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
-    network.start_at(loader.mean_label.cpu())
-    network.to(device)
-    kept = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.weight_average))
-    optimiser = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.lr_step_epochs, settings.lr_factor)
-    best: Trained | None = None
+    network.start_at(mean_label)
+    learner = _Learner(network, settings, device)
+    best = Trained({}, 0, (), None, mean_label.numpy())
     best_score, log = -np.inf, []
-    mean_label = loader.mean_label.cpu().numpy()
     with console.progress(description, epochs) as advance:
         for epoch in range(1, epochs + 1):
-            network.train()
-            entry = {"epoch": epoch, "learning_rate": schedule.get_last_lr()[0]}
-            entry |= _mean_parts([_step(network, kept, optimiser, *batch, generator) for batch in loader.epoch(generator)])
-            schedule.step()
-            scores = mean_pcc(kept.module, select, device) if select else None
+            entry = {"epoch": epoch, **learner.learn(loader.epoch(generator), generator)}
+            scores = mean_pcc(learner.kept, select, device) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
             log.append(entry)
             advance(note=" ".join(f"{key} {entry[key]:.3f}" for key in SHOWN if key in entry))
-            if scores is None:
-                continue
-            if entry["held_out_pcc"] > best_score:
-                best_score = entry["held_out_pcc"]
-                best = Trained(copy.deepcopy(kept.module.state_dict()), epoch, log, scores, mean_label)
-            elif best is not None and epoch - best.epoch >= settings.patience:
+            if scores is None or entry["held_out_pcc"] > best_score:
+                best_score = entry.get("held_out_pcc", best_score)
+                state = learner.kept.state_dict() if scores is None else copy.deepcopy(learner.kept.state_dict())
+                best = replace(best, state=state, epoch=epoch, held_out_pcc=scores)
+            elif epoch - best.epoch >= settings.patience:
                 break
-    return best or Trained(kept.module.state_dict(), epochs, log, None, mean_label)
-
-
-def _step(
-    network: GeneDML,
-    kept: AveragedModel,
-    optimiser: torch.optim.Optimizer,
-    views: Views,
-    label: Float[Tensor, "B M"],
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    with mixed_precision(label.device):
-        losses = network.losses(views, label, generator)
-    optimiser.zero_grad(set_to_none=True)
-    losses["total"].backward()
-    optimiser.step()
-    kept.update_parameters(network)
-    return {name: value.detach() for name, value in losses.items()}
+    return replace(best, log=log)
 
 
 def _mean_parts(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:

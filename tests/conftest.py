@@ -57,7 +57,9 @@ def red_spot(tmp_path: Path) -> tuple[Path, Path]:
     pixels[400 - 56 : 400 + 56, 612 - 56 : 612 + 56] = (255, 0, 0)
     slide, spots = tmp_path / "red.png", tmp_path / "red.csv"
     Image.fromarray(pixels).save(slide)
-    pd.DataFrame({"name": ["red", "white", "corner"], "x": [612, 200, 5], "y": [400, 700, 4]}).to_csv(spots, index=False)
+    pd.DataFrame({"name": ["red", "white", "corner"], "x": [612, 200, 5], "y": [400, 700, 4]}).to_csv(
+        spots, index=False
+    )
     return slide, spots
 
 

@@ -138,7 +138,9 @@ def test_kmeans_keeps_the_centre_of_an_empty_group_and_finds_planted_groups():
     same = torch.ones(6, 2)
     assert torch.equal(kmeans(same, 2, 10).centroids, torch.ones(2, 2))
     planted = torch.cat([torch.randn(10, 2) * 0.1, torch.randn(10, 2) * 0.1 + 9])
-    groups = min((kmeans(planted, 2, 10, torch.Generator().manual_seed(s)) for s in range(5)), key=lambda g: spread(planted, g))
+    groups = min(
+        (kmeans(planted, 2, 10, torch.Generator().manual_seed(s)) for s in range(5)), key=lambda g: spread(planted, g)
+    )
     assert len(set(groups.assignment[:10].tolist())) == len(set(groups.assignment[10:].tolist())) == 1
     assert groups.assignment[0] != groups.assignment[10]
 
@@ -212,7 +214,9 @@ def test_spots_of_two_sections_in_one_batch_do_not_see_each_other():
 def test_the_other_spots_of_a_section_do_matter():
     network, views = make_network(), make_views(SQUARE)
     alone = Section(views.sections[0].pooled[:1], views.sections[0].grid_xy[:1])
-    lonely = Views(views.local[:1], views.neighbor[:1], views.neighbor_mask[:1], [alone], views.section[:1], views.row[:1])
+    lonely = Views(
+        views.local[:1], views.neighbor[:1], views.neighbor_mask[:1], [alone], views.section[:1], views.row[:1]
+    )
     assert not torch.allclose(network(views)[:1], network(lonely), atol=1e-5)
 
 
@@ -271,7 +275,12 @@ def test_cpu_equals_cuda():
     network, views, label = make_network(), make_views(SQUARE), torch.rand(12, GENES)
     on_cpu = network.losses(views, label, torch.Generator().manual_seed(1))
     section = Section(views.sections[0].pooled.cuda(), views.sections[0].grid_xy.cuda())
-    moved = Views(*(t.cuda() for t in (views.local, views.neighbor, views.neighbor_mask)), [section], views.section.cuda(), views.row.cuda())
+    moved = Views(
+        *(t.cuda() for t in (views.local, views.neighbor, views.neighbor_mask)),
+        [section],
+        views.section.cuda(),
+        views.row.cuda(),
+    )
     on_cuda = network.cuda().losses(moved, label.cuda(), torch.Generator().manual_seed(1))
     for name, value in on_cpu.items():
         assert float(on_cuda[name]) == pytest.approx(float(value), rel=1e-3)

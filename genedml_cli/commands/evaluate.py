@@ -9,7 +9,9 @@ import typer
 def evaluate(
     target: Annotated[
         Path | None,
-        typer.Argument(help="A run folder, or an .h5ad that predict wrote. (default: newest under runs/)", show_default=False),
+        typer.Argument(
+            help="A run folder, or an .h5ad that predict wrote. (default: newest under runs/)", show_default=False
+        ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Raw counts of the section, for an .h5ad.")] = None,
     per_gene: Annotated[bool, typer.Option("--per-gene", help="Also list every gene.")] = False,

@@ -1,12 +1,8 @@
 """genedml extract"""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from genedml_cli import options
-from genedml_cli.options import RUN
 
 
 def extract(

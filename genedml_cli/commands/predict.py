@@ -22,11 +22,11 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)],
     model: Annotated[
         Path,
-        typer.Option("--model", help="A run folder (mean of its folds, std in layers) or one fold's file.", rich_help_panel=MODEL),
+        typer.Option(
+            "--model", help="A run folder (mean of its folds, std in layers) or one fold's file.", rich_help_panel=MODEL
+        ),
     ],
-    fold: Annotated[
-        str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)
-    ] = None,
+    fold: Annotated[str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)] = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     weights: options.WeightsOption = None,

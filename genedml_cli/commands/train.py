@@ -54,4 +54,6 @@ def train(
         device=device,
         partial=partial,
     )
-    tables.show_evaluation(evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad")
+    tables.show_evaluation(
+        evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
+    )

@@ -97,7 +97,7 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
     card = load_card(file)
     network = build_network(card)
     with safe_open(file, "pt") as stored:
-        state = {key: stored.get_tensor(key) for key in stored.keys()}
+        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  no mapping
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

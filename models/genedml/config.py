@@ -62,6 +62,8 @@ class LossConfig:
     group_temperature: Positive = 0.07
     group_weight: Annotated[float, Field(ge=0)] = 0.8
     """Lambda of eq. 7."""
+    prediction_weight: Positive = 1.0
+    """Weight of eq. 6 in eq. 7, which has none: the alignment terms are some hundred times as large as the error."""
     groups: Count = 18
     """k of the k-means."""
     kmeans_iterations: Count = 10
@@ -103,7 +105,9 @@ class ViewsConfig:
     @model_validator(mode="after")
     def _centred(self) -> "ViewsConfig":
         if self.neighbor_grid % 2 == 0:
-            raise ValueError(f"neighbor_grid must be odd, so that its centre is the spot's tile; it is {self.neighbor_grid}")
+            raise ValueError(
+                f"neighbor_grid must be odd, so that its centre is the spot's tile; it is {self.neighbor_grid}"
+            )
         return self
 
 

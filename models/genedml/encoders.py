@@ -143,6 +143,9 @@ class Encoder(nn.Module):
     else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, info: EncoderInfo, backbone: nn.Module, has_class_token: bool) -> None:
         super().__init__()
         self.info = info
@@ -151,6 +154,11 @@ class Encoder(nn.Module):
         self.weights_sha256 = fingerprint(backbone)
         self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.mean.device
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in evaluation mode: a frozen encoder has no training mode."""
@@ -166,7 +174,7 @@ class Encoder(nn.Module):
     def _tokens(self, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:
         if self.info.build is not None:
             return self.backbone(images)
-        features = self.backbone.forward_features(images)
+        features: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
         if features.ndim == 4:
             channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
@@ -330,7 +338,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GeneDMLError(
-            f"The weights file {file} cannot be read: {reason}. Give a .safetensors file, or a state_dict saved by torch."
+            f"The weights file {file} cannot be read: {reason}. Give a .safetensors file, or a state_dict of torch."
         ) from error
 
 

@@ -64,6 +64,8 @@ class Block(nn.Module):
 class RelativePositionBias(nn.Module):
     """A learned score for each head and each offset between two cells of a square grid, rows first."""
 
+    index: Tensor
+
     def __init__(self, side: int, heads: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))

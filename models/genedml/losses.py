@@ -48,9 +48,7 @@ def cross_level_loss(
     return (to_gene + to_image) / 2
 
 
-def contrastive_loss(
-    image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], temperature: float
-) -> Float[Tensor, ""]:
+def contrastive_loss(image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], temperature: float) -> Float[Tensor, ""]:
     """Plain symmetric InfoNCE, what is left when both pathways are switched off."""
     logits = sim(gene, image) / temperature
     partner = torch.arange(len(logits), device=logits.device)

@@ -6,6 +6,7 @@ M genes, D encoder width, d shared width (512), k groups.
 Differs from the paper where the paper is silent or contradicts itself:
 - T and D are the encoder's (the paper's "265 x 1024" mixes UNI2-h's tokens with UNI's width);
 - the neighbor and global transformers end with a LayerNorm, as pre-norm stacks need;
+- the FFN after fusion is residual, as the blocks are: without, training breaks down at larger learning rates;
 - tiles outside the slide are hidden as keys and left out of every mean;
 - the losses as METHOD section 4 restates them (see :mod:`genedml.losses`).
 """
@@ -113,7 +114,7 @@ class Fusion(nn.Module):
         bias = hide(mask, tokens.dtype)
         for block in self.blocks:
             tokens = block(tokens, bias)
-        tokens = self.ffn(self.norm(tokens))
+        tokens = tokens + self.ffn(self.norm(tokens))
         local, neighbor, global_ = tokens.split(scales, dim=1)
         return ImageEmbedding(
             local.mean(dim=1), masked_mean(neighbor, neighbor_mask), global_[:, 0], masked_mean(tokens, mask)
@@ -143,16 +144,21 @@ class GroupBranch(nn.Linear):
         return nn.functional.normalize(super().forward(instance), dim=1)
 
 
-class PredictionHead(nn.Sequential):
+class PredictionHead(nn.Module):
     """Fused embedding to the label of every gene: linear layers with ReLU and dropout."""
 
     def __init__(self, genes: int, config: NetworkConfig) -> None:
-        layers: list[nn.Module] = []
+        super().__init__()
+        hidden: list[nn.Module] = []
         width = config.shared_width
-        for hidden in config.head_widths:
-            layers += [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(config.head_dropout)]
-            width = hidden
-        super().__init__(*layers, nn.Linear(width, genes))
+        for wider in config.head_widths:
+            hidden += [nn.Linear(width, wider), nn.ReLU(), nn.Dropout(config.head_dropout)]
+            width = wider
+        self.hidden = nn.Sequential(*hidden)
+        self.output = nn.Linear(width, genes)
+
+    def forward(self, fused: Float[Tensor, "B d"]) -> Float[Tensor, "B M"]:
+        return self.output(self.hidden(fused))
 
 
 class GeneDML(nn.Module):
@@ -213,7 +219,7 @@ class GeneDML(nn.Module):
         image = self.embed(views)
         gene = self.gene_encoder(label)
         parts = {"prediction": prediction_loss(self.head(image.fused), label)}
-        total = parts["prediction"]
+        total = self.loss.prediction_weight * parts["prediction"]
         if self.loss.instance:
             parts["instance"] = self._instance(image, gene)
             total = total + parts["instance"]
@@ -228,7 +234,7 @@ class GeneDML(nn.Module):
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""
         with torch.no_grad():
-            self.head[-1].bias.copy_(mean_label)
+            self.head.output.bias.copy_(mean_label)
 
     def _instance(self, image: ImageEmbedding, gene: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
         scales = (image.local, image.neighbor, image.global_)

@@ -139,9 +139,7 @@ def stains(density: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N 3 S S"]:
     return torch.stack([h.clamp(min=0), e.clamp(min=0), residual], dim=1)
 
 
-def band_energies(
-    stain: Float[Tensor, "N S S"], sigmas_um: tuple[float, ...]
-) -> dict[float, Float[Tensor, "N O O"]]:
+def band_energies(stain: Float[Tensor, "N S S"], sigmas_um: tuple[float, ...]) -> dict[float, Float[Tensor, "N O O"]]:
     """Squared band passes G(s) - G(2s)."""
     bands = {}
     for s in sigmas_um:
@@ -256,8 +254,7 @@ def channels(mean: dict[str, Float[Tensor, "N 197"]]) -> dict[str, Float[Tensor,
     out |= level_and_steps("log_sd", {c: log(v.clamp(min=0).sqrt(), 0.03) for c, v in variances.items()})
 
     bands = {
-        name: {s: log(mean[f"{name}_band{s}"], 1e-6) for s in sigmas_um}
-        for name, sigmas_um in BAND_SIGMAS_UM.items()
+        name: {s: log(mean[f"{name}_band{s}"], 1e-6) for s in sigmas_um} for name, sigmas_um in BAND_SIGMAS_UM.items()
     }
     out |= level_and_steps("h_band", bands["h"])
     for name in ("e", "od"):
@@ -274,9 +271,7 @@ def channels(mean: dict[str, Float[Tensor, "N 197"]]) -> dict[str, Float[Tensor,
     return out | {f"log_{name}": log(mean[name], 1e-5) for name in ("chromatin", "cytoplasm", "fibre")}
 
 
-def level_and_steps(
-    name: str, series: dict[Any, Float[Tensor, "N 197"]]
-) -> dict[str, Float[Tensor, "N 197"]]:
+def level_and_steps(name: str, series: dict[Any, Float[Tensor, "N 197"]]) -> dict[str, Float[Tensor, "N 197"]]:
     """A series, along scale or colour, as its mean and the differences of neighbours.
 
     Neighbours rise and fall together; what tells tissues apart is the little by which they differ, and a

@@ -1,0 +1,157 @@
+"""The command line: help, documents, the error boundary."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from genedml_cli import app
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [command.callback.__name__ for command in app.app.registered_commands]
+
+
+def genedml(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it, with the tests' tiny encoder left out."""
+    call = [sys.executable, "-c", "from genedml_cli.app import main; main()", *map(str, words)]
+    return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_help_loads_neither_torch_nor_anndata():
+    code = "import sys, genedml_cli.app; print([m for m in ('torch', 'anndata', 'scanpy', 'timm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_a_readme_line(command):
+    shown = CliRunner().invoke(app.app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"| `genedml {command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_only_options_that_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^    genedml (.+)$", text, flags=re.MULTILINE):
+        command, options = line.split()[0], re.findall(r"--[a-z-]+", line)
+        shown = CliRunner().invoke(app.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        assert [option for option in options if option not in shown] == []
+
+
+def test_version_and_wrong_usage():
+    assert CliRunner().invoke(app.app, ["--version"]).output.startswith("genedml ")
+    assert CliRunner().invoke(app.app, ["predict", "--no-such-option"]).exit_code == 2
+
+
+def test_encoders_are_listed():
+    shown = genedml("encoders")
+    assert shown.returncode == 0
+    for word in ("stain-texture", "uni2-h", "265", "1536", "CC BY-NC-ND 4.0", "none needed"):
+        assert word in shown.stdout
+
+
+@pytest.fixture(scope="module")
+def model(world, tmp_path_factory):
+    """One fold trained for one epoch on the encoder that needs no weights."""
+    out = tmp_path_factory.mktemp("model") / "run"
+    settings = ("training.epochs=1", "labels.panel_size=20", "training.augment=false", "training.refit=false")
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = genedml(
+        "train", "--samples", world / "samples.csv", "--encoder", "stain-texture", "--fold", "P1", "--out", out,
+        "--features", out.parent / "features", *words,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out / "fold-P1.safetensors"
+
+
+def test_predict_writes_the_file_and_says_so(model, world, tmp_path):
+    out = tmp_path / "p1.h5ad"
+    done = genedml("predict", world / "slides/P1.tif", "--spots", world / "spots/P1.csv", "--model", model, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert "x 20 genes" in done.stdout
+    assert out.is_file()
+
+
+def spot_table(folder: Path, **columns: object) -> Path:
+    path = folder / "spots.csv"
+    pd.DataFrame({"name": ["a", "b", "c"], "x": [900.0, 1100.0, 900.0], "y": [900.0, 900.0, 1100.0]} | columns).to_csv(
+        path, index=False
+    )
+    return path
+
+
+def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str, object], str]]:
+    """What is wrong -> the words of predict that differ from a good call, and what the sentence must hold."""
+    (folder / "text.svs").write_text("no slide")
+    plain = folder / "plain.png"
+    from PIL import Image
+
+    Image.fromarray(np.full((2000, 2000, 3), 200, np.uint8)).save(plain)
+    for name in ("outside", "indices", "nan", "twice", "empty"):
+        (folder / name).mkdir()
+    return {
+        "unreadable slide": ({"slide": folder / "text.svs"}, "no slide that OpenSlide knows"),
+        "no such slide": ({"slide": folder / "none.svs"}, "There is no slide"),
+        "missing um/px": ({"slide": plain}, "--um-per-px"),
+        "spots outside": ({"spots": spot_table(folder / "outside", x=[9e4, 9e4, 9e4])}, "No spot lies inside"),
+        "array indices": ({"spots": spot_table(folder / "indices", x=[1, 2, 1], y=[1, 1, 2])}, "array indices"),
+        "NaN position": ({"spots": spot_table(folder / "nan", x=[900, None, 900])}, "have no position"),
+        "names twice": ({"spots": spot_table(folder / "twice", name=["a", "a", "b"])}, "spots twice"),
+        "empty table": ({"spots": spot_table(folder / "empty", name=[], x=[], y=[])}, "no spot"),
+        "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
+        "no such fold": ({"model": model.parent, "fold": "P9"}, "It has: P1"),
+        "not h5ad": ({"out": folder / "out.csv"}, "must end with .h5ad"),
+    }
+
+
+def test_bad_input_gives_one_sentence_exit_code_1_and_no_file(model, world, tmp_path, capsys):
+    good = {"slide": world / "slides/P1.tif", "spots": spot_table(tmp_path), "model": model, "out": tmp_path / "o.h5ad"}
+    for what, (change, sentence) in refusals(world, tmp_path, model).items():
+        words = good | change
+        call = ["predict", str(words["slide"]), "--spots", str(words["spots"]), "--model", str(words["model"])]
+        call += ["-o", str(words["out"])] + (["--fold", str(words["fold"])] if "fold" in words else [])
+        with pytest.raises(SystemExit) as stopped, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["genedml", *call])
+            app.main()
+        shown = capsys.readouterr()
+        assert stopped.value.code == 1, what
+        assert sentence in " ".join(shown.err.split()), what
+        assert "Traceback" not in shown.err, what
+        assert not list(tmp_path.glob("*.h5ad")) + list(tmp_path.glob(".*")), what
+
+
+def test_a_panel_without_common_genes_and_a_missing_choice_are_refused(world, tmp_path):
+    panel = tmp_path / "panel.txt"
+    panel.write_text("GENE1\nGENE2\n")
+    run = ("--samples", world / "samples.csv", "--encoder", "tiny", "--out", tmp_path / "run")
+    assert "either --dataset NAME or --samples" in genedml("train", "--out", tmp_path / "run").stderr
+    assert "No encoder is called 'tiny'" in genedml("train", *run).stderr
+    assert "genes are not in the counts" in panel_error(world, tmp_path, panel)
+
+
+def panel_error(world: Path, folder: Path, panel: Path) -> str:
+    from genedml.config import load_config
+    from genedml.errors import GeneDMLError
+    from genedml_cli.runs import train
+    from genedml_cli.samples import read_sheet
+
+    config = load_config("small", overrides=["encoder=tiny", "labels.panel_size=2", "training.augment=false"])
+    with pytest.raises(GeneDMLError) as caught:
+        train(read_sheet(world / "samples.csv"), folder / "r", config, panel=str(panel), features=folder / "f")
+    assert not list((folder / "r").glob("*.safetensors"))
+    return str(caught.value)
+
+
+def test_the_demo_runs_finds_what_was_planted_and_draws_it(tmp_path):
+    done = genedml("demo", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"Planted genes: mean PCC ([\d.]+)\. Genes of pure noise: (-?[\d.]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) > 0.5
+    assert float(found[1]) > abs(float(found[2])) + 0.3
+    assert {path.suffix for path in (tmp_path / "demo").iterdir() if path.is_file()} == {".h5ad", ".png"}

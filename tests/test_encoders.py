@@ -1,0 +1,170 @@
+"""Encoders: the table, strict weights, real architectures, and stain-texture's own promises."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from genedml import encoders
+from genedml.encoders import ENCODERS, build_backbone, load_encoder, load_weights
+from genedml.errors import GeneDMLError
+from genedml.stain_texture import StainTexture
+
+SMALL_VIT = "timm:vit_tiny_patch16_224"
+
+
+def noise_tiles(count: int) -> torch.Tensor:
+    smooth = torch.rand(count, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    big = torch.nn.functional.interpolate(smooth, size=224, mode="bicubic").clamp(0, 1)
+    return (big * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+@pytest.mark.parametrize("name", [name for name, info in ENCODERS.items() if info.architecture])
+def test_every_row_describes_its_architecture(name):
+    info = ENCODERS[name]
+    with torch.device("meta"):
+        backbone = build_backbone(info)
+        tokens = backbone.forward_features(torch.zeros(1, 3, 224, 224))
+    assert tuple(tokens.shape[1:]) == (info.tokens, info.width)
+    assert backbone.num_prefix_tokens == info.tokens - backbone.patch_embed.num_patches
+    assert info.hub
+    assert info.licence
+
+
+def test_uni_with_random_weights_encodes_tiles():
+    info = ENCODERS["uni"]
+    torch.manual_seed(0)
+    encoder = encoders.Encoder(info, build_backbone(info), has_class_token=True)
+    assert sum(value.numel() for value in encoder.backbone.parameters()) / 1e6 == pytest.approx(303.35, abs=0.1)
+    encoded = encoder(noise_tiles(2))
+    assert encoded.tokens.shape == (2, 197, 1024)
+    assert torch.equal(encoded.pooled, encoded.tokens[:, 0])
+    assert not encoded.tokens.requires_grad
+    assert not torch.allclose(encoded.pooled[0], encoded.pooled[1])
+
+
+@pytest.fixture(scope="module")
+def vit_weights(tmp_path_factory):
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+    state = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    safetensors.torch.save_file(state, file)
+    return file
+
+
+def test_local_weights_are_loaded_whole_and_fingerprinted(vit_weights, tmp_path):
+    encoder = load_encoder(SMALL_VIT, vit_weights)
+    assert (encoder.info.tokens, encoder.info.width) == (197, 192)
+    in_torch = tmp_path / "vit.bin"
+    torch.save(safetensors.torch.load_file(vit_weights), in_torch)
+    assert load_encoder(SMALL_VIT, in_torch).weights_sha256 == encoder.weights_sha256
+    images = noise_tiles(2)
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0).eval()
+    backbone.load_state_dict(safetensors.torch.load_file(vit_weights))
+    normal = (images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        assert torch.allclose(encoder(images).tokens, backbone.forward_features(normal), atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_are_refused_before_anything_is_loaded(vit_weights, tmp_path, change):
+    state = safetensors.torch.load_file(vit_weights)
+    if change == "missing":
+        del state["norm.weight"]
+    elif change == "extra":
+        state["head.weight"] = torch.zeros(3)
+    else:
+        state["norm.weight"] = torch.zeros(3)
+    safetensors.torch.save_file(state, tmp_path / "bad.safetensors")
+    backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    before = encoders.fingerprint(backbone)
+    with pytest.raises(GeneDMLError, match=r"bad.safetensors does not hold the weights of .*(norm|head)\.weight"):
+        load_weights(backbone, tmp_path / "bad.safetensors", "vit")
+    assert encoders.fingerprint(backbone) == before
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"weight": Hostile()}, tmp_path / "evil.bin")
+    with pytest.raises(GeneDMLError, match=r"evil\.bin cannot be read"):
+        load_encoder(SMALL_VIT, tmp_path / "evil.bin")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unreachable_hub_gives_three_steps_and_names_the_way_without_weights(monkeypatch, tmp_path):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*_: object) -> None:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr(encoders, "build_backbone", lambda info: torch.nn.Identity())
+    with pytest.raises(GeneDMLError) as caught:
+        load_encoder("uni")
+    for step in ("https://huggingface.co/MahmoodLab/UNI", "hf auth login", "--weights FILE", "--encoder stain-texture"):
+        assert step in str(caught.value)
+
+
+def test_unknown_encoders_are_named():
+    with pytest.raises(GeneDMLError, match="There are: stain-texture, uni, uni2-h"):
+        load_encoder("unni")
+    with pytest.raises(GeneDMLError, match="timm cannot make 'no_such_model'"):
+        load_encoder("timm:no_such_model")
+    with pytest.raises(GeneDMLError, match="has no weights"):
+        load_encoder("stain-texture", weights=__import__("pathlib").Path("x"))
+
+
+def test_a_backbone_without_class_token_is_pooled_by_its_mean():
+    torch.manual_seed(0)
+    backbone = timm.create_model("resnet18", num_classes=0)
+    info = encoders.EncoderInfo("resnet", 49, 512, "see timm")
+    encoded = encoders.Encoder(info, backbone, has_class_token=False)(noise_tiles(2))
+    assert encoded.tokens.shape == (2, 49, 512)
+    assert torch.allclose(encoded.pooled, encoded.tokens.mean(dim=1))
+
+
+def test_stain_texture_is_finite_bounded_and_the_same_for_one_tile_and_many():
+    flat = torch.stack([torch.full((224, 224, 3), value, dtype=torch.uint8) for value in (0, 128, 255)])
+    tiles = torch.cat([flat, noise_tiles(3)])
+    encoder = load_encoder("stain-texture")
+    tokens = encoder(tiles).tokens
+    assert tokens.shape == (6, 197, StainTexture.WIDTH)
+    assert torch.isfinite(tokens).all()
+    assert tokens.abs().max() <= 10
+    alone = torch.cat([encoder(tile[None]).tokens for tile in tiles])
+    assert torch.allclose(tokens, alone, atol=1e-4)
+
+
+def test_stain_texture_of_a_flipped_tile_is_the_same_in_other_places():
+    tiles = noise_tiles(2)
+    encoder = load_encoder("stain-texture")
+    plain, flipped = encoder(tiles).tokens, encoder(tiles.flip(2)).tokens
+    grid = plain[:, 1:].unflatten(1, (14, 14))
+    assert torch.allclose(plain[:, 0], flipped[:, 0], atol=1e-3)
+    assert torch.allclose(grid.flip(2), flipped[:, 1:].unflatten(1, (14, 14)), atol=2e-2)
+
+
+def test_more_haematoxylin_raises_its_channel():
+    from genedml.stain_texture import HAEMATOXYLIN_RGB, STANDARD
+
+    def tile(amount: float) -> torch.Tensor:
+        colour = 255 * 10 ** (-amount * np.array(HAEMATOXYLIN_RGB))
+        return torch.tensor(colour.round(), dtype=torch.uint8).expand(1, 224, 224, 3).contiguous()
+
+    channel = [*STANDARD].index("log_h")
+    encoder = load_encoder("stain-texture")
+    light, dark = (float(encoder(tile(amount)).pooled[0, channel]) for amount in (0.2, 0.8))
+    assert dark > light + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_stain_texture_on_cuda_equals_the_cpu():
+    tiles = noise_tiles(4)
+    on_cpu = load_encoder("stain-texture")(tiles).tokens
+    on_cuda = load_encoder("stain-texture", device="cuda")(tiles.cuda()).tokens.cpu()
+    assert torch.allclose(on_cpu, on_cuda, atol=1e-3)

@@ -1,0 +1,303 @@
+"""Spots: every kind of table gives names and level-0 pixels; the array is recognised with and without its indices."""
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from genedml.errors import GeneDMLError
+from genedml_cli.spots import Spots, open_section, read_spots
+
+VISIUM = pd.DataFrame(
+    {
+        "barcode": ["AAC-1", "AAG-1", "AAT-1"],
+        "in_tissue": [1, 0, 1],
+        "array_row": [0, 0, 1],
+        "array_col": [0, 2, 1],
+        "pxl_row_in_fullres": [500.0, 500.0, 670.0],
+        "pxl_col_in_fullres": [300.0, 500.0, 400.0],
+    }
+)
+ST = "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n3\t5\t3\t5\t30.5\t50\t1\n4\t5\t4\t5\t40\t50\t0\n4\t6\t4\t6\t40\t60\t1\n"
+PLAIN = "name,x,y\na,10,20\nb,30,40.5\n"
+
+
+def visium_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0, turn: float = 0.0) -> Spots:
+    """A hexagonal array as Visium numbers it: every second column in every second row."""
+    array_xy = np.array([(2 * column + row % 2, row) for row in range(rows) for column in range(columns)])
+    flat = array_xy * pitch_px * np.array([0.5, 3**0.5 / 2])
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    return Spots(tuple(f"s{number}" for number in range(len(flat))), 2000 + flat @ rotation, array_xy)
+
+
+def square_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0) -> Spots:
+    array_xy = np.array([(column, row) for row in range(rows) for column in range(columns)])
+    return Spots(tuple(f"s{number}" for number in range(len(array_xy))), 2000 + array_xy * pitch_px, array_xy)
+
+
+def without_array(spots: Spots, jitter_px: float = 0.0) -> Spots:
+    jitter = np.random.default_rng(1).uniform(-jitter_px, jitter_px, spots.xy_px.shape)
+    return Spots(spots.names, spots.xy_px + jitter)
+
+
+def shuffled(spots: Spots, order: np.ndarray) -> Spots:
+    array_xy = None if spots.array_xy is None else spots.array_xy[order]
+    return Spots(tuple(spots.names[place] for place in order), spots.xy_px[order], array_xy)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def assert_spots(spots: Spots, names: list[str], xy_px: list, array_xy: list | None) -> None:
+    assert list(spots.names) == names
+    assert spots.xy_px.tolist() == xy_px
+    assert (None if spots.array_xy is None else spots.array_xy.tolist()) == array_xy
+
+
+def write_visium_list(folder: Path) -> Path:
+    path = folder / "tissue_positions_list.csv"
+    VISIUM.to_csv(path, index=False, header=False)
+    return path
+
+
+def write_visium_csv(folder: Path) -> Path:
+    path = folder / "tissue_positions.csv"
+    VISIUM.to_csv(path, index=False)
+    return path
+
+
+def write_visium_parquet(folder: Path) -> Path:
+    path = folder / "tissue_positions.parquet"
+    VISIUM.to_parquet(path)
+    return path
+
+
+def write_h5ad(folder: Path) -> Path:
+    obs = VISIUM.set_index("barcode")[["in_tissue", "array_row", "array_col"]]
+    data = anndata.AnnData(np.zeros((3, 2), np.float32), obs=obs)
+    data.obsm["spatial"] = VISIUM[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
+    path = folder / "visium.h5ad"
+    data.write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize("write_table", [write_visium_list, write_visium_csv, write_visium_parquet, write_h5ad])
+def test_visium_tables_of_every_kind(tmp_path, write_table):
+    spots = read_spots(write_table(tmp_path))
+    assert_spots(spots, ["AAC-1", "AAT-1"], [[300, 500], [400, 670]], [[0, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("name", ["C3_selection.tsv", "C3_selection.txt"])
+def test_st_selection_leaves_out_what_is_not_selected(tmp_path, name):
+    spots = read_spots(write(tmp_path / name, ST))
+    assert_spots(spots, ["3x5", "4x6"], [[30.5, 50], [40, 60]], [[3, 5], [4, 6]])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("spots.csv", PLAIN),
+        ("spots.tsv", PLAIN.replace(",", "\t")),
+        ("unnamed.csv", PLAIN.replace("name", "")),
+        ("spaced.csv", PLAIN.replace(",", ", ")),
+        ("elsewhere.csv", "x,y,Barcode\n10,20,a\n30,40.5,b\n"),
+    ],
+)
+def test_plain_tables(tmp_path, name, text):
+    assert_spots(read_spots(write(tmp_path / name, text)), ["a", "b"], [[10, 20], [30, 40.5]], None)
+
+
+def test_plain_table_with_array_indices(tmp_path):
+    spots = read_spots(write(tmp_path / "spots.csv", "name,x,y,array_col,array_row\na,10,20,1,7\n"))
+    assert_spots(spots, ["a"], [[10, 20]], [[1, 7]])
+
+
+def test_numbers_as_names_stay_text(tmp_path):
+    assert read_spots(write(tmp_path / "spots.csv", "name,x,y\n7,10,20\n")).names == ("7",)
+
+
+@pytest.mark.parametrize(
+    ("make", "lattice", "inner", "diagonal"), [(visium_spots, "hex", 7, False), (square_spots, "square", 9, True)]
+)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_lattice_and_neighbours(make, lattice, inner, diagonal, indexed):
+    spots = make() if indexed else without_array(make(), jitter_px=4)
+    assert spots.lattice == lattice
+    counts = np.asarray(spots.neighbors().sum(axis=1)).reshape(8, 9)
+    assert (counts[1:-1, 1:-1] == inner).all()
+    assert counts[0, 0] == (4 if diagonal else 3)
+    assert spots.pitch_px == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("make", [visium_spots, square_spots])
+def test_neighbours_are_the_same_with_and_without_array_indices(make):
+    expected = make().neighbors().toarray()
+    np.testing.assert_array_equal(without_array(make(), jitter_px=3).neighbors().toarray(), expected)
+
+
+def test_neighbours_are_symmetric_and_hold_each_spot_once():
+    neighbors = visium_spots().neighbors().toarray()
+    np.testing.assert_array_equal(neighbors, neighbors.T)
+    assert set(np.unique(neighbors)) == {0, 1}
+    assert (np.diag(neighbors) == 1).all()
+
+
+@pytest.mark.parametrize("spots", [visium_spots(), visium_spots(turn=0.3), square_spots(), without_array(square_spots())])
+def test_neighbours_lie_in_the_3x3_block_of_the_grid(spots):
+    cells = spots.grid_xy
+    assert len(np.unique(cells, axis=0)) == len(spots)
+    here, there = spots.neighbors().nonzero()
+    assert np.abs(cells[here] - cells[there]).max() == 1
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.2, np.pi / 2])
+def test_hexagonal_array_is_recognised_however_it_is_turned(turn):
+    spots = visium_spots(turn=turn)
+    assert spots.lattice == without_array(spots).lattice == "hex"
+    assert spots.pitch_px == pytest.approx(100)
+
+
+def test_every_second_place_of_a_square_array_is_not_hexagonal():
+    checkered = square_spots()
+    even = np.flatnonzero(checkered.array_xy.sum(axis=1) % 2 == 0)
+    assert shuffled(checkered, even).lattice == "square"
+
+
+@pytest.mark.parametrize("spots", [visium_spots(), square_spots(), without_array(visium_spots(), jitter_px=4)])
+def test_order_of_rows_does_not_matter(spots):
+    order = np.random.default_rng(2).permutation(len(spots))
+    other = shuffled(spots, order)
+    assert (other.lattice, other.pitch_px) == (spots.lattice, pytest.approx(spots.pitch_px))
+    np.testing.assert_array_equal(other.grid_xy, spots.grid_xy[order])
+    np.testing.assert_array_equal(other.neighbors().toarray(), spots.neighbors().toarray()[np.ix_(order, order)])
+
+
+def test_pitch_is_told_from_the_array_where_spots_lie_apart():
+    sparse = shuffled(square_spots(pitch_px=80), np.array([0, 4, 20, 60, 71]))
+    assert sparse.pitch_px == pytest.approx(80)
+    assert without_array(sparse).pitch_px > 150
+
+
+def test_pitch_of_one_line_of_spots_comes_from_pixels():
+    assert square_spots(columns=6, rows=1, pitch_px=70).pitch_px == pytest.approx(70)
+
+
+def test_two_spots_at_one_place_are_neighbours_and_leave_the_pitch_alone():
+    spots = square_spots()
+    twice = shuffled(without_array(spots), np.array([*range(len(spots)), 0]))
+    assert twice.pitch_px == pytest.approx(100)
+    assert twice.grid_xy[-1].tolist() == twice.grid_xy[0].tolist()
+    assert twice.neighbors()[0, len(spots)] == 1
+
+
+def test_a_single_spot_is_its_own_neighbour_and_has_no_pitch():
+    single = Spots(("alone",), np.array([[500.0, 400.0]]))
+    assert single.neighbors().toarray().tolist() == [[1]]
+    with pytest.raises(GeneDMLError, match="single place.*--um-per-px"):
+        _ = single.pitch_px
+
+
+def test_a_single_spot_has_a_cell():
+    assert Spots(("alone",), np.array([[500.0, 400.0]]), np.array([[3, 7]])).grid_xy.shape == (1, 2)
+    assert Spots(("alone",), np.array([[500.0, 400.0]])).grid_xy.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "name,left,top\na,1,2\n", r"a\.csv has the columns name, left, top\. Known are .*pixel_x.*name, x, y"),
+        ("b.csv", "x,y\n1,2\n", r"b\.csv has x and y but no names\. Add a column called name"),
+        ("c.csv", "name,x,y\na,1,2\nb,,3\nc,,3\n", r"2 of 3 spots in .*c\.csv have no position \(first: b\)\. Fill"),
+        ("d.csv", "name,x,y\na,1,2\na,3,4\n", r"d\.csv names 1 spots twice \(first: a\)\. Give unique names"),
+        ("e.csv", "name,x,y\n", r"e\.csv holds no spot under tissue"),
+        ("f.tsv", ST.replace("\t1\n", "\t0\n"), r"f\.tsv holds no spot under tissue"),
+        ("g.csv", "name,x,y\na,1,left\n", r"The column y of .*g\.csv holds something else than numbers: .*left"),
+        ("h.csv", "", r"The spot table .*h\.csv cannot be read"),
+        ("i.parquet", "no parquet", r"The spot table .*i\.parquet cannot be read"),
+        ("j.h5ad", "no h5ad", r"j\.h5ad cannot be read as \.h5ad"),
+        ("k.csv", "name,x,y\n,1,2\n", r"k\.csv"),
+        ("l.tsv", ST.replace("4\t6\t", "\t6\t"), r"l\.tsv"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, name, text, message):
+    with pytest.raises(GeneDMLError, match=message):
+        read_spots(write(tmp_path / name, text))
+
+
+def test_missing_table_is_named(tmp_path):
+    with pytest.raises(GeneDMLError, match=r"There is no spot table .*gone\.csv"):
+        read_spots(tmp_path / "gone.csv")
+
+
+def test_visium_without_tissue_is_refused(tmp_path):
+    path = tmp_path / "tissue_positions.csv"
+    VISIUM.assign(in_tissue=0).to_csv(path, index=False)
+    with pytest.raises(GeneDMLError, match="no spot under tissue"):
+        read_spots(path)
+
+
+def test_h5ad_without_positions_is_refused(tmp_path):
+    anndata.AnnData(np.zeros((2, 2), np.float32)).write_h5ad(tmp_path / "dissociated.h5ad")
+    with pytest.raises(GeneDMLError, match=r"has no obsm\['spatial'\], so no positions\. Give a spot table"):
+        read_spots(tmp_path / "dissociated.h5ad")
+
+
+@pytest.fixture
+def wide_slide(tmp_path: Path) -> Path:
+    """A 1000 x 400 px image."""
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (1000, 400), "white").save(path)
+    return path
+
+
+def at(*xy_px: tuple[float, float]) -> Spots:
+    return Spots(tuple(f"s{number}" for number in range(len(xy_px))), np.array(xy_px, float))
+
+
+@pytest.mark.parametrize(
+    ("spots", "message"),
+    [
+        (at((5000, 5000), (6000, 7000)), r"No spot lies inside wide\.png \(1000 x 400 px\).*5000\.\.6000, y 5000\.\.7000"),
+        (at((500, 300), (1000, 300)), r"1 of 2 spots do not lie inside .* \(first: s1\).*of another slide"),
+        (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900"),
+        (at((300, 900), (350, 200)), r"Are x and y exchanged\?"),
+        (square_spots(pitch_px=1.0), r"array indices|Are they of another slide"),
+        (at((1, 1), (1, 2), (2, 1)), r"x 1\.\.2, y 1\.\.2: these are array indices, not pixels\. Give full-resolution"),
+    ],
+)
+def test_spots_that_are_not_of_the_slide(wide_slide, spots, message):
+    with pytest.raises(GeneDMLError, match=message):
+        open_section(wide_slide, spots, um_per_px=0.5)
+
+
+def test_pitch_gives_the_slides_um_per_px(wide_slide):
+    with open_section(wide_slide, at((100, 100), (350, 100), (100, 350)), pitch_um=200) as slide:
+        assert slide.um_per_px == pytest.approx(0.8)
+
+
+def test_um_per_px_said_goes_before_the_pitch(wide_slide):
+    with open_section(wide_slide, at((100, 100), (350, 100)), um_per_px=0.5, pitch_um=200) as slide:
+        assert slide.um_per_px == 0.5
+
+
+def test_the_slides_own_um_per_px_goes_before_the_pitch(world):
+    with open_section(world / "slides/P1.tif", read_spots(world / "spots/P1.csv"), pitch_um=999) as slide:
+        assert slide.um_per_px == pytest.approx(0.5)
+
+
+def test_a_section_without_any_um_per_px_is_refused(wide_slide):
+    with pytest.raises(GeneDMLError, match="does not say its um/px"):
+        open_section(wide_slide, at((100, 100), (350, 100)))
+
+
+@pytest.mark.data
+def test_real_selection_has_the_pitch_of_its_array(her2st):
+    spots = read_spots(her2st / "ST-spotfiles/C3_selection.tsv")
+    assert spots.lattice == without_array(spots).lattice == "square"
+    assert 200 / spots.pitch_px == pytest.approx(0.687, rel=0.02)
+    assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.02)
