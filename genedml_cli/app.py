@@ -22,12 +22,13 @@ app.command()(extract.extract)
 app.command()(encoders.encoders)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from genedml_cli import __version__
 
         typer.echo(f"genedml {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

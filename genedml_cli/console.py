@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-_results = Console(soft_wrap=True, highlight=False)
+# A file or a pipe has no width of its own; a table is not to be folded there.
+_results = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
 _messages = Console(stderr=True, soft_wrap=True, highlight=False)
 _progress: Progress | None = None
 
@@ -42,8 +43,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
         grid.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 200
-    _results.print(grid, width=width, soft_wrap=False)
+    _results.print(grid, soft_wrap=False)
 
 
 @contextmanager
