@@ -150,7 +150,7 @@ def _read_any(path: Path) -> anndata.AnnData:
 def _read_table(path: Path, separator: str) -> anndata.AnnData:
     table = pd.read_csv(path, sep=separator, index_col=0)
     text = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
-    if len(text):
+    if len(text) and len(table):
         raise ValueError(f"the column {text[0]} holds something else than numbers")
     obs, var = pd.DataFrame(index=table.index.astype(str)), pd.DataFrame(index=table.columns.astype(str))
     values = table.to_numpy()

@@ -88,6 +88,7 @@ def train(
                 console.note(f"Fold {one.name} is there already; keeping it.")
             else:
                 _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), partial)
+                console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
             advance(note=f"fold {one.name}")
     return evaluate_run(out)
 

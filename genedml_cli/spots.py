@@ -44,7 +44,7 @@ class Spots:
     @cached_property
     def lattice(self) -> Lattice:
         """How the array is packed: rows of squares (ST, Visium HD) or hexagonal (Visium)."""
-        if len(self) < 4:
+        if len(np.unique(self.xy_px, axis=0)) < 4:
             return "square"
         if self.array_xy is not None:
             return "hex" if _is_offset_array(self.array_xy, self.xy_px) else "square"
@@ -62,7 +62,8 @@ class Spots:
         block), else pixel positions divided by the pitch.
         """
         if self.array_xy is None:
-            return np.rint((self.xy_px - self.xy_px.min(axis=0)) / self.pitch_px).astype(np.int64)
+            start = self.xy_px - self.xy_px.min(axis=0)
+            return np.rint(start / self.pitch_px if start.any() else start).astype(np.int64)
         return _axial(self.array_xy) if self.lattice == "hex" else self.array_xy
 
     @cached_property
@@ -224,14 +225,14 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
     if set(VISIUM_COLUMNS) <= columns:
         table = table[_numbers(table, "in_tissue", path) == 1]
         return Spots(
-            tuple(table["barcode"].astype(str)),
+            _names(table, "barcode", path),
             _pair(table, "pxl_col_in_fullres", "pxl_row_in_fullres", path),
-            _pair(table, "array_col", "array_row", path).astype(np.int64),
+            _indices(table, "array_col", "array_row", path),
         )
     if {"x", "y", "pixel_x", "pixel_y"} <= columns:
         if "selected" in columns:
             table = table[_numbers(table, "selected", path) == 1]
-        array_xy = np.rint(_pair(table, "x", "y", path)).astype(np.int64)
+        array_xy = _indices(table, "x", "y", path)
         names = tuple(f"{x}x{y}" for x, y in array_xy)
         return Spots(names, _pair(table, "pixel_x", "pixel_y", path), array_xy)
     if {"x", "y"} <= columns:
@@ -250,8 +251,8 @@ def _from_plain(table: pd.DataFrame, path: Path) -> Spots:
         raise GeneDMLError(f"{path} has x and y but no names. Add a column called name, one unique name a spot.")
     array_xy = None
     if {"array_row", "array_col"} <= set(table.columns):
-        array_xy = _pair(table, "array_col", "array_row", path).astype(np.int64)
-    return Spots(tuple(table[candidates[0]].astype(str)), _pair(table, "x", "y", path), array_xy)
+        array_xy = _indices(table, "array_col", "array_row", path)
+    return Spots(_names(table, candidates[0], path), _pair(table, "x", "y", path), array_xy)
 
 
 def _from_h5ad(path: Path) -> Spots:
@@ -271,6 +272,24 @@ def _from_h5ad(path: Path) -> Spots:
     if "in_tissue" in table.columns:
         table = table[_numbers(table, "in_tissue", path) == 1]
     return _from_plain(table[[c for c in ("name", "x", "y", "array_row", "array_col") if c in table.columns]], path)
+
+
+def _names(table: pd.DataFrame, column: str, path: Path) -> tuple[str, ...]:
+    empty = table[column].isna()
+    if empty.any():
+        raise GeneDMLError(f"{empty.sum()} of {len(table)} spots in {path} have no name. Give each a unique one.")
+    return tuple(table[column].astype(str))
+
+
+def _indices(table: pd.DataFrame, x: str, y: str, path: Path) -> Int[np.ndarray, "S 2"]:
+    values = _pair(table, x, y, path)
+    empty = ~np.isfinite(values).all(axis=1)
+    if empty.any():
+        raise GeneDMLError(
+            f"{empty.sum()} of {len(table)} spots in {path} have no array position ({x}, {y}). Fill them in or remove "
+            "the rows."
+        )
+    return np.rint(values).astype(np.int64)
 
 
 def _pair(table: pd.DataFrame, x: str, y: str, path: Path) -> Float[np.ndarray, "S 2"]:

@@ -35,7 +35,7 @@ def visium_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0, turn:
 
 def square_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0) -> Spots:
     array_xy = np.array([(column, row) for row in range(rows) for column in range(columns)])
-    return Spots(tuple(f"s{number}" for number in range(len(array_xy))), 2000 + array_xy * pitch_px, array_xy)
+    return Spots(tuple(f"s{number}" for number in range(len(array_xy))), 2000.0 + array_xy * pitch_px, array_xy)
 
 
 def without_array(spots: Spots, jitter_px: float = 0.0) -> Spots:
@@ -147,7 +147,9 @@ def test_neighbours_are_symmetric_and_hold_each_spot_once():
     assert (np.diag(neighbors) == 1).all()
 
 
-@pytest.mark.parametrize("spots", [visium_spots(), visium_spots(turn=0.3), square_spots(), without_array(square_spots())])
+@pytest.mark.parametrize(
+    "spots", [visium_spots(), visium_spots(turn=0.3), square_spots(), without_array(square_spots())]
+)
 def test_neighbours_lie_in_the_3x3_block_of_the_grid(spots):
     cells = spots.grid_xy
     assert len(np.unique(cells, axis=0)) == len(spots)
@@ -202,15 +204,22 @@ def test_a_single_spot_is_its_own_neighbour_and_has_no_pitch():
         _ = single.pitch_px
 
 
-def test_a_single_spot_has_a_cell():
-    assert Spots(("alone",), np.array([[500.0, 400.0]]), np.array([[3, 7]])).grid_xy.shape == (1, 2)
-    assert Spots(("alone",), np.array([[500.0, 400.0]])).grid_xy.tolist() == [[0, 0]]
+@pytest.mark.parametrize("spots", [1, 5])
+def test_spots_that_share_their_only_place_share_a_cell(spots):
+    names = tuple(f"s{number}" for number in range(spots))
+    heap = Spots(names, np.full((spots, 2), 500.0))
+    assert heap.grid_xy.tolist() == [[0, 0]] * spots
+    assert (heap.neighbors().toarray() == 1).all()
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "name,left,top\na,1,2\n", r"a\.csv has the columns name, left, top\. Known are .*pixel_x.*name, x, y"),
+        (
+            "a.csv",
+            "name,left,top\na,1,2\n",
+            r"a\.csv has the columns name, left, top\. Known are .*pixel_x.*name, x, y",
+        ),
         ("b.csv", "x,y\n1,2\n", r"b\.csv has x and y but no names\. Add a column called name"),
         ("c.csv", "name,x,y\na,1,2\nb,,3\nc,,3\n", r"2 of 3 spots in .*c\.csv have no position \(first: b\)\. Fill"),
         ("d.csv", "name,x,y\na,1,2\na,3,4\n", r"d\.csv names 1 spots twice \(first: a\)\. Give unique names"),
@@ -220,8 +229,12 @@ def test_a_single_spot_has_a_cell():
         ("h.csv", "", r"The spot table .*h\.csv cannot be read"),
         ("i.parquet", "no parquet", r"The spot table .*i\.parquet cannot be read"),
         ("j.h5ad", "no h5ad", r"j\.h5ad cannot be read as \.h5ad"),
-        ("k.csv", "name,x,y\n,1,2\n", r"k\.csv"),
-        ("l.tsv", ST.replace("4\t6\t", "\t6\t"), r"l\.tsv"),
+        ("k.csv", "name,x,y\n,1,2\n", r"1 of 1 spots in .*k\.csv have no name\. Give each a unique one"),
+        (
+            "l.tsv",
+            ST.replace("4\t6\t", "\t6\t"),
+            r"1 of 2 spots in .*l\.tsv have no array position \(x, y\)\. Fill them in",
+        ),
     ],
 )
 def test_tables_that_are_refused(tmp_path, name, text, message):
@@ -262,11 +275,13 @@ def at(*xy_px: tuple[float, float]) -> Spots:
 @pytest.mark.parametrize(
     ("spots", "message"),
     [
-        (at((5000, 5000), (6000, 7000)), r"No spot lies inside wide\.png \(1000 x 400 px\).*5000\.\.6000, y 5000\.\.7000"),
+        (
+            at((5000, 5000), (6000, 7000)),
+            r"No spot lies inside wide\.png \(1000 x 400 px\).*5000\.\.6000, y 5000\.\.7000",
+        ),
         (at((500, 300), (1000, 300)), r"1 of 2 spots do not lie inside .* \(first: s1\).*of another slide"),
         (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900"),
         (at((300, 900), (350, 200)), r"Are x and y exchanged\?"),
-        (square_spots(pitch_px=1.0), r"array indices|Are they of another slide"),
         (at((1, 1), (1, 2), (2, 1)), r"x 1\.\.2, y 1\.\.2: these are array indices, not pixels\. Give full-resolution"),
     ],
 )
@@ -300,4 +315,5 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     spots = read_spots(her2st / "ST-spotfiles/C3_selection.tsv")
     assert spots.lattice == without_array(spots).lattice == "square"
     assert 200 / spots.pitch_px == pytest.approx(0.687, rel=0.02)
-    assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.02)
+    # Of four neighbours that are a little off their places, the nearest is nearer than the pitch.
+    assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.1)

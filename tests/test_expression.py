@@ -1,0 +1,248 @@
+"""Counts of every kind are one matrix; labels are what a naive loop says; gene panels."""
+
+import gzip
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import mmwrite
+from scipy.sparse import csc_matrix, csr_matrix
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli.expression import derive_panel, make_labels, read_counts
+from genedml_cli.samples import published_panel
+from genedml_cli.spots import Spots
+
+SPOTS, GENES = ["s0", "s1", "s2"], ["A", "B", "C", "D"]
+COUNTS = np.array([[1, 0, 3, 9], [0, 0, 0, 2], [5, 7, 0, 0]])
+
+
+def write_tsv_gz(folder: Path) -> Path:
+    path = folder / "counts.tsv.gz"
+    pd.DataFrame(COUNTS, SPOTS, GENES).to_csv(path, sep="\t")
+    return path
+
+
+def write_csv(folder: Path) -> Path:
+    path = folder / "counts.csv"
+    pd.DataFrame(COUNTS, SPOTS, GENES).to_csv(path)
+    return path
+
+
+def write_h5ad(folder: Path) -> Path:
+    path = folder / "counts.h5ad"
+    obs, var = pd.DataFrame(index=SPOTS), pd.DataFrame(index=GENES)
+    anndata.AnnData(COUNTS.astype(np.float32), obs=obs, var=var).write_h5ad(path)
+    return path
+
+
+def write_10x_h5(folder: Path) -> Path:
+    """The layout of Cell Ranger 3: a matrix of genes by spots, compressed by columns."""
+    path = folder / "filtered_feature_bc_matrix.h5"
+    matrix = csc_matrix(COUNTS.T)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array(SPOTS, "S")
+        group["data"], group["indices"], group["indptr"] = matrix.data, matrix.indices, matrix.indptr
+        group["shape"] = matrix.shape
+        features = group.create_group("features")
+        features["id"] = np.array([f"ENSG{number}" for number in range(4)], "S")
+        features["name"] = np.array(GENES, "S")
+        features["feature_type"] = np.array(["Gene Expression"] * 4, "S")
+        features["genome"] = np.array(["GRCh38"] * 4, "S")
+    return path
+
+
+def write_mtx(folder: Path) -> Path:
+    folder = folder / "filtered_feature_bc_matrix"
+    folder.mkdir()
+    mmwrite(folder / "matrix.mtx", csr_matrix(COUNTS.T))
+    texts = {
+        "barcodes.tsv": "".join(f"{spot}\n" for spot in SPOTS),
+        "features.tsv": "".join(f"ENSG{gene}\t{gene}\tGene Expression\n" for gene in GENES),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress((folder / "matrix.mtx").read_bytes()))
+    (folder / "matrix.mtx").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("write_counts", [write_tsv_gz, write_csv, write_h5ad, write_10x_h5, write_mtx])
+def test_counts_of_every_kind_are_one_matrix(tmp_path, write_counts):
+    counts = read_counts(write_counts(tmp_path))
+    assert (list(counts.obs_names), list(counts.var_names)) == (SPOTS, GENES)
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "negative.csv",
+            ",A\ns0,-1\n",
+            r"negative\.csv holds negative numbers or NaN, so it is no table of raw counts",
+        ),
+        ("gaps.csv", ",A,B\ns0,1,\n", r"gaps\.csv holds negative numbers or NaN"),
+        (
+            "words.csv",
+            ",A,B\ns0,1,many\n",
+            r"words\.csv cannot be read: the column B holds something else than numbers",
+        ),
+        ("genes.csv", ",A,B\n", r"genes\.csv holds 0 spots and 2 genes: nothing to learn from"),
+        ("empty.csv", "", r"The counts .*empty\.csv cannot be read"),
+        ("counts.xlsx", "", r"counts\.xlsx cannot be read: known are \.tsv, \.csv"),
+        ("cut.tsv.gz", "not gzip", r"The counts .*cut\.tsv\.gz cannot be read"),
+        ("cut.h5ad", "not HDF5", r"The counts .*cut\.h5ad cannot be read"),
+        ("cut.h5", "not HDF5", r"The counts .*cut\.h5 cannot be read"),
+    ],
+)
+def test_counts_that_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(GeneDMLError, match=message):
+        read_counts(tmp_path / name)
+
+
+def test_missing_counts_are_named(tmp_path):
+    with pytest.raises(GeneDMLError, match=r"There are no counts .*gone\.tsv\.gz"):
+        read_counts(tmp_path / "gone.tsv.gz")
+
+
+def test_half_a_gzip_is_refused(tmp_path):
+    path = write_tsv_gz(tmp_path)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(GeneDMLError, match=r"counts\.tsv\.gz cannot be read"):
+        read_counts(path)
+
+
+def test_a_folder_without_a_matrix_is_refused(tmp_path):
+    with pytest.raises(GeneDMLError, match="cannot be read"):
+        read_counts(tmp_path)
+
+
+def table(counts: np.ndarray, genes: list[str], names: list[str] | None = None) -> anndata.AnnData:
+    obs = pd.DataFrame(index=names or [f"s{number}" for number in range(len(counts))])
+    return anndata.AnnData(csr_matrix(counts, dtype=np.float32), obs=obs, var=pd.DataFrame(index=genes))
+
+
+PANEL = ("G4", "G1", "G2")
+
+
+@pytest.fixture(scope="module")
+def lattice() -> tuple[anndata.AnnData, Spots]:
+    """Spots on 5 x 4 places, two missing; one is not in the counts, one has none of the panel; counts come shuffled."""
+    rng = np.random.default_rng(3)
+    array_xy = np.array([(x, y) for y in range(4) for x in range(5) if (x, y) not in {(0, 0), (3, 2)}])
+    spots = Spots(tuple(f"{x}x{y}" for x, y in array_xy), 500.0 + 80.0 * array_xy, array_xy)
+    counts = rng.poisson(2, (len(spots), 6))
+    counts[7, [1, 2, 4]] = 0
+    order = [place for place in rng.permutation(len(spots)) if place != 4]
+    return table(counts[order], [f"G{gene}" for gene in range(6)], [spots.names[place] for place in order]), spots
+
+
+def naive_labels(counts: anndata.AnnData, spots: Spots, config: LabelsConfig) -> tuple[np.ndarray, np.ndarray]:
+    """METHOD section 1, spot by spot."""
+    own_label, own_depth = {}, {}
+    for name in spots.names:
+        if name in counts.obs_names:
+            every = counts[name].X.toarray().ravel()
+            chosen = counts[name, list(PANEL)].X.toarray().ravel()
+            own_depth[name] = np.log10(1 + every.sum())
+            if chosen.sum() > 0:
+                library = chosen.sum() if config.library == "panel" else every.sum()
+                log = np.log10 if config.log_base == "10" else np.log
+                own_label[name] = log(1 + config.scale * chosen / library)
+    labels, depths = np.full((len(spots), len(PANEL)), np.nan), np.full(len(spots), np.nan)
+    for row, (name, (x, y)) in enumerate(zip(spots.names, spots.array_xy, strict=True)):
+        block = [f"{x + right}x{y + down}" for right in (-1, 0, 1) for down in (-1, 0, 1)] if config.smooth else [name]
+        if name in own_label:
+            labels[row] = np.mean([own_label[other] for other in block if other in own_label], axis=0)
+        if name in own_depth:
+            depths[row] = np.mean([own_depth[other] for other in block if other in own_depth])
+    return labels, depths
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LabelsConfig(),
+        LabelsConfig(smooth=False),
+        LabelsConfig(library="all"),
+        LabelsConfig(log_base="e", scale=100.0),
+    ],
+)
+def test_labels_are_what_a_naive_loop_says(lattice, config):
+    labels = make_labels(*lattice, PANEL, config)
+    expected, depth = naive_labels(*lattice, config)
+    np.testing.assert_allclose(labels.y, expected, rtol=1e-5)
+    np.testing.assert_allclose(labels.depth, depth, rtol=1e-6)
+
+
+def test_spots_without_label_are_counted_and_nan(lattice):
+    labels = make_labels(*lattice, PANEL, LabelsConfig())
+    assert (labels.without_counts, labels.empty) == (1, 1)
+    assert np.flatnonzero(~labels.valid).tolist() == [4, 7]
+    assert np.isnan(labels.y).all(axis=1).tolist() == (~labels.valid).tolist()
+    assert np.flatnonzero(np.isnan(labels.depth)).tolist() == [4]
+
+
+def test_order_of_spots_does_not_matter_to_labels(lattice):
+    counts, spots = lattice
+    order = np.random.default_rng(4).permutation(len(spots))
+    other = Spots(tuple(spots.names[place] for place in order), spots.xy_px[order], spots.array_xy[order])
+    expected = make_labels(counts, spots, PANEL, LabelsConfig()).y[order]
+    np.testing.assert_allclose(make_labels(counts, other, PANEL, LabelsConfig()).y, expected, rtol=1e-6)
+
+
+def test_hexagonal_labels_are_means_of_seven():
+    array_xy = np.array([(2 * column + row % 2, row) for row in range(3) for column in range(3)])
+    xy_px = 500 + array_xy * np.array([50.0, 50 * 3**0.5])
+    counts = np.random.default_rng(5).integers(1, 9, (9, 2))
+    spots = Spots(tuple(f"s{number}" for number in range(9)), xy_px, array_xy)
+    alone = make_labels(table(counts, ["A", "B"]), spots, ["A", "B"], LabelsConfig(smooth=False)).y
+    smooth = make_labels(table(counts, ["A", "B"]), spots, ["A", "B"], LabelsConfig()).y
+    # Row 1 stands half a place to the right: its middle spot touches places 1 and 2 of the rows above and below.
+    np.testing.assert_allclose(smooth[4], alone[[1, 2, 3, 4, 5, 7, 8]].mean(axis=0), rtol=1e-6)
+
+
+def test_names_in_no_common_are_refused(lattice):
+    other = table(np.ones((2, 1)), ["A"], ["AAC-1", "AAG-1"])
+    with pytest.raises(GeneDMLError, match="No spot has counts: spots are called 1x0, 2x0, 3x0, counts AAC-1, AAG-1"):
+        make_labels(other, lattice[1], ["A"], LabelsConfig())
+
+
+def test_panel_genes_that_are_missing_are_named(lattice):
+    with pytest.raises(GeneDMLError, match=r"2 of the panel's 3 genes are not in the counts \(first: X, Y\)"):
+        make_labels(*lattice, ["X", "G1", "Y"], LabelsConfig())
+
+
+def test_panel_is_the_common_genes_by_their_sum():
+    first = table(np.array([[1, 50, 4, 0], [1, 50, 4, 1]]), ["A", "only_here", "B", "C"])
+    second = table(np.array([[9, 2, 20, 90]]), ["B", "A", "C", "only_there"])
+    assert derive_panel([first, second], 3) == ("C", "B", "A")
+    assert derive_panel([first, second], 1) == ("C",)
+
+
+def test_equal_sums_come_by_name_whatever_order_the_sections_have():
+    first, second = table(np.array([[2, 5, 2, 2]]), ["B", "Z", "C", "A"]), table(np.ones((1, 4)), ["C", "A", "B", "Z"])
+    assert derive_panel([first, second], 4) == derive_panel([second, first], 4) == ("Z", "A", "B", "C")
+
+
+@pytest.mark.parametrize(
+    ("sections", "found"), [([], 0), ([["A", "B"], ["B", "C"]], 1), ([["TP53"], ["ENSG00000141510"]], 0)]
+)
+def test_too_few_genes_in_common_are_counted(sections, found):
+    counts = [table(np.ones((1, len(genes))), genes) for genes in sections]
+    with pytest.raises(GeneDMLError, match=rf"have {found} genes in common, the panel needs 2.*labels\.panel_size"):
+        derive_panel(counts, 2)
+
+
+@pytest.mark.data
+def test_the_rule_gives_the_published_panel_of_her2st(her2st):
+    files = sorted((her2st / "ST-cnts").glob("*.tsv.gz"))
+    assert len(files) == 36
+    assert derive_panel((read_counts(file) for file in files), 250) == published_panel("HER2ST")

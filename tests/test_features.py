@@ -1,0 +1,296 @@
+"""Features: which tiles are encoded, whose they are, and files that are used again only where nothing changed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genedml.config import ViewsConfig
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli.features import (
+    SectionFeatures,
+    encode_section,
+    extract,
+    gather_views,
+    load_features,
+    orient,
+    save_features,
+)
+from genedml_cli.samples import Sample, read_sheet
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.storage import arriving, sha256_of
+from genedml_cli.tiling import plan_tiles
+
+VIEWS = ViewsConfig()
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("tiny")
+
+
+@pytest.fixture(scope="module")
+def sample(world) -> Sample:
+    return read_sheet(world / "samples.csv")[0]
+
+
+@pytest.fixture(scope="module")
+def features(sample, encoder) -> SectionFeatures:
+    """The first section of the tiny world, in all eight orientations."""
+    with open_slide(sample.slide) as slide:
+        return encode_section(slide, read_spots(sample.spots), encoder, VIEWS, flips=True)
+
+
+@pytest.fixture
+def red_sample(red_spot) -> Sample:
+    return Sample("red", *red_spot, red_spot[1], "P1", "P1", um_per_px=0.5)
+
+
+def test_tiles_of_a_spot_are_planned_row_by_row():
+    plan = plan_tiles(np.array([[2000.0, 1600.0]]), 1.0, (4000, 3000), VIEWS)
+    centres = plan.corners_xy[plan.neighbor[0]] + 112
+    expected = [(2000 + x * 224, 1600 + y * 224) for y in range(-2, 3) for x in range(-2, 3)]
+    assert centres.tolist() == [list(centre) for centre in expected]
+    assert plan.local.tolist() == [plan.neighbor[0, 12]]
+
+
+def test_plan_counts_in_pixels_of_the_model():
+    plan = plan_tiles(np.array([[2000.0, 1600.0]]), 2.0, (2000, 1500), VIEWS)
+    assert (plan.corners_xy[plan.local[0]] + 112).tolist() == [1000, 800]
+
+
+def test_tiles_whose_centre_is_off_the_slide_are_left_out():
+    plan = plan_tiles(np.array([[5.0, 4.0], [999.0, 899.0]]), 1.0, (1000, 900), VIEWS)
+    inside = (plan.neighbor >= 0).reshape(2, 5, 5)
+    assert inside[0].tolist() == [[x >= 2 and y >= 2 for x in range(5)] for y in range(5)]
+    assert inside[1].tolist() == [[x <= 2 and y <= 2 for x in range(5)] for y in range(5)]
+
+
+def test_a_spot_at_the_very_edge_keeps_its_own_tile():
+    plan = plan_tiles(np.array([[999.9, 899.9]]), 1.0, (1000, 900), VIEWS)
+    assert plan.local[0] >= 0
+
+
+def test_coincident_tiles_are_planned_once(sample):
+    spots = read_spots(sample.spots)
+    plan = plan_tiles(spots.xy_px, 1.0, (2016, 1792), VIEWS)
+    assert len(plan.corners_xy) <= 9 * 8 < 25 * len(spots) / 10
+    assert len(np.unique(plan.corners_xy, axis=0)) == len(plan.corners_xy)
+    assert set(plan.neighbor.ravel().tolist()) == {-1, *range(len(plan.corners_xy))}
+
+
+def test_the_red_spots_own_tile_is_red(red_spot, encoder):
+    with open_section(red_spot[0], read_spots(red_spot[1]), um_per_px=0.5) as slide:
+        features = encode_section(slide, read_spots(red_spot[1]), encoder, VIEWS)
+    mean_red, mean_green, mean_blue = (features.pooled[:, :3].float().T + 2) / 4
+    quarter = 1 - 112**2 / 224**2  # white is left around the red square
+    torch.testing.assert_close(mean_red, torch.ones(3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(mean_green, torch.tensor([quarter, 1, 1]), atol=2e-3, rtol=0)
+    torch.testing.assert_close(mean_blue, mean_green)
+
+
+def test_pooled_is_the_first_token_of_the_own_tile(features):
+    torch.testing.assert_close(features.pooled, features.local[0, :, 0])
+
+
+def test_features_are_those_of_the_tiles_themselves(features, sample, encoder):
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(sample.slide))
+    x, y = features.spots.xy_px[17].astype(int)
+    tile = torch.from_numpy(pixels[y - 112 : y + 112, x - 112 : x + 112].copy())[None]
+    for orientation in range(8):
+        tokens = encoder(orient(tile, orientation)).tokens[0]
+        torch.testing.assert_close(features.local[orientation, 17].float(), tokens, atol=2e-3, rtol=0)
+
+
+def test_features_follow_the_order_of_spots(features, sample, encoder):
+    spots = features.spots
+    order = np.random.default_rng(0).permutation(len(spots))
+    other = Spots(tuple(spots.names[place] for place in order), spots.xy_px[order], spots.array_xy[order])
+    with open_slide(sample.slide) as slide:
+        permuted = encode_section(slide, other, encoder, VIEWS)
+    assert torch.equal(permuted.local, features.local[:1, order])
+    assert torch.equal(permuted.pooled, features.pooled[order])
+    neighbor = features.neighbor[order]
+    assert torch.equal(permuted.neighbor < 0, neighbor < 0)
+    assert torch.equal(permuted.tiles[permuted.neighbor], features.tiles[neighbor])
+
+
+def test_tiles_in_small_batches_are_the_same(features, sample, encoder, monkeypatch):
+    monkeypatch.setattr("genedml_cli.features.BATCH_TILES", 7)
+    with open_slide(sample.slide) as slide:
+        small = encode_section(slide, features.spots, encoder, VIEWS)
+    torch.testing.assert_close(small.tiles, features.tiles, atol=1e-3, rtol=0)
+    torch.testing.assert_close(small.local, features.local[:1], atol=1e-3, rtol=0)
+
+
+def test_two_spots_in_one_place_share_their_tile(red_spot, encoder):
+    twice = Spots(("a", "b"), np.array([[612.0, 400.0], [612.0, 400.0]]))
+    with open_section(red_spot[0], twice, um_per_px=0.5) as slide:
+        features = encode_section(slide, twice, encoder, VIEWS, flips=True)
+    assert torch.equal(features.neighbor[0], features.neighbor[1])
+    assert torch.equal(features.local[:, 0], features.local[:, 1])
+
+
+def test_a_single_spot_has_a_section(red_spot, encoder):
+    single = Spots(("red",), np.array([[612.0, 400.0]]))
+    with open_section(red_spot[0], single, um_per_px=0.5) as slide:
+        section = encode_section(slide, single, encoder, VIEWS).section()
+    assert section.pooled.shape == (1, 8)
+    assert section.grid_xy.tolist() == [[0, 0]]
+
+
+def asymmetric_tile() -> torch.Tensor:
+    return torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4, 1).repeat(1, 1, 1, 3)
+
+
+def test_orientation_zero_is_the_tile_itself():
+    assert torch.equal(orient(asymmetric_tile(), 0), asymmetric_tile())
+
+
+def test_orientations_are_the_eight_of_the_square():
+    found = {orient(asymmetric_tile(), orientation)[0, :, :, 0].numpy().tobytes() for orientation in range(8)}
+    square = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    every = {np.rot90(side, turns).tobytes() for side in (square, square.T) for turns in range(4)}
+    assert len(found) == 8
+    assert found == every
+
+
+def test_a_batch_is_gathered_from_its_sections(features, red_sample, encoder, tmp_path):
+    red = extract([red_sample], encoder, VIEWS, tmp_path, flips=True)["red"]
+    sections = [features.section(), red.section()]
+    section, row, orientation = torch.tensor([1, 0, 1]), torch.tensor([2, 5, 0]), torch.tensor([0, 3, 6])
+    views = gather_views([features, red], sections, section, row, orientation)
+    for place, own in enumerate([red, features, red]):
+        assert torch.equal(views.local[place], own.local[orientation[place], row[place]].float())
+        seen = own.neighbor[row[place]]
+        assert torch.equal(views.neighbor_mask[place], seen >= 0)
+        assert torch.equal(views.neighbor[place][seen >= 0], own.tiles[seen[seen >= 0]].float())
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_features_are_read_as_they_were_written(features, tmp_path, indexed):
+    written = features if indexed else replace(features, spots=Spots(features.spots.names, features.spots.xy_px))
+    save_features(written, tmp_path / "P1.safetensors", "key")
+    read = load_features(tmp_path / "P1.safetensors")
+    for name in ("local", "tiles", "neighbor"):
+        assert torch.equal(getattr(read, name), getattr(written, name))
+    assert read.spots.names == written.spots.names
+    np.testing.assert_array_equal(read.spots.xy_px, written.spots.xy_px)
+    assert (read.spots.array_xy is not None) == indexed
+    assert indexed is False or np.array_equal(read.spots.array_xy, written.spots.array_xy)
+    assert (read.encoder, read.um_per_px, read.slide_sha256) == (written.encoder, 0.5, written.slide_sha256)
+
+
+def test_features_remember_the_slides_content(features, sample):
+    assert features.slide_sha256 == sha256_of(sample.slide)
+
+
+def test_extract_uses_its_file_again(red_sample, encoder, tmp_path):
+    first = extract([red_sample], encoder, VIEWS, tmp_path / "features")["red"]
+    (file,) = (tmp_path / "features").iterdir()
+    before = file.stat()
+    again = extract([red_sample], encoder, VIEWS, tmp_path / "features")["red"]
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert torch.equal(again.tiles, first.tiles)
+
+
+def moved_spot(sample: Sample) -> Sample:
+    sample.spots.write_text(sample.spots.read_text().replace("612", "613"))
+    return sample
+
+
+def renamed_spot(sample: Sample) -> Sample:
+    sample.spots.write_text(sample.spots.read_text().replace("white", "blank"))
+    return sample
+
+
+def other_um_per_px(sample: Sample) -> Sample:
+    return replace(sample, um_per_px=0.4)
+
+
+def repainted_slide(sample: Sample) -> Sample:
+    from PIL import Image
+
+    Image.new("RGB", (1200, 900), "blue").save(sample.slide)
+    return sample
+
+
+@pytest.mark.parametrize("change", [moved_spot, renamed_spot, other_um_per_px, repainted_slide])
+def test_extract_makes_another_file_where_the_section_changed(red_sample, encoder, tmp_path, change):
+    folder = tmp_path / "features"
+    extract([red_sample], encoder, VIEWS, folder)
+    extract([change(red_sample)], encoder, VIEWS, folder)
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("views", "flips"), [(VIEWS, True), (ViewsConfig(um_per_px=1.0), False), (ViewsConfig(neighbor_grid=3), False)]
+)
+def test_extract_makes_another_file_where_the_settings_changed(red_sample, encoder, tmp_path, views, flips):
+    folder = tmp_path / "features"
+    extract([red_sample], encoder, VIEWS, folder)
+    extract([red_sample], encoder, views, folder, flips)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_errors_name_the_section(red_sample, encoder, tmp_path):
+    with pytest.raises(GeneDMLError, match=r"red\.png does not say its um/px") as caught:
+        extract([replace(red_sample, um_per_px=None)], encoder, VIEWS, tmp_path / "features")
+    assert caught.value.__notes__ == ["This was section red."]
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, -1])
+def test_a_truncated_feature_file_is_refused(features, tmp_path, kept):
+    path = tmp_path / "P1.safetensors"
+    save_features(features, path, "key")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(GeneDMLError, match=r"feature file .*P1\.safetensors cannot be read: .*Remove it and run again"):
+        load_features(path)
+
+
+def test_other_safetensors_are_no_features(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"local": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(GeneDMLError, match=r"model\.safetensors cannot be read"):
+        load_features(tmp_path / "model.safetensors")
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path):
+    path = tmp_path / "new" / "P1.safetensors"
+    with pytest.raises(RuntimeError, match="half way"), arriving(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "P1.safetensors"
+    path.write_text("old")
+    with pytest.raises(GeneDMLError, match="cannot be written: No space left"), arriving(path) as temporary:
+        temporary.write_text("new")
+        raise OSError(28, "No space left on device")
+    assert [file.name for file in tmp_path.iterdir()] == ["P1.safetensors"]
+    assert path.read_text() == "old"
+
+
+def test_an_interrupted_encoding_leaves_no_feature_file(red_sample, encoder, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genedml_cli.features.save_file", stop)
+    with pytest.raises(KeyboardInterrupt):
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GeneDMLError, match="cannot be written"), arriving(tmp_path / "file" / Path("P1.safetensors")):
+        pass

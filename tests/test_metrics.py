@@ -1,0 +1,56 @@
+"""Scores against scipy, and where they are not defined."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+
+from genedml_cli.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
+
+
+@pytest.fixture
+def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    depth = random.normal(size=40)
+    truth = random.normal(size=(40, 6)) + depth[:, None]
+    return truth, truth + random.normal(size=(40, 6)), depth
+
+
+def test_pcc_equals_scipy(tables):
+    truth, predicted, _ = tables
+    expected = [pearsonr(truth[:, gene], predicted[:, gene]).statistic for gene in range(6)]
+    assert np.allclose(pcc(truth, predicted), expected)
+
+
+def test_partial_pcc_equals_the_formula_from_three_correlations(tables):
+    truth, predicted, depth = tables
+    for gene, found in enumerate(partial_pcc(truth, predicted, depth)):
+        t, p = truth[:, gene], predicted[:, gene]
+        tp, td, pd = (pearsonr(a, b).statistic for a, b in ((t, p), (t, depth), (p, depth)))
+        assert found == pytest.approx((tp - td * pd) / np.sqrt((1 - td**2) * (1 - pd**2)))
+
+
+def test_constant_genes_and_single_spots_have_no_pcc(tables):
+    truth, predicted, depth = tables
+    truth[:, 2], predicted[:, 4] = 0.3, 1e6
+    assert np.isnan(pcc(truth, predicted)).tolist() == [False, False, True, False, True, False]
+    assert np.isnan(pcc(truth[:1], predicted[:1])).all()
+    assert np.isnan(partial_pcc(truth, np.tile(depth[:, None], 6), depth)).all()
+
+
+def test_high_genes_have_the_best_mean_rank_over_folds():
+    scores = np.zeros((2, 60))
+    scores[0], scores[1] = np.arange(60), np.arange(60)
+    scores[0, 3] = scores[1, 3] = 99
+    scores[1, 59] = np.nan
+    chosen = high_genes(scores)
+    assert chosen[0] == 3
+    assert len(chosen) == 50
+    assert list(chosen).index(59) > 20
+
+
+def test_means_leave_out_what_is_not_known():
+    assert nanmean([1.0, float("nan"), 3.0]) == 2
+    assert np.isnan(nanmean([float("nan")]))
+    means = column_nanmean(np.array([[1.0, np.nan], [3.0, np.nan]]))
+    assert means[0] == 2
+    assert np.isnan(means[1])

@@ -1,0 +1,43 @@
+"""Real sections: the layout of HER2ST's authors, and a real SVS."""
+
+import pandas as pd
+import pytest
+from conftest import EXAMPLES
+
+from genedml.config import load_config
+from genedml_cli.prediction import predict
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def model(her2st, tmp_path_factory):
+    """One fold of patient C trained for two epochs on the tiny encoder."""
+    folder = tmp_path_factory.mktemp("real")
+    settings = ("encoder=tiny", "training.epochs=2", "training.augment=false", "loss.groups=4")
+    samples = [
+        sample for sample in read_sheet(EXAMPLES / "her2st_patient_c.csv", her2st) if sample.name in ("C2", "C3")
+    ]
+    config = load_config("small", overrides=settings)
+    result = train(samples, folder / "run", config, fold="C2", features=folder / "features")
+    return folder / "run", result
+
+
+def test_sections_are_trained_where_their_authors_put_them_and_marked_as_leaking(model):
+    run, result = model
+    assert any(note.startswith("LEAKING") for note in result.notes)
+    assert len(result.per_gene()) == 250
+    assert (run / "fold-C2.safetensors").is_file()
+
+
+def test_a_real_svs_is_tiled_and_predicted(model, real_slides, tmp_path):
+    table = pd.DataFrame({"name": ["a", "b", "c"], "x": [600, 1100, 1100], "y": [1500, 1500, 2000]})
+    table.to_csv(tmp_path / "spots.csv", index=False)
+    data = predict(real_slides / "cmu-1-small-region.svs", tmp_path / "spots.csv", model[0])
+    assert data.shape == (3, 250)
+    assert data.uns["genedml"]["um_per_px"] == pytest.approx(0.499)
+    entry = data.uns["spatial"]["cmu-1-small-region"]
+    assert entry["images"]["hires"].shape[:2] == (2000, 1496)
+    assert entry["scalefactors"]["tissue_hires_scalef"] == pytest.approx(2000 / 2967, rel=1e-3)

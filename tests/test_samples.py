@@ -1,0 +1,193 @@
+"""Sample sheets, the named data sets, and folds that no patient is on both sides of."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from genedml.errors import GeneDMLError
+from genedml_cli.samples import DATASET_SECTIONS, Fold, Sample, dataset, make_folds, published_panel, read_sheet
+
+SHEET = "sample,slide,spots,counts,patient\nA1,a.tif,a.csv,a.tsv,A\nB1,b.tif,b.csv,b.tsv,B\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files that SHEET names."""
+    for name in ("a.tif", "a.csv", "a.tsv", "b.tif", "b.csv", "b.tsv"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def sheet(folder: Path, text: str) -> Path:
+    path = folder / "samples.csv"
+    path.write_text(text)
+    return path
+
+
+def test_sheet_without_fold_makes_each_patient_one(folder):
+    first, second = read_sheet(sheet(folder, SHEET))
+    assert first == Sample("A1", folder / "a.tif", folder / "a.csv", folder / "a.tsv", "A", "A")
+    assert (second.name, second.patient, second.fold) == ("B1", "B", "B")
+
+
+def test_sheet_with_fold_and_um_per_px(folder):
+    text = "patient,sample,slide,spots,counts,fold,um_per_px\nA,A1,a.tif,a.csv,a.tsv,0,0.25\nB,7,b.tif,b.csv,b.tsv,1,\n"
+    first, second = read_sheet(sheet(folder, text))
+    assert (first.fold, first.um_per_px) == ("0", 0.25)
+    assert (second.name, second.fold, second.um_per_px) == ("7", "1", None)
+
+
+def test_paths_are_relative_to_root_where_it_is_given(folder, tmp_path_factory):
+    elsewhere = sheet(tmp_path_factory.mktemp("elsewhere"), SHEET)
+    assert read_sheet(elsewhere, root=folder)[0].slide == folder / "a.tif"
+
+
+def test_absolute_paths_stay(folder):
+    text = SHEET.replace("a.tif", str(folder / "b.tif"))
+    assert read_sheet(sheet(folder, text))[0].slide == folder / "b.tif"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            SHEET.replace("patient", "donor"),
+            r"lacks the columns patient and has unknown ones: donor\. It takes sample, ",
+        ),
+        (SHEET.replace("spots,", ""), "lacks the columns spots"),
+        (SHEET.replace("\n", ",\n").replace("patient,", "patient,stain"), "lacks the columns none .* ones: stain"),
+        ("sample,slide,spots,counts,patient\n", r"samples\.csv has no rows"),
+        ("", r"The sample sheet .*samples\.csv cannot be read"),
+        (SHEET.replace("b.tsv,B", "b.tsv,"), r"samples\.csv, line 3: the column patient is empty"),
+        (SHEET.replace("a.tsv", ""), "line 2: the column counts is empty"),
+        (SHEET.replace("B1", "A1"), r"names samples twice: A1\."),
+        (SHEET.replace("B1", "../B1"), r"the sample name '\.\./B1' cannot be a file name"),
+        (SHEET.replace("B1", ".B1"), r"the sample name '\.B1' cannot be a file name"),
+        (SHEET.replace("b.tif", "gone.tif"), r"names 1 files that are not there \(first: .*gone\.tif\).*--root"),
+        (
+            "sample,slide,spots,counts,patient,um_per_px\nA1,a.tif,a.csv,a.tsv,A,half\n",
+            "um_per_px of A1 is 'half', not a number",
+        ),
+    ],
+)
+def test_sheets_that_are_refused(folder, text, message):
+    with pytest.raises(GeneDMLError, match=message):
+        read_sheet(sheet(folder, text))
+
+
+def test_missing_sheet_is_named(tmp_path):
+    with pytest.raises(GeneDMLError, match=r"sample sheet .*gone\.csv cannot be read"):
+        read_sheet(tmp_path / "gone.csv")
+
+
+def section(name: str, fold: str | None = None) -> Sample:
+    """A section of the patient that its name begins with."""
+    return Sample(name, Path(), Path(), Path(), name[0], fold or name[0])
+
+
+def names(samples: tuple[Sample, ...]) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+@pytest.fixture
+def folds() -> list[Fold]:
+    return make_folds([section(name) for name in ("A1", "A2", "B1", "C1", "C2", "D1")])
+
+
+def test_every_patient_is_tested_once(folds):
+    assert [names(fold.test) for fold in folds] == [["A1", "A2"], ["B1"], ["C1", "C2"], ["D1"]]
+
+
+def test_validation_is_the_next_fold(folds):
+    assert all(fold.validation == after.test for fold, after in pairwise([*folds, folds[0]]))
+
+
+def test_parts_of_a_fold_are_all_sections_and_share_no_patient(folds):
+    for fold in folds:
+        assert sorted(names(fold.train) + names(fold.validation) + names(fold.test)) == [
+            "A1",
+            "A2",
+            "B1",
+            "C1",
+            "C2",
+            "D1",
+        ]
+        patients = [{sample.patient for sample in part} for part in (fold.train, fold.validation, fold.test)]
+        assert sum(map(len, patients)) == len(set.union(*patients))
+        assert not fold.leaks
+
+
+def test_folds_are_in_the_order_of_their_numbers():
+    folds = make_folds(
+        [section(f"{patient}1", number) for patient, number in zip("ABC", ("10", "9", "2"), strict=True)]
+    )
+    assert [fold.name for fold in folds] == ["2", "9", "10"]
+
+
+def test_folds_that_part_a_patient_leak():
+    folds = make_folds([section("A1", "0"), section("A2", "1"), section("B1", "1"), section("C1", "2")])
+    assert [fold.leaks for fold in folds] == [True, True, False]
+
+
+def test_validation_alone_can_leak():
+    fold = Fold("0", (section("B1"),), (section("A1"),), (section("A2"),))
+    assert fold.leaks
+
+
+def test_of_two_folds_the_last_other_patient_is_held_out():
+    first, second = make_folds([section("A1", "0"), section("B1", "1"), section("C1", "1"), section("C2", "1")])
+    assert (names(first.train), names(first.validation), names(first.test)) == (["B1"], ["C1", "C2"], ["A1"])
+    assert (names(second.train), names(second.validation)) == (["A1"], [])
+
+
+def test_of_two_patients_the_last_section_is_held_out():
+    first, _ = make_folds([section("A1"), section("B1"), section("B2")])
+    assert (names(first.train), names(first.validation), names(first.test)) == (["B1"], ["B2"], ["A1"])
+
+
+def test_one_fold_leaves_nothing_to_train_on():
+    with pytest.raises(GeneDMLError, match=r"All 2 sections are in fold A, .*another patient"):
+        make_folds([section("A1"), section("A2")])
+
+
+def test_unknown_data_sets_are_told_the_known(tmp_path):
+    with pytest.raises(GeneDMLError, match="No data set is called 'her2'. There are: HER2ST, STNet, skinST"):
+        dataset("her2", tmp_path)
+
+
+@pytest.mark.parametrize("allow_partial", [True, False])
+def test_a_folder_without_a_section_is_refused(tmp_path, allow_partial):
+    with pytest.raises(GeneDMLError, match=r"holds 0 of the 36 sections of HER2ST; missing: A1, .*--root"):
+        dataset("HER2ST", tmp_path, allow_partial)
+
+
+@pytest.mark.parametrize(("name", "patients", "folds"), [("HER2ST", 8, 8), ("STNet", 23, 8), ("skinST", 4, 4)])
+def test_a_whole_data_set_in_hests_layout_has_folds_without_leaks(tmp_path, name, patients, folds):
+    facts = Path(__file__).parents[1] / "genedml_cli" / "facts" / f"samples_{name}.csv"
+    for folder, ending in (("wsis", "tif"), ("st", "h5ad")):
+        (tmp_path / folder).mkdir()
+        for hest_id in pd.read_csv(facts)["hest_id"]:
+            (tmp_path / folder / f"{hest_id}.{ending}").touch()
+    samples = dataset(name, tmp_path)
+    assert len(samples) == DATASET_SECTIONS[name]
+    assert len({sample.patient for sample in samples}) == patients
+    assert all(sample.spots == sample.counts and sample.um_per_px and sample.pitch_um for sample in samples)
+    made = make_folds(samples)
+    assert len(made) == folds
+    assert not any(fold.leaks for fold in made)
+
+
+@pytest.mark.parametrize("name", DATASET_SECTIONS)
+def test_published_panels_are_250_genes(name):
+    assert len(set(published_panel(name))) == len(published_panel(name)) == 250
+
+
+@pytest.mark.data
+def test_the_real_sections_of_her2st(her2st):
+    with pytest.raises(GeneDMLError, match=r"holds 5 of the 36 sections of HER2ST; missing: A1, .*--allow-partial"):
+        dataset("HER2ST", her2st)
+    samples = dataset("HER2ST", her2st, allow_partial=True)
+    assert names(tuple(samples)) == ["C2", "C3", "C4", "C5", "C6"]
+    assert len({sample.patient for sample in samples}) == 1
