@@ -177,9 +177,9 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}.")
-    bad = [name for name in names if Path(name).name != name or name.startswith(".")]
+    bad = [name for name in (*names, *(s.fold for s in samples)) if Path(name).name != name or name.startswith(".")]
     if bad:
-        raise GeneDMLError(f"{where}: the sample name {bad[0]!r} cannot be a file name.")
+        raise GeneDMLError(f"{where}: {bad[0]!r} names a sample or a fold, but cannot be a file name. Rename it.")
     missing = [file for sample in samples for file in (sample.slide, sample.spots, sample.counts) if not file.exists()]
     if missing:
         raise GeneDMLError(

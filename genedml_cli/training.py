@@ -34,7 +34,7 @@ class Trained:
         epoch: the chosen epoch.
         log: every loss part and score of every epoch.
         held_out_pcc: each gene's PCC on the sections the epoch was chosen on; None if there were none.
-        mean_label: mean label of every gene over the spots trained and chosen on.
+        mean_label: mean label of every gene over the spots that the weights were trained on.
     """
 
     state: Mapping[str, Tensor]

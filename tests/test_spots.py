@@ -21,7 +21,10 @@ VISIUM = pd.DataFrame(
         "pxl_col_in_fullres": [300.0, 500.0, 400.0],
     }
 )
-ST = "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n3\t5\t3\t5\t30.5\t50\t1\n4\t5\t4\t5\t40\t50\t0\n4\t6\t4\t6\t40\t60\t1\n"
+ST = (
+    "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n"
+    "3\t5\t3\t5\t30.5\t50\t1\n4\t5\t4\t5\t40\t50\t0\n4\t6\t4\t6\t40\t60\t1\n"
+)
 PLAIN = "name,x,y\na,10,20\nb,30,40.5\n"
 
 
@@ -200,7 +203,7 @@ def test_two_spots_at_one_place_are_neighbours_and_leave_the_pitch_alone():
 def test_a_single_spot_is_its_own_neighbour_and_has_no_pitch():
     single = Spots(("alone",), np.array([[500.0, 400.0]]))
     assert single.neighbors().toarray().tolist() == [[1]]
-    with pytest.raises(GeneDMLError, match="single place.*--um-per-px"):
+    with pytest.raises(GeneDMLError, match=r"single place.*--um-per-px"):
         _ = single.pitch_px
 
 
