@@ -30,5 +30,5 @@ def draw_batches(
 
 
 def _even_parts(shuffled: Int[Tensor, " N"], batch_size: int) -> Sequence[Int[Tensor, " B"]]:
-    # Even parts rather than full ones and a rest: a rest of few spots has no negatives to speak of.
-    return shuffled.tensor_split(-(-len(shuffled) // batch_size))
+    # Even parts, the last of them not a rest of few spots without negatives; up to half as large again as asked for.
+    return shuffled.tensor_split(max(1, round(len(shuffled) / batch_size)))

@@ -4,7 +4,7 @@ Letters: S spots, M genes, F folds. The metrics' definitions are in METHOD secti
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from genedml_cli.results import spots_of
 from genedml_cli.storage import write_json, write_text
 
 GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
+EMPTY = "spots_without_panel_counts"
 METRICS = {
     "mse": "MSE",
     "mae": "MAE",
@@ -43,8 +44,9 @@ class FoldScores:
     genes: tuple[str, ...]
     mse: float
     mae: float
+    pcc_a: float
+    pcc_given_depth: float
     pcc: Float[np.ndarray, " M"]
-    pcc_given_depth: Float[np.ndarray, " M"]
     held_out_pcc: Float[np.ndarray, " M"] | None
     without_pcc: int
 
@@ -71,14 +73,19 @@ class Evaluation:
                         "fold": score.fold,
                         "mse": score.mse,
                         "mae": score.mae,
-                        "pcc_a": nanmean(score.pcc),
+                        "pcc_a": score.pcc_a,
                         "pcc_h": pcc_h,
                         "pcc_h_held_out": _held_out_score(score),
-                        "pcc_given_depth": nanmean(score.pcc_given_depth),
+                        "pcc_given_depth": score.pcc_given_depth,
                         "gene_sections_without_pcc": score.without_pcc,
                     }
                 )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows).assign(marks=self.marks)
+
+    @property
+    def marks(self) -> str:
+        """What must stand in every table of these scores: the notes that begin in capitals."""
+        return " ".join(note for note in self.notes if note.split(":")[0].isupper() and not note.startswith("PCC"))
 
     def summary(self) -> pd.DataFrame:
         """Mean and standard deviation over folds of every metric, a row for each method."""
@@ -94,7 +101,7 @@ class Evaluation:
                 table = pd.concat(own, axis=1)
                 name = method.lower().replace(" ", "_").replace("-", "_")
                 tables[f"{name}_pcc"], tables[f"{name}_pcc_sd"] = table.mean(axis=1), table.std(axis=1)
-        genes = pd.DataFrame(tables).rename_axis("gene").reset_index()
+        genes = pd.DataFrame(tables).rename_axis("gene").reset_index().assign(marks=self.marks)
         return genes.sort_values("gene_dml_pcc", ascending=False, kind="stable", ignore_index=True)
 
     def write(self) -> None:
@@ -159,6 +166,8 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     try:
         data = anndata.read_h5ad(prediction)
         made_by = data.uns["genedml"]
+        if "panels" not in made_by:
+            raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
     except (OSError, KeyError, ValueError) as error:
         raise GeneDMLError(f"{prediction} is not a prediction of genedml: {error}.") from error
     labels = labels_of_prediction(data, truth)
@@ -185,7 +194,13 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
         GeneDMLError: counts that do not join.
     """
     config = from_dict(LabelsConfig, _plain(data.uns["genedml"]["label_settings"]))
-    return make_labels(read_counts(counts), spots_of(data), list(data.var_names), config)
+    table, spots = read_counts(counts), spots_of(data)
+    # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
+    panels = [panel.split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
+    each = [make_labels(table, spots, panel, config) for panel in panels]
+    y = [labels.y[:, pd.Index(panel).get_indexer(data.var_names)] for labels, panel in zip(each, panels, strict=True)]
+    valid = np.all([labels.valid for labels in each], axis=0)
+    return replace(each[0], y=np.mean(y, axis=0), valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
@@ -226,8 +241,9 @@ def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[an
         tuple(var.index),
         nanmean(squared),
         nanmean(absolute),
+        nanmean([nanmean(genes) for genes in plain]),
+        nanmean([nanmean(genes) for genes in partial]),
         column_nanmean(np.stack(plain)),
-        column_nanmean(np.stack(partial)),
         var[held_out].to_numpy(dtype=float) if held_out in var else None,
         int(np.isnan(plain).sum()),
     )
@@ -254,6 +270,9 @@ def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     if any(entry.get("select_on", "validation") == "test" for entry in made_by):
         notes.append("CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter.")
     notes += sorted({str(entry["partial"]) for entry in made_by if entry.get("partial")})
+    without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
+    if any(without):
+        notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")
     notes.append(
         f"PCC(H): the {HIGH_GENES} genes ranked best over the test folds; held out: ranked inside the training."
     )

@@ -13,7 +13,7 @@ from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
-from genedml_cli.devices import mixed_precision, pick_device
+from genedml_cli.devices import pick_device
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.spots import open_section, read_spots
@@ -83,6 +83,9 @@ def predict(
             "encoder_weights_sha256": cards[0].encoder.weights_sha256,
             "models": [f"{file.name} {sha256_of(file)}" for file in files],
             "seen_in_training": seen,
+            "panels": [" ".join(card.genes) for card in cards],
+            "leaks": any(card.leaks for card in cards),
+            "select_on": cards[0].config.training.select_on,
         }
         layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
         labels = cards[0].config.labels
@@ -98,15 +101,17 @@ def predict(
 def predict_section(
     network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
 ) -> Float[np.ndarray, "S M"]:
-    """Predicted labels of every spot of a section; the global transformer runs once, whatever the batch size."""
+    """Predicted labels of every spot of a section; the global transformer runs once, whatever the batch size.
+
+    In single precision on every device: a label of 2 in bfloat16 would come in steps of 1/64.
+    """
     network.eval()
     section = features.section(device)
     predicted = []
-    with mixed_precision(device):
-        context = network.see_sections([section])
-        for row in torch.arange(len(features.spots)).split(batch_spots):
-            views = gather_views([features], [section], torch.zeros_like(row), row)
-            predicted.append(network(views, context).float().cpu())
+    context = network.see_sections([section])
+    for row in torch.arange(len(features.spots)).split(batch_spots):
+        views = gather_views([features], [section], torch.zeros_like(row), row)
+        predicted.append(network(views, context).cpu())
     return torch.cat(predicted).numpy()
 
 

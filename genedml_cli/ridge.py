@@ -1,6 +1,7 @@
 """The linear reference: ridge regression on pooled multi-scale features of the same sections.
 
-Letters: S spots, P tiles of the neighbor grid, D encoder width, W = 3 D, M genes.
+Letters: S spots, P tiles of the neighbor grid, D encoder width, W = 3 D, M genes,
+N labelled spots.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from genedml_cli.sections import SectionData
 from genedml_cli.tiling import OUTSIDE
 
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
+
+Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; N differs between sections
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,10 @@ def ridge_reference(train: Sequence[SectionData], test: Sequence[SectionData]) -
     groups = [data.sample.patient for data in train]
     if len(set(groups)) < 2:
         groups = [data.sample.name for data in train]
-    inner = {alpha: _inner_pcc(train, groups, alpha) for alpha in ALPHAS} if len(set(groups)) > 1 else {}
+    labelled = [_labelled(data) for data in train]
+    inner = {alpha: _inner_pcc(labelled, groups, alpha) for alpha in ALPHAS} if len(set(groups)) > 1 else {}
     alpha = max(inner, key=lambda candidate: nanmean(inner[candidate])) if inner else ALPHAS[len(ALPHAS) // 2]
-    model = _fit(train, alpha)
+    model = _fit(labelled, alpha)
     predicted = {data.sample.name: model.predict(pooled_features(data.features)) for data in test}
     return RidgeResult(predicted, alpha, inner.get(alpha, np.full(train[0].labels.y.shape[1], np.nan)))
 
@@ -60,18 +64,20 @@ def _mean(vectors: Float[np.ndarray, "S P D"], mask: np.ndarray) -> Float[np.nda
     return (vectors * mask[:, :, None]).sum(axis=1) / count
 
 
-def _inner_pcc(train: Sequence[SectionData], groups: Sequence[str], alpha: float) -> Float[np.ndarray, " M"]:
+def _labelled(data: SectionData) -> Labelled:
+    valid = data.labels.valid
+    return pooled_features(data.features)[valid], data.labels.y[valid]
+
+
+def _inner_pcc(sections: Sequence[Labelled], groups: Sequence[str], alpha: float) -> Float[np.ndarray, " M"]:
     scores = []
     for left_out in sorted(set(groups)):
-        model = _fit([data for data, group in zip(train, groups, strict=True) if group != left_out], alpha)
-        for data, group in zip(train, groups, strict=True):
-            if group == left_out:
-                valid = data.labels.valid
-                scores.append(pcc(data.labels.y[valid], model.predict(pooled_features(data.features)[valid])))
+        pairs = list(zip(sections, groups, strict=True))
+        model = _fit([section for section, group in pairs if group != left_out], alpha)
+        scores += [pcc(y, model.predict(x)) for (x, y), group in pairs if group == left_out]
     return column_nanmean(np.stack(scores))
 
 
-def _fit(train: Sequence[SectionData], alpha: float) -> Pipeline:
-    x = np.concatenate([pooled_features(data.features)[data.labels.valid] for data in train])
-    y = np.concatenate([data.labels.y[data.labels.valid] for data in train])
+def _fit(sections: Sequence[Labelled], alpha: float) -> Pipeline:
+    x, y = (np.concatenate(parts) for parts in zip(*sections, strict=True))
     return make_pipeline(StandardScaler(), Ridge(alpha)).fit(x, y)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -74,7 +75,10 @@ def train(
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
     folds = _chosen(make_folds(samples), fold)
-    _claim(out, config, samples, panel, partial)
+    description = _describe(config, samples, panel, partial)
+    _check_same(out, description)
+    if panel not in ("training", "all") and not Path(panel).is_file():
+        published_panel(panel)
     where = pick_device(device)
     encoder = load_encoder(config.encoder, weights, where)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
@@ -82,6 +86,7 @@ def train(
         extract(used, encoder, config.views, features, flips=config.training.augment),
         {sample.name: read_counts(sample.counts) for sample in used},
     )
+    _claim(out, config, description)
     with console.progress("Folds", len(folds)) as advance:
         for one in folds:
             if (out / f"fold-{one.name}.safetensors").exists():
@@ -170,6 +175,7 @@ def _card(
         mean_label=tuple(trained.mean_label.tolist()),
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
+        leaks=fold.leaks,
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by=maker(),
     )
@@ -217,20 +223,25 @@ def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
     return chosen
 
 
-def _claim(out: Path, config: Config, samples: Sequence[Sample], panel: str, partial: str) -> None:
-    """Take a run folder for these samples and this configuration, or go on with one of the same."""
-    description = {
-        "config": to_dict(config),
-        "panel": panel,
-        "partial": partial,
-        "samples": [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples],
-    }
+def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: str) -> dict[str, Any]:
+    """What makes two runs the same, as JSON keeps it."""
+    sheet = [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples]
+    values = {"config": to_dict(config), "panel": panel, "partial": partial, "samples": sheet}
+    described: dict[str, Any] = json.loads(json.dumps(values))
+    return described
+
+
+def _check_same(out: Path, description: dict[str, Any]) -> None:
     record = out / "run.json"
     if record.exists():
         before = json.loads(record.read_text(encoding="utf-8"))
-        differ = [key for key in description if before.get(key) != json.loads(json.dumps(description[key]))]
+        differ = [key for key in description if before.get(key) != description[key]]
         if differ:
             raise GeneDMLError(f"{out} holds a run of another {', '.join(differ)}. Give another --out, or remove it.")
-        return
-    write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
-    write_json(record, {**description, "made_by": maker(), "torch": torch.__version__})
+
+
+def _claim(out: Path, config: Config, description: dict[str, Any]) -> None:
+    """Say whose run folder this is; only when everything it needs could be read."""
+    if not (out / "run.json").exists():
+        write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
+        write_json(out / "run.json", {**description, "made_by": maker(), "torch": torch.__version__})

@@ -110,7 +110,15 @@ def dataset(name: str, root: Path, allow_partial: bool = False) -> list[Sample]:
 
 
 def published_panel(name: str) -> tuple[str, ...]:
-    """The 250 genes published for a data set, in order."""
+    """The 250 genes published for a data set, in order.
+
+    Raises:
+        GeneDMLError: no such data set.
+    """
+    if name not in DATASET_SECTIONS:
+        raise GeneDMLError(
+            f"No panel is called {name!r}, and no file. Give training, all, {', '.join(DATASET_SECTIONS)}, or a file."
+        )
     return tuple((_facts() / f"genes250_{name}.txt").read_text(encoding="utf-8").split())
 
 

@@ -1,6 +1,7 @@
 """From options to samples and configuration."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from genedml.config import Config, load_config
@@ -12,9 +13,16 @@ WEIGHTLESS = "stain-texture"
 
 
 def choose_samples(
-    name: str | None, sheet: Path | None, root: Path | None, allow_partial: bool
+    name: str | None,
+    sheet: Path | None,
+    root: Path | None,
+    allow_partial: bool,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
 ) -> tuple[list[Sample], str]:
     """The sections of a data set or a sheet, and what must be said if some are missing.
+
+    ``um_per_px`` and ``pitch_um`` are for the sections of a sheet that do not say their own.
 
     Raises:
         GeneDMLError: neither or both are given; what :mod:`genedml_cli.samples` raises.
@@ -22,7 +30,8 @@ def choose_samples(
     if (name is None) == (sheet is None):
         raise GeneDMLError("Give either --dataset NAME or --samples SHEET.csv.")
     if sheet is not None:
-        return read_sheet(sheet, root), ""
+        listed = read_sheet(sheet, root)
+        return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""
     samples = dataset(str(name), root or Path(), allow_partial)
     total = DATASET_SECTIONS[str(name)]
     return samples, f"PARTIAL: {len(samples)} of the {total} sections of {name}." if len(samples) < total else ""

@@ -31,7 +31,7 @@ def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
 
 def show_genes(evaluation: Evaluation) -> None:
     """PCC of every gene, mean over folds."""
-    genes = evaluation.per_gene()
+    genes = evaluation.per_gene().drop(columns="marks")
     rows = [[str(row.iloc[0]), *(_number(value) for value in row.iloc[1:])] for _, row in genes.iterrows()]
     console.table("PCC of every gene, mean and sd over folds", list(genes.columns), rows)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from genedml.config import Config, TrainingConfig
+from genedml.errors import GeneDMLError
 from genedml.network import GeneDML, Views
 from genedml_cli import console
 from genedml_cli.batches import draw_batches
@@ -57,9 +58,11 @@ def train_fold(
     With ``training.refit``, train once more, on the validation sections as well, for as many epochs as were chosen.
     """
     settings = config.training
-    select = test if settings.select_on == "test" else validation
-    chosen = _fit(train, select, config, device, settings.epochs, description)
-    if not (settings.refit and select is validation and validation):
+    if settings.select_on == "test":
+        on_test = _fit([*train, *validation], test, config, device, settings.epochs, description)
+        return replace(on_test, held_out_pcc=None)
+    chosen = _fit(train, validation, config, device, settings.epochs, description)
+    if not (settings.refit and validation):
         return chosen
     again = _fit([*train, *validation], [], config, device, chosen.epoch, f"{description}, refit")
     return replace(
@@ -171,6 +174,11 @@ def _fit(
                 best = replace(best, state=state, epoch=epoch, held_out_pcc=scores)
             elif epoch - best.epoch >= settings.patience:
                 break
+    if not best.state:
+        raise GeneDMLError(
+            f"No epoch has a defined PCC on {', '.join(data.sample.name for data in select)}, held out to choose one: "
+            "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
+        )
     return replace(best, log=log)
 
 

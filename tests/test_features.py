@@ -26,6 +26,7 @@ from genedml_cli.storage import arriving, sha256_of
 from genedml_cli.tiling import plan_tiles
 
 VIEWS = ViewsConfig()
+OWN_TILE = ViewsConfig(neighbor_grid=1)
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +193,10 @@ def test_features_remember_the_slides_content(features, sample):
 
 
 def test_extract_uses_its_file_again(red_sample, encoder, tmp_path):
-    first = extract([red_sample], encoder, VIEWS, tmp_path / "features")["red"]
+    first = extract([red_sample], encoder, OWN_TILE, tmp_path / "features")["red"]
     (file,) = (tmp_path / "features").iterdir()
     before = file.stat()
-    again = extract([red_sample], encoder, VIEWS, tmp_path / "features")["red"]
+    again = extract([red_sample], encoder, OWN_TILE, tmp_path / "features")["red"]
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert torch.equal(again.tiles, first.tiles)
 
@@ -224,17 +225,18 @@ def repainted_slide(sample: Sample) -> Sample:
 @pytest.mark.parametrize("change", [moved_spot, renamed_spot, other_um_per_px, repainted_slide])
 def test_extract_makes_another_file_where_the_section_changed(red_sample, encoder, tmp_path, change):
     folder = tmp_path / "features"
-    extract([red_sample], encoder, VIEWS, folder)
-    extract([change(red_sample)], encoder, VIEWS, folder)
+    extract([red_sample], encoder, OWN_TILE, folder)
+    extract([change(red_sample)], encoder, OWN_TILE, folder)
     assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
-    ("views", "flips"), [(VIEWS, True), (ViewsConfig(um_per_px=1.0), False), (ViewsConfig(neighbor_grid=3), False)]
+    ("views", "flips"),
+    [(OWN_TILE, True), (replace(OWN_TILE, um_per_px=1.0), False), (replace(OWN_TILE, neighbor_grid=3), False)],
 )
 def test_extract_makes_another_file_where_the_settings_changed(red_sample, encoder, tmp_path, views, flips):
     folder = tmp_path / "features"
-    extract([red_sample], encoder, VIEWS, folder)
+    extract([red_sample], encoder, OWN_TILE, folder)
     extract([red_sample], encoder, views, folder, flips)
     assert len(list(folder.iterdir())) == 2
 

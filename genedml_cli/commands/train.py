@@ -14,6 +14,8 @@ def train(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
+    um_per_px: options.UmPerPxOption = None,
+    pitch_um: options.PitchOption = None,
     panel: Annotated[
         str | None,
         typer.Option(
@@ -40,7 +42,7 @@ def train(
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import runs, settings, tables
 
-    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial)
+    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
     merged = settings.choose_config(dataset, encoder, preset, config, set_ or [], seed)
     run = out or runs.new_run_folder()
     evaluation = runs.train(

@@ -41,6 +41,7 @@ class ModelCard:
         mean_label: mean label of every gene over the training spots: the constant predictor.
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
+        leaks: whether a patient of the fold's test sections was trained or chosen on.
         scores: what was measured when it was made.
         made_by: version, command, seed, time.
     """
@@ -52,6 +53,7 @@ class ModelCard:
     mean_label: tuple[float, ...]
     training_slides: Mapping[str, str]
     training_patients: tuple[str, ...]
+    leaks: bool = False
     scores: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
 

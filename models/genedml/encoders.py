@@ -272,6 +272,9 @@ def _download(info: EncoderInfo) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+    cached = find_weights(info)
+    if cached is not None:
+        return cached
     assert info.hub is not None
     for file in _WEIGHT_FILES:
         try:
