@@ -17,7 +17,13 @@ from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
 
 GENES_SHOWN = ("TUMOR1", "LYMPH1")
-SETTINGS = ("training.epochs=25", "training.augment=false", "training.refit=false", "labels.panel_size=60")
+SETTINGS = (
+    "training.epochs=30",
+    "training.augment=false",
+    "training.refit=false",
+    "training.weight_average=0.9",
+    "labels.panel_size=60",
+)
 
 
 @dataclass(frozen=True)
