@@ -150,7 +150,7 @@ def panel_error(world: Path, folder: Path, panel: Path) -> str:
 def test_the_demo_runs_finds_what_was_planted_and_draws_it(tmp_path):
     done = genedml("demo", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
-    found = re.search(r"Planted genes: mean PCC ([\d.]+)\. Genes of pure noise: (-?[\d.]+)", done.stdout)
+    found = re.search(r"Planted genes: mean PCC (-?\d\.\d+)\. Genes of pure noise: (-?\d\.\d+)\.", done.stdout)
     assert found is not None
     assert float(found[1]) > 0.5
     assert float(found[1]) > abs(float(found[2])) + 0.3
