@@ -6,7 +6,7 @@ M genes, D encoder width, d shared width (512), k groups.
 Differs from the paper where the paper is silent or contradicts itself:
 - T and D are the encoder's (the paper's "265 x 1024" mixes UNI2-h's tokens with UNI's width);
 - the neighbor and global transformers end with a LayerNorm, as pre-norm stacks need;
-- the FFN after fusion is residual, as the blocks are: without, training breaks down at larger learning rates;
+- the FFN after fusion is residual, as the blocks before it are (the paper does not say);
 - tiles outside the slide are hidden as keys and left out of every mean;
 - the losses as METHOD section 4 restates them (see :mod:`genedml.losses`).
 """
