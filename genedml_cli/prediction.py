@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -74,18 +75,12 @@ def predict(
                 + (" Use --fold to pick one that was not." if seen < len(cards) else "")
             )
         made_by = {
-            **maker(),
+            **_made_by(files, cards),
             "slide": slide.name,
             "slide_sha256": features.slide_sha256,
             "um_per_px": opened.um_per_px,
             "spots": spots.name,
-            "encoder": cards[0].encoder.name,
-            "encoder_weights_sha256": cards[0].encoder.weights_sha256,
-            "models": [f"{file.name} {sha256_of(file)}" for file in files],
             "seen_in_training": seen,
-            "panels": [" ".join(card.genes) for card in cards],
-            "leaks": any(card.leaks for card in cards),
-            "select_on": cards[0].config.training.select_on,
         }
         layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
         labels = cards[0].config.labels
@@ -170,6 +165,19 @@ def _predict_fold(
     card, network = load_checkpoint(file, device)
     column = {gene: number for number, gene in enumerate(card.genes)}
     return predict_section(network, features, device, batch_spots)[:, [column[gene] for gene in genes]]
+
+
+def _made_by(files: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any]:
+    """What a prediction remembers of the command and of its models."""
+    return {
+        **maker(),
+        "encoder": cards[0].encoder.name,
+        "encoder_weights_sha256": cards[0].encoder.weights_sha256,
+        "models": [f"{file.name} {sha256_of(file)}" for file in files],
+        "panels": [" ".join(card.genes) for card in cards],
+        "leaks": any(card.leaks for card in cards),
+        "select_on": cards[0].config.training.select_on,
+    }
 
 
 def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
