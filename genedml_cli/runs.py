@@ -20,6 +20,7 @@ from genedml.config import Config, to_dict
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.datasets import published_panel
 from genedml_cli.devices import pick_device
 from genedml_cli.evaluation import Evaluation, evaluate_run
 from genedml_cli.expression import derive_panel, make_labels, read_counts
@@ -27,7 +28,7 @@ from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.prediction import predict_section, write_h5ad
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeResult, ridge_reference
-from genedml_cli.samples import Fold, Sample, make_folds, published_panel
+from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from genedml.config import Config, load_config
 from genedml.errors import GeneDMLError
-from genedml_cli.samples import DATASET_SECTIONS, Sample, dataset, read_sheet
+from genedml_cli.datasets import DATASET_SECTIONS, dataset
+from genedml_cli.samples import Sample, read_sheet
 
 DEFAULT_PRESET = "HER2ST"
 WEIGHTLESS = "stain-texture"

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from genedml.errors import GeneDMLError
-from genedml_cli.samples import DATASET_SECTIONS, Fold, Sample, dataset, make_folds, published_panel, read_sheet
+from genedml_cli.datasets import DATASET_SECTIONS, dataset, published_panel
+from genedml_cli.samples import Fold, Sample, make_folds, read_sheet
 
 SHEET = "sample,slide,spots,counts,patient\nA1,a.tif,a.csv,a.tsv,A\nB1,b.tif,b.csv,b.tsv,B\n"
 
