@@ -1,11 +1,13 @@
 """Slide + spots + encoder -> the features of a section, kept in a file.
 
-Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens, D encoder width, U distinct tiles,
-P tiles of the neighbor grid. Features are stored in half precision.
+Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens of a local tile (the encoder's; with
+``views.local_grid`` the L that remain after averaging), D encoder width, U distinct tiles, P tiles of the neighbor
+grid, N tiles of a batch. Features are stored in half precision.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from genedml.checkpoint import EncoderRecord
 from genedml.config import ViewsConfig, to_dict
@@ -139,7 +142,7 @@ def encode_section(
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
     with console.progress(f"Tiles of {slide.path.name}", len(plan.corners_xy)) as advance:
-        local, tiles = _encode_plan(raster, plan, encoder, 8 if flips else 1, advance)
+        local, tiles = _encode_plan(raster, plan, encoder, views.local_grid, 8 if flips else 1, advance)
     return SectionFeatures(
         spots,
         local,
@@ -160,6 +163,24 @@ def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "
     """One of the eight flips and quarter-turns of square tiles; 0 leaves them as they are."""
     turned = torch.rot90(tiles, orientation % 4, dims=(1, 2))
     return turned.flip(2) if orientation >= 4 else turned
+
+
+def average_patches(tokens: Float[Tensor, "N T D"], side: int) -> Float[Tensor, "N L D"]:
+    """Average a tile's patch tokens to a grid of ``side`` x ``side``, row by row; 0 leaves the tokens as they are.
+
+    Patches are the last tokens, as many as the largest square that T holds; class and register tokens before them stay.
+
+    Raises:
+        GeneDMLError: the encoder has fewer patches than that.
+    """
+    if side == 0:
+        return tokens
+    patches = math.isqrt(tokens.shape[1])
+    if side > patches:
+        raise GeneDMLError(f"views.local_grid = {side}: the encoder has {patches} x {patches} patches. Give less.")
+    before, grid = tokens.tensor_split([tokens.shape[1] - patches**2], dim=1)
+    averaged = adaptive_avg_pool2d(grid.transpose(1, 2).unflatten(2, (patches, patches)), side)
+    return torch.cat([before, averaged.flatten(2).transpose(1, 2)], dim=1)
 
 
 def save_features(features: SectionFeatures, path: Path, key: str) -> None:
@@ -243,14 +264,15 @@ def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, vi
 
 
 def _encode_plan(
-    raster: Raster, plan: TilePlan, encoder: Encoder, orientations: int, advance: Any
+    raster: Raster, plan: TilePlan, encoder: Encoder, local_grid: int, orientations: int, advance: Any
 ) -> tuple[Float[Tensor, "V S T D"], Float[Tensor, "U D"]]:
     spots_of_tile: dict[int, list[int]] = {}
     for spot, tile in enumerate(plan.local.tolist()):
         spots_of_tile.setdefault(tile, []).append(spot)
-    info = encoder.info
-    local = torch.empty(orientations, len(plan.local), info.tokens, info.width, dtype=torch.float16)
-    pooled = torch.empty(len(plan.corners_xy), info.width, dtype=torch.float16)
+    width = encoder.info.width
+    tokens_kept = average_patches(torch.empty(1, encoder.info.tokens, width), local_grid).shape[1]
+    local = torch.empty(orientations, len(plan.local), tokens_kept, width, dtype=torch.float16)
+    pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
     for start in range(0, len(plan.corners_xy), BATCH_TILES):
         corners = plan.corners_xy[start : start + BATCH_TILES].tolist()
         images = torch.from_numpy(np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners]))
@@ -260,7 +282,8 @@ def _encode_plan(
         for orientation in range(orientations if owned else 0):
             rows = torch.tensor(owned) - start
             turned = orient(images[rows], orientation).to(encoder.device)
-            tokens = (encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens).cpu()
+            tokens = encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens
+            tokens = average_patches(tokens.float(), local_grid).cpu()
             for tile, tile_tokens in zip(owned, tokens, strict=True):
                 local[orientation, spots_of_tile[tile]] = tile_tokens.half()
         advance(len(corners))

@@ -140,7 +140,9 @@ def panel_error(world: Path, folder: Path, panel: Path) -> str:
     from genedml_cli.runs import train
     from genedml_cli.samples import read_sheet
 
-    config = load_config("small", overrides=["encoder=tiny", "labels.panel_size=2", "training.augment=false"])
+    config = load_config(
+        "small", overrides=["encoder=tiny", "labels.panel_size=2", "training.augment=false", "views.local_grid=0"]
+    )
     with pytest.raises(GeneDMLError) as caught:
         train(read_sheet(world / "samples.csv"), folder / "r", config, panel=str(panel), features=folder / "f")
     assert not list((folder / "r").glob("*.safetensors"))

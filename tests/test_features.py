@@ -12,6 +12,7 @@ from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.features import (
     SectionFeatures,
+    average_patches,
     encode_section,
     extract,
     gather_views,
@@ -160,6 +161,26 @@ def test_orientations_are_the_eight_of_the_square():
     every = {np.rot90(side, turns).tobytes() for side in (square, square.T) for turns in range(4)}
     assert len(found) == 8
     assert found == every
+
+
+def test_patches_are_averaged_to_a_grid_and_other_tokens_stay():
+    tokens = torch.arange(1 + 16).float().reshape(1, 17, 1).expand(2, -1, 3)
+    averaged = average_patches(tokens, 2)[0, :, 0]
+    patches = np.arange(1, 17).reshape(4, 4)
+    expected = [0, *(patches[y : y + 2, x : x + 2].mean() for y in (0, 2) for x in (0, 2))]
+    assert averaged.tolist() == expected
+    assert torch.equal(average_patches(tokens, 0), tokens)
+    with pytest.raises(GeneDMLError, match="4 x 4 patches"):
+        average_patches(tokens, 5)
+
+
+def test_a_section_keeps_averaged_patches_of_every_orientation(features, sample, encoder):
+    views = replace(VIEWS, local_grid=1)
+    with open_slide(sample.slide) as slide:
+        small = encode_section(slide, read_spots(sample.spots), encoder, views, flips=True)
+    assert small.local.shape == (8, len(small.spots), 2, 8)
+    assert torch.allclose(small.local[:, :, 1].float(), features.local[:, :, 1:].float().mean(dim=2), atol=1e-3)
+    assert torch.equal(small.tiles, features.tiles)
 
 
 def test_a_batch_is_gathered_from_its_sections(features, red_sample, encoder, tmp_path):

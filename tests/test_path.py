@@ -30,6 +30,7 @@ SETTINGS = (
     "loss.prediction_weight=100.0",
     "loss.groups=4",
     "network.shared_width=16",
+    "views.local_grid=0",
 )
 
 

@@ -101,6 +101,8 @@ class ViewsConfig:
     um_per_px: Positive = 0.5
     tile_px: Literal[224] = 224
     neighbor_grid: Annotated[int, Field(ge=1, le=15)] = 5
+    local_grid: Annotated[int, Field(ge=0)] = 0
+    """Side of the grid that the local tile's patch tokens are averaged to; 0 keeps all of them, as the paper does."""
 
     @model_validator(mode="after")
     def _centred(self) -> "ViewsConfig":
