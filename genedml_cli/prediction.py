@@ -57,6 +57,8 @@ def predict(
     Raises:
         GeneDMLError: whatever the user can mend; nothing is written then.
     """
+    if out is not None and out.suffix != ".h5ad":
+        raise GeneDMLError(f"{out} must end with .h5ad.")
     files = model_files(model, fold)
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
@@ -153,8 +155,6 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
     Raises:
         GeneDMLError: the folder cannot be written or the disk is full.
     """
-    if path.suffix != ".h5ad":
-        raise GeneDMLError(f"{path} must end with .h5ad.")
     with arriving(path) as temporary:
         data.write_h5ad(temporary, compression="gzip")
 

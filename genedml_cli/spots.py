@@ -6,7 +6,6 @@ Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,9 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
+from genedml_cli.lattice import Lattice, axial, fit_grid, looks_hexagonal, nearest_distances, slopes
 from genedml_cli.slides import Slide, open_slide
 
-Lattice = Literal["square", "hex"]
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
@@ -48,38 +47,33 @@ class Spots:
             return "square"
         if self.array_xy is not None:
             return "hex" if _is_offset_array(self.array_xy, self.xy_px) else "square"
-        # On squares every inner spot has neighbours at 1.41 pitches, on hexagons none nearer than 1.73.
-        tree = cKDTree(self.xy_px)
-        near = tree.query_ball_point(self.xy_px, 1.25 * self.pitch_px, return_length=True)
-        wide = tree.query_ball_point(self.xy_px, 1.58 * self.pitch_px, return_length=True)
-        return "square" if np.mean(wide > near) > 0.5 else "hex"
+        return "hex" if looks_hexagonal(self.xy_px) else "square"
 
     @cached_property
     def grid_xy(self) -> Int[np.ndarray, "S 2"]:
         """Cell of every spot on a grid whose 3x3 block holds its array neighbours.
 
         Array indices where they are known (axial ones for a hexagonal array, whose six neighbours then lie in the
-        block), else pixel positions divided by the pitch.
+        block), else the array that the positions form; where they form none, positions divided by the pitch.
         """
-        if self.array_xy is None:
-            start = self.xy_px - self.xy_px.min(axis=0)
-            return np.rint(start / self.pitch_px if start.any() else start).astype(np.int64)
-        return _axial(self.array_xy) if self.lattice == "hex" else self.array_xy
+        if self._steps is not None:
+            return self._steps
+        start = self.xy_px - self.xy_px.min(axis=0)
+        return np.rint(start / self.pitch_px if start.any() else start).astype(np.int64)
 
     @cached_property
     def pitch_px(self) -> float:
         """Distance of neighbouring spots in level-0 pixels.
 
-        From the regression of pixels on array indices where they are known and span both directions, else the median
+        From the regression of pixels on array steps where they are known and span both directions, else the median
         distance to the nearest other spot.
 
         Raises:
             GeneDMLError: a single spot has no pitch.
         """
-        if self.array_xy is not None:
-            slopes = _slopes(_axial(self.array_xy) if self.lattice == "hex" else self.array_xy, self.xy_px)
-            if slopes is not None:
-                return float(np.linalg.norm(slopes, axis=1).mean())
+        steps_px = None if self._steps is None else slopes(self._steps, self.xy_px)
+        if steps_px is not None:
+            return float(np.linalg.norm(steps_px, axis=1).mean())
         distances = nearest_distances(self.xy_px)
         if not len(distances):
             raise GeneDMLError("The pitch of the array cannot be told from a single place. Give --um-per-px.")
@@ -87,17 +81,24 @@ class Spots:
 
     def neighbors(self) -> csr_matrix:
         """[S, S] ones where two spots are array neighbours (3x3 block; the 6 around on hexagons), itself included."""
-        if self.array_xy is None:
+        if self._steps is None:
             place = self.xy_px / self.pitch_px if len(nearest_distances(self.xy_px)) else self.xy_px * 0.0
         elif self.lattice == "hex":
-            q, r = _axial(self.array_xy).T
+            q, r = self._steps.T
             place = np.stack([q + r / 2, r * 3**0.5 / 2], axis=1)
         else:
-            place = self.array_xy.astype(float)
+            place = self._steps.astype(float)
         pairs = cKDTree(place).query_pairs(NEIGHBOR_RADIUS[self.lattice], output_type="ndarray")
         rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(len(self))])
         columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
         return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
+
+    @cached_property
+    def _steps(self) -> Int[np.ndarray, "S 2"] | None:
+        """Steps along the array's two directions; None where nobody says them and the positions form no array."""
+        if self.array_xy is None:
+            return fit_grid(self.xy_px, self.lattice)
+        return axial(self.array_xy) if self.lattice == "hex" else self.array_xy
 
 
 def read_spots(path: Path) -> Spots:
@@ -170,35 +171,15 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
 
 
-def nearest_distances(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " N"]:
-    """Distance from each distinct position to the nearest other one; empty if there is only one."""
-    places = np.unique(xy_px, axis=0)
-    if len(places) < 2:
-        return np.empty(0)
-    return cKDTree(places).query(places, k=2)[0][:, 1]
-
-
 def _is_offset_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> bool:
     # Visium numbers every second column in every second row; seen in pixels, a column is then .58 of a row.
     if len(np.unique(array_xy.sum(axis=1) % 2)) != 1:
         return False
-    slopes = _slopes(array_xy, xy_px)
-    if slopes is None:
+    steps_px = slopes(array_xy, xy_px)
+    if steps_px is None:
         return False
-    column, row = np.linalg.norm(slopes, axis=1)
+    column, row = np.linalg.norm(steps_px, axis=1)
     return bool(column < 0.75 * row)
-
-
-def _axial(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
-    column, row = array_xy.T
-    return np.stack([(column - row) // 2, row], axis=1)
-
-
-def _slopes(grid_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, "2 2"] | None:
-    """Pixels moved for one step along each grid direction, or None where the spots do not span both."""
-    design = np.column_stack([grid_xy, np.ones(len(grid_xy))])
-    solution, _, rank, _ = np.linalg.lstsq(design, xy_px, rcond=None)
-    return solution[:2] if rank == 3 else None
 
 
 def _read_table(path: Path) -> pd.DataFrame:

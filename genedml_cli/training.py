@@ -128,7 +128,10 @@ class _Learner:
         learning_rate = float(self._schedule.get_last_lr()[0])
         steps = [self._step(views, label, generator) for views, label in batches]
         self._schedule.step()
-        return {"learning_rate": learning_rate, **_mean_parts(steps)}
+        means = {"learning_rate": learning_rate, **_mean_parts(steps)}
+        if self._network.loss.group:
+            means["batches_without_group"] = sum("group" not in step for step in steps)
+        return means
 
     def _step(self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator) -> dict[str, Tensor]:
         with mixed_precision(label.device):
@@ -183,7 +186,6 @@ def _fit(
 
 
 def _mean_parts(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Mean of every loss part over the batches that had it, and in how many batches the group term was left out."""
+    """Mean of every loss part over the batches that had it."""
     names = dict.fromkeys(name for step in steps for name in step)
-    means = {name: float(torch.stack([step[name] for step in steps if name in step]).mean()) for name in names}
-    return means | {"batches_without_group": sum("group" not in step for step in steps)}
+    return {name: float(torch.stack([step[name] for step in steps if name in step]).mean()) for name in names}

@@ -10,6 +10,7 @@ install_import_hook(["genedml", "genedml_cli"], "shapes.check")
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import nn
@@ -79,3 +80,20 @@ def real_slides() -> Path:
     if not folder.is_dir():
         pytest.skip("the real slides are not on this machine")
     return folder
+
+
+def write_aperio(path: Path, pixels: np.ndarray, um_per_px: float) -> None:
+    """A tiled pyramidal TIFF with the description by which OpenSlide knows an Aperio slide."""
+
+    with tifffile.TiffWriter(path) as writer:
+        for step in (1, 4):
+            writer.write(
+                np.asarray(Image.fromarray(pixels).reduce(step)),
+                photometric="rgb",
+                tile=(256, 256),
+                compression="jpeg",
+                compressionargs={"level": 90},
+                description=f"Aperio Image Library v11\n|AppMag = 20|MPP = {um_per_px}",
+                software=False,
+                metadata=None,
+            )

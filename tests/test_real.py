@@ -1,8 +1,11 @@
 """Real sections: the layout of HER2ST's authors, and a real SVS."""
 
+import numpy as np
+import openslide
 import pandas as pd
 import pytest
-from conftest import EXAMPLES
+from conftest import EXAMPLES, write_aperio
+from PIL import Image
 
 from genedml.config import load_config
 from genedml_cli.prediction import predict
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.data
 def model(her2st, tmp_path_factory):
     """One fold of patient C trained for two epochs on the tiny encoder."""
     folder = tmp_path_factory.mktemp("real")
-    settings = ("encoder=tiny", "training.epochs=2", "training.augment=false", "loss.groups=4")
+    settings = ("encoder=tiny", "training.epochs=2", "training.augment=false", "loss.groups=4", "views.local_grid=0")
     samples = [
         sample for sample in read_sheet(EXAMPLES / "her2st_patient_c.csv", her2st) if sample.name in ("C2", "C3")
     ]
@@ -41,3 +44,19 @@ def test_a_real_svs_is_tiled_and_predicted(model, real_slides, tmp_path):
     entry = data.uns["spatial"]["cmu-1-small-region"]
     assert entry["images"]["hires"].shape[:2] == (2000, 1496)
     assert entry["scalefactors"]["tissue_hires_scalef"] == pytest.approx(2000 / 2967, rel=1e-3)
+
+
+def test_a_section_written_as_an_aperio_slide_gives_the_predictions_of_its_jpeg(model, her2st, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    (jpeg,) = (her2st / "ST-imgs/C/C2").glob("*.jpg")
+    with Image.open(jpeg) as image:
+        write_aperio(tmp_path / "C2.svs", np.asarray(image.convert("RGB")), um_per_px=0.687)
+    assert openslide.OpenSlide.detect_format(tmp_path / "C2.svs") == "aperio"
+    spots = tmp_path / "every-third.tsv"
+    table = pd.read_csv(her2st / "ST-spotfiles" / "C2_selection.tsv", sep="\t")
+    table[::3].to_csv(spots, sep="\t", index=False)
+    plain = predict(jpeg, spots, model[0], um_per_px=0.687)
+    aperio = predict(tmp_path / "C2.svs", spots, model[0])
+    assert plain.X.std(axis=0).mean() > 0.001
+    assert np.abs(plain.X - aperio.X).mean() < 0.05 * plain.X.std(axis=0).mean()
+    assert plain.n_obs == aperio.n_obs > 55

@@ -5,15 +5,10 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-import torch
 from PIL import Image
 
-from genedml.config import ViewsConfig
-from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.features import encode_section
 from genedml_cli.slides import BLOCK_PX, Raster, best_level, open_slide
-from genedml_cli.spots import Spots
 
 HER2ST_UM_PER_PX = 0.687
 
@@ -224,42 +219,3 @@ def test_real_slide_is_read_as_openslide_reads_it(real_slides, x):
         expected = np.asarray(reference.read_region((x, 1900), 0, (200, 150)).convert("RGB"))
     assert expected.std() > 5
     np.testing.assert_allclose(region, expected, atol=1)
-
-
-def write_aperio(path: Path, pixels: np.ndarray) -> None:
-    import tifffile
-
-    with tifffile.TiffWriter(path) as writer:
-        for step in (1, 4):
-            writer.write(
-                np.asarray(Image.fromarray(pixels).reduce(step)),
-                photometric="rgb",
-                tile=(256, 256),
-                compression="jpeg",
-                compressionargs={"level": 90},
-                description=f"Aperio Image Library v11\n|AppMag = 20|MPP = {HER2ST_UM_PER_PX}",
-                software=False,
-                metadata=None,
-            )
-
-
-@pytest.mark.data
-def test_a_section_has_the_same_features_as_a_jpeg_and_as_an_aperio_slide(her2st, tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    (whole,) = (her2st / "ST-imgs/C/C3").glob("*.jpg")
-    with Image.open(whole) as image:
-        crop = image.crop((4000, 4000, 6000, 5600)).convert("RGB")
-    files = {"jpeg": tmp_path / "section.jpg", "aperio": tmp_path / "section.svs"}
-    crop.save(files["jpeg"], quality=95)
-    write_aperio(files["aperio"], np.asarray(crop))
-    assert openslide.OpenSlide.detect_format(files["aperio"]) == "aperio"
-    spots = Spots(("a", "b", "c"), np.array([[500.0, 500.0], [1000.0, 800.0], [1600.0, 1200.0]]))
-    encoder = load_encoder("tiny")
-    tiles = {}
-    for kind, path in files.items():
-        with open_slide(path, HER2ST_UM_PER_PX if kind == "jpeg" else None) as slide:
-            assert slide.um_per_px == HER2ST_UM_PER_PX
-            tiles[kind] = encode_section(slide, spots, encoder, ViewsConfig()).tiles.float()
-    spread = tiles["jpeg"].std(dim=0).mean()
-    assert (tiles["jpeg"] - tiles["aperio"]).abs().mean() < 0.05 * spread
-    torch.testing.assert_close(tiles["jpeg"], tiles["aperio"], atol=0.1, rtol=0)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from genedml.errors import GeneDMLError
+from genedml_cli.lattice import fit_grid, nearest_distances
 from genedml_cli.spots import Spots, open_section, read_spots
 
 VISIUM = pd.DataFrame(
@@ -151,7 +152,14 @@ def test_neighbours_are_symmetric_and_hold_each_spot_once():
 
 
 @pytest.mark.parametrize(
-    "spots", [visium_spots(), visium_spots(turn=0.3), square_spots(), without_array(square_spots())]
+    "spots",
+    [
+        visium_spots(),
+        visium_spots(turn=0.3),
+        without_array(visium_spots(turn=0.3), jitter_px=5),
+        square_spots(),
+        without_array(square_spots(), jitter_px=5),
+    ],
 )
 def test_neighbours_lie_in_the_3x3_block_of_the_grid(spots):
     cells = spots.grid_xy
@@ -186,6 +194,21 @@ def test_pitch_is_told_from_the_array_where_spots_lie_apart():
     sparse = shuffled(square_spots(pitch_px=80), np.array([0, 4, 20, 60, 71]))
     assert sparse.pitch_px == pytest.approx(80)
     assert without_array(sparse).pitch_px > 150
+
+
+def test_two_pieces_of_tissue_lie_on_one_grid():
+    spots = without_array(square_spots(columns=20), jitter_px=6)
+    column = np.arange(len(spots)) % 20
+    apart = shuffled(spots, np.flatnonzero((column < 8) | (column > 12)))
+    np.testing.assert_array_equal(apart.grid_xy, square_spots(columns=20).array_xy[(column < 8) | (column > 12)])
+
+
+def test_places_that_form_no_array_are_divided_by_their_pitch():
+    places = np.random.default_rng(3).uniform(0, 4000, (60, 2))
+    assert fit_grid(places, "square") is None
+    spots = Spots(tuple(map(str, range(60))), places)
+    expected = np.rint((places - places.min(axis=0)) / np.median(nearest_distances(places)))
+    np.testing.assert_array_equal(spots.grid_xy, expected)
 
 
 def test_pitch_of_one_line_of_spots_comes_from_pixels():
@@ -318,5 +341,4 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     spots = read_spots(her2st / "ST-spotfiles/C3_selection.tsv")
     assert spots.lattice == without_array(spots).lattice == "square"
     assert 200 / spots.pitch_px == pytest.approx(0.687, rel=0.02)
-    # Of four neighbours that are a little off their places, the nearest is nearer than the pitch.
-    assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.1)
+    assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.005)
