@@ -29,7 +29,8 @@ class Fetched:
 def fetch(name: str, root: Path, patches: bool = False) -> Fetched:
     """Bring the files of a data set below ``root``, in HEST-1k's layout: of its sections alone, all of one commit.
 
-    What is there and unchanged is kept; a file that broke off goes on where it stopped.
+    What is there and unchanged is kept, so that running it again fetches the rest. A connection that breaks is taken up
+    again within its file.
 
     Args:
         name: the data set.

@@ -40,13 +40,12 @@ def fetch(
         typer.Option("--patches", help="The spots' tiles instead of the slides: enough for views.neighbor_grid=1."),
     ] = False,
 ) -> None:
-    """Fetch a data set's sections from HEST-1k (gated) on the Hugging Face hub; goes on where it stopped."""
+    """Fetch a data set's sections from HEST-1k (gated) on the Hugging Face hub; files that are there are kept."""
     from genedml_cli import console, hub
 
     done = hub.fetch(name, root, patches)
-    console.say(
-        f"{root}/: {done.fetched} files came, {done.kept} were there. Next: genedml data check {name} --root {root}"
-    )
+    console.say(f"{root}/: {done.fetched} files came, {done.kept} were there.")
+    console.say(f"Next: genedml data check {name} --root {root}")
 
 
 @app.command()
