@@ -35,7 +35,22 @@ def choose_samples(
         return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""
     found = {name: dataset(name, root or Path(), allow_partial) for name in names or ()}
     notes = [partial_note(find_dataset(name), samples) for name, samples in found.items()]
-    return [sample for samples in found.values() for sample in samples], " ".join(filter(None, notes))
+    samples = [sample for samples in found.values() for sample in samples]
+    if any(notes) and len({sample.fold for sample in samples}) == 1:
+        samples, note = part_fold(samples)
+        notes.append(note)
+    return samples, " ".join(filter(None, notes))
+
+
+def part_fold(samples: Sequence[Sample]) -> tuple[list[Sample], str]:
+    """Sections of a single published fold parted by donor, or, of a single donor, by section; and what to say of it.
+
+    Folds of one donor's sections leak, and every result of them says so.
+    """
+    several = len({sample.donor for sample in samples}) > 1
+    parted = [replace(sample, fold=sample.donor if several else sample.name) for sample in samples]
+    kind = "donor" if several else "section"
+    return parted, f"All are of the published fold {samples[0].fold}, so each {kind} is a fold here."
 
 
 def only_dataset(names: Sequence[str] | None) -> str | None:

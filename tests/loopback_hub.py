@@ -16,8 +16,8 @@ class LoopbackHub(ThreadingHTTPServer):
     Args:
         folder: the files.
 
-    ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are given,
-    further ones refused. ``gets`` holds path and Range header of every GET.
+    ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are
+    given, further ones refused. ``gets`` holds path and Range header of every GET.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +40,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing on the terminal."""
 
-    def do_HEAD(self) -> None:  # noqa: N802  http.server's name
+    def do_HEAD(self) -> None:
         self._answer(with_body=False)
 
-    def do_GET(self) -> None:  # noqa: N802  http.server's name
+    def do_GET(self) -> None:
         self._answer(with_body=True)
 
     def _answer(self, with_body: bool) -> None:

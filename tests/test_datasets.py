@@ -146,6 +146,20 @@ def test_preset_and_panel_follow_one_data_set_and_no_two():
     assert choose_config("visium-breast", None, None, None, [], None).loss.groups == 18
 
 
+def test_part_of_one_fold_is_parted_by_donor(hest_root, tmp_path):
+    (tmp_path / "wsis").mkdir()
+    (tmp_path / "st").mkdir()
+    for section in DATASETS["STNet"].sections:
+        if section.fold == "5":
+            for file in hest_names(section.hest_id):
+                (tmp_path / file).touch()
+    samples, partial = choose_samples(["STNet"], None, tmp_path, True)
+    assert partial.endswith("All are of the published fold 5, so each donor is a fold here.")
+    folds = make_folds(samples)
+    assert [fold.name for fold in folds] == ["BC23269", "BC23810", "BC23901"]
+    assert not any(fold.leaks for fold in folds)
+
+
 def test_counts_are_found_without_images(tmp_path):
     (tmp_path / "ST-cnts").mkdir()
     (tmp_path / "ST-cnts" / "B3.tsv.gz").touch()
@@ -161,5 +175,8 @@ def test_the_real_sections_of_her2st(her2st):
         choose_samples(["HER2ST"], None, her2st, False)
     samples, partial = choose_samples(["HER2ST"], None, her2st, True)
     assert names(samples) == ["C2", "C3", "C4", "C5", "C6"]
-    assert partial == "PARTIAL: 5 of the 36 sections of HER2ST."
+    assert partial == (
+        "PARTIAL: 5 of the 36 sections of HER2ST. All are of the published fold 2, so each section is a fold here."
+    )
+    assert [fold.leaks for fold in make_folds(samples)] == [True] * 5
     assert {sample.donor for sample in samples} == {"Patient C"}

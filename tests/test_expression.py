@@ -14,8 +14,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import published_panel
-from genedml_cli.panels import find_panel
 from genedml_cli.expression import derive_panel, make_labels, read_counts
+from genedml_cli.panels import find_panel
 from genedml_cli.spots import Spots
 
 SPOTS, GENES = ["s0", "s1", "s2"], ["A", "B", "C", "D"]

@@ -32,7 +32,6 @@ from genedml_cli.hub import fetch
 from genedml_cli.panels import find_panel
 from genedml_cli.patches import open_patches
 from genedml_cli.runs import train
-from genedml_cli.samples import Sample
 from genedml_cli.settings import choose_samples
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import read_spots
@@ -45,6 +44,7 @@ SETTINGS = (
     "training.augment=false",
     "loss.groups=4",
     "network.shared_width=16",
+    "views.local_grid=0",
 )
 NAME = "tiny-hest"
 
@@ -273,7 +273,7 @@ def test_tiles_of_a_patch_file_are_those_of_the_slide(served, tiles_root):
     spots = read_spots(tiles_root / "st" / "SYN1.h5ad")
     with open_patches(tiles_root / "patches" / "SYN1.h5", alone) as patches:
         with_tiles = patches.with_tiles(spots)
-        found = encode_patches(patches, with_tiles, encoder, flips=True)
+        found = encode_patches(patches, with_tiles, encoder, alone, flips=True)
     assert with_tiles.names == spots.names[1:]
     with open_slide(served[0] / "wsis" / "SYN1.tif") as slide:
         expected = encode_section(slide, with_tiles, encoder, alone, flips=True)
