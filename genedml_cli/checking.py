@@ -95,7 +95,7 @@ def _check_section(check: SectionCheck, sample: Sample, known: Dataset, panel: t
 def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
     with open_slide(sample.slide) as slide:
         width, height = slide.size_px
-        check.image = f"{width} x {height} px"
+        check.image = f"{width}x{height}"
         check.file_um_per_px = slide.um_per_px if slide.knows_scale else None
         check_on_slide(spots, slide)
         # A download that broke off opens, but not at its end.

@@ -89,7 +89,7 @@ def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
         ]
         for check in checks
     ]
-    columns = ["section", "image", "um/px", "of image", "of spots", "with counts", "panel", ""]
+    columns = ["section", "image px", "um/px", "of image", "of spots", "with counts", "panel", ""]
     console.table(f"{name} on this disk", columns, rows)
     wrong = [check for check in checks if check.problems]
     for check in wrong:

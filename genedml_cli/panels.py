@@ -8,7 +8,7 @@ import anndata
 from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.datasets import find_dataset, locate_counts, published_panel
+from genedml_cli.datasets import DATASETS, find_dataset, locate_counts, published_panel
 from genedml_cli.expression import derive_panel, read_counts
 from genedml_cli.prediction import model_files
 from genedml_cli.samples import read_sheet
@@ -42,12 +42,22 @@ def find_panel(
         files = {sample.name: sample.counts for sample in read_sheet(sheet, root)}
         return derive_from(files, size)
     if not derive:
-        return panel_of_model(Path(str(name))) if Path(str(name)).exists() else published_panel(str(name))
+        return _panel_as_it_is(str(name))
     known = find_dataset(str(name))
     files = locate_counts(known, root or Path(), allow_partial)
     if len(files) < len(known.sections):
         console.warn(f"From the counts of {len(files)} of the {len(known.sections)} sections of {known.name} only.")
     return derive_from(files, size)
+
+
+def _panel_as_it_is(name: str) -> tuple[str, ...]:
+    if name in DATASETS:
+        if DATASETS[name].panel is None:
+            raise GeneDMLError(f"{name} has no published panel. Derive one: genedml genes {name} --derive --root DIR")
+        return published_panel(name)
+    if not Path(name).exists():
+        raise GeneDMLError(f"{name} is no data set ({', '.join(DATASETS)}), and no run folder or model file is there.")
+    return panel_of_model(Path(name))
 
 
 def derive_from(files: dict[str, Path], size: int) -> tuple[str, ...]:

@@ -16,7 +16,10 @@ TILE_PX = 224
 
 
 def write_hest(folder: Path) -> Dataset:
-    """Write ``wsis``, ``st`` and ``patches``; the first spot of each section has no tile, as where tissue is thin."""
+    """Write ``wsis``, ``st`` and ``patches`` of four patients in two folds.
+
+    The first spot of each section has no tile, as where tissue is thin.
+    """
     for part in ("wsis", "st", "patches"):
         (folder / part).mkdir(parents=True)
     sections = []
@@ -26,7 +29,7 @@ def write_hest(folder: Path) -> Dataset:
         write_slide(folder / "wsis" / f"{hest_id}.tif", image, WORLD.um_per_px)
         write_spots(folder / "st" / f"{hest_id}.h5ad", section.names, section.xy_px, section.counts)
         write_patches(folder / "patches" / f"{hest_id}.h5", image, section.names[1:], section.xy_px[1:])
-        fold = str(patient - 1)
+        fold = str((patient - 1) // 2)
         sections.append(Section(f"S{patient}", hest_id, f"P{patient}", f"P{patient}", fold, 0.5, len(section.names)))
     return Dataset("tiny-hest", "Spatial Transcriptomics", WORLD.pitch_um, "MIT", "synthetic", tuple(sections))
 

@@ -20,7 +20,7 @@ import torch
 from hest_layout import write_hest
 from loopback_hub import ACCEPTED, COMMIT, NOT_ACCEPTED, LoopbackHub
 
-from genedml.checkpoint import load_card
+from genedml.checkpoint import checkpoint_bytes, load_card, load_checkpoint
 from genedml.config import Config, ViewsConfig, load_config
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
@@ -256,7 +256,7 @@ def test_one_donor_under_two_names_is_left_out_of_the_other_names_fold(root, tmp
     assert note in result.marks
     assert (pd.read_csv(run / "metrics.csv")["marks"] == note).all()
     card = load_card(run / "fold-0.safetensors")
-    assert (card.training_donors, card.training_patients) == (("P2", "P3"), ("P2", "P3"))
+    assert (card.training_donors, card.training_patients) == (("P3",), ("P3",))
     assert not card.leaks
 
 
@@ -311,8 +311,33 @@ def test_the_whole_path_from_the_hub_to_the_scores(hub, tmp_path, monkeypatch, c
     assert genedml(monkeypatch, "train", "--dataset", NAME, "--preset", "small", *words, *where) == 0
     assert genedml(monkeypatch, "evaluate", run) == 0
     shown = capfd.readouterr().out
-    assert "run: 4 sections, 4 folds" in shown
+    assert "run: 4 sections, 2 folds" in shown
     assert not any(mark in shown for mark in ("PARTIAL", "LEAKING", "SAME DONOR"))
+
+
+def test_panels_of_models_are_given_and_those_of_several_folds_not_mixed(root, tmp_path):
+    run, settings = tmp_path / "run", tiny_config("labels.panel_size=5")
+    train(dataset(NAME, root), run, settings, fold="0", panel="all", features=tmp_path / "features")
+    expected = find_panel(NAME, derive=True, root=root, size=5)
+    assert find_panel(str(run)) == find_panel(str(run / "fold-0.safetensors")) == expected
+    card, network = load_checkpoint(run / "fold-0.safetensors")
+    other = checkpoint_bytes(replace(card, genes=card.genes[::-1]), network.state_dict())
+    (run / "fold-1.safetensors").write_bytes(other)
+    with pytest.raises(GeneDMLError, match=r"panels of their own.*Name one: .*fold-0\.safetensors, "):
+        find_panel(str(run))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", r"nothing is no data set \(HER2ST, .*no run folder or model file"),
+        ("visium-breast", "Derive one: genedml genes visium-breast --derive"),
+        (None, "Give either a NAME"),
+    ],
+)
+def test_panels_that_there_are_not(name, message):
+    with pytest.raises(GeneDMLError, match=message):
+        find_panel(name)
 
 
 def test_a_panel_needs_counts_alone(root, monkeypatch, capfd):

@@ -9,7 +9,7 @@ from genedml_cli import options
 
 app = typer.Typer(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A data set (see: genedml data list).")]
+NameArgument = Annotated[str, typer.Argument(help="A data set (see: genedml data list).")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data, or is to hold it.")]
 
 

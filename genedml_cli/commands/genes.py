@@ -11,7 +11,6 @@ def genes(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
             help="A data set, a run folder or one fold's file; none with --samples.",
             show_default=False,
         ),
