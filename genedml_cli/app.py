@@ -5,7 +5,7 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli.commands import demo, encoders, evaluate, extract, predict, train
+from genedml_cli.commands import data, demo, encoders, evaluate, extract, genes, predict, train
 
 app = typer.Typer(
     name="genedml",
@@ -20,6 +20,8 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
+app.command()(genes.genes)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def draw_batches(
-    rows: Sequence[Int[Tensor, " N"]], batch_size: int, sections_per_batch: int, generator: torch.Generator
+    rows: Sequence[Int[Tensor, " _"]], batch_size: int, sections_per_batch: int, generator: torch.Generator
 ) -> Iterator[tuple[Int[Tensor, " B"], Int[Tensor, " B"]]]:
     """One epoch: every labelled spot once, as (section, row) of each spot of a batch.
 
@@ -16,7 +16,7 @@ def draw_batches(
     ``sections_per_batch`` sections at a time, in an order shuffled anew; 0 shuffles the spots of all sections.
 
     Args:
-        rows: the labelled rows of every section.
+        rows: the labelled rows of every section, each of its own length.
     """
     order = torch.randperm(len(rows), generator=generator).tolist()
     together = sections_per_batch or len(rows)

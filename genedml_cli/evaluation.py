@@ -269,7 +269,7 @@ def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
         notes.append("LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient.")
     if any(entry.get("select_on", "validation") == "test" for entry in made_by):
         notes.append("CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter.")
-    notes += sorted({str(entry["partial"]) for entry in made_by if entry.get("partial")})
+    notes += sorted({str(entry[key]) for key in ("partial", "left_out") for entry in made_by if entry.get(key)})
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
         notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")

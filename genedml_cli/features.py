@@ -8,7 +8,7 @@ grid, N tiles of a batch. Features are stored in half precision.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import Section, Views
 from genedml_cli import console
+from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.samples import Sample
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
@@ -141,17 +142,38 @@ def encode_section(
     """
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
-    with console.progress(f"Tiles of {slide.path.name}", len(plan.corners_xy)) as advance:
-        local, tiles = _encode_plan(raster, plan, encoder, views.local_grid, 8 if flips else 1, advance)
-    return SectionFeatures(
-        spots,
-        local,
-        tiles,
-        torch.as_tensor(plan.neighbor),
-        encoder_record(encoder),
-        slide.um_per_px,
-        slide_sha256 or sha256_of(slide.path),
-    )
+
+    def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
+        corners = plan.corners_xy[places].tolist()
+        return np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners])
+
+    local, tiles = _encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)
+    neighbor, sha256 = torch.as_tensor(plan.neighbor), slide_sha256 or sha256_of(slide.path)
+    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), slide.um_per_px, sha256)
+
+
+def encode_patches(
+    patches: PatchFile,
+    spots: Spots,
+    encoder: Encoder,
+    views: ViewsConfig,
+    flips: bool = False,
+    slide_sha256: str = "",
+) -> SectionFeatures:
+    """Encode the local tiles that a patch file holds, one a spot; there is no slide to take neighbors from.
+
+    Args: as for :func:`encode_section`; ``spots`` are among those of ``patches``.
+    """
+    place = patches.places(spots.names)
+    alone = np.arange(len(spots))[:, None]
+    plan = TilePlan(patches.corners_xy[place], alone, patches.tile_px)
+
+    def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
+        return patches.read(place[places])
+
+    local, tiles = _encode_plan(read, plan, encoder, views.local_grid, flips, patches.path.name)
+    neighbor, sha256 = torch.as_tensor(alone), slide_sha256 or sha256_of(patches.path)
+    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), patches.um_per_px, sha256)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:
@@ -238,13 +260,23 @@ def load_features(path: Path) -> SectionFeatures:
 
 def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool) -> SectionFeatures:
     spots = read_spots(sample.spots)
-    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
-        slide_sha256 = sha256_of(sample.slide)
-        key = _key(slide_sha256, slide.um_per_px, spots, encoder, views, flips)
-        path = folder / f"{sample.name}.{encoder.info.name.replace(':', '-')}.{key[:12]}.safetensors"
-        if not path.exists():
-            save_features(encode_section(slide, spots, encoder, views, flips, slide_sha256), path, key)
-    return load_features(path)
+    sha256 = sha256_of(sample.slide)
+
+    def path_of(key: str) -> Path:
+        return folder / f"{sample.name}.{encoder.info.name.replace(':', '-')}.{key[:12]}.safetensors"
+
+    if sample.slide.suffix == PATCHES_SUFFIX:
+        with open_patches(sample.slide, views) as patches:
+            spots = patches.with_tiles(spots)
+            key = _key(sha256, patches.um_per_px, spots, encoder, views, flips)
+            if not path_of(key).exists():
+                save_features(encode_patches(patches, spots, encoder, views, flips, sha256), path_of(key), key)
+    else:
+        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
+            key = _key(sha256, slide.um_per_px, spots, encoder, views, flips)
+            if not path_of(key).exists():
+                save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)
+    return load_features(path_of(key))
 
 
 def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool) -> str:
@@ -264,8 +296,15 @@ def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, vi
 
 
 def _encode_plan(
-    raster: Raster, plan: TilePlan, encoder: Encoder, local_grid: int, orientations: int, advance: Any
+    read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
+    plan: TilePlan,
+    encoder: Encoder,
+    local_grid: int,
+    flips: bool,
+    name: str,
 ) -> tuple[Float[Tensor, "V S T D"], Float[Tensor, "U D"]]:
+    """Encode every tile of a plan once; ``read`` gives the pixels of some of its tiles."""
+    orientations = 8 if flips else 1
     spots_of_tile: dict[int, list[int]] = {}
     for spot, tile in enumerate(plan.local.tolist()):
         spots_of_tile.setdefault(tile, []).append(spot)
@@ -273,18 +312,18 @@ def _encode_plan(
     tokens_kept = average_patches(torch.empty(1, encoder.info.tokens, width), local_grid).shape[1]
     local = torch.empty(orientations, len(plan.local), tokens_kept, width, dtype=torch.float16)
     pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
-    for start in range(0, len(plan.corners_xy), BATCH_TILES):
-        corners = plan.corners_xy[start : start + BATCH_TILES].tolist()
-        images = torch.from_numpy(np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners]))
-        encoded = encoder(images.to(encoder.device))
-        pooled[start : start + len(corners)] = encoded.pooled.cpu()
-        owned = [tile for tile in range(start, start + len(corners)) if tile in spots_of_tile]
-        for orientation in range(orientations if owned else 0):
-            rows = torch.tensor(owned) - start
-            turned = orient(images[rows], orientation).to(encoder.device)
-            tokens = encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens
-            tokens = average_patches(tokens.float(), local_grid).cpu()
-            for tile, tile_tokens in zip(owned, tokens, strict=True):
-                local[orientation, spots_of_tile[tile]] = tile_tokens.half()
-        advance(len(corners))
+    with console.progress(f"Tiles of {name}", len(pooled)) as advance:
+        for start in range(0, len(pooled), BATCH_TILES):
+            images = torch.from_numpy(read(slice(start, start + BATCH_TILES)))
+            encoded = encoder(images.to(encoder.device))
+            pooled[start : start + len(images)] = encoded.pooled.cpu()
+            owned = [tile for tile in range(start, start + len(images)) if tile in spots_of_tile]
+            for orientation in range(orientations if owned else 0):
+                rows = torch.tensor(owned) - start
+                turned = orient(images[rows], orientation).to(encoder.device)
+                tokens = encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens
+                tokens = average_patches(tokens.float(), local_grid).cpu()
+                for tile, tile_tokens in zip(owned, tokens, strict=True):
+                    local[orientation, spots_of_tile[tile]] = tile_tokens.half()
+            advance(len(images))
     return local, pooled

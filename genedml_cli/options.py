@@ -19,8 +19,13 @@ class Device(StrEnum):
 DATA, MODEL, RUN = "Data", "Model", "Where and how"
 
 DatasetOption = Annotated[
-    str | None,
-    typer.Option("--dataset", help="A published data set: HER2ST, STNet or skinST.", rich_help_panel=DATA),
+    list[str] | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="A published data set (see: genedml data list). Repeatable: the folds of one number are joined.",
+        rich_help_panel=DATA,
+    ),
 ]
 SamplesOption = Annotated[
     Path | None,

@@ -1,9 +1,9 @@
 """Sample sheets and folds by patient."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -17,7 +17,8 @@ OPTIONAL_COLUMNS = ("fold", "um_per_px")
 class Sample:
     """One section: where its files are, whose tissue it is, which fold tests it.
 
-    ``um_per_px`` is of level 0, ``pitch_um`` the array's, both where they are known.
+    ``um_per_px`` is of level 0, ``pitch_um`` the array's, both where they are known. ``donor`` is who the tissue came
+    from, where two data sets call one person by two names; the patient if left empty.
     """
 
     name: str
@@ -28,22 +29,54 @@ class Sample:
     fold: str
     um_per_px: float | None = None
     pitch_um: float | None = None
+    donor: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "donor", self.donor or self.patient)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Sections to train on, to choose the checkpoint on, and to test on."""
+    """Sections to train on, to choose the checkpoint on, and to test on.
+
+    ``left_out`` are of no side: their donor is tested here under another patient's name.
+    """
 
     name: str
     train: tuple[Sample, ...]
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    left_out: tuple[Sample, ...] = ()
 
     @property
     def leaks(self) -> bool:
-        """Whether a patient is on both sides: trained or chosen on, and tested."""
-        seen = {sample.patient for sample in (*self.train, *self.validation)}
-        return any(sample.patient in seen for sample in self.test)
+        """Whether a donor is on both sides: trained or chosen on, and tested."""
+        seen = {sample.donor for sample in (*self.train, *self.validation)}
+        return any(sample.donor in seen for sample in self.test)
+
+    @property
+    def left_out_note(self) -> str:
+        """What must be said of ``left_out`` in every result; empty if there are none."""
+        if not self.left_out:
+            return ""
+        names = ", ".join(sample.name for sample in self.left_out)
+        donors = {sample.donor for sample in self.left_out}
+        tested = ", ".join(sample.name for sample in self.test if sample.donor in donors)
+        return f"SAME DONOR: fold {self.name}, which tests {tested}, is trained without {names}: the same tissue."
+
+
+@runtime_checkable
+class KnowsDonors(Protocol):
+    """Whatever remembers the donors that it was trained on, as :class:`genedml.checkpoint.ModelCard` does."""
+
+    @property
+    def training_donors(self) -> tuple[str, ...]:
+        """Their names."""
+
+
+def seen_donors(card: KnowsDonors, samples: Iterable[Sample]) -> list[Sample]:
+    """The sections of donors that a model was trained or chosen on: a test of it has to leave them out."""
+    return [sample for sample in samples if sample.donor in card.training_donors]
 
 
 def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
@@ -83,10 +116,11 @@ def make_folds(samples: Sequence[Sample]) -> list[Fold]:
 
     The checkpoint is chosen on the patients of the fold that follows in order, where at least two other folds remain;
     else on the last patient, or for want of a second one the last section, of the training side. A single training
-    section leaves nothing to choose on.
+    section leaves nothing to choose on. Sections of one donor under two patients' names stay on one side: where one of
+    them is tested, those of another name are left out.
 
     Raises:
-        GeneDMLError: a single fold leaves nothing to train on.
+        GeneDMLError: a single fold, or one donor, leaves nothing to train on.
     """
     names = sorted({sample.fold for sample in samples}, key=_fold_order)
     if len(names) < 2:
@@ -99,15 +133,29 @@ def make_folds(samples: Sequence[Sample]) -> list[Fold]:
 
 def _make_fold(name: str, names: Sequence[str], samples: Sequence[Sample]) -> Fold:
     test = tuple(sample for sample in samples if sample.fold == name)
-    rest = [sample for sample in samples if sample.fold != name]
-    if len(names) > 2:
-        chosen = names[(names.index(name) + 1) % len(names)]
-        held = [sample for sample in rest if sample.fold == chosen]
+    others = [sample for sample in samples if sample.fold != name]
+    left_out = _under_another_name(others, test)
+    rest = [sample for sample in others if sample not in left_out]
+    if not rest:
+        raise GeneDMLError(
+            f"Fold {name} tests {', '.join(sample.name for sample in test)}, and all other sections are of the same "
+            "donors, so none is left to train on. Add sections of another donor."
+        )
+    place = names.index(name)
+    following = [other for other in (*names[place + 1 :], *names[:place]) if any(one.fold == other for one in rest)]
+    if len(following) > 1:
+        held = [sample for sample in rest if sample.fold == following[0]]
     else:
         patients = sorted({sample.patient for sample in rest})
-        last = [sample for sample in rest if sample.patient == patients[-1]] if len(patients) > 1 else rest[-1:]
-        held = last if len(last) < len(rest) else []
-    return Fold(name, tuple(sample for sample in rest if sample not in held), tuple(held), test)
+        held = [sample for sample in rest if sample.patient == patients[-1]] if len(patients) > 1 else rest[-1:]
+    held += _under_another_name([sample for sample in rest if sample not in held], held)
+    held = held if len(held) < len(rest) else []
+    return Fold(name, tuple(sample for sample in rest if sample not in held), tuple(held), test, tuple(left_out))
+
+
+def _under_another_name(samples: Iterable[Sample], side: Sequence[Sample]) -> list[Sample]:
+    """Those of ``samples`` whose donor is in ``side`` as another patient."""
+    return [one for one in samples if any(one.donor == s.donor and one.patient != s.patient for s in side)]
 
 
 def _fold_order(name: str) -> tuple[bool, float, str]:

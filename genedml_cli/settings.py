@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from genedml.config import Config, load_config
+from genedml.config import Config, load_config, preset_names
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets import DATASET_SECTIONS, dataset
+from genedml_cli.datasets import DATASETS, dataset, find_dataset, partial_note
 from genedml_cli.samples import Sample, read_sheet
 
 DEFAULT_PRESET = "HER2ST"
@@ -14,28 +14,48 @@ WEIGHTLESS = "stain-texture"
 
 
 def choose_samples(
-    name: str | None,
+    names: Sequence[str] | None,
     sheet: Path | None,
     root: Path | None,
     allow_partial: bool,
     um_per_px: float | None = None,
     pitch_um: float | None = None,
 ) -> tuple[list[Sample], str]:
-    """The sections of a data set or a sheet, and what must be said if some are missing.
+    """The sections of some data sets below one root, or of a sheet, and what must be said if some are missing.
 
     ``um_per_px`` and ``pitch_um`` are for the sections of a sheet that do not say their own.
 
     Raises:
-        GeneDMLError: neither or both are given; what :mod:`genedml_cli.samples` raises.
+        GeneDMLError: neither or both are given; what :mod:`genedml_cli.samples` and :mod:`genedml_cli.datasets` raise.
     """
-    if (name is None) == (sheet is None):
+    if bool(names) == (sheet is not None):
         raise GeneDMLError("Give either --dataset NAME or --samples SHEET.csv.")
     if sheet is not None:
         listed = read_sheet(sheet, root)
         return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""
-    samples = dataset(str(name), root or Path(), allow_partial)
-    total = DATASET_SECTIONS[str(name)]
-    return samples, f"PARTIAL: {len(samples)} of the {total} sections of {name}." if len(samples) < total else ""
+    found = {name: dataset(name, root or Path(), allow_partial) for name in names or ()}
+    notes = [partial_note(find_dataset(name), samples) for name, samples in found.items()]
+    samples = [sample for samples in found.values() for sample in samples]
+    if any(notes) and len({sample.fold for sample in samples}) == 1:
+        samples, note = part_fold(samples)
+        notes.append(note)
+    return samples, " ".join(filter(None, notes))
+
+
+def part_fold(samples: Sequence[Sample]) -> tuple[list[Sample], str]:
+    """Sections of a single published fold parted by donor, or, of a single donor, by section; and what to say of it.
+
+    Folds of one donor's sections leak, and every result of them says so.
+    """
+    several = len({sample.donor for sample in samples}) > 1
+    parted = [replace(sample, fold=sample.donor if several else sample.name) for sample in samples]
+    kind = "donor" if several else "section"
+    return parted, f"All are of the published fold {samples[0].fold}, so each {kind} is a fold here."
+
+
+def only_dataset(names: Sequence[str] | None) -> str | None:
+    """The data set whose preset and panel are meant: none where several are joined."""
+    return names[0] if names and len(set(names)) == 1 else None
 
 
 def choose_config(
@@ -51,7 +71,8 @@ def choose_config(
     Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
     """
     if preset is None and file is None:
-        preset = "small" if encoder == WEIGHTLESS else dataset_name or DEFAULT_PRESET
+        own_preset = dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
+        preset = "small" if encoder == WEIGHTLESS else own_preset
     own = [f"encoder={encoder}"] if encoder else []
     own += [f"training.seed={seed}"] if seed is not None else []
     return load_config(preset, file, [*overrides, *own])
@@ -59,4 +80,5 @@ def choose_config(
 
 def choose_panel(panel: str | None, dataset_name: str | None) -> str:
     """The data set's published panel, or one derived from the training sections."""
-    return panel or dataset_name or "training"
+    published = dataset_name in DATASETS and DATASETS[dataset_name].panel is not None
+    return panel or (str(dataset_name) if published else "training")

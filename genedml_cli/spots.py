@@ -252,7 +252,17 @@ def _from_h5ad(path: Path) -> Spots:
         data.file.close()
     if "in_tissue" in table.columns:
         table = table[_numbers(table, "in_tissue", path) == 1]
+    if {"array_row", "array_col"} <= set(table.columns):
+        table = _as_named(table)
     return _from_plain(table[[c for c in ("name", "x", "y", "array_row", "array_col") if c in table.columns]], path)
+
+
+def _as_named(table: pd.DataFrame) -> pd.DataFrame:
+    """HEST-1k puts an ST spot called ``3x5`` (column x row) into array_row 3: exchange the two there."""
+    named = table["name"].astype(str).str.extract(r"^(\d+)x(\d+)$").astype(float)
+    if not (named[0].eq(table["array_row"].to_numpy()) & named[1].eq(table["array_col"].to_numpy())).all():
+        return table
+    return table.rename(columns={"array_row": "array_col", "array_col": "array_row"})
 
 
 def _names(table: pd.DataFrame, column: str, path: Path) -> tuple[str, ...]:

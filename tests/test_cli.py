@@ -14,6 +14,12 @@ from genedml_cli import app
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [command.callback.__name__ for command in app.app.registered_commands]
+GROUPS = {group.name: group.typer_instance for group in app.app.registered_groups}
+COMMANDS += [
+    f"{name} {command.name or command.callback.__name__}"
+    for name, group in GROUPS.items()
+    for command in group.registered_commands
+]
 
 
 def genedml(*words: object) -> subprocess.CompletedProcess[str]:
@@ -30,7 +36,7 @@ def test_help_loads_neither_torch_nor_anndata():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_a_readme_line(command):
-    shown = CliRunner().invoke(app.app, [command, "--help"])
+    shown = CliRunner().invoke(app.app, [*command.split(), "--help"])
     assert shown.exit_code == 0
     assert f"| `genedml {command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -38,8 +44,9 @@ def test_every_command_has_help_and_a_readme_line(command):
 def test_the_readme_names_only_options_that_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for line in re.findall(r"^    genedml (.+)$", text, flags=re.MULTILINE):
-        command, options = line.split()[0], re.findall(r"--[a-z-]+", line)
-        shown = CliRunner().invoke(app.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        command = line.split()[: 2 if line.split()[0] in GROUPS else 1]
+        options = re.findall(r"--[a-z-]+", line)
+        shown = CliRunner().invoke(app.app, [*command, "--help"], env={"COLUMNS": "200"}).output
         assert [option for option in options if option not in shown] == []
 
 

@@ -1,13 +1,12 @@
-"""Sample sheets, the named data sets, and folds that no patient is on both sides of."""
+"""Sample sheets, and folds that no patient is on both sides of."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets import DATASET_SECTIONS, dataset, published_panel
 from genedml_cli.samples import Fold, Sample, make_folds, read_sheet
 
 SHEET = "sample,slide,spots,counts,patient\nA1,a.tif,a.csv,a.tsv,A\nB1,b.tif,b.csv,b.tsv,B\n"
@@ -153,42 +152,16 @@ def test_one_fold_leaves_nothing_to_train_on():
         make_folds([section("A1"), section("A2")])
 
 
-def test_unknown_data_sets_are_told_the_known(tmp_path):
-    with pytest.raises(GeneDMLError, match=r"No data set is called 'her2'\. There are: HER2ST, STNet, skinST"):
-        dataset("her2", tmp_path)
+def test_the_donor_is_the_patient_unless_said():
+    assert section("A1").donor == "A"
+    assert Sample("A1", Path(), Path(), Path(), "A", "0", donor="X").donor == "X"
 
 
-@pytest.mark.parametrize("allow_partial", [True, False])
-def test_a_folder_without_a_section_is_refused(tmp_path, allow_partial):
-    with pytest.raises(GeneDMLError, match=r"holds 0 of the 36 sections of HER2ST; missing: A1, .*--root"):
-        dataset("HER2ST", tmp_path, allow_partial)
-
-
-@pytest.mark.parametrize(("name", "patients", "folds"), [("HER2ST", 8, 8), ("STNet", 23, 8), ("skinST", 4, 4)])
-def test_a_whole_data_set_in_hests_layout_has_folds_without_leaks(tmp_path, name, patients, folds):
-    facts = Path(__file__).parents[1] / "genedml_cli" / "facts" / f"samples_{name}.csv"
-    for folder, ending in (("wsis", "tif"), ("st", "h5ad")):
-        (tmp_path / folder).mkdir()
-        for hest_id in pd.read_csv(facts)["hest_id"]:
-            (tmp_path / folder / f"{hest_id}.{ending}").touch()
-    samples = dataset(name, tmp_path)
-    assert len(samples) == DATASET_SECTIONS[name]
-    assert len({sample.patient for sample in samples}) == patients
-    assert all(sample.spots == sample.counts and sample.um_per_px and sample.pitch_um for sample in samples)
-    made = make_folds(samples)
-    assert len(made) == folds
-    assert not any(fold.leaks for fold in made)
-
-
-@pytest.mark.parametrize("name", DATASET_SECTIONS)
-def test_published_panels_are_250_genes(name):
-    assert len(set(published_panel(name))) == len(published_panel(name)) == 250
-
-
-@pytest.mark.data
-def test_the_real_sections_of_her2st(her2st):
-    with pytest.raises(GeneDMLError, match=r"holds 5 of the 36 sections of HER2ST; missing: A1, .*--allow-partial"):
-        dataset("HER2ST", her2st)
-    samples = dataset("HER2ST", her2st, allow_partial=True)
-    assert names(tuple(samples)) == ["C2", "C3", "C4", "C5", "C6"]
-    assert len({sample.patient for sample in samples}) == 1
+def test_one_donor_of_two_names_is_held_out_whole_and_left_out_where_tested():
+    samples = [section(name) for name in ("A1", "B1", "C1", "D1", "E1")]
+    samples[3] = replace(samples[3], donor="B")
+    folds = {fold.name: fold for fold in make_folds(samples)}
+    assert names(folds["A"].validation) == ["B1", "D1"]
+    assert (names(folds["B"].left_out), names(folds["B"].validation)) == (["D1"], ["C1"])
+    assert (names(folds["D"].left_out), names(folds["D"].train)) == (["B1"], ["A1", "C1"])
+    assert not any(fold.leaks for fold in folds.values())

@@ -27,7 +27,8 @@ def extract(
     from genedml_cli.features import extract as extract_features
 
     chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
-    merged = settings.choose_config(dataset, encoder, preset, config, set_ or [], None)
+    named = settings.only_dataset(dataset)
+    merged = settings.choose_config(named, encoder, preset, config, set_ or [], None)
     loaded = load_encoder(merged.encoder, weights, pick_device(device))
     found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
     tiles = sum(len(section.tiles) for section in found.values())

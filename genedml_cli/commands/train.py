@@ -43,14 +43,15 @@ def train(
     from genedml_cli import runs, settings, tables
 
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
-    merged = settings.choose_config(dataset, encoder, preset, config, set_ or [], seed)
+    named = settings.only_dataset(dataset)
+    merged = settings.choose_config(named, encoder, preset, config, set_ or [], seed)
     run = out or runs.new_run_folder()
     evaluation = runs.train(
         chosen,
         run,
         merged,
         fold=fold,
-        panel=settings.choose_panel(panel, dataset),
+        panel=settings.choose_panel(panel, named),
         features=features,
         weights=weights,
         device=device,

@@ -15,7 +15,7 @@ from genedml.config import Config, from_dict
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "genedml"
 
 
@@ -41,7 +41,8 @@ class ModelCard:
         mean_label: mean label of every gene over the training spots: the constant predictor.
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
-        leaks: whether a patient of the fold's test sections was trained or chosen on.
+        training_donors: their donors, who may be patients of other names in other data sets.
+        leaks: whether a donor of the fold's test sections was trained or chosen on.
         scores: what was measured when it was made.
         made_by: version, command, seed, time.
     """
@@ -53,6 +54,7 @@ class ModelCard:
     mean_label: tuple[float, ...]
     training_slides: Mapping[str, str]
     training_patients: tuple[str, ...]
+    training_donors: tuple[str, ...]
     leaks: bool = False
     scores: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
@@ -117,5 +119,6 @@ def _card(values: dict[str, Any]) -> ModelCard:
         genes=tuple(values.pop("genes")),
         mean_label=tuple(values.pop("mean_label")),
         training_patients=tuple(values.pop("training_patients")),
+        training_donors=tuple(values.pop("training_donors")),
         **values,
     )

@@ -1,0 +1,147 @@
+"""Is a data set on this disk what its table says? Every section is looked at before anything is trained on it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset, locate, published_panel
+from genedml_cli.expression import read_counts
+from genedml_cli.patches import PATCHES_SUFFIX, open_patches
+from genedml_cli.samples import Sample
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots, check_on_slide, nearest_distances, read_spots
+
+SCALE_TOLERANCE = 0.05
+WITHOUT_COUNTS_TOLERANCE = 0.05  # a few selected spots have no counts in the authors' own tables
+PROBE_PX = 224
+
+
+@dataclass
+class SectionCheck:
+    """What was found of one section; None where it could not be told.
+
+    Args:
+        section: the section as the table has it.
+        image: kind and size of the image.
+        file_um_per_px: as the image file says.
+        array_um_per_px: pitch of the array in um over its pitch in pixels.
+        spots: number of spots.
+        with_counts: how many of them the counts name.
+        panel_genes: how many genes of the published panel the counts have.
+        problems: what is wrong, a sentence each.
+    """
+
+    section: Section
+    image: str | None = None
+    file_um_per_px: float | None = None
+    array_um_per_px: float | None = None
+    spots: int | None = None
+    with_counts: int | None = None
+    panel_genes: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def check_dataset(name: str, root: Path, allow_partial: bool = False) -> list[SectionCheck]:
+    """Look at every section of a data set below ``root``: image, um/px, spots, counts, panel.
+
+    Sections that are not there are problems, or left out with ``allow_partial``.
+
+    Raises:
+        GeneDMLError: no such data set, or none of its sections is there.
+    """
+    known = find_dataset(name)
+    located = {section.name: locate(known, section, root) for section in known.sections}
+    found = {section: sample for section, sample in located.items() if sample is not None}
+    check_complete(known, root, found, allow_partial=True)
+    panel = published_panel(name) if known.panel else ()
+    checks = []
+    with console.progress("Sections", len(known.sections)) as advance:
+        for section in known.sections:
+            advance(note=section.name)
+            check = SectionCheck(section)
+            if section.name in found:
+                _check_section(check, found[section.name], known, panel)
+            elif allow_partial:
+                continue
+            else:
+                check.problems.append(f"its files are not all below {root}.")
+            checks.append(check)
+    return checks
+
+
+def _check_section(check: SectionCheck, sample: Sample, known: Dataset, panel: tuple[str, ...]) -> None:
+    spots = None
+    try:
+        spots = read_spots(sample.spots)
+        check.spots = len(spots)
+        if sample.slide.suffix == PATCHES_SUFFIX:
+            _check_patches(check, sample, spots)
+        else:
+            _check_slide(check, sample, spots)
+    except GeneDMLError as error:
+        check.problems.append(str(error))
+    try:
+        _check_counts(check, sample, spots, panel)
+    except GeneDMLError as error:
+        check.problems.append(str(error))
+    if spots is not None:
+        _check_scale(check, spots, known.pitch_um)
+
+
+def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
+    with open_slide(sample.slide) as slide:
+        width, height = slide.size_px
+        check.image = f"{width}x{height}"
+        check.file_um_per_px = slide.um_per_px if slide.knows_scale else None
+        check_on_slide(spots, slide)
+        # A download that broke off opens, but not at its end.
+        x, y = spots.xy_px[spots.xy_px[:, 1].argmax()].astype(int).tolist()
+        slide.source.read(0, x, y, min(PROBE_PX, width - x), min(PROBE_PX, height - y))
+
+
+def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
+    with open_patches(sample.slide) as patches:
+        check.image = f"{len(patches.names)} tiles"
+        check.file_um_per_px = patches.um_per_px
+        place = patches.places(patches.with_tiles(spots).names)
+        patches.read(place[-1:])
+
+
+def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: tuple[str, ...]) -> None:
+    counts = read_counts(sample.counts)
+    missing = [gene for gene in panel if gene not in counts.var_names]
+    check.panel_genes = len(panel) - len(missing) if panel else None
+    if missing:
+        check.problems.append(
+            f"{len(missing)} of the panel's {len(panel)} genes are not in {sample.counts.name} (first: "
+            f"{', '.join(missing[:3])})."
+        )
+    if spots is None:
+        return
+    check.with_counts = int((pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names)) >= 0).sum())
+    if check.with_counts < (1 - WITHOUT_COUNTS_TOLERANCE) * len(spots):
+        check.problems.append(
+            f"only {check.with_counts} of {len(spots)} spots have counts: spots are called "
+            f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}."
+        )
+
+
+def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float) -> None:
+    # Without array indices the pitch is the distance of the nearest spots, a few per cent short.
+    if spots.array_xy is not None or check.file_um_per_px is None:
+        several = len(nearest_distances(spots.xy_px)) > 0
+        check.array_um_per_px = float(pitch_um / spots.pitch_px) if several else None
+    stated = {"the image": check.file_um_per_px, "the spots' pitch": check.array_um_per_px}
+    for source, value in stated.items():
+        expected = check.section.um_per_px
+        if value is not None and not np.isclose(value, expected, rtol=SCALE_TOLERANCE, atol=0):
+            check.problems.append(
+                f"{source} gives {value:.4f} um/px, the table {expected:.4f}: the image or the spots are of another "
+                "resolution, or of another section."
+            )
+    if not any(stated.values()):
+        check.problems.append("nothing tells its um/px: the image does not, and a single spot has no pitch.")

@@ -1,0 +1,57 @@
+"""genedml data list | info | fetch | check"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+
+app = typer.Typer(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
+
+NameArgument = Annotated[str, typer.Argument(help="A data set (see: genedml data list).")]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data, or is to hold it.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the data sets: sections, patients, folds, platform, pitch."""
+    from genedml_cli import dataset_tables
+    from genedml_cli.datasets import DATASETS
+
+    dataset_tables.show_datasets(DATASETS.values())
+
+
+@app.command()
+def info(name: NameArgument, root: RootOption = Path()) -> None:
+    """Show the sections of a data set: HEST ids, patients, folds, um/px, licence, and which are on this disk."""
+    from genedml_cli import dataset_tables
+    from genedml_cli.datasets import find_dataset
+
+    dataset_tables.show_dataset(find_dataset(name), root)
+
+
+@app.command()
+def fetch(
+    name: NameArgument,
+    root: RootOption,
+    patches: Annotated[
+        bool,
+        typer.Option("--patches", help="The spots' tiles instead of the slides: enough for views.neighbor_grid=1."),
+    ] = False,
+) -> None:
+    """Fetch a data set's sections from HEST-1k (gated) on the Hugging Face hub; files that are there are kept."""
+    from genedml_cli import console, hub
+
+    done = hub.fetch(name, root, patches)
+    console.say(f"{root}/: {done.fetched} files came, {done.kept} were there.")
+    console.say(f"Next: genedml data check {name} --root {root}")
+
+
+@app.command()
+def check(name: NameArgument, root: RootOption = Path(), allow_partial: options.PartialOption = False) -> None:
+    """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
+    from genedml_cli import dataset_tables
+    from genedml_cli.checking import check_dataset
+
+    dataset_tables.show_checks(name, check_dataset(name, root, allow_partial))

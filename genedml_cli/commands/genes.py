@@ -1,0 +1,29 @@
+"""genedml genes"""
+
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+
+
+def genes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A data set, a run folder or one fold's file; none with --samples.",
+            show_default=False,
+        ),
+    ] = None,
+    derive: Annotated[
+        bool, typer.Option("--derive", help="Derive the data set's panel from its counts, which need no images.")
+    ] = False,
+    root: options.RootOption = None,
+    samples: options.SamplesOption = None,
+    allow_partial: options.PartialOption = False,
+    size: Annotated[int, typer.Option(min=1, help="How many genes to derive.")] = 250,
+) -> None:
+    """Print a panel, one gene a line: as published, of a model, or derived from counts."""
+    from genedml_cli import console, panels
+
+    console.say("\n".join(panels.find_panel(name, derive, root, samples, allow_partial, size)))

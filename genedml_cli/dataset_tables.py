@@ -1,0 +1,112 @@
+"""The named data sets as tables on the terminal."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.checking import SectionCheck
+from genedml_cli.datasets import Dataset, Section
+
+
+def show_datasets(known: Iterable[Dataset]) -> None:
+    """One row a data set."""
+    rows = [
+        [
+            one.name,
+            one.platform,
+            str(len(one.sections)),
+            str(len(one.patients)),
+            str(len(one.folds)),
+            f"{one.pitch_um:g}",
+            "yes" if one.panel else "-",
+        ]
+        for one in known
+    ]
+    console.table("Data sets", ["name", "platform", "sections", "patients", "folds", "pitch um", "panel"], rows)
+    console.say("More of one, and what is on this disk: genedml data info NAME --root DIR")
+
+
+def show_dataset(known: Dataset, root: Path) -> None:
+    """What is known of a data set, and what of each section is below ``root``."""
+    states = {section.name: on_disk(known, section, root) for section in known.sections}
+    rows = [
+        [
+            section.name,
+            section.hest_id,
+            section.patient + (f" = {section.donor}" if section.donor != section.patient else ""),
+            section.fold,
+            str(section.spots),
+            f"{section.um_per_px:.4f}",
+            states[section.name],
+        ]
+        for section in known.sections
+    ]
+    columns = ["section", "HEST id", "patient", "fold", "spots", "um/px", "here"]
+    console.table(known.name, columns, rows)
+    ready = sum(state in (WHOLE, TILES) for state in states.values())
+    console.say(f"{known.platform}, pitch {known.pitch_um:g} um. Source: {known.source}.")
+    console.say(f"Licence: {known.licence}.")
+    if any(section.donor != section.patient for section in known.sections):
+        console.say("A patient = another name: the same tissue stands in another data set under that name.")
+    console.say(
+        f"{ready} of {len(known.sections)} sections are below {root}/."
+        + ("" if ready == len(known.sections) else f" Fetch: genedml data fetch {known.name} --root {root}")
+    )
+
+
+WHOLE, TILES, NOTHING = "slide", "tiles", "-"
+
+
+def on_disk(known: Dataset, section: Section, root: Path) -> str:
+    """``slide`` or ``tiles`` for a section that can be trained on, else what there is of it."""
+    states = []
+    for layout in known.layouts:
+        files = layout(section.name, section.hest_id, root)
+        if files.spots and files.counts and (files.slide or files.patches):
+            return WHOLE if files.slide else TILES
+        parts = {"image": files.slide or files.patches, "spots": files.spots, "counts": files.counts}
+        states.append(", ".join(name for name, file in parts.items() if file))
+    return next((f"only {state}" for state in states if state), NOTHING)
+
+
+def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
+    """One row a section, and under the table what is wrong.
+
+    Raises:
+        GeneDMLError: something is.
+    """
+    rows = [
+        [
+            check.section.name,
+            check.image or "-",
+            f"{check.section.um_per_px:.4f}",
+            _number(check.file_um_per_px),
+            _number(check.array_um_per_px),
+            _share(check.with_counts, check.spots),
+            "-" if check.panel_genes is None else str(check.panel_genes),
+            "WRONG" if check.problems else "ok",
+        ]
+        for check in checks
+    ]
+    columns = ["section", "image px", "um/px", "of image", "of spots", "with counts", "panel", ""]
+    console.table(f"{name} on this disk", columns, rows)
+    wrong = [check for check in checks if check.problems]
+    for check in wrong:
+        for problem in check.problems:
+            console.say(f"{check.section.name}: {problem}")
+    if wrong:
+        raise GeneDMLError(
+            f"{len(wrong)} of {len(checks)} sections of {name} are wrong: "
+            f"{', '.join(check.section.name for check in wrong)}. Mend or fetch them again: genedml data fetch {name}; "
+            "sections that are not there are let pass with --allow-partial."
+        )
+    console.say(f"All {len(checks)} sections are as the table says.")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    return "-" if part is None or whole is None else f"{part}/{whole}"

@@ -1,0 +1,105 @@
+"""HEST-1k's patch files, ``patches/ID.h5``: one tile around every spot under tissue, where no slide is needed.
+
+A file holds ``img`` (N x 224 x 224 x 3, 8 bit, 0.5 um/px), ``barcode`` (the spots' names) and ``coords`` (left upper
+corners in level-0 pixels); ``img`` says by its attribute ``downsample`` how many level-0 pixels one of its pixels is.
+Letters: N tiles, S spots.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from jaxtyping import Int, UInt8
+
+from genedml.config import ViewsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.spots import Spots
+
+PATCHES_SUFFIX = ".h5"
+PATCHES_UM_PER_PX = 0.5
+
+
+class PatchFile:
+    """An open patch file.
+
+    Args:
+        path: the file.
+        file: the same, open.
+
+    Raises:
+        KeyError, ValueError: it is no patch file.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self._images = file["img"]
+        names = np.asarray(file["barcode"]).reshape(-1)
+        self.names = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+        self.corners_xy: Int[np.ndarray, "N 2"] = np.asarray(file["coords"]).astype(np.int64)
+        self.um_per_px = PATCHES_UM_PER_PX / float(self._images.attrs["downsample"])
+        self.tile_px = self._images.shape[1]
+        if self._images.shape != (len(self.names), self.tile_px, self.tile_px, 3) or self._images.dtype != np.uint8:
+            raise ValueError(f"img is {self._images.dtype} of shape {self._images.shape} for {len(self.names)} spots")
+        if self.corners_xy.shape != (len(self.names), 2):
+            raise ValueError(f"coords have the shape {self.corners_xy.shape} for {len(self.names)} spots")
+
+    def places(self, names: Sequence[str]) -> Int[np.ndarray, " S"]:
+        """Row of each spot's tile, -1 for those without one."""
+        return pd.Index(self.names).get_indexer(pd.Index(names)).astype(np.int64)
+
+    def with_tiles(self, spots: Spots) -> Spots:
+        """The spots that have a tile; those without one are counted on the terminal.
+
+        Raises:
+            GeneDMLError: none has.
+        """
+        kept = self.places(spots.names) >= 0
+        if not kept.any():
+            raise GeneDMLError(
+                f"No spot has a tile in {self.path}: spots are called {', '.join(spots.names[:3])}, tiles "
+                f"{', '.join(self.names[:3])}. Fetch both files anew."
+            )
+        if not kept.all():
+            console.note(f"{self.path.name}: {(~kept).sum()} of {len(spots)} spots have no tile and are left out.")
+        array_xy = None if spots.array_xy is None else spots.array_xy[kept]
+        return Spots(tuple(np.array(spots.names)[kept].tolist()), spots.xy_px[kept], array_xy)
+
+    def read(self, rows: Int[np.ndarray, " N"]) -> UInt8[np.ndarray, "N 224 224 3"]:
+        """Some tiles, in the order asked for."""
+        distinct, back = np.unique(rows, return_inverse=True)  # HDF5 reads rows in rising order only
+        return np.asarray(self._images[distinct])[back]
+
+    def __enter__(self) -> "PatchFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def open_patches(path: Path, views: ViewsConfig | None = None) -> PatchFile:
+    """Open a patch file, for a model with these views if given.
+
+    Raises:
+        GeneDMLError: unreadable or no patch file; views that need more of the slide than the tiles of the spots.
+    """
+    if views is not None and views.neighbor_grid > 1:
+        raise GeneDMLError(
+            f"{path} holds the spots' own tiles, but a neighbor grid of {views.neighbor_grid} x {views.neighbor_grid} "
+            f"needs the slide wsis/{path.stem}.tif, which is missing. Fetch it (genedml data fetch without --patches), "
+            "or train without neighbors: --set views.neighbor_grid=1"
+        )
+    try:
+        file = h5py.File(path, "r")
+        patches = PatchFile(path, file)
+    except (OSError, KeyError, ValueError) as error:
+        raise GeneDMLError(f"{path} is no patch file of HEST-1k: {error}. Fetch it again.") from error
+    if views is not None and (patches.tile_px, PATCHES_UM_PER_PX) != (views.tile_px, views.um_per_px):
+        raise GeneDMLError(
+            f"{path} holds tiles of {patches.tile_px} px at {PATCHES_UM_PER_PX} um/px; the model takes {views.tile_px} "
+            f"px at {views.um_per_px:g}. Fetch the slide wsis/{path.stem}.tif, from which any tile can be cut."
+        )
+    return patches

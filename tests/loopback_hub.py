@@ -1,0 +1,88 @@
+"""A hub on the loopback address: serves a folder as one gated data set, with ranges, tokens and broken connections."""
+
+import hashlib
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+ACCEPTED, NOT_ACCEPTED = "hf_accepted", "hf_not_accepted"
+
+
+class LoopbackHub(ThreadingHTTPServer):
+    """Serves ``folder`` as MahmoodLab/hest to the token :data:`ACCEPTED`.
+
+    Args:
+        folder: the files.
+
+    ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are
+    given, further ones refused. ``gets`` holds path and Range header of every GET.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.cut_after: int | None = None
+        self.refuse_after: int | None = None
+        self.gets: list[tuple[str, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        """What HF_ENDPOINT has to be."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LoopbackHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        match = re.fullmatch(rf"/datasets/MahmoodLab/hest/resolve/(?:main|{COMMIT})/(.+)", unquote(self.path))
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token != ACCEPTED:
+            gated = {"X-Error-Code": "GatedRepo"} if token in ("", NOT_ACCEPTED) else {}
+            wrong = {} if gated else {"X-Error-Message": "Invalid credentials in Authorization header"}
+            return self._refuse(403 if token == NOT_ACCEPTED else 401, gated | wrong)
+        if match is None or not (self.server.folder / match[1]).is_file():
+            return self._refuse(404, {"X-Error-Code": "EntryNotFound"})
+        if with_body and len(self.server.gets) == self.server.refuse_after:
+            return self._refuse(403, {})
+        content = (self.server.folder / match[1]).read_bytes()
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if with_body:
+            self.server.gets.append((match[1], asked))
+            self._send(content[start:])
+
+    def _send(self, content: bytes) -> None:
+        cut = self.server.cut_after
+        if cut is None or cut >= len(content):
+            self.wfile.write(content)
+            return
+        self.wfile.write(content[:cut])
+        self.server.cut_after = None
+        self.close_connection = True
+
+    def _refuse(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
