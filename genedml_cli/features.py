@@ -47,7 +47,7 @@ class SectionFeatures:
         tiles: pooled vector of every distinct tile.
         neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
         encoder: whose features these are.
-        um_per_px: of level 0 of the slide.
+        um_per_px: of level 0 of the slide; None for views in level-0 pixels, which do not depend on it.
         slide_sha256: content of the slide file.
     """
 
@@ -56,7 +56,7 @@ class SectionFeatures:
     tiles: Float[Tensor, "U D"]
     neighbor: Int[Tensor, "S P"]
     encoder: EncoderRecord
-    um_per_px: float
+    um_per_px: float | None
     slide_sha256: str
 
     @property
@@ -132,7 +132,7 @@ def encode_section(
     """Tile a slide around its spots and encode every distinct tile once.
 
     Args:
-        slide: with known um/px.
+        slide: with known um/px, unless the views are native.
         spots: on it.
         encoder: on the device it is to run on.
         views: tile size, grid and um/px.
@@ -149,7 +149,7 @@ def encode_section(
         tiles,
         torch.as_tensor(plan.neighbor),
         encoder_record(encoder),
-        slide.um_per_px,
+        _seen_scale(slide, views),
         slide_sha256 or sha256_of(slide.path),
     )
 
@@ -238,16 +238,24 @@ def load_features(path: Path) -> SectionFeatures:
 
 def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool) -> SectionFeatures:
     spots = read_spots(sample.spots)
-    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
+    scale_needed = views.um_per_px != "native"
+    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=scale_needed) as slide:
         slide_sha256 = sha256_of(sample.slide)
-        key = _key(slide_sha256, slide.um_per_px, spots, encoder, views, flips)
+        key = _key(slide_sha256, _seen_scale(slide, views), spots, encoder, views, flips)
         path = folder / f"{sample.name}.{encoder.info.name.replace(':', '-')}.{key[:12]}.safetensors"
         if not path.exists():
             save_features(encode_section(slide, spots, encoder, views, flips, slide_sha256), path, key)
     return load_features(path)
 
 
-def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool) -> str:
+def _seen_scale(slide: Slide, views: ViewsConfig) -> float | None:
+    """The um/px that the views of a slide depend on, if any."""
+    return None if views.um_per_px == "native" else slide.um_per_px
+
+
+def _key(
+    slide_sha256: str, um_per_px: float | None, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool
+) -> str:
     """Fingerprint of everything that the features depend on."""
     parts: dict[str, Any] = {
         "format": FORMAT_VERSION,
