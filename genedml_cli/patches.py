@@ -100,6 +100,6 @@ def open_patches(path: Path, views: ViewsConfig | None = None) -> PatchFile:
     if views is not None and (patches.tile_px, PATCHES_UM_PER_PX) != (views.tile_px, views.um_per_px):
         raise GeneDMLError(
             f"{path} holds tiles of {patches.tile_px} px at {PATCHES_UM_PER_PX} um/px; the model takes {views.tile_px} "
-            f"px at {views.um_per_px:g}. Fetch the slide wsis/{path.stem}.tif, from which any tile can be cut."
+            f"px at {views.um_per_px}. Fetch the slide wsis/{path.stem}.tif, from which any tile can be cut."
         )
     return patches
