@@ -37,11 +37,14 @@ def error(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """A table on stdout: the first column reads left, the others right."""
+    """A table on stdout: the first column reads left, the others right; an empty row is a line across."""
     grid = Table(title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left")
     for number, column in enumerate(columns):
         grid.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
+        if not row:
+            grid.add_section()
+            continue
         grid.add_row(*(escape(cell) for cell in row))
     _results.print(grid, soft_wrap=False)
 

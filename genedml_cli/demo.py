@@ -8,12 +8,13 @@ import numpy as np
 
 from genedml.config import load_config
 from genedml_cli import console
-from genedml_cli.evaluation import Evaluation, evaluate_prediction, labels_of_prediction
+from genedml_cli.evaluation import evaluate_prediction, labels_of_prediction
 from genedml_cli.figures import draw_genes
 from genedml_cli.metrics import nanmean, pcc
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
+from genedml_cli.scores import Evaluation
 from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
 
 GENES_SHOWN = ("TUMOR1", "LYMPH1")

@@ -1,157 +1,73 @@
-"""Scores of a run or of one prediction, as tables.
+"""Score a run or one prediction."""
 
-Letters: S spots, M genes, F folds. The metrics' definitions are in METHOD section 6 and in :mod:`genedml_cli.metrics`.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from genedml.config import LabelsConfig, from_dict
+from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError
-from genedml_cli.expression import Labels, make_labels, read_counts
-from genedml_cli.metrics import HIGH_GENES, column_nanmean, high_genes, nanmean, partial_pcc, pcc
-from genedml_cli.results import spots_of
-from genedml_cli.storage import write_json, write_text
+from genedml_cli import ceiling
+from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
+from genedml_cli.metrics import HIGH_GENES
+from genedml_cli.published import rows_beside
+from genedml_cli.results import label_settings, spots_of
+from genedml_cli.scores import Evaluation, score_fold
 
-GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
 EMPTY = "spots_without_panel_counts"
-METRICS = {
-    "mse": "MSE",
-    "mae": "MAE",
-    "pcc_a": "PCC(A)",
-    "pcc_h": "PCC(H)",
-    "pcc_h_held_out": "PCC(H) held out",
-    "pcc_given_depth": "PCC given depth",
-}
+NAMED_GENES = 5
 
 
-@dataclass(frozen=True)
-class FoldScores:
-    """Scores of one method in one fold: means over its test sections.
-
-    ``held_out_pcc`` is each gene's PCC inside the training side, by which PCC(H) held out chooses its genes.
-    """
-
-    method: str
-    fold: str
-    genes: tuple[str, ...]
-    mse: float
-    mae: float
-    pcc_a: float
-    pcc_given_depth: float
-    pcc: Float[np.ndarray, " M"]
-    held_out_pcc: Float[np.ndarray, " M"] | None
-    without_pcc: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of every method in every fold, what must be said with them, and where they are written."""
-
-    title: str
-    scores: tuple[FoldScores, ...]
-    notes: tuple[str, ...]
-    folder: Path
-
-    def values(self) -> pd.DataFrame:
-        """One row for each method and fold, one column for each metric."""
-        rows = []
-        for method in dict.fromkeys(score.method for score in self.scores):
-            own = [score for score in self.scores if score.method == method]
-            high = _high_scores(own)
-            for score, pcc_h in zip(own, high, strict=True):
-                rows.append(
-                    {
-                        "method": method,
-                        "fold": score.fold,
-                        "mse": score.mse,
-                        "mae": score.mae,
-                        "pcc_a": score.pcc_a,
-                        "pcc_h": pcc_h,
-                        "pcc_h_held_out": _held_out_score(score),
-                        "pcc_given_depth": score.pcc_given_depth,
-                        "gene_sections_without_pcc": score.without_pcc,
-                    }
-                )
-        return pd.DataFrame(rows).assign(marks=self.marks)
-
-    @property
-    def marks(self) -> str:
-        """What must stand in every table of these scores: the notes that begin in capitals."""
-        return " ".join(note for note in self.notes if note.split(":")[0].isupper() and not note.startswith("PCC"))
-
-    def summary(self) -> pd.DataFrame:
-        """Mean and standard deviation over folds of every metric, a row for each method."""
-        grouped = self.values().groupby("method", sort=False)[list(METRICS)]
-        return grouped.agg(["mean", "std"])
-
-    def per_gene(self) -> pd.DataFrame:
-        """PCC of every gene: mean and standard deviation over folds for each method, best Gene-DML gene first."""
-        tables = {}
-        for method in (GENE_DML, RIDGE, DEPTH):
-            own = [pd.Series(score.pcc, index=score.genes) for score in self.scores if score.method == method]
-            if own:
-                table = pd.concat(own, axis=1)
-                name = method.lower().replace(" ", "_").replace("-", "_")
-                tables[f"{name}_pcc"], tables[f"{name}_pcc_sd"] = table.mean(axis=1), table.std(axis=1)
-        genes = pd.DataFrame(tables).rename_axis("gene").reset_index().assign(marks=self.marks)
-        return genes.sort_values("gene_dml_pcc", ascending=False, kind="stable", ignore_index=True)
-
-    def write(self) -> None:
-        """``metrics.csv`` (method x fold), ``metrics.json`` (summary and notes) and ``genes.csv`` in ``folder``."""
-        write_text(self.folder / "metrics.csv", self.values().to_csv(index=False))
-        write_text(self.folder / "genes.csv", self.per_gene().to_csv(index=False))
-        write_json(self.folder / "metrics.json", self.to_dict())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Title, notes, mean and sd of every metric of every method."""
-        summary = self.summary()
-        methods = {
-            method: {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in METRICS}
-            for method, row in summary.iterrows()
-        }
-        return {"title": self.title, "notes": list(self.notes), "methods": methods}
-
-
-def evaluate(target: Path | None = None, truth: Path | None = None) -> Evaluation:
+def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False) -> Evaluation:
     """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
 
     Raises:
-        GeneDMLError: an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, or nothing there.
+        GeneDMLError: an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, nothing there, or a ceiling asked
+            for something else than a run.
     """
     target = newest_run() if target is None else target
     if target.suffix != ".h5ad":
         if truth is not None:
             raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
-        return evaluate_run(target)
+        return evaluate_run(target, with_ceiling)
+    if with_ceiling:
+        raise GeneDMLError(f"--ceiling goes with a run, of whose sections all counts are known; {target} is none.")
     if truth is None:
         raise GeneDMLError(f"To score {target}, give the raw counts of its section with --truth.")
     return evaluate_prediction(target, truth)
 
 
-def evaluate_run(run: Path) -> Evaluation:
+def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
     """Score a run folder by the predictions of its test sections, and write the tables into it.
 
+    ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.ceiling`).
+
     Raises:
-        GeneDMLError: no such run, or none of its folds is finished.
+        GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
     files = sorted((run / "predictions").glob("*.h5ad"))
     if not files:
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
     sections = [anndata.read_h5ad(file) for file in files]
+    labels = _common_labels(sections, files)
     folds: dict[str, list[anndata.AnnData]] = {}
     for section in sections:
         folds.setdefault(str(section.uns["genedml"]["fold"]), []).append(section)
-    scores = [score for fold in sorted(folds, key=_natural) for score in _score_fold(fold, folds[fold])]
+    folds = {fold: folds[fold] for fold in sorted(folds, key=_natural)}
+    scores = [score for fold, own in folds.items() for score in score_fold(fold, own)]
+    dataset = str(sections[0].uns["genedml"].get("dataset", ""))
+    published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
     evaluation = Evaluation(
-        f"{run.name}: {len(sections)} sections, {len(folds)} folds", tuple(scores), _notes(sections), run
+        f"{run.name}: {len(sections)} sections, {len(folds)} folds" + (f" of {dataset}" if dataset else ""),
+        tuple(scores),
+        (*_notes(sections), *_unfinished(run, folds), *said, *([ceiling.NOTE] if with_ceiling else [])),
+        run,
+        published,
+        ceiling.split_halves(run, folds) if with_ceiling else (),
     )
     evaluation.write()
     return evaluation
@@ -174,15 +90,18 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     data.layers["truth"] = labels.y
     data.layers["constant"] = np.tile(data.var["training_mean"].to_numpy(np.float32), (data.n_obs, 1))
     data.obs["depth"] = labels.depth
-    scores = _score_fold(prediction.stem, [data[labels.valid].copy()])
-    notes = list(_notes([data]))
+    matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
+    unmatched = tuple(data.var_names[~matched])
+    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
+    notes = [*_notes([data]), *unmatched_notes(unmatched, data.n_vars)]
     if made_by["seen_in_training"]:
         notes.append(f"{made_by['seen_in_training']} of the models were trained on this very slide: scores flatter.")
     left_out = labels.without_counts + labels.empty
     if left_out:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
     folder = prediction.with_suffix(".evaluation")
-    evaluation = Evaluation(f"{prediction.name} against {truth.name}", tuple(scores), tuple(notes), folder)
+    title = f"{prediction.name} against {truth.name}"
+    evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched)
     evaluation.write()
     return evaluation
 
@@ -190,17 +109,23 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
 def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     """Labels of a prediction's spots and genes, by the transform it was made with.
 
+    A gene that the counts do not have is NaN in every spot; a library over the panel is then over its other genes.
+
     Raises:
-        GeneDMLError: counts that do not join.
+        GeneDMLError: counts that do not join, or that have too few of the genes.
     """
-    config = from_dict(LabelsConfig, _plain(data.uns["genedml"]["label_settings"]))
-    table, spots = read_counts(counts), spots_of(data)
+    config, table, spots = label_settings(data), read_counts(counts), spots_of(data)
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
     panels = [panel.split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
-    each = [make_labels(table, spots, panel, config) for panel in panels]
-    y = [labels.y[:, pd.Index(panel).get_indexer(data.var_names)] for labels, panel in zip(each, panels, strict=True)]
+    found = [match_panel(table, panel)[0] for panel in panels]
+    each = [make_labels(table, spots, genes, config) for genes in found]
+    y = [
+        pd.DataFrame(one.y, columns=genes).reindex(columns=data.var_names)
+        for one, genes in zip(each, found, strict=True)
+    ]
     valid = np.all([labels.valid for labels in each], axis=0)
-    return replace(each[0], y=np.mean(y, axis=0), valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
+    mean = np.mean([table.to_numpy() for table in y], axis=0)
+    return replace(each[0], y=mean, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
@@ -215,60 +140,51 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     return max(runs, key=lambda run: (run / "predictions").stat().st_mtime)
 
 
-def _score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:
-    methods = {GENE_DML: None, RIDGE: "ridge", DEPTH: "", CONSTANT: "constant"}
-    kept = {name: layer for name, layer in methods.items() if not layer or layer in sections[0].layers}
-    return [_score_method(name, layer, fold, sections) for name, layer in kept.items()]
+def label_note(labels: LabelsConfig) -> str:
+    """The label transform, and its name if it has one."""
+    name = target_name(labels)
+    return f"Label{f' ({name})' if name else ''}: {labels.describe()}."
 
 
-def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[anndata.AnnData]) -> FoldScores:
-    plain, partial, squared, absolute = [], [], [], []
-    for section in sections:
-        truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
-        if layer == "":
-            predicted = np.tile(depth[:, None], (1, truth.shape[1]))
-        else:
-            predicted = section.X if layer is None else section.layers[layer]
-        plain.append(pcc(truth, predicted))
-        partial.append(partial_pcc(truth, predicted, depth))
-        squared.append(np.nan if layer == "" else float(np.square(truth - predicted).mean()))
-        absolute.append(np.nan if layer == "" else float(np.abs(truth - predicted).mean()))
-    held_out = {GENE_DML: "held_out_pcc", RIDGE: "ridge_held_out_pcc"}.get(name)
-    var = sections[0].var
-    return FoldScores(
-        name,
-        fold,
-        tuple(var.index),
-        nanmean(squared),
-        nanmean(absolute),
-        nanmean([nanmean(genes) for genes in plain]),
-        nanmean([nanmean(genes) for genes in partial]),
-        column_nanmean(np.stack(plain)),
-        var[held_out].to_numpy(dtype=float) if held_out in var else None,
-        int(np.isnan(plain).sum()),
-    )
+def unmatched_notes(unmatched: Sequence[str], of: int) -> list[str]:
+    """What must be said where counts lack genes of the panel."""
+    if not unmatched:
+        return []
+    named = ", ".join(unmatched[:NAMED_GENES]) + (", ..." if len(unmatched) > NAMED_GENES else "")
+    return [
+        f"Genes: {of - len(unmatched)} of the panel's {of} are in the counts; not there: {named} (all in metrics.json)."
+        " The rest are scored; a library over the panel is over them."
+    ]
 
 
-def _high_scores(folds: Sequence[FoldScores]) -> list[float]:
-    """PCC(H) of every fold: over the 50 genes with the best mean rank over all folds."""
-    genes = [gene for gene in folds[0].genes if all(gene in set(fold.genes) for fold in folds)]
-    table = np.stack([pd.Series(fold.pcc, index=fold.genes)[genes].to_numpy() for fold in folds])
-    return [nanmean(row) for row in table[:, high_genes(table)]]
+def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> LabelsConfig:
+    labels = [label_settings(section).describe() for section in sections]
+    for file, own in zip(files, labels, strict=True):
+        if own != labels[0]:
+            raise GeneDMLError(
+                f"{file} has labels {own}, but {files[0]} has {labels[0]}: scores of different labels never stand in "
+                "one table. Give each its own run folder."
+            )
+    return label_settings(sections[0])
 
 
-def _held_out_score(score: FoldScores) -> float:
-    if score.held_out_pcc is None or np.isnan(score.held_out_pcc).all():
-        return float("nan")
-    return nanmean(score.pcc[high_genes(score.held_out_pcc[None])])
+def _unfinished(run: Path, finished: Collection[str]) -> list[str]:
+    record = run / "run.json"
+    if not record.is_file():
+        return []
+    every = {sample["fold"] for sample in json.loads(record.read_text(encoding="utf-8"))["samples"]}
+    return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
 
 
 def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     made_by = [section.uns["genedml"] for section in sections]
-    notes = [f"Label: {made_by[0]['label']}."]
+    notes = [label_note(label_settings(sections[0]))]
     if any(entry.get("leaks", False) for entry in made_by):
         notes.append("LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient.")
     if any(entry.get("select_on", "validation") == "test" for entry in made_by):
         notes.append("CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter.")
+    else:
+        notes.append("The epoch was chosen inside the training folds.")
     notes += sorted({str(entry[key]) for key in ("partial", "left_out") for entry in made_by if entry.get(key)})
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
@@ -281,8 +197,3 @@ def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
 
 def _natural(name: str) -> tuple[bool, float, str]:
     return (not name.isdigit(), float(name) if name.isdigit() else 0.0, name)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers and strings as Python's own, after a journey through an ``.h5ad``."""
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}

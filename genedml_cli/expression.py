@@ -17,6 +17,8 @@ from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.spots import Spots
 
+MIN_MATCHED = 10
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -78,6 +80,23 @@ def derive_panel(counts: Iterable[anndata.AnnData], size: int) -> tuple[str, ...
         )
     # A stable sort of names first, so that equal sums come in one order everywhere.
     return tuple(totals.sort_index().sort_values(ascending=False, kind="stable").index[:size])
+
+
+def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The genes of a panel that the counts have, by name, and those they do not, both in its order.
+
+    Raises:
+        GeneDMLError: fewer than 10 are there (of a smaller panel: fewer than all).
+    """
+    there = set(counts.var_names)
+    found = tuple(gene for gene in panel if gene in there)
+    if len(found) < min(MIN_MATCHED, len(panel)):
+        raise GeneDMLError(
+            f"{len(found)} of the panel's {len(panel)} genes are in the counts, too few to score. The panel has "
+            f"{', '.join(panel[:3])}, the counts {', '.join(counts.var_names[:3])}: are both of one species and named "
+            "in one way (symbols or Ensembl ids)?"
+        )
+    return found, tuple(gene for gene in panel if gene not in there)
 
 
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:

@@ -48,7 +48,7 @@ class SectionFeatures:
         tiles: pooled vector of every distinct tile.
         neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
         encoder: whose features these are.
-        um_per_px: of level 0 of the slide.
+        um_per_px: of level 0 of the slide; None for views in level-0 pixels, which do not depend on it.
         slide_sha256: content of the slide file.
     """
 
@@ -57,7 +57,7 @@ class SectionFeatures:
     tiles: Float[Tensor, "U D"]
     neighbor: Int[Tensor, "S P"]
     encoder: EncoderRecord
-    um_per_px: float
+    um_per_px: float | None
     slide_sha256: str
 
     @property
@@ -133,7 +133,7 @@ def encode_section(
     """Tile a slide around its spots and encode every distinct tile once.
 
     Args:
-        slide: with known um/px.
+        slide: with known um/px, unless the views are native.
         spots: on it.
         encoder: on the device it is to run on.
         views: tile size, grid and um/px.
@@ -149,7 +149,7 @@ def encode_section(
 
     local, tiles = _encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)
     neighbor, sha256 = torch.as_tensor(plan.neighbor), slide_sha256 or sha256_of(slide.path)
-    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), slide.um_per_px, sha256)
+    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), _seen_scale(slide, views), sha256)
 
 
 def encode_patches(
@@ -272,14 +272,22 @@ def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder
             if not path_of(key).exists():
                 save_features(encode_patches(patches, spots, encoder, views, flips, sha256), path_of(key), key)
     else:
-        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um) as slide:
-            key = _key(sha256, slide.um_per_px, spots, encoder, views, flips)
+        native = views.um_per_px == "native"
+        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
+            key = _key(sha256, _seen_scale(slide, views), spots, encoder, views, flips)
             if not path_of(key).exists():
                 save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)
     return load_features(path_of(key))
 
 
-def _key(slide_sha256: str, um_per_px: float, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool) -> str:
+def _seen_scale(slide: Slide, views: ViewsConfig) -> float | None:
+    """The um/px that the views of a slide depend on, if any."""
+    return None if views.um_per_px == "native" else slide.um_per_px
+
+
+def _key(
+    slide_sha256: str, um_per_px: float | None, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool
+) -> str:
     """Fingerprint of everything that the features depend on."""
     parts: dict[str, Any] = {
         "format": FORMAT_VERSION,

@@ -57,7 +57,8 @@ def _draw_tissue(axis: Any, data: anndata.AnnData, faded: bool = False) -> None:
     axis.set_ylim(min(height, xy[:, 1].max() + margin), max(0, xy[:, 1].min() - margin))
     axis.set_xticks([])
     axis.set_yticks([])
-    _draw_scale_bar(axis, entry["metadata"]["um_per_px"])
+    if "um_per_px" in entry["metadata"]:
+        _draw_scale_bar(axis, entry["metadata"]["um_per_px"])
 
 
 def _draw_spots(axis: Any, data: anndata.AnnData, values: Float[np.ndarray, " S"], limits: Sequence[float]) -> Any:

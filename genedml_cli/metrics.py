@@ -1,15 +1,24 @@
-"""Scores of predictions (METHOD section 6). Letters: S spots, M genes, F folds, H high genes, K explaining columns."""
+"""Scores of predictions (METHOD section 6). Letters: S spots, M genes, F folds, H high genes, K explaining columns.
+
+A constant gene has no correlation, which is NaN; NaN among the values themselves is refused.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from genedml.errors import GeneDMLError
+
 HIGH_GENES = 50
 
 
 def pcc(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
-    """Pearson correlation of every gene over the spots; NaN where truth or prediction is constant."""
+    """Pearson correlation of every gene over the spots; NaN where truth or prediction is constant.
+
+    Raises:
+        GeneDMLError: a value that is no finite number.
+    """
     return _correlation(truth, predicted, np.ones((len(truth), 1)))
 
 
@@ -19,8 +28,21 @@ def partial_pcc(
     """Correlation of every gene with ``given``, such as sequencing depth, held fixed.
 
     The correlation of what is left of truth and prediction after the straight-line part of ``given`` is taken away.
+
+    Raises:
+        GeneDMLError: a value that is no finite number.
     """
     return _correlation(truth, predicted, np.column_stack([np.ones(len(given)), given]))
+
+
+def attainable(split_half: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The largest PCC with labels of whom two halves of the counts agree with PCC ``split_half``; NaN below zero.
+
+    Spearman and Brown: both halves together have reliability 2 r / (1 + r). Even the truth without noise correlates
+    with such labels at its square root only.
+    """
+    r = np.where(split_half < 0, np.nan, split_half)
+    return np.sqrt(2 * r / (1 + r))
 
 
 def high_genes(scores: Float[np.ndarray, "F M"]) -> Int[np.ndarray, " H"]:
@@ -46,6 +68,10 @@ def column_nanmean(values: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
 def _correlation(
     truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"], explained_by: Float[np.ndarray, "S K"]
 ) -> Float[np.ndarray, " M"]:
+    for what, values in (("truth", truth), ("the prediction", predicted), ("what is held fixed", explained_by)):
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            raise GeneDMLError(f"In {bad.sum()} of {len(bad)} spots {what} holds NaN or infinity: no score is defined.")
     t, p = _unexplained(truth, explained_by), _unexplained(predicted, explained_by)
     return _ratio((t * p).sum(axis=0), np.sqrt((t**2).sum(axis=0) * (p**2).sum(axis=0)))
 

@@ -16,6 +16,32 @@ class Device(StrEnum):
     mps = "mps"
 
 
+class Target(StrEnum):
+    """Label transforms; :data:`genedml.config.TARGETS` says what they are."""
+
+    paper = "paper"
+    paper_unsmoothed = "paper-unsmoothed"
+    paper_ln = "paper-ln"
+    paper_all_genes = "paper-all-genes"
+    log1p_10k = "log1p-10k"
+
+
+class SelectOn(StrEnum):
+    """Where the epoch of a fold is chosen."""
+
+    validation = "validation"
+    test = "test"
+
+
+def _number_or_native(text: str | None) -> str | None:
+    if text not in (None, "native"):
+        try:
+            float(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is neither a number nor native.") from error
+    return text
+
+
 DATA, MODEL, RUN = "Data", "Model", "Where and how"
 
 DatasetOption = Annotated[
@@ -84,6 +110,37 @@ FeaturesOption = Annotated[
     Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the arithmetic runs.", rich_help_panel=RUN)]
+TargetOption = Annotated[
+    Target | None,
+    typer.Option(
+        "--target",
+        help="Label transform: paper, log1p-10k (ln, library over all genes, unsmoothed), or the paper's with one of "
+        "its choices taken back. Scores of different ones are not comparable. (default: the configuration's, paper)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+SelectOnOption = Annotated[
+    SelectOn | None,
+    typer.Option(
+        "--select-on",
+        help="Choose the epoch on patients held out inside the training folds, or, as published, on the test fold: "
+        "every table then says so. (default: the configuration's, validation)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+ViewsUmPerPxOption = Annotated[
+    str | None,
+    typer.Option(
+        "--um-per-px",
+        metavar="NUMBER|native",
+        callback=_number_or_native,
+        help="Micrometres of a level-0 pixel, where the slide does not say. Or native: views in level-0 pixels, what "
+        "the published numbers used; um/px need not be known then.",
+        rich_help_panel=DATA,
+    ),
+]
 UmPerPxOption = Annotated[
     float | None,
     typer.Option(

@@ -45,7 +45,7 @@ def predict(
             as ``layers["std"]``.
         out: where to write the ``.h5ad``.
         fold: only this fold of a run folder.
-        um_per_px: of level 0, where the slide does not say.
+        um_per_px: of level 0, where the slide does not say; a model of native views needs none.
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
@@ -61,13 +61,14 @@ def predict(
         raise GeneDMLError(f"{out} must end with .h5ad.")
     files = model_files(model, fold)
     cards = [load_card(file) for file in files]
-    _check_alike(cards, files)
+    check_alike(cards, files)
     where = pick_device(device)
     encoder = load_encoder(cards[0].config.encoder, weights, where)
-    _check_encoder(encoder, cards[0], files[0])
+    check_encoder(encoder, cards[0], files[0])
     table = read_spots(spots)
-    with open_section(slide, table, um_per_px, pitch_um) as opened:
-        features = encode_section(opened, table, encoder, cards[0].config.views)
+    views = cards[0].config.views
+    with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
+        features = encode_section(opened, table, encoder, views)
         genes = common_genes(cards)
         each = [_predict_fold(file, features, genes, where, batch_spots) for file in files]
         seen = sum(features.slide_sha256 in card.training_slides.values() for card in cards)
@@ -80,7 +81,8 @@ def predict(
             **_made_by(files, cards),
             "slide": slide.name,
             "slide_sha256": features.slide_sha256,
-            "um_per_px": opened.um_per_px,
+            **({"um_per_px": opened.um_per_px} if opened.knows_scale else {}),
+            "views_um_per_px": views.um_per_px,
             "spots": spots.name,
             "seen_in_training": seen,
         }
@@ -180,14 +182,24 @@ def _made_by(files: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
     }
 
 
-def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+def check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+    """Refuse models that cannot be averaged or stand in one table.
+
+    Raises:
+        GeneDMLError: they differ in views, labels or encoder.
+    """
     for card, file in zip(cards, files, strict=True):
         for part in ("views", "labels", "encoder"):
             if getattr(card.config, part) != getattr(cards[0].config, part) or card.encoder != cards[0].encoder:
                 raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
 
 
-def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+def check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+    """Refuse an encoder whose features a model was not trained on.
+
+    Raises:
+        GeneDMLError: another encoder, or other weights.
+    """
     if encoder_record(encoder) != card.encoder:
         raise GeneDMLError(
             f"{file} was trained on features of {card.encoder.name} with weights {card.encoder.weights_sha256[:12]}; "

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from genedml.config import LabelsConfig, to_dict
+from genedml.config import LabelsConfig, from_dict, to_dict
 from genedml_cli.slides import Slide
 from genedml_cli.spots import Spots, nearest_distances
 
@@ -43,6 +43,13 @@ def to_anndata(
     return data
 
 
+def label_settings(data: anndata.AnnData) -> LabelsConfig:
+    """The transform of a prediction's labels."""
+    stored = data.uns["genedml"]["label_settings"]
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
+    return from_dict(LabelsConfig, plain)
+
+
 def spots_of(data: anndata.AnnData) -> Spots:
     """The spots that a prediction was made for."""
     array_xy = data.obs[["array_col", "array_row"]].to_numpy(np.int64) if "array_col" in data.obs else None
@@ -52,6 +59,7 @@ def spots_of(data: anndata.AnnData) -> Spots:
 def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
     """Fill ``uns["spatial"][slide]`` with downscaled images and scale factors, as Space Ranger's readers do."""
     hires, lowres = slide.thumbnail(HIRES_PX), slide.thumbnail(LOWRES_PX)
+    scale = {"um_per_px": slide.um_per_px} if slide.knows_scale else {}
     width = slide.size_px[0]
     data.uns["spatial"] = {
         slide.path.stem: {
@@ -61,13 +69,13 @@ def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
                 "tissue_lowres_scalef": lowres.shape[1] / width,
                 "spot_diameter_fullres": spot_diameter_px(spots, slide),
             },
-            "metadata": {"source_image_path": slide.path.name, "um_per_px": slide.um_per_px},
+            "metadata": {"source_image_path": slide.path.name, **scale},
         }
     }
 
 
 def spot_diameter_px(spots: Spots, slide: Slide) -> float:
-    """Half the pitch, about what ST (100 of 200 um) and Visium (55 of 100 um) have; 55 um for a single spot."""
+    """Half the pitch, as ST (100 of 200 um) and Visium (55 of 100 um) about have; of a single spot 55 um or 112 px."""
     if not len(nearest_distances(spots.xy_px)):
-        return 55 / slide.um_per_px
+        return 55 / slide.um_per_px if slide.knows_scale else 112.0
     return SPOT_TO_PITCH * spots.pitch_px

@@ -4,18 +4,24 @@ Letters: S spots, P tiles of the neighbor grid, D encoder width, W = 3 D, M gene
 N labelled spots.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from genedml.errors import GeneDMLError
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.sections import SectionData
+from genedml_cli.storage import arriving
 from genedml_cli.tiling import OUTSIDE
 
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
@@ -24,12 +30,25 @@ Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; 
 
 
 @dataclass(frozen=True)
+class RidgeModel:
+    """The fitted plane, the scaling of its inputs included, and each gene's PCC inside the training side."""
+
+    weight: Float[np.ndarray, "W M"]
+    intercept: Float[np.ndarray, " M"]
+    inner_pcc: Float[np.ndarray, " M"]
+
+    def predict(self, features: SectionFeatures) -> Float[np.ndarray, "S M"]:
+        """Labels of every spot of a section."""
+        return pooled_features(features) @ self.weight + self.intercept
+
+
+@dataclass(frozen=True)
 class RidgeResult:
-    """Predictions of each test section, the penalty, and the per-gene PCC inside the training side at that penalty."""
+    """Predictions of each test section, the model that made them and its penalty."""
 
     predicted: Mapping[str, Float[np.ndarray, "S M"]]
+    model: RidgeModel
     alpha: float
-    inner_pcc: Float[np.ndarray, " M"]
 
 
 def ridge_reference(train: Sequence[SectionData], test: Sequence[SectionData]) -> RidgeResult:
@@ -43,9 +62,32 @@ def ridge_reference(train: Sequence[SectionData], test: Sequence[SectionData]) -
     labelled = [_labelled(data) for data in train]
     inner = {alpha: _inner_pcc(labelled, groups, alpha) for alpha in ALPHAS} if len(set(groups)) > 1 else {}
     alpha = max(inner, key=lambda candidate: nanmean(inner[candidate])) if inner else ALPHAS[len(ALPHAS) // 2]
-    model = _fit(labelled, alpha)
-    predicted = {data.sample.name: model.predict(pooled_features(data.features)) for data in test}
-    return RidgeResult(predicted, alpha, inner.get(alpha, np.full(train[0].labels.y.shape[1], np.nan)))
+    inner_pcc = inner.get(alpha, np.full(train[0].labels.y.shape[1], np.nan))
+    model = _plane(_fit(labelled, alpha), inner_pcc)
+    return RidgeResult({data.sample.name: model.predict(data.features) for data in test}, model, alpha)
+
+
+def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
+    """Write the model whole, with its genes in order, so that sections seen later have the reference too."""
+    tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
+    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    with arriving(path) as temporary:
+        save_file(whole, temporary, {"genes": json.dumps(list(genes))})
+
+
+def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
+    """Read a model for ``genes``.
+
+    Raises:
+        GeneDMLError: unreadable, or fitted for other genes.
+    """
+    try:
+        with safe_open(path, "np") as stored:
+            if json.loads(stored.metadata()["genes"]) != list(genes):
+                raise ValueError("it is of other genes than the fold")
+            return RidgeModel(*(stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise GeneDMLError(f"The ridge reference {path} cannot be read: {error}. Remove it to go without.") from error
 
 
 def pooled_features(features: SectionFeatures) -> Float[np.ndarray, "S W"]:
@@ -76,6 +118,13 @@ def _inner_pcc(sections: Sequence[Labelled], groups: Sequence[str], alpha: float
         model = _fit([section for section, group in pairs if group != left_out], alpha)
         scores += [pcc(y, model.predict(x)) for (x, y), group in pairs if group == left_out]
     return column_nanmean(np.stack(scores))
+
+
+def _plane(model: Pipeline, inner_pcc: Float[np.ndarray, " M"]) -> RidgeModel:
+    scaler, ridge = model.named_steps["standardscaler"], model.named_steps["ridge"]
+    weight = np.atleast_2d(ridge.coef_).T / scaler.scale_[:, None]
+    intercept = np.broadcast_to(ridge.intercept_, weight.shape[1]) - scaler.mean_ @ weight
+    return RidgeModel(weight.astype(np.float32), intercept.astype(np.float32), inner_pcc)
 
 
 def _fit(sections: Sequence[Labelled], alpha: float) -> Pipeline:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +22,14 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import pick_device
-from genedml_cli.evaluation import Evaluation, evaluate_run
+from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import derive_panel, make_labels, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.prediction import predict_section, write_h5ad
 from genedml_cli.results import to_anndata
-from genedml_cli.ridge import RidgeResult, ridge_reference
+from genedml_cli.ridge import RidgeResult, ridge_reference, save_ridge
 from genedml_cli.samples import Fold, Sample, make_folds
+from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold
@@ -53,13 +54,15 @@ def train(
     weights: Path | None = None,
     device: str = "auto",
     partial: str = "",
+    dataset: str = "",
 ) -> Evaluation:
     """Train and test Gene-DML on every fold of ``samples``.
 
     Args:
         samples: the sections, with their folds.
-        out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``predictions/``, ``config.toml``,
-            ``run.json``, ``metrics.csv``, ``metrics.json``, ``genes.csv``. Folds that are there are kept.
+        out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``, ``predictions/``,
+            ``config.toml``, ``run.json``, ``metrics.csv``, ``metrics.json``, ``genes.csv``. Folds that are there are
+            kept.
         config: the merged configuration.
         fold: one fold, or ``all``.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
@@ -68,6 +71,7 @@ def train(
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
         partial: what to say of a data set of which sections are missing.
+        dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
 
     Returns:
         The scores over the folds that are there.
@@ -76,7 +80,7 @@ def train(
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
     folds = _chosen(make_folds(samples), fold)
-    description = _describe(config, samples, panel, partial)
+    description = _describe(config, samples, panel, partial, dataset)
     _check_same(out, description)
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
@@ -93,7 +97,8 @@ def train(
             if (out / f"fold-{one.name}.safetensors").exists():
                 console.note(f"Fold {one.name} is there already; keeping it.")
             else:
-                _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), partial)
+                origin = {"dataset": dataset, "partial": partial}
+                _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), origin)
                 console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
             advance(note=f"fold {one.name}")
     return evaluate_run(out)
@@ -130,7 +135,7 @@ def _run_fold(
     panel: str,
     device: torch.device,
     encoder: EncoderRecord,
-    partial: str,
+    origin: Mapping[str, str],
 ) -> None:
     """Train one fold, test it, fit its references; the checkpoint is written last, so that it marks a finished fold."""
     genes = load_panel(panel, fold, inputs, config.labels.panel_size)
@@ -140,13 +145,14 @@ def _run_fold(
     )
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}")
     ridge = ridge_reference([*train, *validation], test)
+    save_ridge(ridge.model, genes, out / f"ridge-{fold.name}.safetensors")
     card = _card(fold, inputs, config, genes, encoder, trained)
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
     for data in test:
         predicted = predict_section(network, data.features, device)
-        tested = _tested(data, predicted, card, ridge, fold, partial)
+        tested = _tested(data, predicted, card, ridge, fold, origin)
         write_h5ad(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(out / f"fold-{fold.name}.safetensors") as temporary:
@@ -189,17 +195,17 @@ def _tested(
     card: ModelCard,
     ridge: RidgeResult,
     fold: Fold,
-    partial: str,
+    origin: Mapping[str, str],
 ) -> anndata.AnnData:
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
     made_by = {
         **card.made_by,
+        **origin,
         "sample": data.sample.name,
         "patient": data.sample.patient,
         "fold": fold.name,
         "leaks": fold.leaks,
         "select_on": card.config.training.select_on,
-        "partial": partial,
         "left_out": fold.left_out_note,
         "ridge_alpha": ridge.alpha,
         "spots_without_counts": data.labels.without_counts,
@@ -213,7 +219,7 @@ def _tested(
     result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers)
     result.obs["depth"] = data.labels.depth
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
-    result.var["ridge_held_out_pcc"] = ridge.inner_pcc
+    result.var["ridge_held_out_pcc"] = ridge.model.inner_pcc
     return result[data.labels.valid].copy()
 
 
@@ -226,10 +232,10 @@ def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
     return chosen
 
 
-def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: str) -> dict[str, Any]:
+def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: str, dataset: str) -> dict[str, Any]:
     """What makes two runs the same, as JSON keeps it."""
     sheet = [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples]
-    values = {"config": to_dict(config), "panel": panel, "partial": partial, "samples": sheet}
+    values = {"config": to_dict(config), "panel": panel, "dataset": dataset, "partial": partial, "samples": sheet}
     described: dict[str, Any] = json.loads(json.dumps(values))
     return described
 

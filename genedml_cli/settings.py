@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from genedml.config import Config, load_config, preset_names
+from genedml.config import TARGETS, Config, load_config, preset_names
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import DATASETS, dataset, find_dataset, partial_note
 from genedml_cli.samples import Sample, read_sheet
@@ -65,8 +65,15 @@ def choose_config(
     file: Path | None,
     overrides: Sequence[str],
     seed: int | None,
+    *,
+    target: str | None = None,
+    select_on: str | None = None,
+    native: bool = False,
 ) -> Config:
     """Defaults < preset < file < ``--set`` < options.
+
+    ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays. ``native`` is for views in
+    level-0 pixels.
 
     Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
     """
@@ -75,7 +82,18 @@ def choose_config(
         preset = "small" if encoder == WEIGHTLESS else own_preset
     own = [f"encoder={encoder}"] if encoder else []
     own += [f"training.seed={seed}"] if seed is not None else []
-    return load_config(preset, file, [*overrides, *own])
+    own += [f"training.select_on={select_on}"] if select_on else []
+    own += ["views.um_per_px=native"] if native else []
+    config = load_config(preset, file, [*overrides, *own])
+    if target is None:
+        return config
+    return replace(config, labels=replace(TARGETS[target], panel_size=config.labels.panel_size))
+
+
+def read_um_per_px(text: str | None) -> tuple[float | None, bool]:
+    """What ``--um-per-px`` says: um/px of level 0 if it is a number, and whether it asks for native views."""
+    native = text == "native"
+    return (None if text is None or native else float(text)), native
 
 
 def choose_panel(panel: str | None, dataset_name: str | None) -> str:

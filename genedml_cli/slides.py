@@ -14,6 +14,7 @@ import openslide
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 
@@ -129,13 +130,13 @@ class Raster:
 
     Args:
         slide: the slide.
-        um_per_px: of the raster.
+        um_per_px: of the raster; ``native`` for level-0 pixels, which needs no um/px of the slide.
         cache_bytes: bound of the cache.
     """
 
-    def __init__(self, slide: Slide, um_per_px: float, cache_bytes: int = 512 * 2**20) -> None:
+    def __init__(self, slide: Slide, um_per_px: UmPerPx, cache_bytes: int = 512 * 2**20) -> None:
         self.slide = slide
-        self.scale = um_per_px / slide.um_per_px
+        self.scale = 1.0 if um_per_px == "native" else um_per_px / slide.um_per_px
         width, height = slide.size_px
         self.size_px = (max(1, int(width / self.scale)), max(1, int(height / self.scale)))
         self._cached_blocks = max(4, cache_bytes // (BLOCK_PX * BLOCK_PX * 3))

@@ -127,10 +127,18 @@ def read_spots(path: Path) -> Spots:
     return spots
 
 
-def open_section(path: Path, spots: Spots, um_per_px: float | None = None, pitch_um: float | None = None) -> Slide:
+def open_section(
+    path: Path,
+    spots: Spots,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+    *,
+    scale_needed: bool = True,
+) -> Slide:
     """Open the slide that spots belong to and settle its um/px.
 
     ``um_per_px`` as the user says, else the slide's own, else ``pitch_um`` over the pitch of the spots in pixels.
+    It may stay unknown if not ``scale_needed``, as for views in level-0 pixels.
 
     Raises:
         GeneDMLError: as :func:`genedml_cli.slides.open_slide`; spots that are not of this slide; unknown um/px.
@@ -140,7 +148,8 @@ def open_section(path: Path, spots: Spots, um_per_px: float | None = None, pitch
         check_on_slide(spots, slide)
         if pitch_um is not None and not slide.knows_scale:
             slide.set_um_per_px(pitch_um / spots.pitch_px)
-        slide.um_per_px  # noqa: B018  raises where it is still unknown
+        if scale_needed:
+            slide.um_per_px  # noqa: B018  raises where it is still unknown
     except GeneDMLError:
         slide.close()
         raise

@@ -1,32 +1,54 @@
 """Results as tables on the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from genedml.encoders import EncoderInfo, find_weights
 from genedml_cli import console
 from genedml_cli.demo import DemoResult
-from genedml_cli.evaluation import METRICS, Evaluation
+from genedml_cli.external import External
+from genedml_cli.published import PublishedRow
+from genedml_cli.scores import METRICS, Evaluation
 
 
 def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
-    """Gene-DML a fold, then every method as mean and standard deviation over folds, then what must be said."""
+    """The paper's rows, Gene-DML a fold, every method as mean and sd over folds, then what must be said."""
     values, summary = evaluation.values(), evaluation.summary()
     own = values[values["method"] == summary.index[0]]
     several = len(own) > 1
-    rows = [
+    rows = _published_rows(evaluation.published)
+    rows += [
         [f"{row['method']}, fold {row['fold']}", *(_number(row[key]) for key in METRICS)]
         for _, row in own.iterrows()
         if several
     ]
-    for method, row in summary.iterrows():
-        cells = [_mean_sd(row[(key, "mean")], row[(key, "std")]) for key in METRICS]
-        rows.append([f"{method}, mean ± sd" if several else str(method), *cells])
+    rows += [[]] if several else []
+    for method, cells in _summary_rows(summary):
+        rows.append([f"{method}, mean ± sd" if several else method, *cells])
     console.table(evaluation.title, ["", *METRICS.values()], rows)
     for note in evaluation.notes:
         console.say(note)
     console.say(last_line)
+
+
+def show_external(external: External) -> None:
+    """The paper's sections, then every section with its methods as mean and sd over models, then what must be said."""
+    rows: list[list[str]] = []
+    for name in dict.fromkeys(row.dataset for row in external.published):
+        rows += [_heading(f"{name} (paper)"), *_published_rows([r for r in external.published if r.dataset == name])]
+    for one, spots in zip(external.sections, external.spots, strict=True):
+        found = external.panel - len(one.unmatched)
+        rows.append(_heading(f"{one.title}: {found} of {external.panel} genes, {spots} spots"))
+        rows += [[method, *cells] for method, cells in _summary_rows(one.summary())]
+        rows.append([])
+    console.table(external.title, ["", *METRICS.values()], rows)
+    for note in external.notes:
+        console.say(note)
+    for one in external.sections:
+        for note in one.notes:
+            console.say(f"{one.title}: {note}")
+    console.say(f"The same as CSV and JSON: {external.folder}/")
 
 
 def show_genes(evaluation: Evaluation) -> None:
@@ -67,6 +89,26 @@ def _weights(info: EncoderInfo) -> str:
     if find_weights(info) is not None:
         return "found"
     return "not here (gated)" if info.gated else "not here"
+
+
+def _heading(text: str) -> list[str]:
+    return [text, *[""] * len(METRICS)]
+
+
+def _summary_rows(summary: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    return [
+        (str(method), [_mean_sd(row[(key, "mean")], row[(key, "std")]) for key in METRICS])
+        for method, row in summary.iterrows()
+    ]
+
+
+def _published_rows(published: Sequence[PublishedRow]) -> list[list[str]]:
+    """The paper's rows and a line under them; where it has no figure, a dash."""
+    nan = float("nan")
+    rows = [
+        [row.label, *(_mean_sd(row.mean.get(key, nan), row.sd.get(key, nan)) for key in METRICS)] for row in published
+    ]
+    return [*rows, []] if rows else []
 
 
 def _mean_sd(mean: float, sd: float) -> str:

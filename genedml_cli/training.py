@@ -73,11 +73,14 @@ def train_fold(
 
 
 def mean_pcc(network: GeneDML, sections: Sequence[SectionData], device: torch.device | str) -> Float[np.ndarray, " M"]:
-    """PCC of every gene over the spots of a section, mean over sections."""
+    """PCC of every gene over the spots of a section, mean over sections; NaN if training diverged."""
     scores = []
     for data in sections:
         valid = data.labels.valid
-        scores.append(pcc(data.labels.y[valid], predict_section(network, data.features, device)[valid]))
+        predicted = predict_section(network, data.features, device)[valid]
+        if not np.isfinite(predicted).all():
+            return np.full(predicted.shape[1], np.nan)
+        scores.append(pcc(data.labels.y[valid], predicted))
     return column_nanmean(np.stack(scores))
 
 

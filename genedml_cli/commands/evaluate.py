@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from genedml_cli import options
+from genedml_cli.options import DATA
+
 
 def evaluate(
     target: Annotated[
@@ -15,11 +18,34 @@ def evaluate(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Raw counts of the section, for an .h5ad.")] = None,
     per_gene: Annotated[bool, typer.Option("--per-gene", help="Also list every gene.")] = False,
+    ceiling: Annotated[
+        bool, typer.Option("--ceiling", help="Also how far two halves of a run's counts agree, so what is attainable.")
+    ] = False,
+    external: Annotated[
+        str | None,
+        typer.Option(
+            help="Score every fold's model on sections of other donors: a sample sheet, or visium-breast.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    root: options.RootOption = None,
+    allow_partial: options.PartialOption = False,
+    weights: options.WeightsOption = None,
+    features: options.FeaturesOption = Path("features"),
+    device: options.DeviceOption = options.Device.auto,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
     from genedml_cli import evaluation, tables
+    from genedml_cli.external import evaluate_external
 
-    result = evaluation.evaluate(target, truth)
+    if external is not None:
+        if truth is not None or ceiling or per_gene:
+            raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
+        tables.show_external(
+            evaluate_external(target, external, root, allow_partial, features=features, weights=weights, device=device)
+        )
+        return
+    result = evaluation.evaluate(target, truth, ceiling)
     tables.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/")
     if per_gene:
         tables.show_genes(result)

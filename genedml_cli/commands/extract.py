@@ -10,7 +10,7 @@ def extract(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
-    um_per_px: options.UmPerPxOption = None,
+    um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
@@ -26,9 +26,10 @@ def extract(
     from genedml_cli.devices import pick_device
     from genedml_cli.features import extract as extract_features
 
-    chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
+    scale, native = settings.read_um_per_px(um_per_px)
+    chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(named, encoder, preset, config, set_ or [], None)
+    merged = settings.choose_config(named, encoder, preset, config, set_ or [], None, native=native)
     loaded = load_encoder(merged.encoder, weights, pick_device(device))
     found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
     tiles = sum(len(section.tiles) for section in found.values())

@@ -14,7 +14,7 @@ def train(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
-    um_per_px: options.UmPerPxOption = None,
+    um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: Annotated[
         str | None,
@@ -25,11 +25,13 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    target: options.TargetOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
     preset: options.PresetOption = None,
     config: options.ConfigOption = None,
     set_: options.SetOption = None,
+    select_on: options.SelectOnOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random.", rich_help_panel=MODEL)] = None,
     fold: Annotated[str, typer.Option(help="One fold, or all.", rich_help_panel=RUN)] = "all",
     out: Annotated[
@@ -42,9 +44,12 @@ def train(
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import runs, settings, tables
 
-    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
+    scale, native = settings.read_um_per_px(um_per_px)
+    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(named, encoder, preset, config, set_ or [], seed)
+    merged = settings.choose_config(
+        named, encoder, preset, config, set_ or [], seed, target=target, select_on=select_on, native=native
+    )
     run = out or runs.new_run_folder()
     evaluation = runs.train(
         chosen,
@@ -56,6 +61,7 @@ def train(
         weights=weights,
         device=device,
         partial=partial,
+        dataset=named or "",
     )
     tables.show_evaluation(
         evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"

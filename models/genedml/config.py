@@ -5,12 +5,12 @@ Order of precedence: defaults < preset < file < ``--set key=value``. An unknown 
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from genedml.errors import GeneDMLError
@@ -20,6 +20,17 @@ STRICT = ConfigDict(extra="forbid")
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _um_per_px(value: Any) -> Any:
+    if value == "native":
+        return value
+    if isinstance(value, float | int) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise ValueError("give a number above 0, or native")
+
+
+UmPerPx = Annotated[float | Literal["native"], PlainValidator(_um_per_px)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -98,7 +109,8 @@ class TrainingConfig:
 class ViewsConfig:
     """What a spot sees (METHOD section 2): the local tile and the neighbor grid around its centre."""
 
-    um_per_px: Positive = 0.5
+    um_per_px: UmPerPx = 0.5
+    """Of the views, whatever the slide's; or ``native``: level-0 pixels, what the published numbers used."""
     tile_px: Literal[224] = 224
     neighbor_grid: Annotated[int, Field(ge=1, le=15)] = 5
     local_grid: Annotated[int, Field(ge=0)] = 0
@@ -130,6 +142,22 @@ class LabelsConfig:
         mean = ", mean over array neighbours" if self.smooth else ""
         genes = "the panel" if self.library == "panel" else "all genes"
         return f"{log}(1 + {self.scale:g} * count / sum over {genes}){mean}"
+
+
+TARGETS: Mapping[str, LabelsConfig] = {
+    "paper": LabelsConfig(),
+    "paper-unsmoothed": LabelsConfig(smooth=False),
+    "paper-ln": LabelsConfig(log_base="e"),
+    "paper-all-genes": LabelsConfig(library="all"),
+    "log1p-10k": LabelsConfig(library="all", log_base="e", smooth=False),
+}
+"""Label transforms by name: the paper's, each of its choices taken back alone, and what scanpy users know."""
+
+
+def target_name(labels: LabelsConfig) -> str | None:
+    """The name in :data:`TARGETS` of a transform, whatever the size of its panel; None if it has none."""
+    same = (name for name, target in TARGETS.items() if replace(target, panel_size=labels.panel_size) == labels)
+    return next(same, None)
 
 
 @dataclass(frozen=True, config=STRICT)

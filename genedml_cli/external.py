@@ -1,0 +1,271 @@
+"""Score every fold's model on sections of other donors, as table 2 of the paper. Letters: S spots, M genes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+
+from genedml.checkpoint import ModelCard, load_card, load_checkpoint
+from genedml.encoders import Encoder, load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.devices import pick_device
+from genedml_cli.evaluation import label_note, newest_run, unmatched_notes
+from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
+from genedml_cli.features import SectionFeatures, extract
+from genedml_cli.metrics import HIGH_GENES
+from genedml_cli.prediction import check_alike, check_encoder, model_files, predict_section
+from genedml_cli.published import PublishedRow, published_table, rows_beside
+from genedml_cli.ridge import load_ridge
+from genedml_cli.samples import Sample
+from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
+from genedml_cli.settings import choose_samples
+from genedml_cli.storage import sha256_of, write_json, write_text
+
+PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
+
+
+@dataclass(frozen=True)
+class External:
+    """Scores on sections that no model of a run has to do with.
+
+    Args:
+        title: which run on what.
+        sections: of every section, the scores of every fold's model: what are folds there are models here.
+        spots: labelled spots of every section.
+        panel: genes that the models predict.
+        notes: what must be said of all sections.
+        published: the paper's rows, each of one of its sections.
+        folder: where the tables are written.
+    """
+
+    title: str
+    sections: tuple[Evaluation, ...]
+    spots: tuple[int, ...]
+    panel: int
+    notes: tuple[str, ...]
+    published: tuple[PublishedRow, ...]
+    folder: Path
+
+    def values(self) -> pd.DataFrame:
+        """One row for each section, method and fold's model; of what was measured only."""
+        tables = [one.values().assign(marks=marks_of(self.notes)) for one in self.sections]
+        for table, one, spots in zip(tables, self.sections, self.spots, strict=True):
+            table.insert(0, "section", one.title)
+            table.insert(1, "spots", spots)
+            table.insert(2, "genes", self.panel - len(one.unmatched))
+        return pd.concat(tables, ignore_index=True)
+
+    def write(self) -> None:
+        """``metrics.csv``, ``metrics.json`` with the unmatched genes, and ``genes.csv``, as of a run, by section."""
+        table = self.values()
+        table.insert(0, "source", "measured")
+        published = published_table(self.published).rename(columns={"dataset": "section"})
+        write_text(self.folder / "metrics.csv", pd.concat([table, published], ignore_index=True).to_csv(index=False))
+        genes = [one.per_gene().assign(section=one.title) for one in self.sections]
+        write_text(self.folder / "genes.csv", pd.concat(genes, ignore_index=True).to_csv(index=False))
+        write_json(self.folder / "metrics.json", self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, notes, and of every section its scores, spots and unmatched genes; the paper's rows apart."""
+        sections = {
+            one.title: {key: value for key, value in one.to_dict().items() if key not in ("title", "published")}
+            | {"spots": spots, "panel_genes": self.panel}
+            for one, spots in zip(self.sections, self.spots, strict=True)
+        }
+        published = [row.to_dict() for row in self.published]
+        return {"title": self.title, "notes": list(self.notes), "sections": sections, "published": published}
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The folds of a run, with what runs them."""
+
+    files: Sequence[Path]
+    cards: Sequence[ModelCard]
+    encoder: Encoder
+    device: torch.device
+
+
+def evaluate_external(
+    run: Path | None,
+    external: str,
+    root: Path | None = None,
+    allow_partial: bool = False,
+    *,
+    features: Path = Path("features"),
+    weights: Path | None = None,
+    device: str = "auto",
+) -> External:
+    """Score every fold's model of a run on sections of other donors, and write the tables into the run's folder.
+
+    Genes are matched by name; those that a section's counts lack are named and left out. Its labels are then made by
+    the models' transform from the genes that are there: a library over the panel is over these.
+
+    Args:
+        run: the run folder; the newest under ``runs/`` if None.
+        external: a sample sheet, or the name of a data set, such as ``visium-breast``.
+        root: folder that holds the data.
+        allow_partial: use a data set of which sections are missing, and say so.
+        features: where feature files are kept.
+        weights: the encoder's weights file, instead of the hub.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        GeneDMLError: whatever the user can mend; every donor was seen in training; too few genes in common.
+    """
+    run = newest_run() if run is None else run
+    if not run.is_dir():
+        raise GeneDMLError(f"--external goes with a run folder, to score every fold of it; {run} is none.")
+    files = model_files(run)
+    cards = [load_card(file) for file in files]
+    check_alike(cards, files)
+    sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
+    samples, partial = choose_samples(None if sheet else external, sheet, root, allow_partial)
+    seen = seen_in_training(cards, samples)
+    if len(seen) == len(samples):
+        raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
+    where = pick_device(device)
+    encoder = load_encoder(cards[0].config.encoder, weights, where)
+    check_encoder(encoder, cards[0], files[0])
+    models = _Models(files, cards, encoder, where)
+    name = sheet.stem if sheet else external
+    folder = run / f"external-{name}"
+    scored = []
+    with console.progress("Sections", len(samples) - len(seen)) as advance:
+        for sample in samples:
+            if sample.name not in seen:
+                scored.append(_score_section(sample, models, features, folder))
+                advance(note=sample.name)
+    published, said = _published(run, name, cards)
+    result = External(
+        f"{run.name} on {name}: {len(scored)} sections, {len(files)} models",
+        tuple(one for one, _ in scored),
+        tuple(spots for _, spots in scored),
+        len(_all_genes(cards)),
+        (*_notes(models, run, partial), *([_seen_note(seen)] if seen else []), *said),
+        published,
+        folder,
+    )
+    result.write()
+    return result
+
+
+def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> dict[str, str]:
+    """The samples whose slide or patient any of the models was trained or chosen on, and which of the two."""
+    slides = {slide for card in cards for slide in card.training_slides.values()}
+    patients = {patient for card in cards for patient in card.training_patients}
+    seen = {}
+    for sample in samples:
+        if sample.patient in patients:
+            seen[sample.name] = f"patient {sample.patient}"
+        elif sha256_of(sample.slide) in slides:
+            seen[sample.name] = "this very slide"
+    return seen
+
+
+def _seen_note(seen: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({why})" for name, why in seen.items())
+    return f"Left out, as their donors were seen in training: {named}."
+
+
+def _score_section(sample: Sample, models: _Models, features: Path, folder: Path) -> tuple[Evaluation, int]:
+    """Scores of every model on one section, and how many of its spots have a label in all."""
+    found = extract([sample], models.encoder, models.cards[0].config.views, features)[sample.name]
+    counts = read_counts(sample.counts)
+    scores: list[FoldScores] = []
+    valid = np.ones(len(found.spots), dtype=bool)
+    for file, card in zip(models.files, models.cards, strict=True):
+        try:
+            genes = match_panel(counts, card.genes)[0]
+            labels = make_labels(counts, found.spots, genes, card.config.labels)
+        except GeneDMLError as error:
+            error.add_note(f"This was section {sample.name}.")
+            raise
+        valid &= labels.valid
+        _, network = load_checkpoint(file, models.device)
+        predicted = predict_section(network, found, models.device)
+        data = _with_references(predicted, found, labels, genes, card, file)
+        scores += score_fold(card.fold, [data])
+    every = _all_genes(models.cards)
+    unmatched = tuple(gene for gene in every if gene not in set(counts.var_names))
+    notes = unmatched_notes(unmatched, len(every))
+    if not valid.all():
+        notes.append(f"{(~valid).sum()} of {len(valid)} spots are left out: they have no counts, or none in the panel.")
+    return Evaluation(sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
+
+
+def _with_references(
+    predicted: np.ndarray,
+    features: SectionFeatures,
+    labels: Labels,
+    genes: Sequence[str],
+    card: ModelCard,
+    file: Path,
+) -> anndata.AnnData:
+    """Predictions of the labelled spots and matched genes as :func:`genedml_cli.scores.score_fold` takes them."""
+    column = pd.Index(card.genes).get_indexer(list(genes))
+    mean = np.asarray(card.mean_label, dtype=np.float32)
+    layers = {"truth": labels.y, "constant": np.tile(mean[column], (len(predicted), 1))}
+    held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}
+    reference = _ridge_of(card, file)
+    if reference.is_file():
+        ridge = load_ridge(reference, card.genes)
+        layers["ridge"] = ridge.predict(features)[:, column]
+        held_out["ridge_held_out_pcc"] = ridge.inner_pcc
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    for name, scores in held_out.items():
+        var[name] = np.nan if scores is None else np.asarray(scores, dtype=float)[column]
+    obs = pd.DataFrame({"depth": labels.depth}, index=pd.Index(features.spots.names, dtype=str))
+    return anndata.AnnData(predicted[:, column], obs=obs, var=var, layers=layers)[labels.valid].copy()
+
+
+def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    """The genes of all models: folds may have panels of their own."""
+    return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
+
+
+def _notes(models: _Models, run: Path, partial: str) -> list[str]:
+    cards = models.cards
+    notes = [label_note(cards[0].config.labels)]
+    if any(card.config.training.select_on == "test" for card in cards):
+        notes.append("CHOSEN ON TEST: the epochs were chosen on the test sections of the folds, as published.")
+    notes += sorted({text for text in (_record(run).get("partial", ""), partial) if text})
+    without = [card.fold for card, file in zip(cards, models.files, strict=True) if not _ridge_of(card, file).is_file()]
+    if without:
+        notes.append(f"Ridge is left out of folds {', '.join(without)}: an earlier version did not keep it.")
+    notes.append(
+        f"Mean and sd over the folds' models. PCC(H): the {HIGH_GENES} genes ranked best by them on this very section, "
+        "as published, which flatters; held out: ranked inside the training."
+    )
+    return notes
+
+
+def _ridge_of(card: ModelCard, file: Path) -> Path:
+    return file.with_name(f"ridge-{card.fold}.safetensors")
+
+
+def _record(run: Path) -> dict[str, Any]:
+    file = run / "run.json"
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return record
+
+
+def _published(
+    run: Path, external: str, cards: Sequence[ModelCard]
+) -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
+    """Table 2, where it is of the same data: models of HER2ST on Visium breast sections."""
+    dataset = _record(run).get("dataset", "")
+    if external != PUBLISHED_ON:
+        return (), ()
+    if dataset != PUBLISHED_TRAINING:
+        return (), (f"The paper's rows are left out: its models were trained on {PUBLISHED_TRAINING}.",)
+    rows, said = rows_beside(dataset, cards[0].config.labels, [card.genes for card in cards], (PUBLISHED_TABLE,))
+    unknown = ("The paper does not name its three Visium sections.",) if rows else ()
+    return rows, (*said, *unknown)
