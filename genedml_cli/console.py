@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
 
 # A file or a pipe has no width of its own; a table is not to be folded there.
 _results = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -38,9 +41,17 @@ def error(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """A table on stdout: the first column reads left, the others right; an empty row is a line across."""
-    grid = Table(title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left")
+    grid = Table(
+        title=escape(title),
+        caption=escape(caption) or None,
+        title_justify="left",
+        caption_justify="left",
+        box=HORIZONTALS,
+    )
+    names = max((len(row[0]) for row in rows if row), default=0)
     for number, column in enumerate(columns):
-        grid.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+        layout: dict[str, Any] = {"min_width": min(names, NAMES_WIDTH)} if number == 0 else {"justify": "right"}
+        grid.add_column(escape(column), overflow="fold", **layout)
     for row in rows:
         if not row:
             grid.add_section()

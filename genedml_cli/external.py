@@ -241,7 +241,7 @@ def _notes(models: _Models, run: Path, partial: str) -> list[str]:
     if without:
         notes.append(f"Ridge is left out of folds {', '.join(without)}: an earlier version did not keep it.")
     notes.append(
-        f"Mean and sd over the folds' models. PCC(H): the {HIGH_GENES} genes ranked best by them on this very section, "
+        f"PCC(H): the {HIGH_GENES} genes ranked best by them on this very section, "
         "as published, which flatters; held out: ranked inside the training."
     )
     return notes

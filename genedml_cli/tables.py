@@ -19,14 +19,14 @@ def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
     several = len(own) > 1
     rows = _published_rows(evaluation.published)
     rows += [
-        [f"{row['method']}, fold {row['fold']}", *(_number(row[key]) for key in METRICS)]
+        [f"{row['method']} fold {row['fold']}", *(_number(row[key]) for key in METRICS)]
         for _, row in own.iterrows()
         if several
     ]
     rows += [[]] if several else []
-    for method, cells in _summary_rows(summary):
-        rows.append([f"{method}, mean ± sd" if several else method, *cells])
-    console.table(evaluation.title, ["", *METRICS.values()], rows)
+    rows += [[method, *cells] for method, cells in _summary_rows(summary)]
+    over = "; mean ±sd over folds" if several else ""
+    console.table(evaluation.title + over, ["", *METRICS.values()], rows)
     for note in evaluation.notes:
         console.say(note)
     console.say(last_line)
@@ -37,12 +37,12 @@ def show_external(external: External) -> None:
     rows: list[list[str]] = []
     for name in dict.fromkeys(row.dataset for row in external.published):
         rows += [_heading(f"{name} (paper)"), *_published_rows([r for r in external.published if r.dataset == name])]
-    for one, spots in zip(external.sections, external.spots, strict=True):
+    for one in external.sections:
         found = external.panel - len(one.unmatched)
-        rows.append(_heading(f"{one.title}: {found} of {external.panel} genes, {spots} spots"))
+        rows.append(_heading(f"{one.title}, {found}/{external.panel} genes"))
         rows += [[method, *cells] for method, cells in _summary_rows(one.summary())]
         rows.append([])
-    console.table(external.title, ["", *METRICS.values()], rows)
+    console.table(f"{external.title}; mean ±sd over models", ["", *METRICS.values()], rows)
     for note in external.notes:
         console.say(note)
     for one in external.sections:
@@ -112,7 +112,8 @@ def _published_rows(published: Sequence[PublishedRow]) -> list[list[str]]:
 
 
 def _mean_sd(mean: float, sd: float) -> str:
-    return _number(mean) if pd.isna(sd) else f"{_number(mean)} ± {_number(sd)}"
+    """``0.210 ±.030``: a narrow table breaks it at the blank."""
+    return _number(mean) if pd.isna(sd) else f"{_number(mean)} ±{_number(sd).removeprefix('0')}"
 
 
 def _number(value: float) -> str:
