@@ -50,7 +50,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
     )
     names = max((len(row[0]) for row in rows if row), default=0)
     for number, column in enumerate(columns):
-        layout: dict[str, Any] = {"min_width": min(names, NAMES_WIDTH)} if number == 0 else {"justify": "right"}
+        layout: dict[str, Any] = {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "right"}
         grid.add_column(escape(column), overflow="fold", **layout)
     for row in rows:
         if not row:
