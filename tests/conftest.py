@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from anndata import AnnData
 from PIL import Image
 from torch import nn
 
 from genedml.encoders import ENCODERS, EncoderInfo
+from genedml_cli.expression import read_counts
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -71,6 +73,12 @@ def her2st() -> Path:
     if not folder.is_dir():
         pytest.skip("the real HER2ST sections are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def her2st_counts(her2st: Path) -> dict[str, AnnData]:
+    """Raw counts of all 36 HER2ST sections by name."""
+    return {file.name.split(".")[0]: read_counts(file) for file in sorted((her2st / "ST-cnts").glob("*.tsv.gz"))}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Counts of every kind are one matrix; labels are what a naive loop says; gene panels."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -11,12 +12,12 @@ import pytest
 from scipy.io import mmwrite
 from scipy.sparse import csc_matrix, csr_matrix
 
-from genedml.config import LabelsConfig
+from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import published_panel
 from genedml_cli.expression import derive_panel, make_labels, read_counts
 from genedml_cli.panels import find_panel
-from genedml_cli.spots import Spots
+from genedml_cli.spots import Spots, read_spots
 
 SPOTS, GENES = ["s0", "s1", "s2"], ["A", "B", "C", "D"]
 COUNTS = np.array([[1, 0, 3, 9], [0, 0, 0, 2], [5, 7, 0, 0]])
@@ -243,5 +244,61 @@ def test_too_few_genes_in_common_are_counted(sections, found):
 
 
 @pytest.mark.data
-def test_the_rule_gives_the_published_panel_of_her2st(her2st):
+def test_the_rule_gives_the_published_panel_of_her2st(her2st, her2st_counts, monkeypatch):
+    assert len(her2st_counts) == 36
+    monkeypatch.setattr("genedml_cli.panels.read_counts", lambda path: her2st_counts[path.name.split(".")[0]])
     assert find_panel("HER2ST", derive=True, root=her2st) == published_panel("HER2ST")
+
+
+@pytest.fixture(scope="module")
+def her2st_spots(her2st: Path, her2st_counts: dict[str, anndata.AnnData]) -> dict[str, Spots]:
+    """The selected spots of every section."""
+    return {name: read_spots(her2st / "ST-spotfiles" / f"{name}_selection.tsv") for name in her2st_counts}
+
+
+def constant_errors(labels: dict[str, np.ndarray]) -> tuple[float, float]:
+    """MSE and MAE of the training mean: over genes and spots, sections of a patient, then patients as folds."""
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for name, y in labels.items():
+        left = np.concatenate([other for key, other in labels.items() if key[0] != name[0]]).mean(axis=0) - y
+        errors.setdefault(name[0], []).append((np.square(left).mean(), np.abs(left).mean()))
+    mse, mae = np.mean([np.mean(patient, axis=0) for patient in errors.values()], axis=0)
+    return float(mse), float(mae)
+
+
+@pytest.mark.data
+def test_the_papers_labels_repeat_its_error_scale(her2st_counts, her2st_spots):
+    """METHOD section 1, without the 19 spots that have no label."""
+    panel = published_panel("HER2ST")
+    labels = {n: make_labels(her2st_counts[n], her2st_spots[n], panel, LabelsConfig()) for n in her2st_counts}
+    assert sum(one.empty for one in labels.values()) == 19
+    assert sum(int(one.valid.sum()) for one in labels.values()) == 13_620 - 19
+    mse, mae = constant_errors({name: one.y[one.valid] for name, one in labels.items()})
+    assert (round(mse, 4), round(mae, 4)) == (0.2640, 0.4060)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("target", "mse", "mae"),
+    [
+        ("paper", 0.263, 0.405),
+        ("paper-unsmoothed", 0.503, None),
+        ("paper-ln", 1.396, None),
+        ("paper-all-genes", 0.149, None),
+    ],
+)
+def test_other_choices_miss_the_papers_error_scale(her2st_counts, her2st_spots, target, mse, mae):
+    """METHOD section 1: its figures keep the 19 spots without panel counts, as zeros."""
+    config, panel = TARGETS[target], published_panel("HER2ST")
+    labels = {}
+    for name, counts in her2st_counts.items():
+        spots = her2st_spots[name]
+        alone = make_labels(counts, spots, panel, replace(config, smooth=False))
+        y, present = np.nan_to_num(alone.y), ~np.isnan(alone.depth)
+        if config.smooth:
+            among = spots.neighbors().multiply(present[None, :].astype(float)).tocsr()
+            y = (among @ y) / np.maximum(np.asarray(among.sum(axis=1)), 1)
+        labels[name] = y[present]
+    found = constant_errors(labels)
+    assert round(found[0], 3) == mse
+    assert mae is None or round(found[1], 3) == mae

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from genedml.errors import GeneDMLError
 from genedml_cli.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
 
 
@@ -19,6 +20,33 @@ def test_pcc_equals_scipy(tables):
     truth, predicted, _ = tables
     expected = [pearsonr(truth[:, gene], predicted[:, gene]).statistic for gene in range(6)]
     assert np.allclose(pcc(truth, predicted), expected)
+
+
+@pytest.mark.parametrize("spots", [2, 3, 400])
+def test_pcc_equals_scipy_at_any_size_scale_and_shift(spots):
+    random = np.random.default_rng(spots)
+    shift, scale = 10.0 ** random.integers(-3, 4, (2, 8))
+    truth = (random.normal(size=(spots, 8)) * scale + shift).astype(np.float32)
+    predicted = (truth + random.normal(size=(spots, 8)) * scale).astype(np.float32)
+    expected = [pearsonr(*(x[:, gene].astype(float) for x in (truth, predicted))).statistic for gene in range(8)]
+    np.testing.assert_allclose(pcc(truth, predicted), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(tables, bad):
+    truth, predicted, depth = tables
+    broken, shallow = predicted.copy(), depth.copy()
+    broken[[3, 7], 1] = shallow[5] = bad
+    with pytest.raises(GeneDMLError, match="In 2 of 40 spots the prediction holds NaN or infinity"):
+        pcc(truth, broken)
+    with pytest.raises(GeneDMLError, match="In 2 of 40 spots truth holds"):
+        partial_pcc(broken, predicted, depth)
+    with pytest.raises(GeneDMLError, match="In 1 of 40 spots what is held fixed holds"):
+        partial_pcc(truth, predicted, shallow)
+
+
+def test_no_spot_at_all_has_no_pcc():
+    assert np.isnan(pcc(np.empty((0, 3)), np.empty((0, 3)))).all()
 
 
 def test_partial_pcc_equals_the_formula_from_three_correlations(tables):

@@ -54,7 +54,9 @@ def p1(world: Path) -> dict[str, Path]:
 
 def test_a_run_folder_holds_what_the_readme_says(run):
     names = {path.name for path in run.iterdir()}
-    folds = {f"fold-{patient}{end}" for patient in ("P1", "P2", "P3") for end in (".safetensors", ".log.csv")}
+    patients = ("P1", "P2", "P3")
+    folds = {f"fold-{patient}{end}" for patient in patients for end in (".safetensors", ".log.csv")}
+    folds |= {f"ridge-{patient}.safetensors" for patient in patients}
     assert folds | {"config.toml", "run.json", "metrics.csv", "metrics.json", "genes.csv", "predictions"} == names
     log = pd.read_csv(run / "fold-P1.log.csv")
     assert {"epoch", "prediction", "instance", "group", "total", "held_out_pcc"} <= set(log.columns)

@@ -1,0 +1,413 @@
+"""The paper's protocol: its rows beside ours, external sections, the ceiling, native views, label targets."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.sparse import csr_matrix
+
+from genedml.checkpoint import load_card
+from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli import options, published, tables
+from genedml_cli.ceiling import split_half_pcc, thin
+from genedml_cli.datasets import published_panel
+from genedml_cli.evaluation import evaluate
+from genedml_cli.expression import make_labels
+from genedml_cli.external import evaluate_external
+from genedml_cli.features import encode_section, extract
+from genedml_cli.metrics import attainable, nanmean, pcc
+from genedml_cli.prediction import predict
+from genedml_cli.published import rows_beside
+from genedml_cli.ridge import load_ridge
+from genedml_cli.runs import train
+from genedml_cli.samples import Sample, read_sheet
+from genedml_cli.scores import Evaluation, FoldScores
+from genedml_cli.settings import choose_config, read_um_per_px
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots, read_spots
+from genedml_cli.synthetic import SyntheticConfig, write_dataset
+
+SETTINGS = (
+    "encoder=tiny",
+    "labels.panel_size=20",
+    "training.epochs=1",
+    "training.augment=false",
+    "training.refit=false",
+    "loss.groups=4",
+    "network.shared_width=16",
+)
+
+
+@pytest.fixture(scope="module")
+def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds of one epoch, trained as if the tiny world were HER2ST."""
+    out = tmp_path_factory.mktemp("protocol") / "run"
+    config = load_config("small", overrides=SETTINGS)
+    train(read_sheet(world / "samples.csv"), out, config, features=out.parent / "features", dataset="HER2ST")
+    return out
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sheet of two sections of donors that no run has seen; the second lacks five genes of the panel."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_dataset(folder, SyntheticConfig(patients=2, spots_x=7, spots_y=6, genes=20, seed=9))
+    counts = pd.read_csv(folder / "counts/P2.tsv.gz", sep="\t", index_col=0)
+    renamed = {gene: f"other{number}" for number, gene in enumerate(counts.columns[:5])}
+    counts.rename(columns=renamed).to_csv(folder / "counts/P2.tsv.gz", sep="\t")
+    sheet = pd.read_csv(folder / "samples.csv")
+    sheet.assign(sample=["X1", "X2"], patient=["Q1", "Q2"]).drop(columns="fold", errors="ignore").to_csv(
+        folder / "samples.csv", index=False
+    )
+    return folder / "samples.csv"
+
+
+# The paper's rows
+
+
+def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys):
+    genes = load_card(run / "fold-P1.safetensors").genes
+    monkeypatch.setattr(published, "published_panel", lambda name: genes)
+    result = evaluate(run)
+    tables.show_evaluation(result, "")
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    names = [" ".join(words[:2]) for words in shown if len(words) > 4]
+    assert names.index("Gene-DML (paper)") < names.index("Gene-DML fold")
+    assert ["Gene-DML", "(paper)", "0.210", "±.030", "0.350", "±.040"] in [words[:6] for words in shown]
+    table = pd.read_csv(run / "metrics.csv")
+    paper = table[table["source"] == "paper"].set_index(["method", "fold"])
+    assert paper.loc[("TRIPLEX (paper)", "mean"), "pcc_a"] == 0.314
+    assert paper.loc[("TRIPLEX (paper)", "sd"), "mae"] == 0.05
+    assert set(table[table["source"] == "measured"]["method"]) == {"Gene-DML", "ridge", "depth alone", "constant"}
+    written = json.loads((run / "metrics.json").read_text())
+    assert {row["method"] for row in written["published"]} >= {"ST-Net", "Gene-DML"}
+    assert written["methods"]["Gene-DML"]["mse"]["mean"] == pytest.approx(
+        result.summary().loc["Gene-DML", "mse"].iloc[0]
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "paper"])
+def test_paper_rows_never_stand_beside_other_labels(name):
+    panel = published_panel("HER2ST")
+    assert len(rows_beside("HER2ST", LabelsConfig(), [panel])[0]) == 8
+    rows, (said,) = rows_beside("HER2ST", TARGETS[name], [panel])
+    assert not rows
+    assert "left out: its labels are log10(1 + 10000 * count / sum over the panel), mean" in said
+
+
+def test_paper_rows_need_the_published_panel_and_a_data_set():
+    rows, (said,) = rows_beside("HER2ST", LabelsConfig(), [published_panel("STNet")])
+    assert not rows
+    assert "not the published panel of HER2ST" in said
+    assert rows_beside("", LabelsConfig(), [published_panel("STNet")]) == ((), ())
+
+
+def test_a_run_of_one_fold_is_marked_in_every_table(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/predictions/P2.h5ad").unlink()
+    result = evaluate(tmp_path / "run")
+    assert result.marks == "UNFINISHED: 2 of 3 folds."
+    assert (result.values()["marks"] == result.marks).all()
+    assert evaluate(run).marks == ""
+
+
+def test_labels_of_two_kinds_are_never_one_table(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run/predictions/P2.h5ad"
+    data = anndata.read_h5ad(file)
+    data.uns["genedml"]["label_settings"]["smooth"] = False
+    data.write_h5ad(file)
+    with pytest.raises(GeneDMLError, match=r"P2\.h5ad has labels .* never stand in one table"):
+        evaluate(tmp_path / "run")
+
+
+def fold_scores(fold: str, pcc: np.ndarray, held_out: np.ndarray) -> FoldScores:
+    genes = tuple(f"G{number}" for number in range(len(pcc)))
+    return FoldScores("Gene-DML", fold, genes, 0.1, 0.2, float(pcc.mean()), 0.0, pcc, held_out, 0)
+
+
+def test_pcc_h_is_of_the_best_mean_rank_over_folds_and_held_out_of_the_training_side():
+    rng = np.random.default_rng(1)
+    pcc, held_out = rng.normal(size=(3, 60)), rng.normal(size=(3, 60))
+    scores = tuple(fold_scores(str(fold), pcc[fold], held_out[fold]) for fold in range(3))
+    values = Evaluation("", scores, (), Path()).values()
+    rank = (-pcc).argsort(axis=1).argsort(axis=1).mean(axis=0)
+    best = sorted(range(60), key=lambda gene: rank[gene])[:50]
+    assert values["pcc_h"].to_numpy() == pytest.approx(pcc[:, best].mean(axis=1))
+    own = [pcc[fold, (-held_out[fold]).argsort()[:50]].mean() for fold in range(3)]
+    assert values["pcc_h_held_out"].to_numpy() == pytest.approx(own)
+
+
+# External sections
+
+
+def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere, tmp_path):
+    result = evaluate_external(run, str(elsewhere), features=run.parent / "features")
+    values = result.values().query("method == 'Gene-DML'").set_index(["section", "fold"])
+    assert [*values.index] == [(section, fold) for section in ("X1", "X2") for fold in ("P1", "P2", "P3")]
+    for section, source in (("X1", "P1"), ("X2", "P2")):
+        slide, spots = (elsewhere.parent / kind for kind in (f"slides/{source}.tif", f"spots/{source}.csv"))
+        predict(slide, spots, run, tmp_path / "own.h5ad", fold="P3")
+        alone = evaluate(tmp_path / "own.h5ad", elsewhere.parent / f"counts/{source}.tsv.gz")
+        own = alone.values().query("method == 'Gene-DML'").iloc[0]
+        for metric in ("mse", "mae", "pcc_a", "pcc_given_depth"):
+            assert values.loc[(section, "P3"), metric] == pytest.approx(own[metric], rel=1e-3, abs=1e-4)
+    summary = result.sections[0].summary()
+    assert list(summary.index) == ["Gene-DML", "ridge", "depth alone", "constant"]
+    assert summary.loc["Gene-DML", ("mse", "std")] > 0
+
+
+def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys):
+    tables.show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
+    shown = capsys.readouterr().out
+    assert "X1, 20/20 genes" in shown
+    assert "X2, 15/20 genes" in shown
+    assert "X2: Genes: 15 of the panel's 20 are in the counts; not there: " in shown
+    written = json.loads((run / "external-samples/metrics.json").read_text())["sections"]
+    assert (len(written["X1"]["unmatched_genes"]), len(written["X2"]["unmatched_genes"])) == (0, 5)
+    table = pd.read_csv(run / "external-samples/metrics.csv").groupby("section")["genes"].first()
+    assert table.to_dict() == {"X1": 20, "X2": 15}
+
+
+def test_external_ridge_is_the_runs_own(run, world, elsewhere, tmp_path):
+    card = load_card(run / "fold-P1.safetensors")
+    tested = anndata.read_h5ad(run / "predictions/P1.h5ad")
+    (sample,) = (sample for sample in read_sheet(world / "samples.csv") if sample.name == "P1")
+    features = extract([sample], load_encoder("tiny"), ViewsConfig(), tmp_path / "features")["P1"]
+    again = pd.DataFrame(load_ridge(run / "ridge-P1.safetensors", card.genes).predict(features), features.spots.names)
+    np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers["ridge"], atol=1e-4)
+    with pytest.raises(GeneDMLError, match="other genes"):
+        load_ridge(run / "ridge-P1.safetensors", card.genes[:3])
+
+
+def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, elsewhere, tmp_path):
+    new, seen = pd.read_csv(elsewhere), pd.read_csv(world / "samples.csv")
+    for table, folder in ((new, elsewhere.parent), (seen, world)):
+        for column in ("slide", "spots", "counts"):
+            table[column] = [str(folder / path) for path in table[column]]
+    slide = seen.iloc[[0]].assign(sample="renamed", patient="nobody")
+    patient = new.iloc[[0]].assign(sample="again", patient="P2")
+    mixed, old = tmp_path / "mixed.csv", tmp_path / "old.csv"
+    pd.concat([new.iloc[[1]], slide, patient])[seen.columns.intersection(new.columns)].to_csv(mixed, index=False)
+    result = evaluate_external(run, str(mixed), features=run.parent / "features")
+    assert [one.title for one in result.sections] == ["X2"]
+    assert any("renamed (this very slide), again (patient P2)" in note for note in result.notes)
+    seen.to_csv(old, index=False)
+    with pytest.raises(GeneDMLError, match=r"Nothing of .*old\.csv is external to .*P1 \(patient P1\)"):
+        evaluate_external(run, str(old), features=run.parent / "features")
+
+
+def test_too_few_genes_in_common_are_an_error(run, elsewhere, tmp_path):
+    folder = tmp_path / "mouse"
+    shutil.copytree(elsewhere.parent, folder)
+    for file in (folder / "counts").iterdir():
+        counts = pd.read_csv(file, sep="\t", index_col=0)
+        keep = counts.columns[:9]
+        counts.rename(columns=lambda gene, keep=keep: gene if gene in keep else f"{gene}x").to_csv(file, sep="\t")
+    with pytest.raises(GeneDMLError, match="of the panel's 20 genes are in the counts, too few") as caught:
+        evaluate_external(run, str(folder / "samples.csv"), features=run.parent / "features")
+    assert "This was section X1." in caught.value.__notes__
+
+
+def test_table_2_stands_beside_visium_breast_only(run, elsewhere, monkeypatch, tmp_path, capsys):
+    genes = load_card(run / "fold-P1.safetensors").genes
+    monkeypatch.setattr(published, "published_panel", lambda name: genes)
+    monkeypatch.setattr(
+        "genedml_cli.external.choose_samples", lambda *words: (read_sheet(elsewhere), "PARTIAL: 2 of 8.")
+    )
+    result = evaluate_external(run, "visium-breast", features=run.parent / "features")
+    tables.show_external(result)
+    shown = capsys.readouterr().out
+    assert "10x Visium-3 (paper)" in shown
+    assert shown.index("Gene-DML (paper)") < shown.index("X1, 20/20")
+    assert (result.values()["marks"] == "PARTIAL: 2 of 8.").all()
+    assert len(result.published) == 15
+    assert not evaluate_external(run, str(elsewhere), features=run.parent / "features").published
+
+
+def test_counts_that_lack_some_genes_score_the_others(run, elsewhere, tmp_path):
+    folder = elsewhere.parent
+    predict(folder / "slides/P2.tif", folder / "spots/P2.csv", run, tmp_path / "p2.h5ad")
+    result = evaluate(tmp_path / "p2.h5ad", folder / "counts/P2.tsv.gz")
+    assert len(result.unmatched) == 5
+    assert len(result.per_gene()) == 15
+    assert np.isfinite(result.summary().loc["Gene-DML", ("mse", "mean")])
+    assert any(note.startswith("Genes: 15 of the panel's 20") for note in result.notes)
+
+
+# The ceiling
+
+
+def table_of(counts: np.ndarray) -> tuple[anndata.AnnData, Spots]:
+    array_xy = np.array([(x, y) for y in range(20) for x in range(20)])
+    spots = Spots(tuple(f"{x}x{y}" for x, y in array_xy), 500.0 + 100.0 * array_xy, array_xy)
+    obs, var = pd.DataFrame(index=spots.names), pd.DataFrame(index=[f"G{gene}" for gene in range(counts.shape[1])])
+    return anndata.AnnData(csr_matrix(counts, dtype=np.float32), obs=obs, var=var), spots
+
+
+def test_halves_are_whole_and_as_likely(tmp_path):
+    counts, _ = table_of(np.random.default_rng(0).poisson(5, (400, 30)))
+    first, second = thin(counts, np.random.default_rng(1))
+    np.testing.assert_array_equal((first.X + second.X).toarray(), counts.X.toarray())
+    assert first.X.sum() / counts.X.sum() == pytest.approx(0.5, abs=0.01)
+    counts.X.data[0] = 0.5
+    with pytest.raises(GeneDMLError, match="not whole numbers"):
+        thin(counts, np.random.default_rng(1))
+
+
+def test_the_ceiling_tells_signal_from_noise():
+    rng = np.random.default_rng(2)
+    signal = rng.lognormal(0, 1, (400, 12))
+    genes = [f"G{gene}" for gene in range(12)]
+    deep, flat = table_of(rng.poisson(3000 * signal)), table_of(rng.poisson(3, (400, 12)))
+    assert nanmean(split_half_pcc(*deep, genes, LabelsConfig(), 0)[0]) > 0.98
+    assert abs(nanmean(split_half_pcc(*flat, genes, LabelsConfig(smooth=False), 0)[0])) < 0.15
+    # Whoever knows the rates scores what the split halves say is attainable.
+    counts, spots = table_of(rng.poisson(3 * signal))
+    labels = LabelsConfig(scale=1.0, smooth=False)
+    truth = np.log10(1 + signal / signal.sum(axis=1, keepdims=True))
+    knowing = nanmean(pcc(make_labels(counts, spots, genes, labels).y, truth))
+    split_half = np.array([nanmean(split_half_pcc(counts, spots, genes, labels, 0)[0])])
+    assert 0.5 < split_half[0] < knowing - 0.05
+    assert attainable(split_half)[0] == pytest.approx(knowing, abs=0.02)
+
+
+def test_attainable_is_the_root_of_the_reliability():
+    assert attainable(np.array([0.48, 1.0, 0.0])) == pytest.approx([0.805, 1, 0], abs=5e-4)
+    assert np.isnan(attainable(np.array([-0.1]))).all()
+    # The truth against itself with noise of equal strength: halves of it agree at 1/3, it is found at 1/sqrt(2).
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=200_000)
+    first, second = truth + rng.normal(0, 2**0.5, (2, len(truth)))
+    whole = (first + second) / 2
+    split_half = np.corrcoef(first, second)[:1, 1]
+    assert np.corrcoef(truth, whole)[0, 1] == pytest.approx(attainable(split_half)[0], abs=5e-3)
+
+
+def test_a_run_with_its_ceiling_has_two_rows_more(run, world):
+    result = evaluate(run, with_ceiling=True)
+    values, summary = result.values(), result.summary()
+    assert list(summary.index)[-2:] == ["split halves", "attainable"]
+    halves = values[values["method"] == "split halves"]["pcc_a"].to_numpy()
+    assert values[values["method"] == "attainable"]["pcc_a"].to_numpy() == pytest.approx(
+        np.sqrt(2 * halves / (1 + halves))
+    )
+    assert summary["mse"].loc[["split halves", "attainable"]].isna().all(axis=None)
+    assert "split_halves_pcc" in pd.read_csv(run / "genes.csv").columns
+    assert evaluate(run, with_ceiling=True).values().equals(values)
+
+
+def test_a_ceiling_needs_a_run_and_its_counts(run, tmp_path):
+    with pytest.raises(GeneDMLError, match="--ceiling goes with a run"):
+        evaluate(tmp_path / "x.h5ad", with_ceiling=True)
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    for sample in record["samples"]:
+        sample["counts"] = "gone.tsv.gz"
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(GeneDMLError, match=r"There are no counts gone\.tsv\.gz") as caught:
+        evaluate(tmp_path / "run", with_ceiling=True)
+    assert "where train found them" in caught.value.__notes__[0]
+
+
+@pytest.mark.data
+def test_the_halves_of_her2st_agree_as_the_method_says(her2st, her2st_counts):
+    panel = published_panel("HER2ST")
+    scores = [
+        nanmean(
+            split_half_pcc(counts, read_spots(her2st / f"ST-spotfiles/{name}_selection.tsv"), panel, LabelsConfig(), 0)[
+                0
+            ]
+        )
+        for name, counts in her2st_counts.items()
+    ]
+    assert np.mean(scores) == pytest.approx(0.48, abs=0.005)
+    assert attainable(np.array([np.mean(scores)]))[0] == pytest.approx(0.80, abs=0.01)
+
+
+# Native views
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """An image without um/px and without structure, so that any shift or resampling shows."""
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 1300, 3), np.uint8)).save(path)
+    return path
+
+
+def test_native_tiles_are_level_0_pixels(noise, monkeypatch):
+    spots = Spots(("a", "b"), np.array([[300.0, 300.0], [851.0, 444.0]]))
+    encoder, seen = load_encoder("tiny"), []
+    forward = type(encoder).forward
+    monkeypatch.setattr(
+        type(encoder), "forward", lambda self, tiles: seen.extend(tiles.numpy()) or forward(self, tiles)
+    )
+    with open_slide(noise) as slide:
+        encode_section(slide, spots, encoder, ViewsConfig(um_per_px="native", neighbor_grid=1))
+    pixels = np.asarray(Image.open(noise))
+    for x, y in ((300, 300), (851, 444)):
+        expected = pixels[y - 112 : y + 112, x - 112 : x + 112]
+        assert any(np.array_equal(tile, expected) for tile in seen)
+
+
+def test_native_features_are_the_same_file_whether_um_per_px_is_known_or_not(noise, tmp_path):
+    table = tmp_path / "spots.csv"
+    pd.DataFrame({"name": ["a", "b"], "x": [300, 700], "y": [300, 500]}).to_csv(table, index=False)
+    sample = Sample("s", noise, table, table, "p", "p")
+    encoder = load_encoder("tiny")
+    with pytest.raises(GeneDMLError, match="does not say its um/px"):
+        extract([sample], encoder, ViewsConfig(), tmp_path / "features")
+    for one in (sample, replace(sample, um_per_px=0.7), replace(sample, pitch_um=200.0)):
+        found = extract([one], encoder, ViewsConfig(um_per_px="native"), tmp_path / "features")["s"]
+        assert found.um_per_px is None
+    assert len(list((tmp_path / "features").iterdir())) == 1
+
+
+def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path):
+    config = load_config("small", overrides=[*SETTINGS, "views.um_per_px=native"])
+    run, features = tmp_path / "run", tmp_path / "features"
+    train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
+    assert load_config(file=run / "config.toml") == config
+    plain = tmp_path / "P1.png"
+    with open_slide(world / "slides/P1.tif") as slide:
+        slide.source.read(0, 0, 0, *slide.size_px).save(plain)
+    data = predict(plain, world / "spots/P1.csv", run, tmp_path / "out.h5ad")
+    tiled = predict(world / "slides/P1.tif", world / "spots/P1.csv", run)
+    np.testing.assert_allclose(data.X, tiled.X, atol=1e-4)
+    stored = anndata.read_h5ad(tmp_path / "out.h5ad").uns
+    assert stored["genedml"]["views_um_per_px"] == "native"
+    assert "um_per_px" not in stored["genedml"]
+    assert tiled.uns["genedml"]["um_per_px"] == pytest.approx(0.5)
+    assert "um_per_px" not in stored["spatial"]["P1"]["metadata"]
+
+
+# Options
+
+
+def test_targets_are_options_and_change_the_labels_alone():
+    assert [target.value for target in options.Target] == list(TARGETS)
+    for name, labels in TARGETS.items():
+        config = choose_config(None, None, "small", None, ["labels.panel_size=7"], None, target=name)
+        assert config.labels == replace(labels, panel_size=7)
+        assert target_name(config.labels) == name
+    assert target_name(LabelsConfig(scale=1.0)) is None
+    assert TARGETS["log1p-10k"].describe() == "ln(1 + 10000 * count / sum over all genes)"
+
+
+def test_options_of_selection_and_views_win_over_set():
+    config = choose_config(
+        None, None, "small", None, ["training.select_on=validation"], None, select_on="test", native=True
+    )
+    assert (config.training.select_on, config.views.um_per_px) == ("test", "native")
+    assert read_um_per_px(None) == (None, False)
+    assert read_um_per_px("0.687") == (0.687, False)
+    assert read_um_per_px("native") == (None, True)
