@@ -8,6 +8,7 @@ from conftest import EXAMPLES, write_aperio
 from PIL import Image
 
 from genedml.config import load_config
+from genedml_cli.evaluation import evaluate
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
@@ -24,7 +25,11 @@ def model(her2st, tmp_path_factory):
         sample for sample in read_sheet(EXAMPLES / "her2st_patient_c.csv", her2st) if sample.name in ("C2", "C3")
     ]
     config = load_config("small", overrides=settings)
-    result = train(samples, folder / "run", config, fold="C2", features=folder / "features")
+    partial = "PARTIAL: 2 of the 36 sections of HER2ST."
+    result = train(
+        samples, folder / "run", config, fold="C2", panel="HER2ST", features=folder / "features", partial=partial,
+        dataset="HER2ST",
+    )  # fmt: skip
     return folder / "run", result
 
 
@@ -33,6 +38,15 @@ def test_sections_are_trained_where_their_authors_put_them_and_marked_as_leaking
     assert any(note.startswith("LEAKING") for note in result.notes)
     assert len(result.per_gene()) == 250
     assert (run / "fold-C2.safetensors").is_file()
+
+
+def test_the_papers_rows_and_every_mark_stand_in_the_table_of_a_partial_data_set(model):
+    run, _ = model
+    result = evaluate(run, with_ceiling=True)
+    assert {row.method: row.mean["pcc_a"] for row in result.published}["Gene-DML"] == 0.331
+    for mark in ("LEAKING", "PARTIAL: 2 of the 36 sections", "UNFINISHED: 1 of 2 folds"):
+        assert mark in result.marks
+    assert result.summary().loc["split halves", ("pcc_a", "mean")] == pytest.approx(0.54, abs=0.02)
 
 
 def test_a_real_svs_is_tiled_and_predicted(model, real_slides, tmp_path):
