@@ -92,6 +92,14 @@ class _Models:
     encoder: Encoder
     device: torch.device
 
+    @classmethod
+    def prepare(cls, files: Sequence[Path], cards: Sequence[ModelCard], weights: Path | None, device: str) -> "_Models":
+        check_alike(cards, files)
+        where = pick_device(device)
+        encoder = load_encoder(cards[0].config.encoder, weights, where)
+        check_encoder(encoder, cards[0], files[0])
+        return cls(files, cards, encoder, where)
+
 
 def evaluate_external(
     run: Path | None,
@@ -125,16 +133,12 @@ def evaluate_external(
         raise GeneDMLError(f"--external goes with a run folder, to score every fold of it; {run} is none.")
     files = model_files(run)
     cards = [load_card(file) for file in files]
-    check_alike(cards, files)
     sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
     samples, partial = choose_samples(None if sheet else external, sheet, root, allow_partial)
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
-    where = pick_device(device)
-    encoder = load_encoder(cards[0].config.encoder, weights, where)
-    check_encoder(encoder, cards[0], files[0])
-    models = _Models(files, cards, encoder, where)
+    models = _Models.prepare(files, cards, weights, device)
     name = sheet.stem if sheet else external
     folder = run / f"external-{name}"
     scored = []
@@ -164,7 +168,7 @@ def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> d
     seen = {}
     for sample in samples:
         if sample.patient in patients:
-            seen[sample.name] = f"patient {sample.patient}"
+            seen[sample.name] = f"of {sample.patient}"
         elif sha256_of(sample.slide) in slides:
             seen[sample.name] = "this very slide"
     return seen
@@ -241,7 +245,7 @@ def _notes(models: _Models, run: Path, partial: str) -> list[str]:
     if without:
         notes.append(f"Ridge is left out of folds {', '.join(without)}: an earlier version did not keep it.")
     notes.append(
-        f"PCC(H): the {HIGH_GENES} genes ranked best by them on this very section, "
+        f"PCC(H): the {HIGH_GENES} genes that a method ranks best on this very section, "
         "as published, which flatters; held out: ranked inside the training."
     )
     return notes

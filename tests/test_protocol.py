@@ -199,9 +199,9 @@ def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, 
     pd.concat([new.iloc[[1]], slide, patient])[seen.columns.intersection(new.columns)].to_csv(mixed, index=False)
     result = evaluate_external(run, str(mixed), features=run.parent / "features")
     assert [one.title for one in result.sections] == ["X2"]
-    assert any("renamed (this very slide), again (patient P2)" in note for note in result.notes)
+    assert any("renamed (this very slide), again (of P2)" in note for note in result.notes)
     seen.to_csv(old, index=False)
-    with pytest.raises(GeneDMLError, match=r"Nothing of .*old\.csv is external to .*P1 \(patient P1\)"):
+    with pytest.raises(GeneDMLError, match=r"Nothing of .*old\.csv is external to .*P1 \(of P1\)"):
         evaluate_external(run, str(old), features=run.parent / "features")
 
 
