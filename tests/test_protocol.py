@@ -37,6 +37,7 @@ from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SETTINGS = (
     "encoder=tiny",
+    "views.local_grid=0",
     "labels.panel_size=20",
     "training.epochs=1",
     "training.augment=false",
