@@ -15,6 +15,7 @@ from genedml.checkpoint import ModelCard, load_card, load_checkpoint
 from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.devices import pick_device
 from genedml_cli.evaluation import label_note, newest_run, unmatched_notes
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
@@ -23,9 +24,8 @@ from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.prediction import check_alike, check_encoder, model_files, predict_section
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.ridge import load_ridge
-from genedml_cli.samples import Sample
+from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
-from genedml_cli.settings import choose_samples
 from genedml_cli.storage import sha256_of, write_json, write_text
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
@@ -134,7 +134,8 @@ def evaluate_external(
     files = model_files(run)
     cards = [load_card(file) for file in files]
     sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
-    samples, partial = choose_samples(None if sheet else external, sheet, root, allow_partial)
+    samples = read_sheet(sheet, root) if sheet else dataset(external, root or Path(), allow_partial)
+    partial = "" if sheet else partial_note(find_dataset(external), samples)
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
@@ -162,13 +163,13 @@ def evaluate_external(
 
 
 def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> dict[str, str]:
-    """The samples whose slide or patient any of the models was trained or chosen on, and which of the two."""
+    """The samples whose slide or donor any of the models was trained or chosen on, and which of the two."""
     slides = {slide for card in cards for slide in card.training_slides.values()}
-    patients = {patient for card in cards for patient in card.training_patients}
+    known = {sample.name for card in cards for sample in seen_donors(card, samples)}
     seen = {}
     for sample in samples:
-        if sample.patient in patients:
-            seen[sample.name] = f"of {sample.patient}"
+        if sample.name in known:
+            seen[sample.name] = f"of {sample.donor}"
         elif sha256_of(sample.slide) in slides:
             seen[sample.name] = "this very slide"
     return seen
@@ -265,11 +266,11 @@ def _published(
     run: Path, external: str, cards: Sequence[ModelCard]
 ) -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
     """Table 2, where it is of the same data: models of HER2ST on Visium breast sections."""
-    dataset = _record(run).get("dataset", "")
+    trained_on = _record(run).get("dataset", "")
     if external != PUBLISHED_ON:
         return (), ()
-    if dataset != PUBLISHED_TRAINING:
+    if trained_on != PUBLISHED_TRAINING:
         return (), (f"The paper's rows are left out: its models were trained on {PUBLISHED_TRAINING}.",)
-    rows, said = rows_beside(dataset, cards[0].config.labels, [card.genes for card in cards], (PUBLISHED_TABLE,))
+    rows, said = rows_beside(trained_on, cards[0].config.labels, [card.genes for card in cards], (PUBLISHED_TABLE,))
     unknown = ("The paper does not name its three Visium sections.",) if rows else ()
     return rows, (*said, *unknown)

@@ -272,8 +272,8 @@ def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder
             if not path_of(key).exists():
                 save_features(encode_patches(patches, spots, encoder, views, flips, sha256), path_of(key), key)
     else:
-        scale_needed = views.um_per_px != "native"
-        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=scale_needed) as slide:
+        native = views.um_per_px == "native"
+        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
             key = _key(sha256, _seen_scale(slide, views), spots, encoder, views, flips)
             if not path_of(key).exists():
                 save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)

@@ -98,8 +98,9 @@ def open_patches(path: Path, views: ViewsConfig | None = None) -> PatchFile:
     except (OSError, KeyError, ValueError) as error:
         raise GeneDMLError(f"{path} is no patch file of HEST-1k: {error}. Fetch it again.") from error
     if views is not None and (patches.tile_px, PATCHES_UM_PER_PX) != (views.tile_px, views.um_per_px):
+        wanted = "level 0" if views.um_per_px == "native" else f"{views.um_per_px:g} um/px"
         raise GeneDMLError(
             f"{path} holds tiles of {patches.tile_px} px at {PATCHES_UM_PER_PX} um/px; the model takes {views.tile_px} "
-            f"px at {views.um_per_px}. Fetch the slide wsis/{path.stem}.tif, from which any tile can be cut."
+            f"px at {wanted}. Fetch the slide wsis/{path.stem}.tif, from which any tile can be cut."
         )
     return patches

@@ -37,13 +37,13 @@ from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SETTINGS = (
     "encoder=tiny",
+    "views.local_grid=0",
     "labels.panel_size=20",
     "training.epochs=1",
     "training.augment=false",
     "training.refit=false",
     "loss.groups=4",
     "network.shared_width=16",
-    "views.local_grid=0",
 )
 
 
@@ -221,15 +221,13 @@ def test_too_few_genes_in_common_are_an_error(run, elsewhere, tmp_path):
 def test_table_2_stands_beside_visium_breast_only(run, elsewhere, monkeypatch, tmp_path, capsys):
     genes = load_card(run / "fold-P1.safetensors").genes
     monkeypatch.setattr(published, "published_panel", lambda name: genes)
-    monkeypatch.setattr(
-        "genedml_cli.external.choose_samples", lambda *words: (read_sheet(elsewhere), "PARTIAL: 2 of 8.")
-    )
+    monkeypatch.setattr("genedml_cli.external.dataset", lambda *words: read_sheet(elsewhere))
     result = evaluate_external(run, "visium-breast", features=run.parent / "features")
     tables.show_external(result)
     shown = capsys.readouterr().out
     assert "10x Visium-3 (paper)" in shown
     assert shown.index("Gene-DML (paper)") < shown.index("X1, 20/20")
-    assert (result.values()["marks"] == "PARTIAL: 2 of 8.").all()
+    assert (result.values()["marks"] == "PARTIAL: 2 of the 7 sections of visium-breast.").all()
     assert len(result.published) == 15
     assert not evaluate_external(run, str(elsewhere), features=run.parent / "features").published
 
