@@ -24,7 +24,7 @@ from genedml_cli.storage import arriving
 SUFFIXES = (".png", ".pdf", ".svg")
 COLOURS = "viridis"  # even in lightness, so it reads without colour vision
 DOTS_PER_INCH = 300
-STYLE = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": "none", "pdf.fonttype": 42}
+STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": "none", "pdf.fonttype": 42}
 
 # Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
 PAGE_WIDTH, PANEL_WIDTHS, LETTER = 7.2, (1.2, 2.2), 0.064
@@ -105,10 +105,14 @@ def genes_figure(sections: Sequence[SectionPicture], genes: Sequence[str], footn
         axes[0].set_ylabel(page.row_labels[row], labelpad=3)
         if page.has_tissue:
             _show_tissue(axes.pop(0), section)
+        shown = [*([] if section.truth is None else [section.truth]), *section.predicted.values()]
         for number, axis in enumerate(axes):
             gene, place = divmod(number, page.block)
             _show_tissue(axis, section, light=True)
-            _show_gene(axis, section, gene, page.names[place])
+            values = shown[place][:, gene]
+            _show_spots(axis, section, values)
+            if section.truth is not None and place > 0:
+                axis.set_title(_score(section.truth[:, gene], values), fontsize=8, pad=2)
         if section.um_per_px is not None:
             page.scale_bar(row, section, section.um_per_px)
     page.headers()
@@ -294,19 +298,19 @@ def _show_tissue(axis: Axes, section: SectionPicture, light: bool = False) -> No
     axis.set(**limits)
 
 
-def _show_gene(axis: Axes, section: SectionPicture, gene: int, name: str) -> None:
-    truth = None if section.truth is None else section.truth[:, gene]
-    values = section.predicted[name][:, gene] if name in section.predicted else truth
+def _show_spots(axis: Axes, section: SectionPicture, values: Float[np.ndarray, " S"]) -> None:
     size = np.full(len(values), section.spot_px)
     dots = EllipseCollection(
         size, size, np.zeros(len(values)), units="xy", offsets=section.xy_px, transOffset=axis.transData
     )
     dots.set(array=np.ma.masked_invalid(_scaled(values)), cmap=COLOURS, clim=(0, 1), linewidth=0)
     axis.add_collection(dots)
-    if truth is not None and name in section.predicted:
-        known = ~np.isnan(truth) & ~np.isnan(values)
-        score = pcc(truth[known, None], values[known, None])[0]
-        axis.set_title("PCC -" if np.isnan(score) else f"PCC {score:.2f}", fontsize=8, pad=2)
+
+
+def _score(truth: Float[np.ndarray, " S"], values: Float[np.ndarray, " S"]) -> str:
+    known = ~np.isnan(truth)
+    score = pcc(truth[known, None], values[known, None])[0]
+    return "PCC -" if np.isnan(score) else f"PCC {score:.2f}"
 
 
 def _scaled(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:

@@ -52,20 +52,25 @@ def plot(
     if all(files):
         if sections or ridge:
             raise GeneDMLError("--sections and --ridge go with run folders; a predicted .h5ad is one section.")
-        pictures, footnote = _of_predictions(targets, genes, truth)
+        pictures, footnote = pictures_of_predictions(targets, genes, truth)
     else:
         if truth is not None:
             raise GeneDMLError(
                 f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
             )
-        pictures, footnote = _of_runs(targets, genes, sections, ridge)
+        pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
     draw_genes(pictures, genes, out, footnote)
     return len(pictures)
 
 
-def _of_runs(
+def pictures_of_runs(
     runs: Sequence[Path], genes: Sequence[str], sections: Sequence[str], ridge: bool
 ) -> tuple[list[SectionPicture], str]:
+    """The sections of runs, and what must be said below their picture; arguments as for :func:`plot`.
+
+    Raises:
+        GeneDMLError: unknown genes or sections, or runs that do not go together.
+    """
     held = {name: _sections_of(run) for name, run in zip(_model_names(runs), runs, strict=True)}
     shared = [section for section in next(iter(held.values())) if all(section in files for files in held.values())]
     unknown = [section for section in sections if section not in shared]
@@ -91,9 +96,14 @@ def _of_runs(
     return pictures, " ".join(dict.fromkeys(marks))
 
 
-def _of_predictions(
+def pictures_of_predictions(
     files: Sequence[Path], genes: Sequence[str], truth: Path | None
 ) -> tuple[list[SectionPicture], str]:
+    """The one section of predictions, and what must be said below its picture; arguments as for :func:`plot`.
+
+    Raises:
+        GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
+    """
     models = {name: _read(file) for name, file in zip(_model_names(files), files, strict=True)}
     for file, data in zip(files, models.values(), strict=True):
         if "slide_sha256" not in data.uns["genedml"]:
@@ -149,7 +159,7 @@ def _check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to
     unknown = [gene for gene in genes if gene not in data.var_names]
     if unknown:
         known = {name.upper(): name for name in data.var_names}
-        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 3, 0.5)]
+        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, 0.5)]
         raise GeneDMLError(
             f"{where} does not predict {', '.join(unknown)}."
             + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
@@ -209,11 +219,12 @@ def _picture(
     predicted: Mapping[str, Float[np.ndarray, "S G"]],
 ) -> SectionPicture:
     um_per_px = data.uns["genedml"].get("um_per_px")
-    spot_px, tissue, scale = SPOT_TO_PITCH * spots_of(data).pitch_px, None, 1.0
     if "spatial" in data.uns:
         entry = next(iter(data.uns["spatial"].values()))
         tissue, scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
         spot_px = float(entry["scalefactors"]["spot_diameter_fullres"])
+    else:
+        tissue, scale, spot_px = None, 1.0, SPOT_TO_PITCH * spots_of(data).pitch_px
     return SectionPicture(
         name,
         np.asarray(data.obsm["spatial"], dtype=np.float64),
