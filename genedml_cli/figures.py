@@ -152,10 +152,9 @@ def settings_figure(
         references: methods in rows, metrics in columns.
         caption: below.
     """
-    figure = Figure(figsize=(PAGE_WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 5), layout="constrained")
     figure.suptitle(title, fontsize=9)
-    labels = [textwrap.fill(str(name), 12) for name in measured.index]
-    place = np.arange(len(labels))
+    place = np.arange(len(measured))
     handles: dict[str, Any] = {}
     for axis, (key, name) in zip(figure.subplots(2, 3, sharex=True).flat, metrics.items(), strict=True):
         axis.set_title(name, fontsize=8)
@@ -175,13 +174,19 @@ def settings_figure(
         for line, (method, row) in zip(REFERENCE_LINES, references.iterrows(), strict=False):
             if not np.isnan(row[key]):
                 handles[str(method)] = axis.axhline(row[key], color="0.45", linestyle=line, linewidth=0.8)
-        axis.set_xticks(place, labels, fontsize=7)
-        axis.set_xlim(-0.5, len(labels) - 0.5)
+        axis.set_xticks(place, measured.index, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
+        axis.set_xlim(-0.5, len(measured) - 0.5)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(
-        list(handles.values()), list(handles), loc="outside upper center", ncols=len(handles), frameon=False, fontsize=7
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=7,
+        title=textwrap.fill(caption, 130),
+        title_fontsize=7,
     )
-    figure.supxlabel(textwrap.fill(caption, 130), fontsize=7, color="0.3")
     return figure
 
 

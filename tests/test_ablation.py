@@ -143,7 +143,7 @@ def test_the_plot_shows_means_bars_the_paper_and_references(pretended, tmp_path)
     assert list(paper.get_ydata()) == [0.326, 0.331, 0.331, 0.322]
     assert [label.get_text() for label in drawn.axes[-1].get_xticklabels()] == list(result.summary().index)
     assert {text.get_text() for text in drawn.legends[0].get_texts()} == {"measured", "paper", RIDGE, DEPTH, CONSTANT}
-    assert "PARTIAL" in drawn.get_supxlabel()
+    assert "PARTIAL" in drawn.legends[0].get_title().get_text()
 
 
 def test_ablations_are_named(tmp_path):
