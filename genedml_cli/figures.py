@@ -168,7 +168,7 @@ def settings_figure(
             capsize=2,
             linewidth=1,
         )
-        if key in published:
+        if key in published and len(published):
             values = published[key].reindex(measured.index)
             handles["paper"] = axis.plot(place + 0.08, values, "D", color=PAPER_COLOUR, markersize=4)[0]
         for line, (method, row) in zip(REFERENCE_LINES, references.iterrows(), strict=False):

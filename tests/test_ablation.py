@@ -24,6 +24,7 @@ TINY = (
     "training.augment=false",
     "loss.groups=4",
     "network.shared_width=16",
+    "views.local_grid=0",
 )
 
 
@@ -119,6 +120,9 @@ def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tm
     config = replace(Config(), labels=replace(Config().labels, smooth=smooth))
     result = ablate([], tmp_path, "tau", config, dataset="HER2ST", panel=panel, seeds=1)
     assert result.published.empty
+    references = result.reference_summary().xs("mean", axis=1, level=1)
+    drawn = figures.settings_figure("", METRICS, result.summary(), result.published, references, "")
+    assert "paper" not in {text.get_text() for text in drawn.legends[0].get_texts()}
     assert any("table 11 is left out" in note for note in result.notes)
 
 

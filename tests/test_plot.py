@@ -26,6 +26,7 @@ TINY = (
     "training.augment=false",
     "loss.groups=4",
     "network.shared_width=16",
+    "views.local_grid=0",
 )
 
 
