@@ -12,6 +12,7 @@ from jaxtyping import Float
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
+from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, spots_of
 from genedml_cli.spots import open_section
 
@@ -206,7 +207,7 @@ def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
     samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
     slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
     um_per_px = data.uns["genedml"].get("um_per_px")
-    if um_per_px is not None and slide.is_file():
+    if um_per_px is not None and slide.is_file() and slide.suffix != PATCHES_SUFFIX:
         spots = spots_of(data)
         with open_section(slide, spots, float(um_per_px)) as opened:
             add_tissue_image(data, opened, spots)
@@ -245,4 +246,5 @@ def _marks(data: anndata.AnnData) -> list[str]:
         "CHOSEN ON TEST: the epoch was chosen on the test sections.": made_by.get("select_on") == "test",
         "SEEN: models were trained on this very slide.": made_by.get("seen_in_training", 0) > 0,
     }
-    return [mark for mark, holds in marks.items() if holds]
+    own = [str(made_by[key]) for key in ("partial", "left_out") if made_by.get(key)]
+    return [*(mark for mark, holds in marks.items() if holds), *own]

@@ -58,16 +58,17 @@ def ablate(
     from genedml_cli import ablation, settings, tables
 
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, um_per_px, pitch_um)
+    named = settings.only_dataset(dataset)
     result = ablation.ablate(
         chosen,
         out,
         table,
-        settings.choose_config(dataset, encoder, preset, config, set_ or [], None),
-        dataset=dataset,
+        settings.choose_config(named, encoder, preset, config, set_ or [], None),
+        dataset=named,
         values=ablation.parse_values(values),
         seeds=seeds,
         fold=fold,
-        panel=settings.choose_panel(panel, dataset),
+        panel=settings.choose_panel(panel, named),
         features=features,
         weights=weights,
         device=device,
