@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
-from genedml_cli.evaluation import GENE_DML, RIDGE, evaluate
+from genedml_cli.evaluation import evaluate
 from genedml_cli.figures import genes_figure
 from genedml_cli.pictures import pictures_of_predictions, pictures_of_runs, plot
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
+from genedml_cli.scores import GENE_DML, RIDGE
 
 GENES = ["TUMOR1", "LYMPH1"]
 TINY = (
