@@ -9,19 +9,16 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-import torch
 
 from genedml.checkpoint import ModelCard, load_card, load_checkpoint
-from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import dataset, find_dataset, partial_note
-from genedml_cli.devices import pick_device
 from genedml_cli.evaluation import label_note, newest_run, unmatched_notes
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.metrics import HIGH_GENES
-from genedml_cli.prediction import check_alike, check_encoder, model_files, predict_section
+from genedml_cli.prediction import Models, load_models, model_files, predict_section
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
@@ -83,24 +80,6 @@ class External:
         return {"title": self.title, "notes": list(self.notes), "sections": sections, "published": published}
 
 
-@dataclass(frozen=True)
-class _Models:
-    """The folds of a run, with what runs them."""
-
-    files: Sequence[Path]
-    cards: Sequence[ModelCard]
-    encoder: Encoder
-    device: torch.device
-
-    @classmethod
-    def prepare(cls, files: Sequence[Path], cards: Sequence[ModelCard], weights: Path | None, device: str) -> "_Models":
-        check_alike(cards, files)
-        where = pick_device(device)
-        encoder = load_encoder(cards[0].config.encoder, weights, where)
-        check_encoder(encoder, cards[0], files[0])
-        return cls(files, cards, encoder, where)
-
-
 def evaluate_external(
     run: Path | None,
     external: str,
@@ -139,7 +118,7 @@ def evaluate_external(
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
-    models = _Models.prepare(files, cards, weights, device)
+    models = load_models(files, weights, device)
     name = sheet.stem if sheet else external
     folder = run / f"external-{name}"
     scored = []
@@ -180,7 +159,7 @@ def _seen_note(seen: Mapping[str, str]) -> str:
     return f"Left out, as their donors were seen in training: {named}."
 
 
-def _score_section(sample: Sample, models: _Models, features: Path, folder: Path) -> tuple[Evaluation, int]:
+def _score_section(sample: Sample, models: Models, features: Path, folder: Path) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
     found = extract([sample], models.encoder, models.cards[0].config.views, features)[sample.name]
     counts = read_counts(sample.counts)
@@ -236,7 +215,7 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
 
 
-def _notes(models: _Models, run: Path, partial: str) -> list[str]:
+def _notes(models: Models, run: Path, partial: str) -> list[str]:
     cards = models.cards
     notes = [label_note(cards[0].config.labels)]
     if any(card.config.training.select_on == "test" for card in cards):

@@ -1,6 +1,7 @@
 """Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,43 @@ from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import arriving, maker, sha256_of
 
 BATCH_SPOTS = 256
+
+
+@dataclass(frozen=True)
+class Models:
+    """Trained folds that predict together, and the encoder whose features they all take."""
+
+    files: Sequence[Path]
+    cards: Sequence[ModelCard]
+    encoder: Encoder
+    device: torch.device
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The genes that every fold predicts."""
+        return common_genes(self.cards)
+
+    def predict(
+        self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
+    ) -> Float[np.ndarray, "S M"]:
+        """Labels of :attr:`genes` as fold ``number`` predicts them."""
+        card, network = load_checkpoint(self.files[number], self.device)
+        column = {gene: place for place, gene in enumerate(card.genes)}
+        return predict_section(network, features, self.device, batch_spots)[:, [column[gene] for gene in self.genes]]
+
+
+def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto") -> Models:
+    """The folds in ``files`` with their encoder.
+
+    Raises:
+        GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
+    """
+    cards = [load_card(file) for file in files]
+    _check_alike(cards, files)
+    where = pick_device(device)
+    encoder = load_encoder(cards[0].config.encoder, weights, where)
+    _check_encoder(encoder, cards[0], files[0])
+    return Models(files, cards, encoder, where)
 
 
 def predict(
@@ -59,38 +97,25 @@ def predict(
     """
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
-    files = model_files(model, fold)
-    cards = [load_card(file) for file in files]
-    check_alike(cards, files)
-    where = pick_device(device)
-    encoder = load_encoder(cards[0].config.encoder, weights, where)
-    check_encoder(encoder, cards[0], files[0])
-    table = read_spots(spots)
-    views = cards[0].config.views
+    models = load_models(model_files(model, fold), weights, device)
+    table, views = read_spots(spots), models.cards[0].config.views
     with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
-        features = encode_section(opened, table, encoder, views)
-        genes = common_genes(cards)
-        each = [_predict_fold(file, features, genes, where, batch_spots) for file in files]
-        seen = sum(features.slide_sha256 in card.training_slides.values() for card in cards)
-        if seen:
-            console.warn(
-                f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter."
-                + (" Use --fold to pick one that was not." if seen < len(cards) else "")
-            )
+        features = encode_section(opened, table, models.encoder, views)
+        each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
         made_by = {
-            **_made_by(files, cards),
+            **_made_by(models),
             "slide": slide.name,
             "slide_sha256": features.slide_sha256,
             **({"um_per_px": opened.um_per_px} if opened.knows_scale else {}),
             "views_um_per_px": views.um_per_px,
             "spots": spots.name,
-            "seen_in_training": seen,
+            "seen_in_training": _warn_if_seen(features.slide_sha256, models.cards),
         }
         layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-        labels = cards[0].config.labels
-        data = to_anndata(np.mean(each, axis=0), genes, table, labels, made_by, layers)
+        labels = models.cards[0].config.labels
+        data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
         add_tissue_image(data, opened, table)
-    data.var["training_mean"] = mean_labels(cards, genes)
+    data.var["training_mean"] = mean_labels(models.cards, models.genes)
     if out is not None:
         write_h5ad(data, out)
     return data
@@ -161,28 +186,30 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
         data.write_h5ad(temporary, compression="gzip")
 
 
-def _predict_fold(
-    file: Path, features: SectionFeatures, genes: Sequence[str], device: torch.device, batch_spots: int
-) -> Float[np.ndarray, "S M"]:
-    card, network = load_checkpoint(file, device)
-    column = {gene: number for number, gene in enumerate(card.genes)}
-    return predict_section(network, features, device, batch_spots)[:, [column[gene] for gene in genes]]
-
-
-def _made_by(files: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any]:
+def _made_by(models: Models) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models."""
+    cards = models.cards
     return {
         **maker(),
         "encoder": cards[0].encoder.name,
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
-        "models": [f"{file.name} {sha256_of(file)}" for file in files],
+        "models": [f"{file.name} {sha256_of(file)}" for file in models.files],
         "panels": [" ".join(card.genes) for card in cards],
         "leaks": any(card.leaks for card in cards),
         "select_on": cards[0].config.training.select_on,
     }
 
 
-def check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+def _warn_if_seen(slide_sha256: str, cards: Sequence[ModelCard]) -> int:
+    """How many models were trained on this very slide; says so if any was."""
+    seen = sum(slide_sha256 in card.training_slides.values() for card in cards)
+    if seen:
+        other = " Use --fold to pick one that was not." if seen < len(cards) else ""
+        console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
+    return seen
+
+
+def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
     """Refuse models that cannot be averaged or stand in one table.
 
     Raises:
@@ -194,7 +221,7 @@ def check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
                 raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
 
 
-def check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
     """Refuse an encoder whose features a model was not trained on.
 
     Raises:

@@ -16,6 +16,7 @@ from anndata import AnnData
 from PIL import Image
 from torch import nn
 
+from genedml.config import Config, load_config
 from genedml.encoders import ENCODERS, EncoderInfo
 from genedml_cli.expression import read_counts
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
@@ -43,6 +44,23 @@ class QuadrantColours(nn.Module):
 
 # A row more, as a user would add one: 5 tokens of 8 numbers.
 ENCODERS["tiny"] = EncoderInfo("tiny", 5, 8, "MIT", mean=(0.0,) * 3, std=(1.0,) * 3, build=QuadrantColours)
+
+
+TINY = (
+    "encoder=tiny",
+    "labels.panel_size=20",
+    "training.epochs=1",
+    "training.refit=false",
+    "training.augment=false",
+    "loss.groups=4",
+    "network.shared_width=16",
+    "views.local_grid=0",
+)
+
+
+def tiny_config(*more: str) -> Config:
+    """Settings for the tiny world: one epoch, unless ``more`` says otherwise."""
+    return load_config("small", overrides=[*TINY, *more])
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tiny_config
 
 from genedml.config import Config, LossConfig, load_config
 from genedml.errors import GeneDMLError
@@ -15,17 +16,6 @@ from genedml_cli.commands.ablate import Table
 from genedml_cli.published import published_rows
 from genedml_cli.samples import read_sheet
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, FoldScores
-
-TINY = (
-    "encoder=tiny",
-    "labels.panel_size=20",
-    "training.epochs=1",
-    "training.refit=false",
-    "training.augment=false",
-    "loss.groups=4",
-    "network.shared_width=16",
-    "views.local_grid=0",
-)
 
 
 @pytest.fixture
@@ -46,7 +36,7 @@ def pretended(monkeypatch):
 
 
 def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, monkeypatch):
-    samples, config, train = read_sheet(world / "samples.csv"), load_config("small", overrides=TINY), runs.train
+    samples, config, train = read_sheet(world / "samples.csv"), tiny_config(), runs.train
     options = {"values": (3, 4), "seeds": 1, "fold": "P1", "features": tmp_path / "features"}
     whole = ablate(samples, tmp_path / "whole", "k", config, **options)
 

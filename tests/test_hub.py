@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TINY, tiny_config
 from hest_layout import write_hest
 from loopback_hub import ACCEPTED, COMMIT, NOT_ACCEPTED, LoopbackHub
 
 from genedml.checkpoint import checkpoint_bytes, load_card, load_checkpoint
-from genedml.config import Config, ViewsConfig, load_config
+from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import app
@@ -36,21 +37,7 @@ from genedml_cli.settings import choose_samples
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import read_spots
 
-SETTINGS = (
-    "encoder=tiny",
-    "labels.panel_size=20",
-    "training.epochs=1",
-    "training.refit=false",
-    "training.augment=false",
-    "loss.groups=4",
-    "network.shared_width=16",
-    "views.local_grid=0",
-)
 NAME = "tiny-hest"
-
-
-def tiny_config(*more: str) -> Config:
-    return load_config("small", overrides=[*SETTINGS, *more])
 
 
 def genedml(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -306,7 +293,7 @@ def test_the_whole_path_from_the_hub_to_the_scores(hub, tmp_path, monkeypatch, c
     root, run = tmp_path / "root", tmp_path / "run"
     assert genedml(monkeypatch, "data", "fetch", NAME, "--root", root) == 0
     assert genedml(monkeypatch, "data", "check", NAME, "--root", root) == 0
-    words = [word for setting in SETTINGS for word in ("--set", setting)]
+    words = [word for setting in TINY for word in ("--set", setting)]
     where = ("--root", root, "--features", tmp_path / "features", "--out", run)
     assert genedml(monkeypatch, "train", "--dataset", NAME, "--preset", "small", *words, *where) == 0
     assert genedml(monkeypatch, "evaluate", run) == 0

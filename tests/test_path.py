@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy
+from conftest import tiny_config
 
 from genedml.checkpoint import load_card
-from genedml.config import Config, load_config
+from genedml.config import load_config
 from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
@@ -20,29 +21,20 @@ from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, planted_genes
 
-SETTINGS = (
-    "encoder=tiny",
-    "labels.panel_size=20",
+LEARNING = (
     "training.epochs=40",
     "training.learning_rate=0.003",
-    "training.refit=false",
+    "training.augment=true",
     "training.weight_average=0.9",
     "loss.prediction_weight=100.0",
-    "loss.groups=4",
-    "network.shared_width=16",
-    "views.local_grid=0",
 )
-
-
-def tiny_config(*more: str) -> Config:
-    return load_config("small", overrides=[*SETTINGS, *more])
 
 
 @pytest.fixture(scope="module")
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three folds on the tiny world."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    train(read_sheet(world / "samples.csv"), out, tiny_config(), features=out.parent / "features")
+    train(read_sheet(world / "samples.csv"), out, tiny_config(*LEARNING), features=out.parent / "features")
     return out
 
 
@@ -60,7 +52,7 @@ def test_a_run_folder_holds_what_the_readme_says(run):
     assert folds | {"config.toml", "run.json", "metrics.csv", "metrics.json", "genes.csv", "predictions"} == names
     log = pd.read_csv(run / "fold-P1.log.csv")
     assert {"epoch", "prediction", "instance", "group", "total", "held_out_pcc"} <= set(log.columns)
-    assert load_config(file=run / "config.toml") == tiny_config()
+    assert load_config(file=run / "config.toml") == tiny_config(*LEARNING)
 
 
 def test_planted_genes_are_found_on_patients_never_seen(run):
@@ -92,15 +84,15 @@ def test_the_table_has_the_references_and_the_files_say_the_same(run):
 
 def test_training_again_gives_the_same_bytes_and_keeps_finished_folds(world, run, tmp_path, capfd):
     samples, again = read_sheet(world / "samples.csv"), tmp_path / "again"
-    train(samples, again, tiny_config(), fold="P2", features=run.parent / "features")
+    train(samples, again, tiny_config(*LEARNING), fold="P2", features=run.parent / "features")
     own, other = (anndata.read_h5ad(folder / "predictions" / "P2.h5ad").X for folder in (run, again))
     assert np.array_equal(own, other)
     before = (again / "fold-P2.safetensors").stat().st_mtime_ns
-    train(samples, again, tiny_config(), fold="P2", features=run.parent / "features")
+    train(samples, again, tiny_config(*LEARNING), fold="P2", features=run.parent / "features")
     assert (again / "fold-P2.safetensors").stat().st_mtime_ns == before
     assert "Fold P2 is there already" in capfd.readouterr().err
     with pytest.raises(GeneDMLError, match="another config"):
-        train(samples, again, tiny_config("training.epochs=3"), features=run.parent / "features")
+        train(samples, again, tiny_config(*LEARNING, "training.epochs=3"), features=run.parent / "features")
 
 
 def test_a_held_out_slide_is_predicted_as_in_the_run(run, p1, tmp_path):
@@ -182,7 +174,7 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp
     sheet = pd.read_csv(world / "samples.csv").assign(patient="P", fold=[0, 1, 2])
     sheet.to_csv(tmp_path / "leaking.csv", index=False)
     samples = read_sheet(tmp_path / "leaking.csv", root=world)
-    settings = tiny_config("training.epochs=1")
+    settings = tiny_config(*LEARNING, "training.epochs=1")
     result = train(samples, tmp_path / "run", settings, fold="0", features=run.parent / "features")
     assert any(note.startswith("LEAKING") for note in result.notes)
     assert not any(note.startswith("LEAKING") for note in evaluate(run).notes)
@@ -190,7 +182,7 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp
 
 def test_choosing_on_test_is_marked(world, run, tmp_path):
     samples = read_sheet(world / "samples.csv")
-    settings = tiny_config("training.epochs=1", "training.select_on=test")
+    settings = tiny_config(*LEARNING, "training.epochs=1", "training.select_on=test")
     result = train(samples, tmp_path / "run", settings, fold="P1", features=run.parent / "features")
     assert any(note.startswith("CHOSEN ON TEST") for note in result.notes)
     assert "P1" in load_card(tmp_path / "run" / "fold-P1.safetensors").training_slides

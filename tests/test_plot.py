@@ -6,9 +6,9 @@ from pathlib import Path
 
 import anndata
 import pytest
+from conftest import tiny_config
 from matplotlib.figure import Figure
 
-from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
 from genedml_cli.figures import genes_figure
@@ -19,16 +19,6 @@ from genedml_cli.samples import read_sheet
 from genedml_cli.scores import GENE_DML, RIDGE
 
 GENES = ["TUMOR1", "LYMPH1"]
-TINY = (
-    "encoder=tiny",
-    "labels.panel_size=20",
-    "training.epochs=2",
-    "training.refit=false",
-    "training.augment=false",
-    "loss.groups=4",
-    "network.shared_width=16",
-    "views.local_grid=0",
-)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +27,7 @@ def two_runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     folder = tmp_path_factory.mktemp("plots")
     samples, found = read_sheet(world / "samples.csv"), []
     for seed in (1, 2):
-        config = load_config("small", overrides=[*TINY, f"training.seed={seed}"])
+        config = tiny_config(f"training.seed={seed}")
         found.append(folder / f"seed-{seed}" / "run")
         for fold in ("P1", "P2"):
             train(samples, found[-1], config, fold=fold, features=folder / "features")

@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tiny_config
 from PIL import Image
 from scipy.sparse import csr_matrix
 
@@ -35,23 +36,12 @@ from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, read_spots
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
-SETTINGS = (
-    "encoder=tiny",
-    "views.local_grid=0",
-    "labels.panel_size=20",
-    "training.epochs=1",
-    "training.augment=false",
-    "training.refit=false",
-    "loss.groups=4",
-    "network.shared_width=16",
-)
-
 
 @pytest.fixture(scope="module")
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds of one epoch, trained as if the tiny world were HER2ST."""
     out = tmp_path_factory.mktemp("protocol") / "run"
-    config = load_config("small", overrides=SETTINGS)
+    config = tiny_config()
     train(read_sheet(world / "samples.csv"), out, config, features=out.parent / "features", dataset="HER2ST")
     return out
 
@@ -372,7 +362,7 @@ def test_native_features_are_the_same_file_whether_um_per_px_is_known_or_not(noi
 
 
 def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path):
-    config = load_config("small", overrides=[*SETTINGS, "views.um_per_px=native"])
+    config = tiny_config("views.um_per_px=native")
     run, features = tmp_path / "run", tmp_path / "features"
     train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
     assert load_config(file=run / "config.toml") == config
