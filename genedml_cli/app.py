@@ -5,7 +5,7 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli.commands import data, demo, encoders, evaluate, extract, genes, predict, train
+from genedml_cli.commands import ablate, data, demo, encoders, evaluate, extract, genes, plot, predict, train
 
 app = typer.Typer(
     name="genedml",
@@ -18,6 +18,8 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
+app.command()(ablate.ablate)
+app.command()(plot.plot)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
 app.command()(genes.genes)

@@ -9,8 +9,8 @@ import numpy as np
 from genedml.config import load_config
 from genedml_cli import console
 from genedml_cli.evaluation import evaluate_prediction, labels_of_prediction
-from genedml_cli.figures import draw_genes
 from genedml_cli.metrics import nanmean, pcc
+from genedml_cli.pictures import plot
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
@@ -57,7 +57,7 @@ def run_demo(folder: Path) -> DemoResult:
     evaluation = evaluate_prediction(prediction, held_out.counts)
     truth = labels_of_prediction(data, held_out.counts).y
     picture = folder / f"{held_out.name}.png"
-    draw_genes(data, truth, GENES_SHOWN, picture)
+    plot([prediction], GENES_SHOWN, picture, truth=held_out.counts)
     return DemoResult(folder, prediction, picture, evaluation, *_planted_and_noise(data, truth, settings))
 
 

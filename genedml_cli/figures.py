@@ -1,87 +1,329 @@
-"""Pictures of predictions over the tissue. Letters: S spots."""
+"""Pictures of genes over the section, and of scores against a setting. Letters: S spots, G genes shown."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Float, UInt8
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from genedml.errors import GeneDMLError
 from genedml_cli.metrics import pcc
 from genedml_cli.storage import arriving
 
+SUFFIXES = (".png", ".pdf", ".svg")
 COLOURS = "viridis"  # even in lightness, so it reads without colour vision
-PANEL_INCHES = 3.4
+DOTS_PER_INCH = 300
+STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": "none", "pdf.fonttype": 42}
+
+# Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
+PAGE_WIDTH, PANEL_WIDTHS, LETTER = 7.2, (1.2, 2.2), 0.064
+GAP, BLOCK_GAP, LINE, MARGIN = 0.05, 0.2, 0.15, 0.06
+BAR_WIDTH, BAR_SPACE = 0.09, 0.55
+
+MEASURED_COLOUR, PAPER_COLOUR = "#0072B2", "#D55E00"  # told apart without colour vision
+REFERENCE_LINES = ("--", ":", "-.")
 
 
-def draw_genes(data: anndata.AnnData, truth: Float[np.ndarray, "S M"], genes: Sequence[str], path: Path) -> None:
-    """Tissue, truth and prediction of each gene side by side, a row a gene, with a scale bar.
-
-    Truth and prediction of a gene share one colour scale, from the 2nd to the 98th percentile of both.
+@dataclass(frozen=True)
+class SectionPicture:
+    """One section as a row of the picture.
 
     Args:
-        data: a prediction with ``uns["spatial"]``.
-        truth: labels of the same spots and genes; NaN where a spot has none.
-        genes: which.
-        path: ``.png``, ``.pdf`` or ``.svg``.
+        name: of the section.
+        xy_px: spots in level-0 pixels.
+        spot_px: their diameter in level-0 pixels.
+        um_per_px: of level 0; None where nobody knows it, and then there is no scale bar.
+        tissue: the slide, smaller; None where it is not at hand.
+        tissue_scale: pixels of ``tissue`` for one of level 0.
+        truth: labels of the genes shown, NaN where a spot has none; None without counts.
+        predicted: labels predicted by each model, by its name.
     """
-    figure = Figure(figsize=(3 * PANEL_INCHES + 0.9, len(genes) * PANEL_INCHES + 0.3), layout="constrained")
-    axes = figure.subplots(len(genes), 3, squeeze=False)
-    for row, gene in zip(axes, genes, strict=True):
-        column = data.var_names.get_loc(gene)
-        pair = {"measured": truth[:, column], "predicted": np.asarray(data.X)[:, column]}
-        limits = np.nanpercentile(np.concatenate(list(pair.values())), (2, 98))
-        known = ~np.isnan(pair["measured"])
-        score = pcc(pair["measured"][known, None], pair["predicted"][known, None])[0]
-        _draw_tissue(row[0], data)
-        row[0].set_title("tissue", fontsize=10)
-        for axis, (name, values) in zip(row[1:], pair.items(), strict=True):
-            _draw_tissue(axis, data, faded=True)
-            dots = _draw_spots(axis, data, values, limits)
-            axis.set_title(f"{gene} {name}" + (f", PCC {score:.2f}" if name == "predicted" else ""), fontsize=10)
-        figure.colorbar(dots, ax=row[2], fraction=0.046, label=_unit(data))
-    with arriving(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+
+    name: str
+    xy_px: Float[np.ndarray, "S 2"]
+    spot_px: float
+    um_per_px: float | None
+    tissue: UInt8[np.ndarray, "H W 3"] | None
+    tissue_scale: float
+    truth: Float[np.ndarray, "S G"] | None
+    predicted: Mapping[str, Float[np.ndarray, "S G"]]
+
+    @property
+    def window_px(self) -> tuple[float, float, float, float]:
+        """Left, right, top and bottom of what is shown: the spots and a spot's width around them."""
+        left, top = self.xy_px.min(axis=0) - 1.5 * self.spot_px
+        right, bottom = self.xy_px.max(axis=0) + 1.5 * self.spot_px
+        return float(left), float(right), float(top), float(bottom)
+
+    @property
+    def height_to_width(self) -> float:
+        """Of the window."""
+        left, right, top, bottom = self.window_px
+        return (bottom - top) / (right - left)
 
 
-def _draw_tissue(axis: Any, data: anndata.AnnData, faded: bool = False) -> None:
-    entry = next(iter(data.uns["spatial"].values()))
-    image, factors = entry["images"]["hires"], entry["scalefactors"]
-    height, width = (side / factors["tissue_hires_scalef"] for side in image.shape[:2])
-    axis.imshow(image, extent=(0, width, height, 0), alpha=0.35 if faded else 1.0, interpolation="antialiased")
-    xy, margin = data.obsm["spatial"], 2 * factors["spot_diameter_fullres"]
-    axis.set_xlim(max(0, xy[:, 0].min() - margin), min(width, xy[:, 0].max() + margin))
-    axis.set_ylim(min(height, xy[:, 1].max() + margin), max(0, xy[:, 1].min() - margin))
-    axis.set_xticks([])
-    axis.set_yticks([])
-    if "um_per_px" in entry["metadata"]:
-        _draw_scale_bar(axis, entry["metadata"]["um_per_px"])
+def check_picture_path(path: Path) -> None:
+    """Refuse a picture of a kind that cannot be written.
+
+    Raises:
+        GeneDMLError: another suffix than png, pdf or svg.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise GeneDMLError(f"{path} must end with {', '.join(SUFFIXES)}.")
 
 
-def _draw_spots(axis: Any, data: anndata.AnnData, values: Float[np.ndarray, " S"], limits: Sequence[float]) -> Any:
-    entry = next(iter(data.uns["spatial"].values()))
-    size = np.full(data.n_obs, entry["scalefactors"]["spot_diameter_fullres"])
-    dots = EllipseCollection(
-        size, size, np.zeros(data.n_obs), units="xy", offsets=data.obsm["spatial"], transOffset=axis.transData
+def draw_genes(sections: Sequence[SectionPicture], genes: Sequence[str], path: Path, footnote: str = "") -> None:
+    """Write :func:`genes_figure`; the suffix of ``path`` says the kind."""
+    with rc_context(STYLE):
+        _save(genes_figure(sections, genes, footnote), path)
+
+
+def genes_figure(sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str = "") -> Figure:
+    """A row a section: its tissue, then of every gene the truth and each model's prediction with its PCC.
+
+    Every panel is scaled to [0, 1] by its own smallest and largest value, so that colours compare patterns.
+
+    Args:
+        sections: with the same models, all with truth or all without.
+        genes: in the order of the arrays' columns.
+        footnote: what must be said with it.
+    """
+    page = _Page(sections, genes, footnote)
+    for row, section in enumerate(sections):
+        axes = [page.axes(row, column) for column in range(page.columns)]
+        axes[0].set_ylabel(page.row_labels[row], labelpad=3)
+        if page.has_tissue:
+            _show_tissue(axes.pop(0), section)
+        shown = [*([] if section.truth is None else [section.truth]), *section.predicted.values()]
+        for number, axis in enumerate(axes):
+            gene, place = divmod(number, page.block)
+            _show_tissue(axis, section, light=True)
+            values = shown[place][:, gene]
+            _show_spots(axis, section, values)
+            if section.truth is not None and place > 0:
+                axis.set_title(_score(section.truth[:, gene], values), fontsize=8, pad=2)
+        if section.um_per_px is not None:
+            page.scale_bar(row, section, section.um_per_px)
+    page.headers()
+    page.colour_bar()
+    return page.figure
+
+
+def draw_settings(
+    title: str,
+    metrics: Mapping[str, str],
+    measured: pd.DataFrame,
+    published: pd.DataFrame,
+    references: pd.DataFrame,
+    caption: str,
+    path: Path,
+) -> None:
+    """Write :func:`settings_figure`; the suffix of ``path`` says the kind."""
+    with rc_context(STYLE):
+        _save(settings_figure(title, metrics, measured, published, references, caption), path)
+
+
+def settings_figure(
+    title: str,
+    metrics: Mapping[str, str],
+    measured: pd.DataFrame,
+    published: pd.DataFrame,
+    references: pd.DataFrame,
+    caption: str,
+) -> Figure:
+    """Every metric against the setting: measured with error bars, the paper's beside, references as lines.
+
+    Args:
+        title: over all.
+        metrics: what to call each metric.
+        measured: settings in rows; (metric, ``mean`` or ``std``) in columns.
+        published: settings in rows, metrics in columns; may lack both.
+        references: methods in rows, metrics in columns.
+        caption: below.
+    """
+    figure = Figure(figsize=(PAGE_WIDTH, 5), layout="constrained")
+    figure.suptitle(title, fontsize=9)
+    place = np.arange(len(measured))
+    handles: dict[str, Any] = {}
+    for axis, (key, name) in zip(figure.subplots(2, 3, sharex=True).flat, metrics.items(), strict=True):
+        axis.set_title(name, fontsize=8)
+        handles["measured"] = axis.errorbar(
+            place - 0.08,
+            measured[(key, "mean")],
+            measured[(key, "std")],
+            color=MEASURED_COLOUR,
+            fmt="o",
+            markersize=4,
+            capsize=2,
+            linewidth=1,
+        )
+        if key in published and len(published):
+            values = published[key].reindex(measured.index)
+            handles["paper"] = axis.plot(place + 0.08, values, "D", color=PAPER_COLOUR, markersize=4)[0]
+        for line, (method, row) in zip(REFERENCE_LINES, references.iterrows(), strict=False):
+            if not np.isnan(row[key]):
+                handles[str(method)] = axis.axhline(row[key], color="0.45", linestyle=line, linewidth=0.8)
+        axis.set_xticks(place, measured.index, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
+        axis.set_xlim(-0.5, len(measured) - 0.5)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=7,
+        title=textwrap.fill(caption, 130),
+        title_fontsize=7,
     )
-    dots.set(array=np.ma.masked_invalid(values), cmap=COLOURS, clim=tuple(limits), linewidth=0)
+    return figure
+
+
+class _Page:
+    """Where everything stands: a page measured in inches from its upper left corner."""
+
+    def __init__(self, sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str) -> None:
+        first = sections[0]
+        self.genes, self.sections = genes, sections
+        self.has_tissue = any(section.tissue is not None for section in sections)
+        self.names = ([] if first.truth is None else ["measured"]) + list(first.predicted)
+        self.block = len(self.names)
+        self.columns = self.has_tissue + len(genes) * self.block
+        blocks = len(genes) - 1 + self.has_tissue
+        free = PAGE_WIDTH - 2 * MARGIN - 2 * LINE - BAR_SPACE - blocks * (BLOCK_GAP - GAP) - (self.columns - 1) * GAP
+        self.panel = float(np.clip(free / self.columns, *PANEL_WIDTHS))
+        self.headings = [textwrap.wrap(name, max(8, int(self.panel / LETTER))) for name in self.names]
+        heading = max(map(len, self.headings)) * LINE
+        self.above = LINE if first.truth is not None else 0.04
+        self.below = LINE + 0.03 if any(section.um_per_px for section in sections) else 0.04
+        self.top = MARGIN + 1.3 * LINE + heading
+        self.heights = [self.panel * section.height_to_width for section in sections]
+        self.row_labels = [
+            textwrap.fill(section.name, max(4, int(height / LETTER)))
+            for section, height in zip(sections, self.heights, strict=True)
+        ]
+        self.left = MARGIN + LINE * (1 + max(label.count("\n") for label in self.row_labels))
+        self.width = self.x(self.columns - 1) + self.panel + BAR_SPACE + MARGIN
+        notes = textwrap.wrap(footnote, int(self.width / LETTER))
+        self.height = self.y(len(sections)) + len(notes) * LINE + MARGIN
+        self.figure = Figure(figsize=(self.width, self.height))
+        for number, line in enumerate(reversed(notes)):
+            self.text(MARGIN, self.height - MARGIN - number * LINE, line, fontsize=7, color="0.3", va="bottom")
+
+    def x(self, column: int) -> float:
+        """Left edge of a column's panels."""
+        wide = max(0, (column - self.has_tissue) // self.block) + (self.has_tissue and column > 0)
+        return self.left + column * (self.panel + GAP) + wide * (BLOCK_GAP - GAP)
+
+    def y(self, row: int) -> float:
+        """Upper edge of a row, with its titles."""
+        return self.top + sum(self.heights[:row]) + row * (self.above + self.below)
+
+    def axes(self, row: int, column: int) -> Axes:
+        """The panel at a place, in the section's pixels."""
+        height = self.heights[row]
+        axis = self._axes(self.x(column), self.y(row) + self.above, self.panel, height)
+        left, right, top, bottom = self.sections[row].window_px
+        axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        return axis
+
+    def headers(self) -> None:
+        """The genes over their blocks, and over every column what it shows."""
+        for number, gene in enumerate(self.genes):
+            first = self.has_tissue + number * self.block
+            left, right = self.x(first), self.x(first + self.block - 1) + self.panel
+            self.text((left + right) / 2, MARGIN, gene, fontstyle="italic", fontweight="bold", ha="center", va="top")
+            rule = 1 - (MARGIN + 1.15 * LINE) / self.height
+            ends = [left / self.width, right / self.width]
+            self.figure.add_artist(_line(ends, [rule, rule], 0.6))
+            for place, heading in enumerate(self.headings):
+                centre = self.x(first + place) + self.panel / 2
+                self.text(centre, self.top, "\n".join(heading), ha="center", va="bottom")
+        if self.has_tissue:
+            self.text(self.x(0) + self.panel / 2, self.top, "tissue", ha="center", va="bottom")
+
+    def scale_bar(self, row: int, section: SectionPicture, um_per_px: float) -> None:
+        """Below the row's first panel; it holds for the whole row."""
+        left, right, _, _ = section.window_px
+        wanted_um = (right - left) * um_per_px / 3
+        steps = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+        length_um = max(step for step in steps if step <= max(wanted_um, 10))
+        inches = self.panel * length_um / um_per_px / (right - left)
+        x, y = self.x(0), self.y(row) + self.above + self.heights[row] + 0.55 * LINE
+        level = 1 - y / self.height
+        self.figure.add_artist(_line([x / self.width, (x + inches) / self.width], [level, level], 2))
+        label = f"{length_um} \u00b5m" if length_um < 1000 else f"{length_um / 1000:g} mm"
+        self.text(x + inches + 0.05, y, label, fontsize=7, va="center_baseline")
+
+    def colour_bar(self) -> None:
+        """One for all panels, at the right."""
+        top, bottom = self.y(0) + self.above, self.y(len(self.sections)) - self.below
+        length = min(bottom - top, 1.6)
+        axis = self._axes(self.width - MARGIN - BAR_SPACE + 0.1, (top + bottom - length) / 2, BAR_WIDTH, length)
+        bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 0.5, 1])
+        bar.ax.tick_params(labelsize=7, width=0.5, length=2, pad=1.5)
+        bar.set_label("scaled to [0, 1]", labelpad=1)
+        bar.outline.set_visible(False)
+
+    def text(self, x: float, y: float, text: str, **style: Any) -> None:
+        """Write at a place in inches."""
+        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
+
+    def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
+        place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+
+def _line(x: Sequence[float], y: Sequence[float], width: float) -> Line2D:
+    return Line2D(x, y, color="black", linewidth=width, solid_capstyle="butt")
+
+
+def _show_tissue(axis: Axes, section: SectionPicture, light: bool = False) -> None:
+    if section.tissue is None:
+        return
+    left, right, top, bottom = section.window_px
+    scale, (rows, columns) = section.tissue_scale, section.tissue.shape[:2]
+    y = slice(max(0, int(top * scale)), min(rows, int(np.ceil(bottom * scale))))
+    x = slice(max(0, int(left * scale)), min(columns, int(np.ceil(right * scale))))
+    extent = (x.start / scale, x.stop / scale, y.stop / scale, y.start / scale)
+    limits = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
+    axis.imshow(section.tissue[y, x], extent=extent, alpha=0.35 if light else 1.0, aspect="auto")
+    axis.set(**limits)
+
+
+def _show_spots(axis: Axes, section: SectionPicture, values: Float[np.ndarray, " S"]) -> None:
+    size = np.full(len(values), section.spot_px)
+    dots = EllipseCollection(
+        size, size, np.zeros(len(values)), units="xy", offsets=section.xy_px, transOffset=axis.transData
+    )
+    dots.set(array=np.ma.masked_invalid(_scaled(values)), cmap=COLOURS, clim=(0, 1), linewidth=0)
     axis.add_collection(dots)
-    return dots
 
 
-def _draw_scale_bar(axis: Any, um_per_px: float) -> None:
-    left, right = axis.get_xlim()
-    bottom, top = axis.get_ylim()
-    wanted_um = (right - left) * um_per_px / 5
-    length_um = max(step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if step <= max(wanted_um, 10))
-    x, y = left + 0.04 * (right - left), bottom + 0.04 * (top - bottom)
-    axis.plot([x, x + length_um / um_per_px], [y, y], color="black", linewidth=3, solid_capstyle="butt")
-    label = f"{length_um} um" if length_um < 1000 else f"{length_um / 1000:g} mm"
-    axis.text(x, y + 0.02 * (top - bottom), label, fontsize=8, va="bottom")
+def _score(truth: Float[np.ndarray, " S"], values: Float[np.ndarray, " S"]) -> str:
+    known = ~np.isnan(truth)
+    score = pcc(truth[known, None], values[known, None])[0]
+    return "PCC -" if np.isnan(score) else f"PCC {score:.2f}"
 
 
-def _unit(data: anndata.AnnData) -> str:
-    return "log10(1 + counts per 10,000)" if data.uns["log1p"].get("base") == 10 else "ln(1 + counts per 10,000)"
+def _scaled(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
+    low, high = np.nanmin(values), np.nanmax(values)
+    return (values - low) / (high - low) if high > low else values * 0
+
+
+def _save(figure: Figure, path: Path) -> None:
+    check_picture_path(path)
+    with arriving(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)

@@ -71,6 +71,16 @@ PartialOption = Annotated[
         "--allow-partial", help="Use a data set of which sections are missing, and say so.", rich_help_panel=DATA
     ),
 ]
+PanelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--panel",
+        help="Genes: training (derived from each fold's training sections), all, a data set's name, or a file with "
+        "one gene a line. (default: the data set's published panel, else training)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -106,6 +116,7 @@ SetOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+FoldOption = Annotated[str, typer.Option("--fold", help="One fold, or all.", rich_help_panel=RUN)]
 FeaturesOption = Annotated[
     Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
 ]

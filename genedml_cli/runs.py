@@ -79,9 +79,11 @@ def train(
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
-    folds = _chosen(make_folds(samples), fold)
     description = _describe(config, samples, panel, partial, dataset)
     _check_same(out, description)
+    folds = _unfinished(_chosen(make_folds(samples), fold), out)
+    if not folds:
+        return evaluate_run(out)
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
     where = pick_device(device)
@@ -94,12 +96,9 @@ def train(
     _claim(out, config, description)
     with console.progress("Folds", len(folds)) as advance:
         for one in folds:
-            if (out / f"fold-{one.name}.safetensors").exists():
-                console.note(f"Fold {one.name} is there already; keeping it.")
-            else:
-                origin = {"dataset": dataset, "partial": partial}
-                _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), origin)
-                console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
+            origin = {"dataset": dataset, "partial": partial}
+            _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), origin)
+            console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
             advance(note=f"fold {one.name}")
     return evaluate_run(out)
 
@@ -202,6 +201,7 @@ def _tested(
         **card.made_by,
         **origin,
         "sample": data.sample.name,
+        **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
         "patient": data.sample.patient,
         "fold": fold.name,
         "leaks": fold.leaks,
@@ -230,6 +230,14 @@ def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
     if not chosen:
         raise GeneDMLError(f"There is no fold {name}. There are: {', '.join(fold.name for fold in folds)}, and all.")
     return chosen
+
+
+def _unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
+    """The folds that are not in ``out`` yet; says which are."""
+    finished = [fold for fold in folds if (out / f"fold-{fold.name}.safetensors").exists()]
+    for fold in finished:
+        console.note(f"Fold {fold.name} is there already; keeping it.")
+    return [fold for fold in folds if fold not in finished]
 
 
 def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: str, dataset: str) -> dict[str, Any]:

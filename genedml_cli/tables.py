@@ -6,6 +6,7 @@ import pandas as pd
 
 from genedml.encoders import EncoderInfo, find_weights
 from genedml_cli import console
+from genedml_cli.ablation import Ablation
 from genedml_cli.demo import DemoResult
 from genedml_cli.external import External
 from genedml_cli.published import PublishedRow
@@ -56,6 +57,23 @@ def show_genes(evaluation: Evaluation) -> None:
     genes = evaluation.per_gene().drop(columns="marks")
     rows = [[str(row.iloc[0]), *(_number(value) for value in row.iloc[1:])] for _, row in genes.iterrows()]
     console.table("PCC of every gene, mean and sd over folds", list(genes.columns), rows)
+
+
+def show_ablation(ablation: Ablation) -> None:
+    """A row a setting, the paper's means below it, the references last, then what must be said."""
+    metrics = [key for key in METRICS if key != "pcc_h_held_out"]
+    rows = []
+    for summary in (ablation.summary(), ablation.reference_summary()):
+        for name, row in summary.iterrows():
+            rows.append([str(name), *(_mean_sd(row[(key, "mean")], row[(key, "std")]) for key in metrics)])
+            if name in ablation.published.index:
+                paper = ablation.published.loc[name]
+                rows.append(["  paper", *(_number(paper.get(key, float("nan"))) for key in metrics)])
+    title = f"{ablation.title}; mean ±sd over {ablation.over}"
+    console.table(title, ["", *(METRICS[key] for key in metrics)], rows)
+    for note in ablation.notes:
+        console.say(note)
+    console.say(f"The same as CSV and JSON, and as a picture: {ablation.picture.with_suffix('')}.*")
 
 
 def show_encoders(encoders: Iterable[EncoderInfo]) -> None:

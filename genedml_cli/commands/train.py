@@ -16,15 +16,7 @@ def train(
     allow_partial: options.PartialOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
-    panel: Annotated[
-        str | None,
-        typer.Option(
-            help="Genes: training (derived from each fold's training sections), all, a data set's name, or a file with "
-            "one gene a line. (default: the data set's published panel, else training)",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    panel: options.PanelOption = None,
     target: options.TargetOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
@@ -33,7 +25,7 @@ def train(
     set_: options.SetOption = None,
     select_on: options.SelectOnOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random.", rich_help_panel=MODEL)] = None,
-    fold: Annotated[str, typer.Option(help="One fold, or all.", rich_help_panel=RUN)] = "all",
+    fold: options.FoldOption = "all",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Run folder. (default: runs/TIME)", show_default=False, rich_help_panel=RUN),

@@ -1,0 +1,83 @@
+"""genedml ablate"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+from genedml_cli.options import RUN
+
+
+class Table(StrEnum):
+    """What is varied."""
+
+    components = "components"
+    k = "k"
+    lambda_ = "lambda"
+    tau = "tau"
+
+
+def ablate(
+    table: Annotated[
+        Table,
+        typer.Option(
+            help="components: the alignment pathways on and off; k: number of groups; lambda: weight of the group "
+            "term; tau: its temperature."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the grid; call again to go on.", rich_help_panel=RUN)
+    ],
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="Values of k, lambda or tau, parted by commas. (default: those of the paper's table)",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds a setting, counted on from training.seed.")] = 3,
+    dataset: options.DatasetOption = None,
+    samples: options.SamplesOption = None,
+    root: options.RootOption = None,
+    allow_partial: options.PartialOption = False,
+    um_per_px: options.ViewsUmPerPxOption = None,
+    pitch_um: options.PitchOption = None,
+    panel: options.PanelOption = None,
+    target: options.TargetOption = None,
+    encoder: options.EncoderOption = None,
+    weights: options.WeightsOption = None,
+    preset: options.PresetOption = None,
+    config: options.ConfigOption = None,
+    set_: options.SetOption = None,
+    select_on: options.SelectOnOption = None,
+    fold: options.FoldOption = "all",
+    features: options.FeaturesOption = Path("features"),
+    device: options.DeviceOption = options.Device.auto,
+) -> None:
+    """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
+    from genedml_cli import ablation, settings, tables
+
+    scale, native = settings.read_um_per_px(um_per_px)
+    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
+    named = settings.only_dataset(dataset)
+    merged = settings.choose_config(
+        named, encoder, preset, config, set_ or [], None, target=target, select_on=select_on, native=native
+    )
+    result = ablation.ablate(
+        chosen,
+        out,
+        table,
+        merged,
+        dataset=named or "",
+        values=ablation.parse_values(values),
+        seeds=seeds,
+        fold=fold,
+        panel=settings.choose_panel(panel, named),
+        features=features,
+        weights=weights,
+        device=device,
+        partial=partial,
+    )
+    tables.show_ablation(result)

@@ -1,0 +1,252 @@
+"""Runs and predictions -> pictures of named genes over the section. Letters: S spots, G genes shown."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+from jaxtyping import Float
+
+from genedml.errors import GeneDMLError
+from genedml_cli.evaluation import labels_of_prediction
+from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
+from genedml_cli.patches import PATCHES_SUFFIX
+from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, spots_of
+from genedml_cli.spots import open_section
+
+ONLY_MODEL = "predicted"
+
+
+def plot(
+    targets: Sequence[Path],
+    genes: Sequence[str],
+    out: Path,
+    *,
+    sections: Sequence[str] = (),
+    truth: Path | None = None,
+    ridge: bool = False,
+) -> int:
+    """Draw truth and prediction of genes over the section, a row a section, a column a model.
+
+    Args:
+        targets: run folders, or ``.h5ad`` files that predict wrote of one slide.
+        genes: which.
+        out: ``.png``, ``.pdf`` or ``.svg``.
+        sections: of the runs; all if empty.
+        truth: raw counts of the slide of ``.h5ad`` files, which have none of their own.
+        ridge: also the ridge reference of the first run.
+
+    Returns:
+        How many sections were drawn.
+
+    Raises:
+        GeneDMLError: unknown genes or sections, targets that do not go together; nothing is written then.
+    """
+    check_picture_path(out)
+    if not genes:
+        raise GeneDMLError("Name the genes to draw, such as --genes GNAS,FASN.")
+    files = [target.suffix == ".h5ad" for target in targets]
+    if any(files) and not all(files):
+        raise GeneDMLError("Give run folders or predicted .h5ad files, not both: only runs hold their own truth.")
+    if all(files):
+        if sections or ridge:
+            raise GeneDMLError("--sections and --ridge go with run folders; a predicted .h5ad is one section.")
+        pictures, footnote = pictures_of_predictions(targets, genes, truth)
+    else:
+        if truth is not None:
+            raise GeneDMLError(
+                f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
+            )
+        pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
+    draw_genes(pictures, genes, out, footnote)
+    return len(pictures)
+
+
+def pictures_of_runs(
+    runs: Sequence[Path], genes: Sequence[str], sections: Sequence[str], ridge: bool
+) -> tuple[list[SectionPicture], str]:
+    """The sections of runs, and what must be said below their picture; arguments as for :func:`plot`.
+
+    Raises:
+        GeneDMLError: unknown genes or sections, or runs that do not go together.
+    """
+    held = {name: _sections_of(run) for name, run in zip(_model_names(runs), runs, strict=True)}
+    shared = [section for section in next(iter(held.values())) if all(section in files for files in held.values())]
+    unknown = [section for section in sections if section not in shared]
+    if unknown or not shared:
+        raise GeneDMLError(
+            f"{'Not in every run' if len(runs) > 1 else f'Not in {runs[0]}'}: {', '.join(unknown) or 'any section'}. "
+            f"There are: {', '.join(shared) or 'none that all have'}."
+        )
+    pictures, marks = [], []
+    for section in sections or shared:
+        models = {name: _read(files[section]) for name, files in held.items()}
+        for run, data in zip(runs, models.values(), strict=True):
+            _check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
+        first = next(iter(models.values()))
+        shown = {name: data[:, genes] for name, data in _alike(models).items()}
+        truths = {name: data.layers["truth"] for name, data in shown.items()}
+        predicted = {name: data.X for name, data in shown.items()}
+        if ridge:
+            predicted["ridge"] = first[:, genes].layers["ridge"]
+        _add_tissue(first, runs[0], section)
+        pictures.append(_picture(section, first, _same(truths), predicted))
+        marks += [mark for data in models.values() for mark in _marks(data)]
+    return pictures, " ".join(dict.fromkeys(marks))
+
+
+def pictures_of_predictions(
+    files: Sequence[Path], genes: Sequence[str], truth: Path | None
+) -> tuple[list[SectionPicture], str]:
+    """The one section of predictions, and what must be said below its picture; arguments as for :func:`plot`.
+
+    Raises:
+        GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
+    """
+    models = {name: _read(file) for name, file in zip(_model_names(files), files, strict=True)}
+    for file, data in zip(files, models.values(), strict=True):
+        if "slide_sha256" not in data.uns["genedml"]:
+            raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
+        _check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
+    slides = {str(data.uns["genedml"]["slide_sha256"]): str(data.uns["genedml"]["slide"]) for data in models.values()}
+    if len(slides) > 1:
+        raise GeneDMLError(
+            f"These are predictions of several slides: {', '.join(slides.values())}. Plot one at a time."
+        )
+    alike = _alike(models)
+    truths = {name: labels_of_prediction(data, truth).y for name, data in alike.items()} if truth else {}
+    column = {name: data.var_names.get_indexer(genes) for name, data in alike.items()}
+    shown = _same({name: y[:, column[name]] for name, y in truths.items()}) if truths else None
+    unmatched = [] if shown is None else [gene for gene, y in zip(genes, shown.T, strict=True) if np.isnan(y).all()]
+    if unmatched:
+        raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
+    predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
+    first = next(iter(models.values()))
+    marks = [mark for data in models.values() for mark in _marks(data)]
+    return [_picture(Path(next(iter(slides.values()))).stem, first, shown, predicted)], " ".join(dict.fromkeys(marks))
+
+
+def _sections_of(run: Path) -> dict[str, Path]:
+    files = {file.stem: file for file in sorted((run / "predictions").glob("*.h5ad"))}
+    if not files:
+        raise GeneDMLError(
+            f"{run} holds no finished fold, and is no predicted .h5ad. Train one: genedml train --out ..."
+        )
+    return files
+
+
+def _read(file: Path) -> anndata.AnnData:
+    try:
+        data = anndata.read_h5ad(file)
+        data.uns["genedml"]["label"]
+    except (OSError, KeyError, ValueError) as error:
+        raise GeneDMLError(f"{file} is not a prediction of genedml: {error}.") from error
+    return data
+
+
+def _model_names(targets: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    if len(targets) == 1:
+        return [ONLY_MODEL]
+    parts = [
+        target.resolve().with_suffix("" if target.suffix == ".h5ad" else target.suffix).parts for target in targets
+    ]
+    if len(set(parts)) < len(parts):
+        raise GeneDMLError("The same run or prediction is named twice.")
+    ends = ([" / ".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
+    return next(names for names in ends if len(set(names)) == len(names))
+
+
+def _check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:
+    unknown = [gene for gene in genes if gene not in data.var_names]
+    if unknown:
+        known = {name.upper(): name for name in data.var_names}
+        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, 0.5)]
+        raise GeneDMLError(
+            f"{where} does not predict {', '.join(unknown)}."
+            + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
+            + f" All {data.n_vars} genes: {how_to_list}"
+        )
+
+
+def _alike(models: Mapping[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
+    """The models' predictions with spots in the order of the first.
+
+    Raises:
+        GeneDMLError: other spots, or another label.
+    """
+    first = next(iter(models.values()))
+    for name, data in models.items():
+        if set(data.obs_names) != set(first.obs_names):
+            raise GeneDMLError(f"{name} predicts other spots of this section than {next(iter(models))}.")
+        if data.uns["genedml"]["label"] != first.uns["genedml"]["label"]:
+            raise GeneDMLError(
+                f"{name} predicts {data.uns['genedml']['label']}, but {next(iter(models))} "
+                f"{first.uns['genedml']['label']}: these do not compare. Plot them one by one."
+            )
+    return {name: data[first.obs_names] for name, data in models.items()}
+
+
+def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "S G"]:
+    """The one truth of all models.
+
+    Raises:
+        GeneDMLError: models of other gene panels, whose labels differ.
+    """
+    first = np.asarray(next(iter(truths.values())))
+    for name, truth in truths.items():
+        if not np.allclose(first, truth, atol=1e-4, equal_nan=True):
+            raise GeneDMLError(
+                f"{name} was trained on another gene panel than {next(iter(truths))}, so its labels differ. "
+                "Plot them one by one."
+            )
+    return first
+
+
+def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
+    """The image of a run's section, where its slide is still where it was trained from."""
+    samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
+    slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
+    if slide.is_file() and slide.suffix != PATCHES_SUFFIX:
+        spots = spots_of(data)
+        with open_section(slide, spots, scale_needed=False) as opened:
+            add_tissue_image(data, opened, spots)
+
+
+def _picture(
+    name: str,
+    data: anndata.AnnData,
+    truth: Float[np.ndarray, "S G"] | None,
+    predicted: Mapping[str, Float[np.ndarray, "S G"]],
+) -> SectionPicture:
+    um_per_px = data.uns["genedml"].get("um_per_px")
+    if "spatial" in data.uns:
+        entry = next(iter(data.uns["spatial"].values()))
+        tissue, scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
+        spot_px = float(entry["scalefactors"]["spot_diameter_fullres"])
+    else:
+        tissue, scale, spot_px = None, 1.0, SPOT_TO_PITCH * spots_of(data).pitch_px
+    return SectionPicture(
+        name,
+        np.asarray(data.obsm["spatial"], dtype=np.float64),
+        spot_px,
+        None if um_per_px is None else float(um_per_px),
+        tissue,
+        scale,
+        truth,
+        {model: np.asarray(values) for model, values in predicted.items()},
+    )
+
+
+def _marks(data: anndata.AnnData) -> list[str]:
+    """What must stand below a picture of these predictions."""
+    made_by = data.uns["genedml"]
+    marks = {
+        "LEAKING: a patient is on both sides of a fold.": made_by.get("leaks", False),
+        "CHOSEN ON TEST: the epoch was chosen on the test sections.": made_by.get("select_on") == "test",
+        "SEEN: models were trained on this very slide.": made_by.get("seen_in_training", 0) > 0,
+    }
+    own = [str(made_by[key]) for key in ("partial", "left_out") if made_by.get(key)]
+    return [*(mark for mark, holds in marks.items() if holds), *own]

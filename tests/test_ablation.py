@@ -1,0 +1,156 @@
+"""Ablations: the grid, its resuming, the paper's rows beside."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genedml.config import Config, LossConfig, load_config
+from genedml.errors import GeneDMLError
+from genedml_cli import ablation, figures, runs
+from genedml_cli.ablation import SWEEPS, ablate, choose_settings, parse_values
+from genedml_cli.commands.ablate import Table
+from genedml_cli.datasets import published_panel
+from genedml_cli.published import published_rows
+from genedml_cli.samples import read_sheet
+from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, FoldScores
+
+TINY = (
+    "encoder=tiny",
+    "labels.panel_size=20",
+    "training.epochs=1",
+    "training.refit=false",
+    "training.augment=false",
+    "loss.groups=4",
+    "network.shared_width=16",
+    "views.local_grid=0",
+)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Training that takes no time: scores that rise with the seed, the same for every setting but lambda's."""
+
+    def train(samples, run, config, **options):
+        genes = published_panel("HER2ST") if options["panel"] == "HER2ST" else ("A", "B", "C")
+        pcc = np.full(len(genes), config.training.seed / 10_000 + config.loss.group_weight)
+        scores = [
+            FoldScores(method, fold, genes, 0.2, 0.3, float(pcc.mean()), 0.1, pcc, None, 0)
+            for method in (GENE_DML, RIDGE, DEPTH, CONSTANT)
+            for fold in ("0", "1")
+        ]
+        return Evaluation("pretended", tuple(scores), ("Label: some.", "PARTIAL: 5 of 36."), run)
+
+    monkeypatch.setattr(runs, "train", train)
+
+
+def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, monkeypatch):
+    samples, config, train = read_sheet(world / "samples.csv"), load_config("small", overrides=TINY), runs.train
+    options = {"values": (3, 4), "seeds": 1, "fold": "P1", "features": tmp_path / "features"}
+    whole = ablate(samples, tmp_path / "whole", "k", config, **options)
+
+    def stop_at_the_second(samples, run, *words, **more):
+        if "as-configured" in str(run):
+            raise KeyboardInterrupt
+        return train(samples, run, *words, **more)
+
+    grid = tmp_path / "grid"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "train", stop_at_the_second)
+        ablate(samples, grid, "k", config, **options)
+    assert not list(grid.glob("*.csv"))
+    first = grid / "k=3" / "seed-2021" / "fold-P1.safetensors"
+    written = first.stat().st_mtime_ns
+    resumed = ablate(samples, grid, "k", config, **options)
+    assert first.stat().st_mtime_ns == written
+    pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
+    for name in ("k.csv", "k.folds.csv"):
+        assert (grid / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").loss.groups == 3
+    assert list(resumed.reference_summary().index) == [RIDGE, DEPTH, CONSTANT]
+    assert (grid / "k.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("dataset", ["HER2ST", "STNet", "skinST"])
+def test_settings_are_called_as_in_the_paper(name, dataset):
+    rows = [row.setting for row in published_rows([SWEEPS[name].paper_tables[dataset]], dataset)]
+    settings = choose_settings(name, dataset)
+    assert [setting.name for setting in settings] == rows
+    known = {field.name for field in fields(LossConfig)}
+    assert all(set(setting.changes) <= known for setting in settings)
+
+
+def test_components_switch_the_pathways_and_full_is_the_same_run_in_every_table():
+    base = Config()
+    switched = {s.name: s.config(base, 7).loss for s in choose_settings("components")}
+    assert {name: (loss.instance, loss.group) for name, loss in switched.items()} == {
+        "bimodal only": (False, False),
+        "+multi-scale instance": (True, False),
+        "+instance-group": (False, True),
+        "both": (True, True),
+    }
+    folders = [[s.folder(base) for s in choose_settings(name, "HER2ST")] for name in SWEEPS]
+    assert [names.count("as-configured") for names in folders] == [1, 1, 1, 1]
+    assert choose_settings("components")[0].config(base, 7).training.seed == 7
+
+
+def test_the_command_offers_every_ablation():
+    assert [table.value for table in Table] == list(SWEEPS)
+
+
+def test_the_papers_rows_stand_beside_with_marks_and_what_means_are_over(pretended, tmp_path):
+    result = ablate([], tmp_path, "lambda", Config(), dataset="HER2ST", panel="HER2ST", seeds=2)
+    assert result.over == "2 folds x 2 seeds"
+    table = pd.read_csv(tmp_path / "lambda.csv").set_index("row")
+    assert list(table.index[:4]) == ["lambda=0.3", "lambda=0.5", "lambda=0.8", "lambda=1"]
+    assert table.loc["lambda=0.3", "paper_pcc_a"] == 0.326
+    assert table.loc["lambda=0.3", "pcc_a_mean"] == pytest.approx(0.3 + 0.20215)
+    assert table.loc["lambda=0.3", "pcc_a_sd"] == pytest.approx(np.std([0, 0, 1e-4, 1e-4], ddof=1))
+    assert set(table["marks"]) == {"PARTIAL: 5 of 36."}
+    assert table["paper_mse"].isna().sum() == len((RIDGE, DEPTH, CONSTANT))
+    told = json.loads((tmp_path / "lambda.json").read_text())
+    assert told["rows"][0]["paper"]["pcc_h"] == 0.525
+    assert any("table 10;" in note for note in told["notes"])
+
+
+@pytest.mark.parametrize(("panel", "smooth"), [("training", True), ("HER2ST", False)])
+def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tmp_path, panel, smooth):
+    config = replace(Config(), labels=replace(Config().labels, smooth=smooth))
+    result = ablate([], tmp_path, "tau", config, dataset="HER2ST", panel=panel, seeds=1)
+    assert result.published.empty
+    references = result.reference_summary().xs("mean", axis=1, level=1)
+    drawn = figures.settings_figure("", METRICS, result.summary(), result.published, references, "")
+    assert "paper" not in {text.get_text() for text in drawn.legends[0].get_texts()}
+    assert any("paper's rows are left out" in note for note in result.notes)
+
+
+def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
+    for name, values, words in (("components", (1,), "--values goes with"), ("k", (2.5,), "loss.groups")):
+        with pytest.raises(GeneDMLError, match=words):
+            ablate([], tmp_path / "grid", name, Config(), values=values)
+    with pytest.raises(GeneDMLError, match="parted by commas"):
+        parse_values("5,x")
+    assert parse_values("5, 10") == [5, 10]
+    assert not (tmp_path / "grid").exists()
+
+
+def test_the_plot_shows_means_bars_the_paper_and_references(pretended, tmp_path):
+    result = ablate([], tmp_path, "lambda", Config(), dataset="HER2ST", panel="HER2ST", seeds=2)
+    references = result.reference_summary().xs("mean", axis=1, level=1)
+    drawn = figures.settings_figure(result.title, METRICS, result.summary(), result.published, references, result.marks)
+    assert [axis.get_title() for axis in drawn.axes] == list(METRICS.values())
+    pcc = drawn.axes[2]
+    assert len(pcc.containers) == 1
+    paper = next(line for line in pcc.lines if line.get_marker() == "D")
+    assert list(paper.get_ydata()) == [0.326, 0.331, 0.331, 0.322]
+    assert [label.get_text() for label in drawn.axes[-1].get_xticklabels()] == list(result.summary().index)
+    assert {text.get_text() for text in drawn.legends[0].get_texts()} == {"measured", "paper", RIDGE, DEPTH, CONSTANT}
+    assert "PARTIAL" in drawn.legends[0].get_title().get_text()
+
+
+def test_ablations_are_named(tmp_path):
+    with pytest.raises(GeneDMLError, match="There are: components, k, lambda, tau"):
+        ablation.choose_settings("nothing")

@@ -1,0 +1,170 @@
+"""Pictures of genes: the right panels, scores and errors."""
+
+import io
+import shutil
+from pathlib import Path
+
+import anndata
+import pytest
+from matplotlib.figure import Figure
+
+from genedml.config import load_config
+from genedml.errors import GeneDMLError
+from genedml_cli.evaluation import evaluate
+from genedml_cli.figures import genes_figure
+from genedml_cli.pictures import pictures_of_predictions, pictures_of_runs, plot
+from genedml_cli.prediction import predict
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+from genedml_cli.scores import GENE_DML, RIDGE
+
+GENES = ["TUMOR1", "LYMPH1"]
+TINY = (
+    "encoder=tiny",
+    "labels.panel_size=20",
+    "training.epochs=2",
+    "training.refit=false",
+    "training.augment=false",
+    "loss.groups=4",
+    "network.shared_width=16",
+    "views.local_grid=0",
+)
+
+
+@pytest.fixture(scope="module")
+def two_runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs of two folds each, that differ in the seed and are called alike."""
+    folder = tmp_path_factory.mktemp("plots")
+    samples, found = read_sheet(world / "samples.csv"), []
+    for seed in (1, 2):
+        config = load_config("small", overrides=[*TINY, f"training.seed={seed}"])
+        found.append(folder / f"seed-{seed}" / "run")
+        for fold in ("P1", "P2"):
+            train(samples, found[-1], config, fold=fold, features=folder / "features")
+    return found
+
+
+@pytest.fixture(scope="module")
+def prediction(world: Path, two_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first section, predicted by the fold that tests it."""
+    out = tmp_path_factory.mktemp("predicted") / "p1.h5ad"
+    predict(world / "slides" / "P1.tif", world / "spots" / "P1.csv", two_runs[0], out, fold="P1")
+    return out
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axis.get_title() for axis in figure.axes if axis.collections and axis.get_title()]
+
+
+def test_every_panel_has_the_pcc_that_evaluate_says(two_runs):
+    pictures, _ = pictures_of_runs(two_runs, GENES, ["P2", "P1"], ridge=True)
+    assert [picture.name for picture in pictures] == ["P2", "P1"]
+    assert list(pictures[0].predicted) == ["seed-1 / run", "seed-2 / run", "ridge"]
+    figure = genes_figure(pictures, GENES)
+    expected = []
+    for fold in ("P2", "P1"):
+        for gene in GENES:
+            for run, method in ((two_runs[0], GENE_DML), (two_runs[1], GENE_DML), (two_runs[0], RIDGE)):
+                own = next(s for s in evaluate(run).scores if s.method == method and s.fold == fold)
+                expected.append(f"PCC {own.pcc[own.genes.index(gene)]:.2f}")
+    assert titles(figure) == expected
+    assert [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()] == ["P2", "P1"]
+
+
+def test_panels_are_named_scaled_alike_and_true_in_shape(two_runs):
+    pictures, _ = pictures_of_runs(two_runs[:1], GENES, [], ridge=False)
+    figure = genes_figure(pictures, GENES, "LEAKING: so it is.")
+    said = words(figure)
+    assert [said.count(word) for word in (*GENES, "measured", "predicted", "tissue")] == [1, 1, 2, 2, 1]
+    assert "LEAKING: so it is." in said
+    assert sum("\u00b5m" in word or "mm" in word for word in said) == len(pictures) == 2
+    panels = [axis for axis in figure.axes if axis.collections and axis.images]
+    assert len(panels) == 2 * 2 * 2
+    width, height = figure.get_size_inches()
+    for axis in panels:
+        values = axis.collections[0].get_array()
+        assert (values.min(), values.max()) == (0, 1)
+        assert axis.collections[0].get_clim() == (0, 1)
+        left, right = axis.get_xlim()
+        bottom, top = axis.get_ylim()
+        assert bottom > top, "y runs down, as on the slide"
+        box = axis.get_position()
+        assert box.height * height / (box.width * width) == pytest.approx((bottom - top) / (right - left))
+    assert [axis.get_ylabel() for axis in figure.axes].count("scaled to [0, 1]") == 1
+
+
+def test_no_two_words_of_a_picture_lie_on_each_other(two_runs):
+    pictures, _ = pictures_of_runs(two_runs, GENES, [], ridge=True)
+    figure = genes_figure(pictures, GENES, "LEAKING: a patient is on both sides of a fold.")
+    figure.savefig(io.BytesIO())
+    texts = [text for text in figure.texts if text.get_text()]
+    texts += [axis.title for axis in figure.axes if axis.get_title()]
+    boxes = [text.get_window_extent() for text in texts]
+    page = figure.bbox
+    for number, box in enumerate(boxes):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        overlapping = [texts[k].get_text() for k in range(number) if boxes[k].overlaps(box)]
+        assert not overlapping, (texts[number].get_text(), overlapping)
+
+
+def test_a_run_whose_slides_are_gone_is_drawn_without_them(two_runs, tmp_path):
+    moved = shutil.copytree(two_runs[0], tmp_path / "run")
+    record = moved / "run.json"
+    record.write_text(record.read_text().replace("/slides/", "/gone/"))
+    pictures, _ = pictures_of_runs([moved], GENES, ["P1"], ridge=False)
+    assert pictures[0].tissue is None
+    figure = genes_figure(pictures, GENES)
+    assert "tissue" not in words(figure)
+    assert len(titles(figure)) == 2
+
+
+def test_a_prediction_is_drawn_with_truth_and_without(prediction, world, two_runs, tmp_path):
+    with_truth, footnote = pictures_of_predictions([prediction], GENES, world / "counts" / "P1.tsv.gz")
+    assert footnote == ""
+    own = next(s for s in evaluate(two_runs[0]).scores if s.method == GENE_DML and s.fold == "P1")
+    scores = [float(title.removeprefix("PCC ")) for title in titles(genes_figure(with_truth, GENES))]
+    assert scores == pytest.approx([own.pcc[own.genes.index(gene)] for gene in GENES], abs=0.02)
+    without = genes_figure(pictures_of_predictions([prediction], GENES, None)[0], GENES)
+    assert titles(without) == []
+    assert "measured" not in words(without)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_pictures_arrive_whole(prediction, tmp_path, suffix):
+    out = tmp_path / f"p1.{suffix}"
+    assert plot([prediction], GENES, out) == 1
+    start = out.read_bytes()[:200]
+    assert any(mark in start for mark in (b"PNG", b"%PDF", b"<svg", b"<?xml"))
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, world, tmp_path):
+    run, out = two_runs[0], tmp_path / "x.png"
+    other = tmp_path / "other.h5ad"
+    data = anndata.read_h5ad(prediction)
+    data.uns["genedml"]["label"] = "ln(1 + count)"
+    data.write_h5ad(other)
+    counts = world / "counts" / "P1.tsv.gz"
+    refused = [
+        (([run], ["TUMOUR1"], out), {}, "does not predict TUMOUR1. Near to that: TUMOR1"),
+        (([run], [], out), {}, "Name the genes"),
+        (([run], GENES, tmp_path / "x.jpg"), {}, "must end with .png, .pdf, .svg"),
+        (([run], GENES, out), {"sections": ["P9"]}, "P9. There are: P1, P2"),
+        (([run], GENES, out), {"truth": counts}, "holds its own truth"),
+        (([run, prediction], GENES, out), {}, "not both"),
+        (([prediction], GENES, out), {"ridge": True}, "go with run folders"),
+        (([prediction, other], GENES, out), {}, "do not compare"),
+        (([run / "predictions" / "P1.h5ad"], GENES, out), {}, "plot the run's folder"),
+        (([run, run], GENES, out), {}, "named twice"),
+        (([tmp_path], GENES, out), {}, "no finished fold"),
+        (([prediction], ["tumor"], out), {}, "Near to that: TUMOR"),
+    ]
+    for call, options, sentence in refused:
+        with pytest.raises(GeneDMLError) as stopped:
+            plot(*call, **options)
+        assert sentence in str(stopped.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.h5ad"]
