@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from genedml.config import Config, LabelsConfig, from_dict, to_dict
+from genedml.config import Config, from_dict, to_dict
 from genedml.errors import GeneDMLError
 from genedml_cli import console, runs
 from genedml_cli.figures import draw_settings
-from genedml_cli.published import METRIC_NAMES, published_rows
+from genedml_cli.published import METRIC_NAMES, published_rows, rows_beside
 from genedml_cli.samples import Sample
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
 from genedml_cli.storage import maker, write_json, write_text
@@ -167,7 +167,7 @@ def ablate(
     name: str,
     config: Config,
     *,
-    dataset: str | None = None,
+    dataset: str = "",
     values: Sequence[float] = (),
     seeds: int = 3,
     fold: str = "all",
@@ -214,17 +214,16 @@ def ablate(
                     weights=weights,
                     device=device,
                     partial=partial,
-                    dataset=dataset or "",
+                    dataset=dataset,
                 )
             )
             advance(note=f"{setting.name}, seed {seed}")
-    published, about_paper = _published(name, dataset, config.labels, panel)
-    result = _collect(name, dataset, cells, evaluations, published, about_paper, out)
+    result = _collect(name, dataset, cells, evaluations, out)
     result.write()
     return result
 
 
-def choose_settings(name: str, dataset: str | None, values: Sequence[float] = ()) -> list[Setting]:
+def choose_settings(name: str, dataset: str = "", values: Sequence[float] = ()) -> list[Setting]:
     """The rows of an ablation: ``values`` if given, else the paper's for the data set, else the defaults.
 
     Raises:
@@ -254,30 +253,27 @@ def parse_values(text: str | None) -> list[float]:
         raise GeneDMLError(f"--values takes numbers parted by commas, such as 5,10,20; it got {text!r}.") from error
 
 
-def _published_values(sweep: Sweep, dataset: str | None) -> list[float]:
-    table = sweep.paper_tables.get(dataset or "")
+def _published_values(sweep: Sweep, dataset: str) -> list[float]:
+    table = sweep.paper_tables.get(dataset)
     return [float(row.setting.partition("=")[2]) for row in published_rows([table], dataset)] if table else []
 
 
-def _published(name: str, dataset: str | None, labels: LabelsConfig, panel: str) -> tuple[pd.DataFrame, str]:
-    """The paper's means and a note on them; no rows where its labels are not those measured here."""
-    table = SWEEPS[name].paper_tables.get(dataset or "")
-    empty = pd.DataFrame(columns=list(METRIC_NAMES.values()), dtype=float)
-    if table is None:
-        return empty, ""
-    if labels != LabelsConfig() or panel != dataset:
-        return empty, f"The paper's table {table} is left out: its labels or genes are others than these."
-    rows = {row.setting: row.mean for row in published_rows([table], dataset)}
-    return pd.DataFrame(rows).T, f"Paper: its table {table}; its epochs were chosen on the test sections."
+def _published(
+    name: str, dataset: str, config: Config, evaluations: Sequence[Evaluation]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The paper's means, as far as they compare with what was measured, and what must be said of them."""
+    table = SWEEPS[name].paper_tables.get(dataset)
+    panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
+    rows, said = rows_beside(dataset, config.labels, panels, (table,)) if table else ((), ())
+    means = pd.DataFrame({row.setting: row.mean for row in rows}, index=list(METRIC_NAMES.values())).T
+    return means, said
 
 
 def _collect(
     name: str,
-    dataset: str | None,
+    dataset: str,
     cells: Sequence[tuple[Setting, int, Config]],
     evaluations: Sequence[Evaluation],
-    published: pd.DataFrame,
-    about_paper: str,
     folder: Path,
 ) -> Ablation:
     tables = [evaluation.values() for evaluation in evaluations]
@@ -285,16 +281,17 @@ def _collect(
         table[table["method"] == GENE_DML].assign(setting=setting.name, seed=seed)
         for (setting, seed, _), table in zip(cells, tables, strict=True)
     ]
-    columns = ["setting", "seed", "fold", *METRICS]
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
-    notes = [note for evaluation in evaluations for note in evaluation.notes]
+    published, said = _published(name, dataset, cells[0][2], evaluations)
+    # What a run says of the paper's rows is said of those of its own table.
+    notes = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
     return Ablation(
         f"Ablation: {SWEEPS[name].title}" + (f", {dataset}" if dataset else ""),
         name,
-        pd.concat(scores, ignore_index=True)[columns],
+        pd.concat(scores, ignore_index=True)[["setting", "seed", "fold", *METRICS]],
         references[["method", "fold", *METRICS]],
         published,
-        (*dict.fromkeys(notes), *([about_paper] if about_paper else [])),
+        tuple(dict.fromkeys([*notes, *said])),
         " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
         folder,
     )

@@ -119,6 +119,9 @@ def pictures_of_predictions(
     truths = {name: labels_of_prediction(data, truth).y for name, data in alike.items()} if truth else {}
     column = {name: data.var_names.get_indexer(genes) for name, data in alike.items()}
     shown = _same({name: y[:, column[name]] for name, y in truths.items()}) if truths else None
+    unmatched = [] if shown is None else [gene for gene, y in zip(genes, shown.T, strict=True) if np.isnan(y).all()]
+    if unmatched:
+        raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
     predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
     first = next(iter(models.values()))
     marks = [mark for data in models.values() for mark in _marks(data)]
@@ -206,10 +209,9 @@ def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
     """The image of a run's section, where its slide is still where it was trained from."""
     samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
     slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
-    um_per_px = data.uns["genedml"].get("um_per_px")
-    if um_per_px is not None and slide.is_file() and slide.suffix != PATCHES_SUFFIX:
+    if slide.is_file() and slide.suffix != PATCHES_SUFFIX:
         spots = spots_of(data)
-        with open_section(slide, spots, float(um_per_px)) as opened:
+        with open_section(slide, spots, scale_needed=False) as opened:
             add_tissue_image(data, opened, spots)
 
 

@@ -95,7 +95,6 @@ def rows_beside(
     if any(set(panel) != set(published_panel(dataset)) for panel in panels):
         return (), (f"The paper's rows are left out: these genes are not the published panel of {dataset}.",)
     rows = published_rows(tables, dataset if tables == CROSS_VALIDATION else None)
-    said = (
-        "(paper): its tables " + " and ".join(map(str, tables)) + "; the epoch chosen on the test fold, level-0 views."
-    )
+    which = ("tables " if len(tables) > 1 else "table ") + " and ".join(map(str, tables))
+    said = f"(paper): its {which}; the epoch chosen on the test fold, level-0 views."
     return tuple(rows), (said,)

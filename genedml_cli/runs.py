@@ -201,6 +201,7 @@ def _tested(
         **card.made_by,
         **origin,
         "sample": data.sample.name,
+        **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
         "patient": data.sample.patient,
         "fold": fold.name,
         "leaks": fold.leaks,

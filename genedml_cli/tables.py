@@ -69,8 +69,8 @@ def show_ablation(ablation: Ablation) -> None:
             if name in ablation.published.index:
                 paper = ablation.published.loc[name]
                 rows.append(["  paper", *(_number(paper.get(key, float("nan"))) for key in metrics)])
-    caption = f"Mean ± sd over {ablation.over}; references over folds."
-    console.table(ablation.title, ["", *(METRICS[key] for key in metrics)], rows, caption)
+    title = f"{ablation.title}; mean ±sd over {ablation.over}"
+    console.table(title, ["", *(METRICS[key] for key in metrics)], rows)
     for note in ablation.notes:
         console.say(note)
     console.say(f"The same as CSV and JSON, and as a picture: {ablation.picture.with_suffix('')}.*")

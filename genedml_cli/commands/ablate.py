@@ -70,7 +70,7 @@ def ablate(
         out,
         table,
         merged,
-        dataset=named,
+        dataset=named or "",
         values=ablation.parse_values(values),
         seeds=seeds,
         fold=fold,
