@@ -49,10 +49,12 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
     Raises:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
-    files = sorted((run / "predictions").glob("*.h5ad"))
-    if not files:
+    every = {file: anndata.read_h5ad(file) for file in sorted((run / "predictions").glob("*.h5ad"))}
+    # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
+    finished = {file: s for file, s in every.items() if (run / f"fold-{s.uns['genedml']['fold']}.safetensors").exists()}
+    if not finished:
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
-    sections = [anndata.read_h5ad(file) for file in files]
+    files, sections = list(finished), list(finished.values())
     labels = _common_labels(sections, files)
     folds: dict[str, list[anndata.AnnData]] = {}
     for section in sections:
@@ -64,7 +66,7 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
     evaluation = Evaluation(
         f"{run.name}: {len(sections)} sections, {len(folds)} folds" + (f" of {dataset}" if dataset else ""),
         tuple(scores),
-        (*_notes(sections), *_unfinished(run, folds), *said, *([ceiling.NOTE] if with_ceiling else [])),
+        (*_notes(sections), *unfinished_notes(run, folds), *said, *([ceiling.NOTE] if with_ceiling else [])),
         run,
         published,
         ceiling.split_halves(run, folds) if with_ceiling else (),
@@ -88,14 +90,14 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
         raise GeneDMLError(f"{prediction} is not a prediction of genedml: {error}.") from error
     labels = labels_of_prediction(data, truth)
     data.layers["truth"] = labels.y
-    data.layers["constant"] = np.tile(data.var["training_mean"].to_numpy(np.float32), (data.n_obs, 1))
+    mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
+    data.layers["constant"] = np.tile(mean, (data.n_obs, 1))
+    data.layers["depth_alone"] = labels.depth[:, None] * slope + intercept
     data.obs["depth"] = labels.depth
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
     notes = [*_notes([data]), *unmatched_notes(unmatched, data.n_vars)]
-    if made_by["seen_in_training"]:
-        notes.append(f"{made_by['seen_in_training']} of the models were trained on this very slide: scores flatter.")
     left_out = labels.without_counts + labels.empty
     if left_out:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
@@ -168,7 +170,8 @@ def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -
     return label_settings(sections[0])
 
 
-def _unfinished(run: Path, finished: Collection[str]) -> list[str]:
+def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
+    """What must be said of a run of which folds are missing."""
     record = run / "run.json"
     if not record.is_file():
         return []
@@ -179,18 +182,13 @@ def _unfinished(run: Path, finished: Collection[str]) -> list[str]:
 def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     made_by = [section.uns["genedml"] for section in sections]
     notes = [label_note(label_settings(sections[0]))]
-    if any(entry.get("leaks", False) for entry in made_by):
-        notes.append("LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient.")
-    if any(entry.get("select_on", "validation") == "test" for entry in made_by):
-        notes.append("CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter.")
-    else:
-        notes.append("The epoch was chosen inside the training folds.")
-    notes += sorted({str(entry[key]) for key in ("partial", "left_out") for entry in made_by if entry.get(key)})
+    notes += dict.fromkeys(str(note) for entry in made_by for note in np.atleast_1d(entry["notes"]))
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
         notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")
     notes.append(
-        f"PCC(H): the {HIGH_GENES} genes ranked best over the test folds; held out: ranked inside the training."
+        f"The {HIGH_GENES} genes of PCC(H) are those ranked best over the test folds; held out: ranked inside the "
+        "training."
     )
     return tuple(notes)
 

@@ -6,6 +6,7 @@ Letters: S spots, M genes of the panel.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -15,9 +16,13 @@ from scipy.sparse import csr_matrix, issparse
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
+from genedml_cli import console
 from genedml_cli.spots import Spots
 
 MIN_MATCHED = 10
+
+WHOLE = "whole_numbers"
+"""In ``uns`` of counts that were read: whether they are whole numbers, as raw counts are."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,11 @@ class Labels:
 def read_counts(path: Path) -> anndata.AnnData:
     """Read raw counts, spots in rows: ``.tsv[.gz]``, ``.csv[.gz]``, ``.h5ad``, 10x ``.h5`` or a 10x ``mtx`` folder.
 
+    Where ``X`` of an ``.h5ad`` is not of whole numbers, ``layers["counts"]`` or ``raw`` is taken; where these are not
+    either, a warning says so, and ``uns[WHOLE]`` is False.
+
     Raises:
-        GeneDMLError: not there, unreadable, of an unknown kind, empty, negative or not a number.
+        GeneDMLError: not there, unreadable, of an unknown kind, empty, negative, not a number, or a spot named twice.
     """
     if not path.exists():
         raise GeneDMLError(f"There are no counts {path}.")
@@ -54,10 +62,16 @@ def read_counts(path: Path) -> anndata.AnnData:
         raise GeneDMLError(f"The counts {path} cannot be read: {reason}.") from error
     if 0 in data.shape:
         raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
-    data.X = csr_matrix(data.X, dtype=np.float32)
+    table = _whole_table(data)
+    if table is None:
+        console.warn(not_raw_note([path.name]))
+    data.X = csr_matrix(data.X if table is None else table, dtype=np.float32)
+    data.uns[WHOLE] = table is not None
     if not np.isfinite(data.X.data).all() or (data.X.data < 0).any():
         raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
-    data.obs_names_make_unique()
+    if data.obs_names.has_duplicates:
+        twice = data.obs_names[data.obs_names.duplicated()]
+        raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). Give every spot one row.")
     data.var_names_make_unique()
     return data
 
@@ -139,6 +153,30 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         int((~joined).sum()),
         int((joined & ~valid).sum()),
     )
+
+
+def not_raw_note(names: Sequence[str]) -> str:
+    """What must be said of counts that are not whole numbers; empty if there are none."""
+    if not names:
+        return ""
+    return (
+        f"NOT RAW: {', '.join(names)}: counts that are not whole numbers, so not raw. Labels of normalised counts are "
+        "wrong, and so is every score against them."
+    )
+
+
+def _whole_table(data: anndata.AnnData) -> Any:
+    """Whole numbers, if the file holds them: ``X``, else ``layers["counts"]``, else ``raw``."""
+    raw = None if data.raw is None else data.raw[:, data.var_names].X
+    for table in (data.X, data.layers.get("counts"), raw):
+        if table is not None and _is_whole(table):
+            return table
+    return None
+
+
+def _is_whole(table: Any) -> bool:
+    values = csr_matrix(table).data
+    return bool((values == np.rint(values)).all())
 
 
 def _mean_over(

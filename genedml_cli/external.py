@@ -14,13 +14,14 @@ from genedml.checkpoint import ModelCard, load_card, load_checkpoint
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import dataset, find_dataset, partial_note
-from genedml_cli.evaluation import label_note, newest_run, unmatched_notes
+from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.prediction import Models, load_models, model_files, predict_section
 from genedml_cli.published import PublishedRow, published_table, rows_beside
-from genedml_cli.ridge import load_ridge
+from genedml_cli.references import reference_layers
+from genedml_cli.ridge import load_ridge, ridge_file
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
 from genedml_cli.storage import sha256_of, write_json, write_text
@@ -195,13 +196,11 @@ def _with_references(
 ) -> anndata.AnnData:
     """Predictions of the labelled spots and matched genes as :func:`genedml_cli.scores.score_fold` takes them."""
     column = pd.Index(card.genes).get_indexer(list(genes))
-    mean = np.asarray(card.mean_label, dtype=np.float32)
-    layers = {"truth": labels.y, "constant": np.tile(mean[column], (len(predicted), 1))}
+    ridge = load_ridge(ridge_file(file), card.genes) if ridge_file(file).is_file() else None
+    references = reference_layers(card, ridge, features, labels.depth)
+    layers = {"truth": labels.y, **{name: layer[:, column] for name, layer in references.items()}}
     held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}
-    reference = _ridge_of(card, file)
-    if reference.is_file():
-        ridge = load_ridge(reference, card.genes)
-        layers["ridge"] = ridge.predict(features)[:, column]
+    if ridge is not None:
         held_out["ridge_held_out_pcc"] = ridge.inner_pcc
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
     for name, scores in held_out.items():
@@ -216,23 +215,19 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
 
 
 def _notes(models: Models, run: Path, partial: str) -> list[str]:
-    cards = models.cards
-    notes = [label_note(cards[0].config.labels)]
-    if any(card.config.training.select_on == "test" for card in cards):
-        notes.append("CHOSEN ON TEST: the epochs were chosen on the test sections of the folds, as published.")
-    notes += sorted({text for text in (_record(run).get("partial", ""), partial) if text})
-    without = [card.fold for card, file in zip(cards, models.files, strict=True) if not _ridge_of(card, file).is_file()]
+    # A donor on both sides of the run's own folds says nothing of sections of other donors.
+    own = [note for card in models.cards for note in card.notes if not note.startswith("LEAKING")]
+    notes = [label_note(models.cards[0].config.labels), *dict.fromkeys(own)]
+    notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *filter(None, [partial])]
+    pairs = zip(models.cards, models.files, strict=True)
+    without = [card.fold for card, file in pairs if not ridge_file(file).is_file()]
     if without:
-        notes.append(f"Ridge is left out of folds {', '.join(without)}: an earlier version did not keep it.")
+        notes.append(f"Ridge is left out of folds {', '.join(without)}: its file is not beside the model.")
     notes.append(
-        f"PCC(H): the {HIGH_GENES} genes that a method ranks best on this very section, "
-        "as published, which flatters; held out: ranked inside the training."
+        f"The {HIGH_GENES} genes of PCC(H) are those that a method ranks best on this very section, as published, "
+        "which flatters; held out: ranked inside the training."
     )
     return notes
-
-
-def _ridge_of(card: ModelCard, file: Path) -> Path:
-    return file.with_name(f"ridge-{card.fold}.safetensors")
 
 
 def _record(run: Path) -> dict[str, Any]:

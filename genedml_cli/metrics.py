@@ -1,6 +1,7 @@
 """Scores of predictions (METHOD section 6). Letters: S spots, M genes, F folds, H high genes, K explaining columns.
 
-A constant gene has no correlation, which is NaN; NaN among the values themselves is refused.
+A gene that is constant in a section has no correlation, which is NaN; a prediction that is constant where its gene is
+not has found nothing, which is 0. NaN among the values themselves is refused.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ HIGH_GENES = 50
 
 
 def pcc(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
-    """Pearson correlation of every gene over the spots; NaN where truth or prediction is constant.
+    """Pearson correlation of every gene over the spots: NaN for a constant truth, 0 for a prediction alone constant.
 
     Raises:
         GeneDMLError: a value that is no finite number.
@@ -73,7 +74,9 @@ def _correlation(
         if bad.any():
             raise GeneDMLError(f"In {bad.sum()} of {len(bad)} spots {what} holds NaN or infinity: no score is defined.")
     t, p = _unexplained(truth, explained_by), _unexplained(predicted, explained_by)
-    return _ratio((t * p).sum(axis=0), np.sqrt((t**2).sum(axis=0) * (p**2).sum(axis=0)))
+    scores = _ratio((t * p).sum(axis=0), np.sqrt((t**2).sum(axis=0) * (p**2).sum(axis=0)))
+    found_nothing = (p == 0).all(axis=0) & (t != 0).any(axis=0)
+    return np.where(found_nothing, 0.0, scores)
 
 
 def _unexplained(values: Float[np.ndarray, "S M"], by: Float[np.ndarray, "S K"]) -> Float[np.ndarray, "S M"]:

@@ -14,6 +14,7 @@ from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
 from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, spots_of
+from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
 
 ONLY_MODEL = "predicted"
@@ -80,7 +81,8 @@ def pictures_of_runs(
             f"{'Not in every run' if len(runs) > 1 else f'Not in {runs[0]}'}: {', '.join(unknown) or 'any section'}. "
             f"There are: {', '.join(shared) or 'none that all have'}."
         )
-    pictures, marks = [], []
+    pictures: list[SectionPicture] = []
+    notes: list[str] = []
     for section in sections or shared:
         models = {name: _read(files[section]) for name, files in held.items()}
         for run, data in zip(runs, models.values(), strict=True):
@@ -93,8 +95,8 @@ def pictures_of_runs(
             predicted["ridge"] = first[:, genes].layers["ridge"]
         _add_tissue(first, runs[0], section)
         pictures.append(_picture(section, first, _same(truths), predicted))
-        marks += [mark for data in models.values() for mark in _marks(data)]
-    return pictures, " ".join(dict.fromkeys(marks))
+        notes += [str(note) for data in models.values() for note in np.atleast_1d(data.uns["genedml"]["notes"])]
+    return pictures, marks_of(notes)
 
 
 def pictures_of_predictions(
@@ -124,8 +126,8 @@ def pictures_of_predictions(
         raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
     predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
     first = next(iter(models.values()))
-    marks = [mark for data in models.values() for mark in _marks(data)]
-    return [_picture(Path(next(iter(slides.values()))).stem, first, shown, predicted)], " ".join(dict.fromkeys(marks))
+    notes = [str(note) for data in models.values() for note in np.atleast_1d(data.uns["genedml"]["notes"])]
+    return [_picture(Path(next(iter(slides.values()))).stem, first, shown, predicted)], marks_of(notes)
 
 
 def _sections_of(run: Path) -> dict[str, Path]:
@@ -238,15 +240,3 @@ def _picture(
         truth,
         {model: np.asarray(values) for model, values in predicted.items()},
     )
-
-
-def _marks(data: anndata.AnnData) -> list[str]:
-    """What must stand below a picture of these predictions."""
-    made_by = data.uns["genedml"]
-    marks = {
-        "LEAKING: a patient is on both sides of a fold.": made_by.get("leaks", False),
-        "CHOSEN ON TEST: the epoch was chosen on the test sections.": made_by.get("select_on") == "test",
-        "SEEN: models were trained on this very slide.": made_by.get("seen_in_training", 0) > 0,
-    }
-    own = [str(made_by[key]) for key in ("partial", "left_out") if made_by.get(key)]
-    return [*(mark for mark, holds in marks.items() if holds), *own]

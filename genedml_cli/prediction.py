@@ -18,6 +18,7 @@ from genedml_cli import console
 from genedml_cli.devices import pick_device
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
 from genedml_cli.results import add_tissue_image, to_anndata
+from genedml_cli.ridge import load_ridge, ridge_file
 from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import arriving, maker, sha256_of
 
@@ -42,9 +43,16 @@ class Models:
         self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
     ) -> Float[np.ndarray, "S M"]:
         """Labels of :attr:`genes` as fold ``number`` predicts them."""
-        card, network = load_checkpoint(self.files[number], self.device)
-        column = {gene: place for place, gene in enumerate(card.genes)}
-        return predict_section(network, features, self.device, batch_spots)[:, [column[gene] for gene in self.genes]]
+        _, network = load_checkpoint(self.files[number], self.device)
+        return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
+
+    def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
+        """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
+        return [table[:, self._columns(number)] for number, table in enumerate(each)]
+
+    def _columns(self, number: int) -> list[int]:
+        column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
+        return [column[gene] for gene in self.genes]
 
 
 def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto") -> Models:
@@ -103,19 +111,18 @@ def predict(
         features = encode_section(opened, table, models.encoder, views)
         each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
         made_by = {
-            **_made_by(models),
+            **_made_by(models, features.slide_sha256),
             "slide": slide.name,
             "slide_sha256": features.slide_sha256,
             **({"um_per_px": opened.um_per_px} if opened.knows_scale else {}),
             "views_um_per_px": views.um_per_px,
             "spots": spots.name,
-            "seen_in_training": _warn_if_seen(features.slide_sha256, models.cards),
         }
         layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
         labels = models.cards[0].config.labels
         data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
         add_tissue_image(data, opened, table)
-    data.var["training_mean"] = mean_labels(models.cards, models.genes)
+    _add_references(data, models, features)
     if out is not None:
         write_h5ad(data, out)
     return data
@@ -171,9 +178,24 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return genes
 
 
-def mean_labels(cards: Sequence[ModelCard], genes: Sequence[str]) -> Float[np.ndarray, " M"]:
-    """What the constant predictor says of each gene, averaged over models."""
-    return np.mean([[dict(zip(card.genes, card.mean_label, strict=True))[g] for g in genes] for card in cards], axis=0)
+def _add_references(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+    """What the folds' references say, averaged as their predictions are, so that ``evaluate`` can score them too."""
+    slopes, intercepts = zip(*(card.depth_line for card in models.cards), strict=True)
+    means = [card.mean_label for card in models.cards]
+    columns = {"training_mean": means, "depth_slope": slopes, "depth_intercept": intercepts}
+    ridges = [
+        load_ridge(ridge_file(file), card.genes) if ridge_file(file).is_file() else None
+        for file, card in zip(models.files, models.cards, strict=True)
+    ]
+    known = [ridge for ridge in ridges if ridge is not None]
+    if len(known) == len(ridges):
+        predicted = [ridge.predict(features) for ridge in known]
+        data.layers["ridge"] = np.mean(models.of_common_genes(predicted), axis=0).astype(np.float32)
+        columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in known]
+    if all(card.scores["held_out_pcc"] for card in models.cards):
+        columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
+    for name, each in columns.items():
+        data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
 
 
 def write_h5ad(data: anndata.AnnData, path: Path) -> None:
@@ -186,27 +208,24 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
         data.write_h5ad(temporary, compression="gzip")
 
 
-def _made_by(models: Models) -> dict[str, Any]:
-    """What a prediction remembers of the command and of its models."""
+def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
+    """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
+    notes = [note for card in cards for note in card.notes]
+    seen = sum(slide_sha256 in card.training_slides.values() for card in cards)
+    if seen:
+        notes.append(f"SEEN: {seen} of {len(cards)} models were trained on this very slide; scores flatter.")
+        other = " Use --fold to pick one that was not." if seen < len(cards) else ""
+        console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
     return {
         **maker(),
         "encoder": cards[0].encoder.name,
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
         "models": [f"{file.name} {sha256_of(file)}" for file in models.files],
         "panels": [" ".join(card.genes) for card in cards],
-        "leaks": any(card.leaks for card in cards),
-        "select_on": cards[0].config.training.select_on,
+        "notes": list(dict.fromkeys(notes)),
+        "seen_in_training": seen,
     }
-
-
-def _warn_if_seen(slide_sha256: str, cards: Sequence[ModelCard]) -> int:
-    """How many models were trained on this very slide; says so if any was."""
-    seen = sum(slide_sha256 in card.training_slides.values() for card in cards)
-    if seen:
-        other = " Use --fold to pick one that was not." if seen < len(cards) else ""
-        console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
-    return seen
 
 
 def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
@@ -217,8 +236,10 @@ def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
     """
     for card, file in zip(cards, files, strict=True):
         for part in ("views", "labels", "encoder"):
-            if getattr(card.config, part) != getattr(cards[0].config, part) or card.encoder != cards[0].encoder:
+            if getattr(card.config, part) != getattr(cards[0].config, part):
                 raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
+        if card.encoder != cards[0].encoder:
+            raise GeneDMLError(f"{file} was trained on other weights of {card.encoder.name} than {files[0]}; use one.")
 
 
 def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:

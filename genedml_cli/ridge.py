@@ -5,7 +5,7 @@ N labelled spots.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,40 +31,36 @@ Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; 
 
 @dataclass(frozen=True)
 class RidgeModel:
-    """The fitted plane, the scaling of its inputs included, and each gene's PCC inside the training side."""
+    """The fitted plane, the scaling of its inputs included, its penalty, each gene's PCC inside the training side."""
 
     weight: Float[np.ndarray, "W M"]
     intercept: Float[np.ndarray, " M"]
     inner_pcc: Float[np.ndarray, " M"]
+    alpha: float
 
     def predict(self, features: SectionFeatures) -> Float[np.ndarray, "S M"]:
         """Labels of every spot of a section."""
         return pooled_features(features) @ self.weight + self.intercept
 
 
-@dataclass(frozen=True)
-class RidgeResult:
-    """Predictions of each test section, the model that made them and its penalty."""
+def fit_ridge(train: Sequence[SectionData]) -> RidgeModel:
+    """Fit on ``train``; the penalty is chosen by leaving out one donor of ``train`` at a time.
 
-    predicted: Mapping[str, Float[np.ndarray, "S M"]]
-    model: RidgeModel
-    alpha: float
-
-
-def ridge_reference(train: Sequence[SectionData], test: Sequence[SectionData]) -> RidgeResult:
-    """Fit on ``train``, predict ``test``; the penalty is chosen by leaving out one patient of ``train`` at a time.
-
-    Of a single patient one section is left out at a time; of a single section the penalty is the middle one.
+    Of a single donor one section is left out at a time; of a single section the penalty is the middle one.
     """
-    groups = [data.sample.patient for data in train]
+    groups = [data.sample.donor for data in train]
     if len(set(groups)) < 2:
         groups = [data.sample.name for data in train]
     labelled = [_labelled(data) for data in train]
     inner = {alpha: _inner_pcc(labelled, groups, alpha) for alpha in ALPHAS} if len(set(groups)) > 1 else {}
     alpha = max(inner, key=lambda candidate: nanmean(inner[candidate])) if inner else ALPHAS[len(ALPHAS) // 2]
     inner_pcc = inner.get(alpha, np.full(train[0].labels.y.shape[1], np.nan))
-    model = _plane(_fit(labelled, alpha), inner_pcc)
-    return RidgeResult({data.sample.name: model.predict(data.features) for data in test}, model, alpha)
+    return _plane(_fit(labelled, alpha), alpha, inner_pcc)
+
+
+def ridge_file(checkpoint: Path) -> Path:
+    """Where the reference of a fold is kept: beside its checkpoint."""
+    return checkpoint.with_name(f"ridge-{checkpoint.stem.removeprefix('fold-')}.safetensors")
 
 
 def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
@@ -72,7 +68,7 @@ def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with arriving(path) as temporary:
-        save_file(whole, temporary, {"genes": json.dumps(list(genes))})
+        save_file(whole, temporary, {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha)})
 
 
 def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
@@ -85,7 +81,8 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
         with safe_open(path, "np") as stored:
             if json.loads(stored.metadata()["genes"]) != list(genes):
                 raise ValueError("it is of other genes than the fold")
-            return RidgeModel(*(stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")))
+            tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
+            return RidgeModel(**tensors, alpha=float(stored.metadata()["alpha"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise GeneDMLError(f"The ridge reference {path} cannot be read: {error}. Remove it to go without.") from error
 
@@ -120,11 +117,11 @@ def _inner_pcc(sections: Sequence[Labelled], groups: Sequence[str], alpha: float
     return column_nanmean(np.stack(scores))
 
 
-def _plane(model: Pipeline, inner_pcc: Float[np.ndarray, " M"]) -> RidgeModel:
+def _plane(model: Pipeline, alpha: float, inner_pcc: Float[np.ndarray, " M"]) -> RidgeModel:
     scaler, ridge = model.named_steps["standardscaler"], model.named_steps["ridge"]
     weight = np.atleast_2d(ridge.coef_).T / scaler.scale_[:, None]
     intercept = np.broadcast_to(ridge.intercept_, weight.shape[1]) - scaler.mean_ @ weight
-    return RidgeModel(weight.astype(np.float32), intercept.astype(np.float32), inner_pcc)
+    return RidgeModel(weight.astype(np.float32), intercept.astype(np.float32), inner_pcc, alpha)
 
 
 def _fit(sections: Sequence[Labelled], alpha: float) -> Pipeline:

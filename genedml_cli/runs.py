@@ -23,16 +23,20 @@ from genedml_cli import console
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import pick_device
 from genedml_cli.evaluation import evaluate_run
-from genedml_cli.expression import derive_panel, make_labels, read_counts
+from genedml_cli.expression import WHOLE, derive_panel, make_labels, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.prediction import predict_section, write_h5ad
+from genedml_cli.references import fit_depth_line, mean_label, reference_layers
 from genedml_cli.results import to_anndata
-from genedml_cli.ridge import RidgeResult, ridge_reference, save_ridge
+from genedml_cli.ridge import RidgeModel, fit_ridge, ridge_file, save_ridge
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold
+
+JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
+"""Share of a section's spots without counts: a few are usual in the authors' own tables; most are a mistake."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +147,19 @@ def _run_fold(
         for side in (fold.train, fold.validation, fold.test)
     )
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}")
-    ridge = ridge_reference([*train, *validation], test)
-    save_ridge(ridge.model, genes, out / f"ridge-{fold.name}.safetensors")
-    card = _card(fold, inputs, config, genes, encoder, trained)
+    fitted = [*train, *validation]
+    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["partial"])
+    ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
+    save_ridge(ridge, genes, ridge_file(file))
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
     for data in test:
         predicted = predict_section(network, data.features, device)
-        tested = _tested(data, predicted, card, ridge, fold, origin)
+        tested = _tested(data, predicted, card, ridge, origin["dataset"])
         write_h5ad(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
-    with arriving(out / f"fold-{fold.name}.safetensors") as temporary:
+    with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
 
 
@@ -162,66 +167,95 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     features = inputs.features[sample.name]
     try:
         labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
+        _check_join(labels.without_counts, len(features.spots), sample)
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
     return SectionData(sample, features, labels)
 
 
+def _check_join(without_counts: int, spots: int, sample: Sample) -> None:
+    """Spots that mostly have no counts are of another section; the few names in common would be learned wrongly."""
+    said = f"{without_counts} of {spots} spots of {sample.name} have no counts in {sample.counts.name}"
+    if without_counts > JOIN_REFUSED * spots:
+        raise GeneDMLError(f"{said}: are they of another section? Give the counts of these spots.")
+    if without_counts > JOIN_WARNED * spots:
+        console.warn(f"{said}; they are left out.")
+
+
+def _fold_notes(fold: Fold, config: Config) -> list[str]:
+    """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, left out."""
+    if config.training.select_on == "test":
+        chosen = "CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter."
+    elif not fold.validation:
+        chosen = (
+            f"In fold {fold.name} nothing was held out to choose the epoch: it is the last, {config.training.epochs}."
+        )
+    else:
+        donors = {sample.donor for sample in fold.train}
+        kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
+        after = "trained on again" if config.training.refit else "which only the references learn from"
+        chosen = f"The epoch was chosen on {kind} held out inside the training folds, {after}."
+    leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
+    return [chosen, leaks if fold.leaks else "", fold.left_out_note]
+
+
+def _not_raw(fold: Fold, inputs: Inputs) -> str:
+    used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]
+    return not_raw_note([name for name in used if not inputs.counts[name].uns[WHOLE]])
+
+
 def _card(
-    fold: Fold, inputs: Inputs, config: Config, genes: Sequence[str], encoder: EncoderRecord, trained: Trained
+    fold: Fold,
+    inputs: Inputs,
+    config: Config,
+    genes: Sequence[str],
+    encoder: EncoderRecord,
+    trained: Trained,
+    fitted: Sequence[SectionData],
+    partial: str,
 ) -> ModelCard:
     seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
+    slope, intercept = fit_depth_line(fitted)
     return ModelCard(
         config=config,
         genes=tuple(genes),
         encoder=encoder,
         fold=fold.name,
-        mean_label=tuple(trained.mean_label.tolist()),
+        mean_label=tuple(mean_label(fitted).tolist()),
+        depth_line=(tuple(slope.tolist()), tuple(intercept.tolist())),
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
-        leaks=fold.leaks,
+        notes=tuple(filter(None, (*_fold_notes(fold, config), partial, _not_raw(fold, inputs)))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by=maker(),
     )
 
 
 def _tested(
-    data: SectionData,
-    predicted: Float[np.ndarray, "S M"],
-    card: ModelCard,
-    ridge: RidgeResult,
-    fold: Fold,
-    origin: Mapping[str, str],
+    data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, ridge: RidgeModel, dataset: str
 ) -> anndata.AnnData:
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
     made_by = {
         **card.made_by,
-        **origin,
+        "dataset": dataset,
         "sample": data.sample.name,
         **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
         "patient": data.sample.patient,
-        "fold": fold.name,
-        "leaks": fold.leaks,
-        "select_on": card.config.training.select_on,
-        "left_out": fold.left_out_note,
+        "fold": card.fold,
+        "notes": list(card.notes),
         "ridge_alpha": ridge.alpha,
         "spots_without_counts": data.labels.without_counts,
         "spots_without_panel_counts": data.labels.empty,
     }
-    if data.features.um_per_px is not None:
-        made_by["um_per_px"] = data.features.um_per_px
-    layers = {
-        "truth": data.labels.y,
-        "ridge": ridge.predicted[data.sample.name],
-        "constant": np.tile(np.asarray(card.mean_label, dtype=np.float32), (len(predicted), 1)),
-    }
+    references = reference_layers(card, ridge, data.features, data.labels.depth)
+    layers = {"truth": data.labels.y, **references}
     result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers)
     result.obs["depth"] = data.labels.depth
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
-    result.var["ridge_held_out_pcc"] = ridge.model.inner_pcc
+    result.var["ridge_held_out_pcc"] = ridge.inner_pcc
     return result[data.labels.valid].copy()
 
 

@@ -129,8 +129,8 @@ class Evaluation:
 
 
 def marks_of(notes: Sequence[str]) -> str:
-    """The notes that must stand in every table, files included: those that begin in capitals."""
-    return " ".join(note for note in notes if note.split(":")[0].isupper() and not note.startswith("PCC"))
+    """The notes that must stand in every table and picture, files included: those that warn, in capitals."""
+    return " ".join(dict.fromkeys(note for note in notes if note.split(":")[0].isupper()))
 
 
 def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:
@@ -141,8 +141,8 @@ def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScore
         sections: labelled spots only: predictions in ``X``, ``truth`` and what references there are in ``layers``,
             ``obs["depth"]``, and in ``var`` the PCC inside the training side where it is known.
     """
-    methods = {GENE_DML: None, RIDGE: "ridge", DEPTH: "", CONSTANT: "constant"}
-    kept = {name: layer for name, layer in methods.items() if not layer or layer in sections[0].layers}
+    methods = {GENE_DML: None, RIDGE: "ridge", DEPTH: "depth_alone", CONSTANT: "constant"}
+    kept = {name: layer for name, layer in methods.items() if layer is None or layer in sections[0].layers}
     return [_score_method(name, layer, fold, sections) for name, layer in kept.items()]
 
 
@@ -150,14 +150,12 @@ def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[an
     plain, partial, squared, absolute = [], [], [], []
     for section in sections:
         truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
-        if layer == "":
-            predicted = np.tile(depth[:, None], (1, truth.shape[1]))
-        else:
-            predicted = section.X if layer is None else section.layers[layer]
-        plain.append(pcc(truth, predicted))
-        partial.append(partial_pcc(truth, predicted, depth))
-        squared.append(np.nan if layer == "" else float(np.square(truth - predicted).mean()))
-        absolute.append(np.nan if layer == "" else float(np.abs(truth - predicted).mean()))
+        predicted = section.X if layer is None else section.layers[layer]
+        undefined = np.full(truth.shape[1], np.nan)
+        plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
+        partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
+        squared.append(float(np.square(truth - predicted).mean()))
+        absolute.append(float(np.abs(truth - predicted).mean()))
     held_out = {GENE_DML: "held_out_pcc", RIDGE: "ridge_held_out_pcc"}.get(name)
     var = sections[0].var
     return FoldScores(

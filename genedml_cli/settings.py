@@ -30,6 +30,10 @@ def choose_samples(
     """
     if bool(names) == (sheet is not None):
         raise GeneDMLError("Give either --dataset NAME or --samples SHEET.csv.")
+    if names and (um_per_px is not None or pitch_um is not None):
+        raise GeneDMLError("A named data set has its own um/px and pitch: leave out --um-per-px NUMBER and --pitch-um.")
+    if sheet is not None and allow_partial:
+        raise GeneDMLError("--allow-partial goes with --dataset: a sheet names the sections that are meant.")
     if sheet is not None:
         listed = read_sheet(sheet, root)
         return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""

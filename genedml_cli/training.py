@@ -35,14 +35,12 @@ class Trained:
         epoch: the chosen epoch.
         log: every loss part and score of every epoch.
         held_out_pcc: each gene's PCC on the sections the epoch was chosen on; None if there were none.
-        mean_label: mean label of every gene over the spots that the weights were trained on.
     """
 
     state: Mapping[str, Tensor]
     epoch: int
     log: Sequence[Mapping[str, float]]
     held_out_pcc: Float[np.ndarray, " M"] | None
-    mean_label: Float[np.ndarray, " M"]
 
 
 def train_fold(
@@ -159,12 +157,11 @@ def _fit(
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     loader = _SpotLoader(train, settings, device)
-    mean_label = loader.mean_label.cpu()
     width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
     network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
-    network.start_at(mean_label)
+    network.start_at(loader.mean_label.cpu())
     learner = _Learner(network, settings, device)
-    best = Trained({}, 0, (), None, mean_label.numpy())
+    best = Trained({}, 0, (), None)
     best_score, log = -np.inf, []
     with console.progress(description, epochs) as advance:
         for epoch in range(1, epochs + 1):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import EXAMPLES
 
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import DATASETS, dataset, locate_counts, published_panel
@@ -180,3 +181,10 @@ def test_the_real_sections_of_her2st(her2st):
     )
     assert [fold.leaks for fold in make_folds(samples)] == [True] * 5
     assert {sample.donor for sample in samples} == {"Patient C"}
+
+
+def test_what_a_named_data_set_knows_is_not_overruled_and_sheets_are_never_partial(her2st):
+    with pytest.raises(GeneDMLError, match=r"A named data set has its own um/px and pitch"):
+        choose_samples(["HER2ST"], None, her2st, True, 0.5)
+    with pytest.raises(GeneDMLError, match=r"--allow-partial goes with --dataset"):
+        choose_samples(None, EXAMPLES / "her2st_patient_c.csv", her2st, True)

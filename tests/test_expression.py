@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import published_panel
-from genedml_cli.expression import derive_panel, make_labels, read_counts
+from genedml_cli.expression import WHOLE, derive_panel, make_labels, read_counts
 from genedml_cli.panels import find_panel
 from genedml_cli.spots import Spots, read_spots
 
@@ -81,9 +81,31 @@ def test_counts_of_every_kind_are_one_matrix(tmp_path, write_counts):
     np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
 
 
+@pytest.mark.parametrize("place", ["layers", "raw"])
+def test_raw_counts_are_found_beside_a_normalised_x(tmp_path, place):
+    data = anndata.AnnData(csr_matrix(COUNTS, dtype=np.float32))
+    data.obs_names, data.var_names = SPOTS, GENES
+    if place == "layers":
+        data.layers["counts"] = data.X.copy()
+    else:
+        data.raw = data.copy()
+    data.X = data.X.log1p()
+    data.write_h5ad(tmp_path / "normalised.h5ad")
+    counts = read_counts(tmp_path / "normalised.h5ad")
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+    assert counts.uns[WHOLE]
+
+
+def test_counts_that_are_nowhere_whole_are_taken_with_a_warning(tmp_path, capfd):
+    (tmp_path / "corrected.csv").write_text(",A,B\ns0,1.5,2\ns1,0,1\n")
+    assert not read_counts(tmp_path / "corrected.csv").uns[WHOLE]
+    assert "NOT RAW: corrected.csv" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("twice.csv", ",A\ns0,1\ns1,2\ns0,3\n", r"twice\.csv names 1 spots twice \(first: s0\)"),
         (
             "negative.csv",
             ",A\ns0,-1\n",

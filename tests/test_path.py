@@ -82,6 +82,40 @@ def test_the_table_has_the_references_and_the_files_say_the_same(run):
     assert per_fold.mean() == pytest.approx(written)
 
 
+def test_a_fold_without_its_checkpoint_is_not_finished_and_not_scored(run, tmp_path):
+    interrupted = tmp_path / "interrupted"
+    shutil.copytree(run, interrupted)
+    (interrupted / "fold-P1.safetensors").unlink()
+    result = evaluate(interrupted)
+    assert {score.fold for score in result.scores} == {"P2", "P3"}
+    assert "UNFINISHED: 2 of 3 folds." in result.marks
+
+
+def test_depth_alone_is_a_line_fitted_on_training_spots(run):
+    data = anndata.read_h5ad(run / "predictions" / "P1.h5ad")
+    slope, intercept = load_card(run / "fold-P1.safetensors").depth_line
+    expected = np.outer(data.obs["depth"], slope) + np.array(intercept)
+    assert np.allclose(data.layers["depth_alone"], expected, atol=1e-5)
+    others = [anndata.read_h5ad(run / "predictions" / f"{patient}.h5ad") for patient in ("P2", "P3")]
+    depth = np.concatenate([other.obs["depth"] for other in others])
+    gene = data.var_names[0]
+    label = np.concatenate([other[:, gene].layers["truth"][:, 0] for other in others])
+    shared = np.polyfit(depth, label, 1)
+    assert (slope[0], intercept[0]) == pytest.approx(shared, rel=1e-3)
+
+
+def test_counts_of_another_section_are_refused(world, run, tmp_path):
+    sheet = pd.read_csv(world / "samples.csv")
+    counts = pd.read_csv(world / sheet["counts"][0], sep="\t", index_col=0)
+    counts.index = [name if number < 5 else f"other{number}" for number, name in enumerate(counts.index)]
+    counts.to_csv(tmp_path / "other.tsv", sep="\t")
+    sheet.loc[0, "counts"] = str(tmp_path / "other.tsv")
+    sheet.to_csv(tmp_path / "sheet.csv", index=False)
+    samples = read_sheet(tmp_path / "sheet.csv", root=world)
+    with pytest.raises(GeneDMLError, match=r"spots of P1 have no counts in other\.tsv"):
+        train(samples, tmp_path / "run", tiny_config(), panel="all", features=run.parent / "features")
+
+
 def test_training_again_gives_the_same_bytes_and_keeps_finished_folds(world, run, tmp_path, capfd):
     samples, again = read_sheet(world / "samples.csv"), tmp_path / "again"
     train(samples, again, tiny_config(*LEARNING), fold="P2", features=run.parent / "features")
@@ -160,6 +194,10 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     of_run = evaluate(run).values().query("method == 'Gene-DML' and fold == 'P1'").iloc[0]
     own = result.values().query("method == 'Gene-DML'").iloc[0]
     assert own["pcc_a"] == pytest.approx(of_run["pcc_a"], abs=2e-3)
+    both = (evaluate(run).values().query("fold == 'P1'"), result.values())
+    references = [table.set_index("method").loc[["ridge", "depth alone", "constant"]] for table in both]
+    for metric in ("mse", "pcc_a", "pcc_h_held_out"):
+        assert np.allclose(references[0][metric], references[1][metric], atol=2e-3, equal_nan=True)
     assert (tmp_path / "p1.evaluation" / "metrics.csv").is_file()
     assert not any("very slide" in note for note in result.notes)
 
@@ -167,7 +205,7 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
 def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):
     predict(**p1, model=run, out=tmp_path / "p1.h5ad")
     result = evaluate(tmp_path / "p1.h5ad", world / "counts" / "P1.tsv.gz")
-    assert any("2 of the models were trained on this very slide" in note for note in result.notes)
+    assert "SEEN: 2 of 3 models were trained on this very slide" in result.marks
 
 
 def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp_path):

@@ -15,7 +15,7 @@ from genedml.config import Config, from_dict
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 METADATA_KEY = "genedml"
 
 
@@ -38,11 +38,12 @@ class ModelCard:
         genes: the panel, in the order of the network's outputs.
         encoder: whose features it takes.
         fold: the name of the fold.
-        mean_label: mean label of every gene over the training spots: the constant predictor.
+        mean_label: mean label of every gene over the training and validation spots: the constant predictor.
+        depth_line: slope and intercept of every gene's label over a spot's depth there: the predictor of depth alone.
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
         training_donors: their donors, who may be patients of other names in other data sets.
-        leaks: whether a donor of the fold's test sections was trained or chosen on.
+        notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         made_by: version, command, seed, time.
     """
@@ -52,10 +53,11 @@ class ModelCard:
     encoder: EncoderRecord
     fold: str
     mean_label: tuple[float, ...]
+    depth_line: tuple[tuple[float, ...], tuple[float, ...]]
     training_slides: Mapping[str, str]
     training_patients: tuple[str, ...]
     training_donors: tuple[str, ...]
-    leaks: bool = False
+    notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
@@ -113,11 +115,14 @@ def _card(values: dict[str, Any]) -> ModelCard:
     version = values.pop("format_version")
     if version != FORMAT_VERSION:
         raise GeneDMLError(f"it has format {version}, this version reads {FORMAT_VERSION}.")
+    slope, intercept = values.pop("depth_line")
     return ModelCard(
         config=from_dict(Config, values.pop("config")),
         encoder=EncoderRecord(**values.pop("encoder")),
         genes=tuple(values.pop("genes")),
         mean_label=tuple(values.pop("mean_label")),
+        depth_line=(tuple(slope), tuple(intercept)),
+        notes=tuple(values.pop("notes")),
         training_patients=tuple(values.pop("training_patients")),
         training_donors=tuple(values.pop("training_donors")),
         **values,
