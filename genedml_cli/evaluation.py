@@ -15,7 +15,7 @@ from genedml_cli import ceiling
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.published import rows_beside
-from genedml_cli.results import label_settings, spots_of
+from genedml_cli.results import label_settings, notes_of, spots_of
 from genedml_cli.scores import Evaluation, score_fold
 
 EMPTY = "spots_without_panel_counts"
@@ -182,7 +182,7 @@ def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
 def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     made_by = [section.uns["genedml"] for section in sections]
     notes = [label_note(label_settings(sections[0]))]
-    notes += dict.fromkeys(str(note) for entry in made_by for note in np.atleast_1d(entry["notes"]))
+    notes += dict.fromkeys(note for section in sections for note in notes_of(section))
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
         notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")

@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
 from genedml_cli.patches import PATCHES_SUFFIX
-from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, spots_of
+from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, notes_of, spots_of
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
 
@@ -95,7 +95,7 @@ def pictures_of_runs(
             predicted["ridge"] = first[:, genes].layers["ridge"]
         _add_tissue(first, runs[0], section)
         pictures.append(_picture(section, first, _same(truths), predicted))
-        notes += [str(note) for data in models.values() for note in np.atleast_1d(data.uns["genedml"]["notes"])]
+        notes += [note for data in models.values() for note in notes_of(data)]
     return pictures, marks_of(notes)
 
 
@@ -126,7 +126,7 @@ def pictures_of_predictions(
         raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
     predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
     first = next(iter(models.values()))
-    notes = [str(note) for data in models.values() for note in np.atleast_1d(data.uns["genedml"]["notes"])]
+    notes = [note for data in models.values() for note in notes_of(data)]
     return [_picture(Path(next(iter(slides.values()))).stem, first, shown, predicted)], marks_of(notes)
 
 

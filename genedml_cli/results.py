@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from genedml.config import LabelsConfig, from_dict, to_dict
+from genedml.errors import GeneDMLError
 from genedml_cli.slides import Slide
 from genedml_cli.spots import Spots, nearest_distances
 
@@ -48,6 +49,21 @@ def label_settings(data: anndata.AnnData) -> LabelsConfig:
     stored = data.uns["genedml"]["label_settings"]
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
     return from_dict(LabelsConfig, plain)
+
+
+def notes_of(data: anndata.AnnData) -> list[str]:
+    """What must be said with a prediction and every score of it.
+
+    Raises:
+        GeneDMLError: it was written by an earlier version.
+    """
+    made_by = data.uns["genedml"]
+    if "notes" not in made_by:
+        raise GeneDMLError(
+            f"A prediction of {made_by.get('time', 'an earlier time')} was written by an earlier version of genedml and "
+            "lacks what this one needs. Train, or predict, again."
+        )
+    return [str(note) for note in np.atleast_1d(made_by["notes"])]
 
 
 def spots_of(data: anndata.AnnData) -> Spots:

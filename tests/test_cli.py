@@ -25,7 +25,7 @@ COMMANDS += [
 def genedml(*words: object) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user runs it, with the tests' tiny encoder left out."""
     call = [sys.executable, "-c", "from genedml_cli.app import main; main()", *map(str, words)]
-    return subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(call, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_help_loads_neither_torch_nor_anndata():
