@@ -191,9 +191,10 @@ class Raster:
         while len(self._blocks) > self._cached_blocks:
             self._blocks.popitem(last=False)
 
-    def holds(self, block: Block) -> bool:
-        """Whether a block is in the cache."""
-        return block in self._blocks
+    @property
+    def cached_bytes(self) -> int:
+        """Size of the cache now."""
+        return sum(pixels.nbytes for pixels in self._blocks.values())
 
     def _cached(self, block: Block) -> UInt8[np.ndarray, "H W 3"]:
         if block not in self._blocks:
