@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch.utils.flop_counter import FlopCounterMode
 
-from genedml.config import Config, ViewsConfig
+from genedml.config import Config, Neighbors, ViewsConfig
 from genedml.encoders import ENCODERS, Encoder, build_backbone, load_encoder
 from genedml.network import GeneDML
 from genedml_cli import console
@@ -217,7 +217,7 @@ class _Bench:
             tuple(workloads(config.views)),
         )
 
-    def _planned(self, mode: str) -> tuple[Raster, TilePlan, ViewsConfig]:
+    def _planned(self, mode: Neighbors) -> tuple[Raster, TilePlan, ViewsConfig]:
         views = replace(self._config.views, neighbors=mode)
         raster = Raster(self._slide, views.um_per_px)
         return raster, plan_tiles(self._spots.xy_px, raster.scale, raster.size_px, views), views
@@ -256,7 +256,7 @@ class _Bench:
                 tiles += len(images)
         return tiles, took
 
-    def _extraction(self, mode: str, tiles_per_s: float) -> Extraction:
+    def _extraction(self, mode: Neighbors, tiles_per_s: float) -> Extraction:
         raster, plan, views = self._planned(mode)
         passes = len(plan.corners_xy) / len(self._spots)
         head = _head(plan, max(BATCH_TILES[self._encoder.device.type], int(self._seconds * tiles_per_s)))

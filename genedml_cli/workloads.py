@@ -7,11 +7,11 @@ from math import isqrt
 import numpy as np
 from jaxtyping import Float
 
-from genedml.config import ViewsConfig
+from genedml.config import Neighbors, ViewsConfig
 from genedml_cli.datasets import find_dataset
 from genedml_cli.tiling import plan_tiles
 
-MODES = ("exact", "lattice")
+MODES: tuple[Neighbors, ...] = ("exact", "lattice")
 NAMES = ("HER2ST", "STNet", "skinST")
 VISIUM_SPOTS, VISIUM_PITCH_UM, VISIUM_ROW = 5000, 100.0, 3**0.5 / 2
 ASSUMED_UM_PER_PX = 0.5
