@@ -110,7 +110,7 @@ class Benchmark:
     decoding: Decoding
     encoder_tiles: tuple[int, Timing]
     encoder_share: float | None
-    extraction: Mapping[str, Extraction]
+    extraction: Mapping[Neighbors, Extraction]
     plain_a_spot: Timing | None
     training: TrainingSpeed
     prediction: Prediction

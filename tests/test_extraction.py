@@ -12,10 +12,11 @@ from genedml.config import ViewsConfig
 from genedml.encoders import ENCODERS, Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.encoding import BatchRunner
-from genedml_cli.features import encode_section
+from genedml_cli.features import encode_section, load_features, save_features
 from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
+from genedml_cli.ridge import pooled_features
 from genedml_cli.settings import choose_config
-from genedml_cli.slides import BLOCK_PX, Raster, Slide, Source, open_slide
+from genedml_cli.slides import Raster, Slide, Source, open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tiling import TilePlan, plan_tiles
 
@@ -96,6 +97,20 @@ def test_stain_texture_is_the_same_in_any_batch(noise):
         assert torch.equal(features.local[0, spot], tokens.half())
         seen = features.neighbor[spot] >= 0
         assert torch.equal(features.tiles[features.neighbor[spot][seen]], neighbors[seen].half())
+
+
+def test_own_tiles_and_neighbors_are_told_apart_in_files_and_by_the_reference(noise, tmp_path):
+    spots = make_spots(ARRAYS["irregular"])
+    with open_slide(noise, 0.5) as slide:
+        features = encode_section(slide, spots, load_encoder("tiny"), LATTICE)
+    save_features(features, tmp_path / "noise.safetensors", "key")
+    read = load_features(tmp_path / "noise.safetensors")
+    own, neighbors, _ = np.split(pooled_features(read), 3, axis=1)
+    np.testing.assert_array_equal(own, features.local[0, :, 0].float().numpy())
+    row = features.neighbor[0]
+    mean = features.tiles[row[row >= 0]].float().numpy().mean(axis=0)
+    np.testing.assert_allclose(neighbors[0], mean, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(features.pooled, features.tiles[features.neighbor[:, 12]])
 
 
 @pytest.mark.parametrize("array", ARRAYS)
@@ -190,7 +205,6 @@ def test_readers_stay_few_blocks_ahead():
     with reading_ahead(raster, plan.corners_xy, TILE, 2) as read:
         read(slice(0, 1))
         assert len(raster.slide.source.regions) <= 4 + 2 * AHEAD_OF_EACH + 1
-    assert BLOCK_PX % 2 == 0
 
 
 def readers_alive() -> list[str]:
