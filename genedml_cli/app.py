@@ -5,7 +5,7 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli.commands import ablate, data, demo, encoders, evaluate, extract, genes, plot, predict, train
+from genedml_cli.commands import ablate, benchmark, data, demo, encoders, evaluate, extract, genes, plot, predict, train
 
 app = typer.Typer(
     name="genedml",
@@ -22,6 +22,7 @@ app.command()(ablate.ablate)
 app.command()(plot.plot)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
+app.command()(benchmark.benchmark)
 app.command()(genes.genes)
 app.add_typer(data.app, name="data")
 

@@ -2,13 +2,12 @@
 
 Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens of a local tile (the encoder's; with
 ``views.local_grid`` the L that remain after averaging), D encoder width, U distinct tiles, P tiles of the neighbor
-grid, N tiles of a batch. Features are stored in half precision.
+grid, N some tiles. Features are stored in half precision.
 """
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from genedml.checkpoint import EncoderRecord
 from genedml.config import ViewsConfig, to_dict
@@ -27,15 +25,16 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import Section, Views
 from genedml_cli import console
+from genedml_cli.encoding import encode_plan
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
+from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.storage import arriving, maker, sha256_of
 from genedml_cli.tiling import OUTSIDE, TilePlan, plan_tiles
 
-FORMAT_VERSION = 1
-BATCH_TILES = 64
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class SectionFeatures:
         spots: the spots, in the order of every array.
         local: tokens of each spot's own tile, in every orientation kept; orientation 0 is the tile as it stands.
         tiles: pooled vector of every distinct tile.
+        own: row of ``tiles`` of each spot's own tile.
         neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
         encoder: whose features these are.
         um_per_px: of level 0 of the slide; None for views in level-0 pixels, which do not depend on it.
@@ -55,6 +55,7 @@ class SectionFeatures:
     spots: Spots
     local: Float[Tensor, "V S T D"]
     tiles: Float[Tensor, "U D"]
+    own: Int[Tensor, " S"]
     neighbor: Int[Tensor, "S P"]
     encoder: EncoderRecord
     um_per_px: float | None
@@ -63,7 +64,7 @@ class SectionFeatures:
     @property
     def pooled(self) -> Float[Tensor, "S D"]:
         """Pooled vector of every spot's own tile."""
-        return self.tiles[self.neighbor[:, self.neighbor.shape[1] // 2]]
+        return self.tiles[self.own]
 
     def section(self, device: torch.device | str = "cpu") -> Section:
         """The global view, in single precision."""
@@ -143,13 +144,11 @@ def encode_section(
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
 
-    def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
-        corners = plan.corners_xy[places].tolist()
-        return np.stack([raster.read(x, y, plan.tile_px, plan.tile_px) for x, y in corners])
-
-    local, tiles = _encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)
-    neighbor, sha256 = torch.as_tensor(plan.neighbor), slide_sha256 or sha256_of(slide.path)
-    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), _seen_scale(slide, views), sha256)
+    with reading_ahead(raster, plan.corners_xy, plan.tile_px) as read:
+        local, tiles = encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)
+    places = (torch.as_tensor(plan.own), torch.as_tensor(plan.neighbor))
+    sha256 = slide_sha256 or sha256_of(slide.path)
+    return SectionFeatures(spots, local, tiles, *places, encoder_record(encoder), _seen_scale(slide, views), sha256)
 
 
 def encode_patches(
@@ -165,44 +164,21 @@ def encode_patches(
     Args: as for :func:`encode_section`; ``spots`` are among those of ``patches``.
     """
     place = patches.places(spots.names)
-    alone = np.arange(len(spots))[:, None]
-    plan = TilePlan(patches.corners_xy[place], alone, patches.tile_px)
+    own = np.arange(len(spots))
+    plan = TilePlan(patches.corners_xy[place], own, own[:, None], patches.tile_px)
 
     def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
         return patches.read(place[places])
 
-    local, tiles = _encode_plan(read, plan, encoder, views.local_grid, flips, patches.path.name)
-    neighbor, sha256 = torch.as_tensor(alone), slide_sha256 or sha256_of(patches.path)
-    return SectionFeatures(spots, local, tiles, neighbor, encoder_record(encoder), patches.um_per_px, sha256)
+    local, tiles = encode_plan(read, plan, encoder, views.local_grid, flips, patches.path.name)
+    places = (torch.as_tensor(plan.own), torch.as_tensor(plan.neighbor))
+    sha256 = slide_sha256 or sha256_of(patches.path)
+    return SectionFeatures(spots, local, tiles, *places, encoder_record(encoder), patches.um_per_px, sha256)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:
     """What a model remembers of its encoder."""
     return EncoderRecord(encoder.info.name, encoder.info.width, encoder.info.tokens, encoder.weights_sha256)
-
-
-def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "N H W C"]:
-    """One of the eight flips and quarter-turns of square tiles; 0 leaves them as they are."""
-    turned = torch.rot90(tiles, orientation % 4, dims=(1, 2))
-    return turned.flip(2) if orientation >= 4 else turned
-
-
-def average_patches(tokens: Float[Tensor, "N T D"], side: int) -> Float[Tensor, "N L D"]:
-    """Average a tile's patch tokens to a grid of ``side`` x ``side``, row by row; 0 leaves the tokens as they are.
-
-    Patches are the last tokens, as many as the largest square that T holds; class and register tokens before them stay.
-
-    Raises:
-        GeneDMLError: the encoder has fewer patches than that.
-    """
-    if side == 0:
-        return tokens
-    patches = math.isqrt(tokens.shape[1])
-    if side > patches:
-        raise GeneDMLError(f"views.local_grid = {side}: the encoder has {patches} x {patches} patches. Give less.")
-    before, grid = tokens.tensor_split([tokens.shape[1] - patches**2], dim=1)
-    averaged = adaptive_avg_pool2d(grid.transpose(1, 2).unflatten(2, (patches, patches)), side)
-    return torch.cat([before, averaged.flatten(2).transpose(1, 2)], dim=1)
 
 
 def save_features(features: SectionFeatures, path: Path, key: str) -> None:
@@ -219,6 +195,7 @@ def save_features(features: SectionFeatures, path: Path, key: str) -> None:
     tensors = {
         "local": features.local,
         "tiles": features.tiles,
+        "own": features.own,
         "neighbor": features.neighbor,
         "xy_px": torch.as_tensor(features.spots.xy_px),
     }
@@ -249,6 +226,7 @@ def load_features(path: Path) -> SectionFeatures:
             Spots(tuple(metadata["names"]), tensors["xy_px"].numpy(), array_xy),
             tensors["local"],
             tensors["tiles"],
+            tensors["own"],
             tensors["neighbor"],
             EncoderRecord(**metadata["encoder"]),
             metadata["um_per_px"],
@@ -301,37 +279,3 @@ def _key(
         "flips": flips,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _encode_plan(
-    read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
-    plan: TilePlan,
-    encoder: Encoder,
-    local_grid: int,
-    flips: bool,
-    name: str,
-) -> tuple[Float[Tensor, "V S T D"], Float[Tensor, "U D"]]:
-    """Encode every tile of a plan once; ``read`` gives the pixels of some of its tiles."""
-    orientations = 8 if flips else 1
-    spots_of_tile: dict[int, list[int]] = {}
-    for spot, tile in enumerate(plan.local.tolist()):
-        spots_of_tile.setdefault(tile, []).append(spot)
-    width = encoder.info.width
-    tokens_kept = average_patches(torch.empty(1, encoder.info.tokens, width), local_grid).shape[1]
-    local = torch.empty(orientations, len(plan.local), tokens_kept, width, dtype=torch.float16)
-    pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
-    with console.progress(f"Tiles of {name}", len(pooled)) as advance:
-        for start in range(0, len(pooled), BATCH_TILES):
-            images = torch.from_numpy(read(slice(start, start + BATCH_TILES)))
-            encoded = encoder(images.to(encoder.device))
-            pooled[start : start + len(images)] = encoded.pooled.cpu()
-            owned = [tile for tile in range(start, start + len(images)) if tile in spots_of_tile]
-            for orientation in range(orientations if owned else 0):
-                rows = torch.tensor(owned) - start
-                turned = orient(images[rows], orientation).to(encoder.device)
-                tokens = encoded.tokens[rows] if orientation == 0 else encoder(turned).tokens
-                tokens = average_patches(tokens.float(), local_grid).cpu()
-                for tile, tile_tokens in zip(owned, tokens, strict=True):
-                    local[orientation, spots_of_tile[tile]] = tile_tokens.half()
-            advance(len(images))
-    return local, pooled

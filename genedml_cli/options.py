@@ -33,6 +33,13 @@ class SelectOn(StrEnum):
     test = "test"
 
 
+class Neighbors(StrEnum):
+    """Where neighbor tiles stand; :class:`genedml.config.ViewsConfig` says more."""
+
+    exact = "exact"
+    lattice = "lattice"
+
+
 def _number_or_native(text: str | None) -> str | None:
     if text not in (None, "native"):
         try:
@@ -137,6 +144,17 @@ SelectOnOption = Annotated[
         "--select-on",
         help="Choose the epoch on patients held out inside the training folds, or, as published, on the test fold: "
         "every table then says so. (default: the configuration's, validation)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+NeighborsOption = Annotated[
+    Neighbors | None,
+    typer.Option(
+        "--neighbors",
+        help="exact: the neighbor tiles of every spot around its own centre, as in the paper; lattice: on one lattice "
+        "over the slide, shared by spots, a fraction of the work. Part of the model. (default: the configuration's, "
+        "exact)",
         show_default=False,
         rich_help_panel=MODEL,
     ),

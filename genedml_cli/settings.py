@@ -73,11 +73,12 @@ def choose_config(
     target: str | None = None,
     select_on: str | None = None,
     native: bool = False,
+    neighbors: str | None = None,
 ) -> Config:
     """Defaults < preset < file < ``--set`` < options.
 
     ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays. ``native`` is for views in
-    level-0 pixels.
+    level-0 pixels, ``neighbors`` says where neighbor tiles stand.
 
     Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
     """
@@ -88,6 +89,7 @@ def choose_config(
     own += [f"training.seed={seed}"] if seed is not None else []
     own += [f"training.select_on={select_on}"] if select_on else []
     own += ["views.um_per_px=native"] if native else []
+    own += [f"views.neighbors={neighbors}"] if neighbors else []
     config = load_config(preset, file, [*overrides, *own])
     if target is None:
         return config

@@ -20,9 +20,12 @@ from genedml_cli import console
 
 IMAGE_LIMIT_PX = 2**30
 UM_PER_PX_RANGE = (0.05, 20.0)
-BLOCK_PX = 1024
+BLOCK_PX = 512
 THUMBNAIL_BAND_PX = 2**26
 WHITE = 255
+
+Block = tuple[int, int]
+"""Column and row of a block of a raster."""
 
 
 class Source(ABC):
@@ -132,6 +135,11 @@ class Raster:
         slide: the slide.
         um_per_px: of the raster; ``native`` for level-0 pixels, which needs no um/px of the slide.
         cache_bytes: bound of the cache.
+
+    Attributes:
+        level: of the slide, from which it is resampled.
+        level_scale: pixels of that level in one of the raster.
+        decoded_px: pixels of that level decoded so far.
     """
 
     def __init__(self, slide: Slide, um_per_px: UmPerPx, cache_bytes: int = 512 * 2**20) -> None:
@@ -139,50 +147,77 @@ class Raster:
         self.scale = 1.0 if um_per_px == "native" else um_per_px / slide.um_per_px
         width, height = slide.size_px
         self.size_px = (max(1, int(width / self.scale)), max(1, int(height / self.scale)))
+        downsamples = slide.source.downsamples
+        self.level = best_level(downsamples, self.scale)
+        self.level_scale = self.scale / downsamples[self.level]
+        self.decoded_px = 0
         self._cached_blocks = max(4, cache_bytes // (BLOCK_PX * BLOCK_PX * 3))
-        self._blocks: OrderedDict[tuple[int, int], UInt8[np.ndarray, "H W 3"]] = OrderedDict()
+        self._blocks: OrderedDict[Block, UInt8[np.ndarray, "H W 3"]] = OrderedDict()
 
     def read(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
         """A region in raster pixels; it may reach over the edges."""
         out = np.full((height, width, 3), WHITE, dtype=np.uint8)
-        for block_y in range(y // BLOCK_PX, (y + height - 1) // BLOCK_PX + 1):
-            for block_x in range(x // BLOCK_PX, (x + width - 1) // BLOCK_PX + 1):
-                block = self._block(block_x, block_y)
-                if block is None:
-                    continue
-                left, top = block_x * BLOCK_PX - x, block_y * BLOCK_PX - y
-                x0, y0 = max(0, left), max(0, top)
-                x1, y1 = min(width, left + block.shape[1]), min(height, top + block.shape[0])
-                if x1 > x0 and y1 > y0:
-                    out[y0:y1, x0:x1] = block[y0 - top : y1 - top, x0 - left : x1 - left]
+        for block in self.blocks(x, y, width, height):
+            pixels = self._cached(block)
+            left, top = block[0] * BLOCK_PX - x, block[1] * BLOCK_PX - y
+            x0, y0 = max(0, left), max(0, top)
+            x1, y1 = min(width, left + pixels.shape[1]), min(height, top + pixels.shape[0])
+            if x1 > x0 and y1 > y0:
+                out[y0:y1, x0:x1] = pixels[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
 
-    def _block(self, block_x: int, block_y: int) -> UInt8[np.ndarray, "H W 3"] | None:
-        x, y = block_x * BLOCK_PX, block_y * BLOCK_PX
-        width, height = min(BLOCK_PX, self.size_px[0] - x), min(BLOCK_PX, self.size_px[1] - y)
-        if x < 0 or y < 0 or width <= 0 or height <= 0:
-            return None
-        key = (block_x, block_y)
-        if key not in self._blocks:
-            self._blocks[key] = self._decode(x, y, width, height)
-            while len(self._blocks) > self._cached_blocks:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(key)
-        return self._blocks[key]
+    def blocks(self, x: int, y: int, width: int, height: int) -> list[Block]:
+        """The blocks of a region in raster pixels that are on the slide."""
+        last_x, last_y = ((side - 1) // BLOCK_PX for side in self.size_px)
+        rows = range(max(0, y // BLOCK_PX), min(last_y, (y + height - 1) // BLOCK_PX) + 1)
+        columns = range(max(0, x // BLOCK_PX), min(last_x, (x + width - 1) // BLOCK_PX) + 1)
+        return [(column, row) for row in rows for column in columns]
 
-    def _decode(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
-        source = self.slide.source
-        level = best_level(source.downsamples, self.scale)
-        scale = self.scale / source.downsamples[level]
-        margin = int(3 * max(1.0, scale)) + 1  # wider than the resampling filter, so that blocks join without a seam
-        level_width, level_height = source.sizes_px[level]
-        x0, y0 = max(0, int(x * scale) - margin), max(0, int(y * scale) - margin)
-        x1 = min(level_width, int((x + width) * scale) + margin)
-        y1 = min(level_height, int((y + height) * scale) + margin)
-        region = source.read(level, x0, y0, x1 - x0, y1 - y0)
-        box = (x * scale - x0, y * scale - y0, (x + width) * scale - x0, (y + height) * scale - y0)
-        inside = (box[0], box[1], min(box[2], region.width), min(box[3], region.height))
+    def decode(self, block: Block) -> UInt8[np.ndarray, "H W 3"]:
+        """Pixels of a block on the slide, whether or not they are in the cache; for any thread."""
+        width, height = self._block_size(block)
+        x0, y0, x1, y1 = self._level_box(block)
+        x, y = block[0] * BLOCK_PX * self.level_scale - x0, block[1] * BLOCK_PX * self.level_scale - y0
+        region = self.slide.source.read(self.level, x0, y0, x1 - x0, y1 - y0)
+        right, bottom = x + width * self.level_scale, y + height * self.level_scale
+        inside = (x, y, min(right, region.width), min(bottom, region.height))
         return np.asarray(region.resize((width, height), Image.Resampling.BICUBIC, box=inside))
+
+    def keep(self, block: Block, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Put a decoded block into the cache and count it."""
+        x0, y0, x1, y1 = self._level_box(block)
+        self.decoded_px += (x1 - x0) * (y1 - y0)
+        self._blocks[block] = pixels
+        while len(self._blocks) > self._cached_blocks:
+            self._blocks.popitem(last=False)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Size of the cache now."""
+        return sum(pixels.nbytes for pixels in self._blocks.values())
+
+    def _cached(self, block: Block) -> UInt8[np.ndarray, "H W 3"]:
+        if block not in self._blocks:
+            self.keep(block, self.decode(block))
+        self._blocks.move_to_end(block)
+        return self._blocks[block]
+
+    def _block_size(self, block: Block) -> tuple[int, int]:
+        width, height = self.size_px
+        return min(BLOCK_PX, width - block[0] * BLOCK_PX), min(BLOCK_PX, height - block[1] * BLOCK_PX)
+
+    def _level_box(self, block: Block) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what is read for a block, in pixels of the level."""
+        scale, (x, y) = self.level_scale, (block[0] * BLOCK_PX, block[1] * BLOCK_PX)
+        margin = int(3 * max(1.0, scale)) + 1  # wider than the resampling filter, so that blocks join without a seam
+        width, height = self._block_size(block)
+        level_width, level_height = self.slide.source.sizes_px[self.level]
+        return (
+            max(0, int(x * scale) - margin),
+            max(0, int(y * scale) - margin),
+            min(level_width, int((x + width) * scale) + margin),
+            min(level_height, int((y + height) * scale) + margin),
+        )
 
 
 def open_slide(path: Path, um_per_px: float | None = None) -> Slide:

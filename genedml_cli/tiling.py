@@ -21,22 +21,22 @@ class TilePlan:
 
     Args:
         corners_xy: left upper corner of every tile.
-        neighbor: tile at each place of each spot's grid, row by row; -1 where the tile's centre is off the slide.
+        own: the tile that each spot stands in the middle of.
+        neighbor: tile at each place of each spot's grid, row by row; -1 where it is off the slide.
         tile_px: side of a tile.
     """
 
     corners_xy: Int[np.ndarray, "U 2"]
+    own: Int[np.ndarray, " S"]
     neighbor: Int[np.ndarray, "S P"]
     tile_px: int
-
-    @property
-    def local(self) -> Int[np.ndarray, " S"]:
-        """The tile that each spot stands in the middle of: the centre of its grid."""
-        return self.neighbor[:, self.neighbor.shape[1] // 2]
 
 
 def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int, int], views: ViewsConfig) -> TilePlan:
     """Plan the tiles around spots.
+
+    The middle of a spot's grid is its own tile or, in lattice mode, the tile of the lattice that holds its centre. The
+    middle is always seen; the other tiles are off the slide where their centre is.
 
     Args:
         xy_px: spot centres in level-0 pixels, on the slide.
@@ -47,15 +47,18 @@ def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int
     tile, side = views.tile_px, views.neighbor_grid
     centres = np.rint(xy_px / scale).astype(np.int64)
     centres = np.minimum(centres, np.array(size_px) - 1)
+    middles = centres if views.neighbors == "exact" else centres // tile * tile + tile // 2
     steps = (np.arange(side) - side // 2) * tile
     offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
-    tiles = centres[:, None, :] + offsets[None, :, :]
-    inside = ((tiles >= 0) & (tiles < np.array(size_px))).all(axis=-1)
-    corners = tiles - tile // 2
-    distinct, place = np.unique(corners[inside], axis=0, return_inverse=True)
-    order = np.lexsort((distinct[:, 0], distinct[:, 1] // BLOCK_PX))  # by bands of blocks, so that few stay in memory
+    around = middles[:, None, :] + offsets[None, :, :]
+    seen = ((around >= 0) & (around < np.array(size_px))).all(axis=-1)
+    seen[:, len(offsets) // 2] = True
+    corners, place = np.unique(np.concatenate([centres, around[seen]]), axis=0, return_inverse=True)
+    corners = corners - tile // 2
+    order = np.lexsort((corners[:, 0], corners[:, 1] // BLOCK_PX))  # by bands of blocks, so that few stay in memory
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    neighbor = np.full(inside.shape, OUTSIDE, dtype=np.int64)
-    neighbor[inside] = rank[place.reshape(-1)]
-    return TilePlan(distinct[order], neighbor, tile)
+    own, others = np.split(rank[place.reshape(-1)], [len(centres)])
+    neighbor = np.full(seen.shape, OUTSIDE, dtype=np.int64)
+    neighbor[seen] = others
+    return TilePlan(corners[order], own, neighbor, tile)

@@ -10,14 +10,13 @@ import torch
 from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
+from genedml_cli.encoding import BATCH_TILES, average_patches, orient
 from genedml_cli.features import (
     SectionFeatures,
-    average_patches,
     encode_section,
     extract,
     gather_views,
     load_features,
-    orient,
     save_features,
 )
 from genedml_cli.samples import Sample, read_sheet
@@ -57,12 +56,12 @@ def test_tiles_of_a_spot_are_planned_row_by_row():
     centres = plan.corners_xy[plan.neighbor[0]] + 112
     expected = [(2000 + x * 224, 1600 + y * 224) for y in range(-2, 3) for x in range(-2, 3)]
     assert centres.tolist() == [list(centre) for centre in expected]
-    assert plan.local.tolist() == [plan.neighbor[0, 12]]
+    assert plan.own.tolist() == [plan.neighbor[0, 12]]
 
 
 def test_plan_counts_in_pixels_of_the_model():
     plan = plan_tiles(np.array([[2000.0, 1600.0]]), 2.0, (2000, 1500), VIEWS)
-    assert (plan.corners_xy[plan.local[0]] + 112).tolist() == [1000, 800]
+    assert (plan.corners_xy[plan.own[0]] + 112).tolist() == [1000, 800]
 
 
 def test_tiles_whose_centre_is_off_the_slide_are_left_out():
@@ -74,7 +73,7 @@ def test_tiles_whose_centre_is_off_the_slide_are_left_out():
 
 def test_a_spot_at_the_very_edge_keeps_its_own_tile():
     plan = plan_tiles(np.array([[999.9, 899.9]]), 1.0, (1000, 900), VIEWS)
-    assert plan.local[0] >= 0
+    assert plan.own[0] >= 0
 
 
 def test_coincident_tiles_are_planned_once(sample):
@@ -124,7 +123,7 @@ def test_features_follow_the_order_of_spots(features, sample, encoder):
 
 
 def test_tiles_in_small_batches_are_the_same(features, sample, encoder, monkeypatch):
-    monkeypatch.setattr("genedml_cli.features.BATCH_TILES", 7)
+    monkeypatch.setitem(BATCH_TILES, "cpu", 7)
     with open_slide(sample.slide) as slide:
         small = encode_section(slide, features.spots, encoder, VIEWS)
     torch.testing.assert_close(small.tiles, features.tiles, atol=1e-3, rtol=0)
@@ -200,7 +199,7 @@ def test_features_are_read_as_they_were_written(features, tmp_path, indexed):
     written = features if indexed else replace(features, spots=Spots(features.spots.names, features.spots.xy_px))
     save_features(written, tmp_path / "P1.safetensors", "key")
     read = load_features(tmp_path / "P1.safetensors")
-    for name in ("local", "tiles", "neighbor"):
+    for name in ("local", "tiles", "own", "neighbor"):
         assert torch.equal(getattr(read, name), getattr(written, name))
     assert read.spots.names == written.spots.names
     np.testing.assert_array_equal(read.spots.xy_px, written.spots.xy_px)

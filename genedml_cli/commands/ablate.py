@@ -46,6 +46,7 @@ def ablate(
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
     target: options.TargetOption = None,
+    neighbors: options.NeighborsOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
     preset: options.PresetOption = None,
@@ -63,7 +64,16 @@ def ablate(
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
     merged = settings.choose_config(
-        named, encoder, preset, config, set_ or [], None, target=target, select_on=select_on, native=native
+        named,
+        encoder,
+        preset,
+        config,
+        set_ or [],
+        None,
+        target=target,
+        select_on=select_on,
+        native=native,
+        neighbors=neighbors,
     )
     result = ablation.ablate(
         chosen,

@@ -17,6 +17,7 @@ def extract(
     preset: options.PresetOption = None,
     config: options.ConfigOption = None,
     set_: options.SetOption = None,
+    neighbors: options.NeighborsOption = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
 ) -> None:
@@ -29,7 +30,9 @@ def extract(
     scale, native = settings.read_um_per_px(um_per_px)
     chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(named, encoder, preset, config, set_ or [], None, native=native)
+    merged = settings.choose_config(
+        named, encoder, preset, config, set_ or [], None, native=native, neighbors=neighbors
+    )
     loaded = load_encoder(merged.encoder, weights, pick_device(device))
     found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
     tiles = sum(len(section.tiles) for section in found.values())

@@ -18,6 +18,7 @@ def train(
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
     target: options.TargetOption = None,
+    neighbors: options.NeighborsOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
     preset: options.PresetOption = None,
@@ -40,7 +41,16 @@ def train(
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
     merged = settings.choose_config(
-        named, encoder, preset, config, set_ or [], seed, target=target, select_on=select_on, native=native
+        named,
+        encoder,
+        preset,
+        config,
+        set_ or [],
+        seed,
+        target=target,
+        select_on=select_on,
+        native=native,
+        neighbors=neighbors,
     )
     run = out or runs.new_run_folder()
     evaluation = runs.train(

@@ -167,7 +167,8 @@ class Encoder(nn.Module):
     @torch.inference_mode()
     def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
         images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
-        with torch.autocast(images.device.type, torch.float16, enabled=images.device.type == "cuda"):
+        learned = self.info.build is None  # the filters of one without weights need all their digits
+        with torch.autocast(images.device.type, torch.float16, enabled=learned and images.device.type == "cuda"):
             tokens = self._tokens(images).float()
         return Encoded(tokens, tokens[:, 0] if self.has_class_token else tokens.mean(dim=1))
 

@@ -1,0 +1,69 @@
+"""genedml benchmark"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genedml_cli import options
+from genedml_cli.options import DATA, RUN
+
+
+class Against(StrEnum):
+    """What to compare with."""
+
+    naive = "naive"
+
+
+def benchmark(
+    slide: Annotated[
+        Path | None,
+        typer.Argument(help="A slide to measure on. (default: a synthetic section)", show_default=False),
+    ] = None,
+    spots: Annotated[
+        Path | None, typer.Option("--spots", help="Its spots, as for predict.", rich_help_panel=DATA)
+    ] = None,
+    um_per_px: options.UmPerPxOption = None,
+    pitch_um: options.PitchOption = None,
+    encoder: options.EncoderOption = "stain-texture",
+    weights: options.WeightsOption = None,
+    preset: options.PresetOption = None,
+    config: options.ConfigOption = None,
+    set_: options.SetOption = None,
+    neighbors: options.NeighborsOption = None,
+    device: options.DeviceOption = options.Device.auto,
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            help="naive: also run the plain way (one region read a spot, 26 passes), for ratios.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    max_spots: Annotated[int | None, typer.Option(min=1, help="Use no more spots.", rich_help_panel=RUN)] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each part takes.", rich_help_panel=RUN)] = 10,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON to write.", rich_help_panel=RUN)] = None,
+) -> None:
+    """Measure reading, encoding, training and prediction on this machine, and the time to expect for data sets."""
+    from genedml_cli import settings
+    from genedml_cli.benchmark import benchmark as measure
+    from genedml_cli.benchmark_tables import show_benchmark
+
+    if (slide is None) != (spots is None):
+        raise typer.BadParameter("give a slide and --spots, or neither for a synthetic section")
+    merged = settings.choose_config(None, encoder, preset, config, set_ or [], None, neighbors=neighbors)
+    found = measure(
+        slide,
+        spots,
+        merged,
+        um_per_px=um_per_px,
+        pitch_um=pitch_um,
+        weights=weights,
+        device=device,
+        against_naive=against is not None,
+        max_spots=max_spots,
+        seconds=seconds,
+        out=out,
+    )
+    show_benchmark(found)

@@ -1,0 +1,193 @@
+"""Tiles -> encoder -> vectors, with the device kept busy.
+
+Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens of a tile, L of them after averaging,
+D encoder width, U distinct tiles, N tiles of a batch, O spots whose own tile is among them, H and W sides, C colours.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from genedml.encoders import Encoded, Encoder
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.tiling import TilePlan
+
+BATCH_TILES = {"cpu": 64, "mps": 64, "cuda": 256}
+
+
+def encode_plan(
+    read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
+    plan: TilePlan,
+    encoder: Encoder,
+    local_grid: int,
+    flips: bool,
+    name: str,
+) -> tuple[Float[Tensor, "V S L D"], Float[Tensor, "U D"]]:
+    """Encode every tile of a plan once; returns the tokens of the spots' own tiles and the pooled vectors of all.
+
+    Args:
+        read: gives the pixels of some tiles of the plan; asked in the plan's order.
+        plan: the tiles.
+        encoder: on the device it is to run on.
+        local_grid: see :func:`average_patches`.
+        flips: also encode the seven other orientations of each spot's own tile.
+        name: of the section, for the progress line.
+
+    Raises:
+        GeneDMLError: the device has no memory for a single tile; what ``read`` raises.
+    """
+    batches = _Batches(read, plan, BatchRunner(encoder), local_grid, 8 if flips else 1)
+    width = encoder.info.width
+    tokens_kept = average_patches(torch.empty(1, encoder.info.tokens, width), local_grid).shape[1]
+    local = torch.empty(batches.orientations, len(plan.own), tokens_kept, width, dtype=torch.float16)
+    pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
+    with console.progress(f"Tiles of {name}", len(pooled)) as advance:
+        for batch in _when_next_is_on_its_way(batches):
+            pooled[batch.start : batch.start + len(batch.pooled)] = batch.pooled
+            for orientation, tokens in enumerate(batch.tokens):
+                local[orientation, batch.spots] = tokens
+            advance(len(batch.pooled))
+    return local, pooled
+
+
+def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "N H W C"]:
+    """One of the eight flips and quarter-turns of square tiles; 0 leaves them as they are."""
+    turned = torch.rot90(tiles, orientation % 4, dims=(1, 2))
+    return turned.flip(2) if orientation >= 4 else turned
+
+
+def average_patches(tokens: Float[Tensor, "N T D"], side: int) -> Float[Tensor, "N L D"]:
+    """Average a tile's patch tokens to a grid of ``side`` x ``side``, row by row; 0 leaves the tokens as they are.
+
+    Patches are the last tokens, as many as the largest square that T holds; class and register tokens before them stay.
+
+    Raises:
+        GeneDMLError: the encoder has fewer patches than that.
+    """
+    if side == 0:
+        return tokens
+    patches = math.isqrt(tokens.shape[1])
+    if side > patches:
+        raise GeneDMLError(f"views.local_grid = {side}: the encoder has {patches} x {patches} patches. Give less.")
+    before, grid = tokens.tensor_split([tokens.shape[1] - patches**2], dim=1)
+    averaged = adaptive_avg_pool2d(grid.transpose(1, 2).unflatten(2, (patches, patches)), side)
+    return torch.cat([before, averaged.flatten(2).transpose(1, 2)], dim=1)
+
+
+class BatchRunner:
+    """An encoder with the largest batch that its device has memory for: halved each time that memory runs out.
+
+    Args:
+        encoder: on its device.
+        batch_tiles: to begin with.
+    """
+
+    def __init__(self, encoder: Encoder, batch_tiles: int | None = None) -> None:
+        self.encoder = encoder
+        self.batch_tiles = batch_tiles or BATCH_TILES[encoder.device.type]
+
+    def send(self, tiles: UInt8[np.ndarray, "N 224 224 3"]) -> UInt8[Tensor, "N 224 224 3"]:
+        """Tiles to the device; through pinned memory, without waiting, where it is CUDA."""
+        images = torch.from_numpy(tiles)
+        if self.encoder.device.type == "cuda":
+            images = images.pin_memory()
+        return images.to(self.encoder.device, non_blocking=True)
+
+    def __call__(self, images: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
+        """Tokens and pooled vectors of tiles on the device.
+
+        Raises:
+            GeneDMLError: no memory for a single tile.
+        """
+        while True:
+            try:
+                parts = [self.encoder(part) for part in images.split(self.batch_tiles)]
+                return Encoded(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch_tiles == 1:
+                    raise GeneDMLError(
+                        f"{self.encoder.device} has no memory for one tile of {self.encoder.info.name}. Free it from "
+                        "other programs, or run with --device cpu."
+                    ) from error
+            self.batch_tiles = max(1, self.batch_tiles // 2)
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Features of the tiles from ``start`` on, in half precision, on their way to the host.
+
+    ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
+    """
+
+    start: int
+    pooled: Float[Tensor, "N D"]
+    spots: Int[Tensor, " O"]
+    tokens: list[Float[Tensor, "O L D"]]
+    arrived: torch.cuda.Event | None
+
+
+class _Batches:
+    def __init__(
+        self,
+        read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
+        plan: TilePlan,
+        runner: BatchRunner,
+        local_grid: int,
+        orientations: int,
+    ) -> None:
+        self.orientations = orientations
+        self._read = read
+        self._tiles = len(plan.corners_xy)
+        self._spots = np.argsort(plan.own, kind="stable")
+        self._own = plan.own[self._spots]
+        self._runner = runner
+        self._local_grid = local_grid
+
+    def __iter__(self) -> Iterator[_Batch]:
+        size = self._runner.batch_tiles
+        for start in range(0, self._tiles, size):
+            yield self._encode(start, self._runner.send(self._read(slice(start, start + size))))
+
+    def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> _Batch:
+        first, last = np.searchsorted(self._own, [start, start + len(images)])
+        rows = torch.as_tensor(self._own[first:last] - start, device=images.device)
+        encoded = self._runner(images)
+        tokens = [self._leave(average_patches(encoded.tokens[rows], self._local_grid))]
+        for orientation in range(1, self.orientations if len(rows) else 1):
+            turned = self._runner(orient(images[rows], orientation)).tokens
+            tokens.append(self._leave(average_patches(turned, self._local_grid)))
+        arrived = None
+        pooled, spots = self._leave(encoded.pooled), torch.as_tensor(self._spots[first:last])
+        if images.device.type == "cuda":
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Batch(start, pooled, spots, tokens, arrived)
+
+    @staticmethod
+    def _leave(vectors: Tensor) -> Tensor:
+        return vectors.half().to("cpu", non_blocking=vectors.device.type == "cuda")
+
+
+def _when_next_is_on_its_way(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+    """Each batch once the next was handed to the device, so that it never waits for the host."""
+    before: _Batch | None = None
+    for batch in batches:
+        if before is not None:
+            yield _arrived(before)
+        before = batch
+    if before is not None:
+        yield _arrived(before)
+
+
+def _arrived(batch: _Batch) -> _Batch:
+    if batch.arrived is not None:
+        batch.arrived.synchronize()
+    return batch
