@@ -285,6 +285,7 @@ def _collect(
     published, said = _published(name, dataset, cells[0][2], evaluations)
     # What a run says of the paper's rows is said of those of its own table.
     notes = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
+    notes += _own_notes(cells, evaluations, references["fold"].nunique())
     return Ablation(
         f"Ablation: {SWEEPS[name].title}" + (f", {dataset}" if dataset else ""),
         name,
@@ -295,6 +296,39 @@ def _collect(
         " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
         folder,
     )
+
+
+def _own_notes(
+    cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation], folds: int
+) -> list[str]:
+    """What must be said of the grid as a whole."""
+    of_references = f"{', '.join(REFERENCES)}: over the {_count(folds, 'fold')} of the first run alone, not over seeds"
+    notes = [f"{of_references}; nothing that is varied here touches them."]
+    weight = cells[0][2].loss.prediction_weight
+    if weight != 1:
+        notes.append(
+            f"The alignment terms weigh 1/{weight:g} against the prediction (loss.prediction_weight = {weight:g}), "
+            "in the paper 1: what is varied acts that much less."
+        )
+    return notes + _group_notes(cells, evaluations)
+
+
+def _group_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[str]:
+    """In how many of the runs k never acted, or not in every batch, by the logs of their folds."""
+    named: dict[str, list[str]] = {"never": [], "partly": [], "always": []}
+    for (setting, _, config), evaluation in zip(cells, evaluations, strict=True):
+        logs = [pd.read_csv(file) for file in sorted(evaluation.folder.glob("fold-*.log.csv"))]
+        if config.loss.group and logs:
+            acted = any("group" in log and log["group"].notna().any() for log in logs)
+            skipped = any((log["batches_without_group"] > 0).any() for log in logs)
+            named[("partly" if skipped else "always") if acted else "never"].append(setting.name)
+    runs_of = _count(sum(map(len, named.values())), "run")
+    return [
+        f"Batches of fewer than 2k spots go without the group term: k {what} in {len(names)} of {runs_of} "
+        f"({', '.join(dict.fromkeys(names))})."
+        for what, names in (("never acted", named["never"]), ("acted in a part of the batches", named["partly"]))
+        if names
+    ]
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,10 +1,13 @@
-"""Where the arithmetic runs."""
+"""Where the arithmetic runs, and the encoder put there."""
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 
+from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
+from genedml_cli import console
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -20,6 +23,20 @@ def pick_device(name: str = "auto") -> torch.device:
         here = ", ".join(kind for kind, here in available.items() if here)
         raise GeneDMLError(f"torch finds no device {name!r} on this machine. Here: {here}; or --device auto.")
     return torch.device(name)
+
+
+def prepare_encoder(name: str, weights: Path | None = None, device: str = "auto") -> Encoder:
+    """The encoder on the device asked for; says in one line which it is and under which licence.
+
+    Args: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`.
+
+    Raises:
+        GeneDMLError: as both do.
+    """
+    where = pick_device(device)
+    encoder = load_encoder(name, weights, where)
+    console.note(f"Encoder {encoder.info.name} on {where.type}; licence: {encoder.info.licence}.")
+    return encoder
 
 
 def mixed_precision(device: torch.device | str) -> AbstractContextManager[None]:

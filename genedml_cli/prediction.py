@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 
 from genedml.checkpoint import ModelCard, load_card, load_checkpoint
-from genedml.encoders import Encoder, load_encoder
+from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
-from genedml_cli.devices import pick_device
+from genedml_cli.devices import prepare_encoder
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge, ridge_file
@@ -63,10 +63,9 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
-    where = pick_device(device)
-    encoder = load_encoder(cards[0].config.encoder, weights, where)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, device)
     _check_encoder(encoder, cards[0], files[0])
-    return Models(files, cards, encoder, where)
+    return Models(files, cards, encoder, encoder.device)
 
 
 def predict(

@@ -17,11 +17,10 @@ from jaxtyping import Float
 
 from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
 from genedml.config import Config, to_dict
-from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
-from genedml_cli.devices import pick_device
+from genedml_cli.devices import prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import WHOLE, derive_panel, make_labels, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
@@ -90,8 +89,7 @@ def train(
         return evaluate_run(out)
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
-    where = pick_device(device)
-    encoder = load_encoder(config.encoder, weights, where)
+    encoder = prepare_encoder(config.encoder, weights, device)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     inputs = Inputs(
         extract(used, encoder, config.views, features, flips=config.training.augment),
@@ -101,7 +99,7 @@ def train(
     with console.progress("Folds", len(folds)) as advance:
         for one in folds:
             origin = {"dataset": dataset, "partial": partial}
-            _run_fold(one, inputs, out, config, panel, where, encoder_record(encoder), origin)
+            _run_fold(one, inputs, out, config, panel, encoder.device, encoder_record(encoder), origin)
             console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
             advance(note=f"fold {one.name}")
     return evaluate_run(out)

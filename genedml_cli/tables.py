@@ -79,7 +79,7 @@ def show_ablation(ablation: Ablation) -> None:
 def show_encoders(encoders: Iterable[EncoderInfo]) -> None:
     """One row an encoder."""
     rows = [
-        [info.name, str(info.width), str(info.tokens), info.licence, _weights(info), f"{info.hub or '-'}"]
+        [info.name, str(info.width), str(info.tokens), info.licence, _weights(info), info.hub or "-"]
         for info in encoders
     ]
     console.table("Image encoders", ["name", "width", "tokens", "licence", "weights", "hub"], rows)
@@ -104,9 +104,8 @@ def show_demo(result: DemoResult) -> None:
 def _weights(info: EncoderInfo) -> str:
     if info.hub is None:
         return "none needed"
-    if find_weights(info) is not None:
-        return "found"
-    return "not here (gated)" if info.gated else "not here"
+    place = "not here" if find_weights(info) is None else "found"
+    return f"gated, {place}" if info.gated else place
 
 
 def _heading(text: str) -> list[str]:

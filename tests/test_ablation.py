@@ -1,7 +1,9 @@
 """Ablations: the grid, its resuming, the paper's rows beside."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -34,6 +36,37 @@ def pretended(monkeypatch):
         return Evaluation("pretended", tuple(scores), ("Label: some.", "PARTIAL: 5 of 36."), run)
 
     monkeypatch.setattr(runs, "train", train)
+
+
+def write_logs(run: Path, *without_group: Sequence[int], batches: int = 2) -> None:
+    """Of each fold a log as training leaves it: how many batches of each epoch went without the group term."""
+    run.mkdir(parents=True, exist_ok=True)
+    for fold, counts in enumerate(without_group):
+        steps = [{"group": 1.5} if count < batches else {} for count in counts]
+        log = pd.DataFrame([{**step, "batches_without_group": n} for step, n in zip(steps, counts, strict=True)])
+        log.to_csv(run / f"fold-{fold}.log.csv", index=False)
+
+
+def test_runs_in_which_k_never_or_partly_acted_are_counted(pretended, tmp_path):
+    for setting, logs in {"k=9": [[0, 0]], "k=18": [[2, 2], [0, 1]], "k=36": [[2, 2], [2, 2]]}.items():
+        for seed in (1, 2):
+            write_logs(tmp_path / setting / f"seed-{seed}", *logs)
+    base = tiny_config("training.seed=1")
+    notes = ablate([], tmp_path, "k", base, values=(9, 18, 36), seeds=2).notes
+    said = "Batches of fewer than 2k spots go without the group term: k "
+    assert f"{said}never acted in 2 of 6 runs (k=36)." in notes
+    assert f"{said}acted in a part of the batches in 2 of 6 runs (k=18)." in notes
+    assert not any(said in note for note in ablate([], tmp_path, "k", base, values=(9,), seeds=2).notes)
+
+
+def test_what_the_references_are_over_and_how_little_the_alignment_weighs_is_said(pretended, tmp_path):
+    notes = ablate([], tmp_path, "tau", load_config("small"), values=(0.07,), seeds=1).notes
+    of_references = f"{RIDGE}, {DEPTH}, {CONSTANT}: over the 2 folds of the first run alone, not over seeds"
+    assert any(note.startswith(of_references) for note in notes)
+    assert any(note.startswith("The alignment terms weigh 1/1000 against the prediction") for note in notes)
+    assert json.loads((tmp_path / "tau.json").read_text())["notes"] == list(notes)
+    papers = ablate([], tmp_path, "tau", Config(), values=(0.07,), seeds=1).notes
+    assert not any("alignment terms weigh" in note for note in papers)
 
 
 def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, monkeypatch):

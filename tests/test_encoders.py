@@ -10,6 +10,7 @@ from genedml import encoders
 from genedml.encoders import ENCODERS, build_backbone, load_encoder, load_weights
 from genedml.errors import GeneDMLError
 from genedml.stain_texture import StainTexture
+from genedml_cli.devices import prepare_encoder
 
 SMALL_VIT = "timm:vit_tiny_patch16_224"
 
@@ -82,6 +83,20 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_loaded(vit_weigh
     with pytest.raises(GeneDMLError, match=r"bad.safetensors does not hold the weights of .*(norm|head)\.weight"):
         load_weights(backbone, tmp_path / "bad.safetensors", "vit")
     assert encoders.fingerprint(backbone) == before
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_timms_own_weights_files_are_taken_without_their_classifier(tmp_path, name):
+    whole = timm.create_model(name, num_classes=10)
+    file = tmp_path / "timm.safetensors"
+    safetensors.torch.save_file(whole.state_dict(), file)
+    encoder = load_encoder(f"timm:{name}", file)
+    own = encoder.backbone.state_dict()
+    assert set(whole.state_dict()) - set(own) >= {"head.weight", "head.bias"}
+    assert all(torch.equal(own[key], whole.state_dict()[key]) for key in own)
+    safetensors.torch.save_file(whole.state_dict() | {"decoder.weight": torch.zeros(3)}, file)
+    with pytest.raises(GeneDMLError, match=r"1 are unknown \(first: decoder\.weight\)"):
+        load_encoder(f"timm:{name}", file)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -159,6 +174,77 @@ def test_more_haematoxylin_raises_its_channel():
     encoder = load_encoder("stain-texture")
     light, dark = (float(encoder(tile(amount)).pooled[0, channel]) for amount in (0.2, 0.8))
     assert dark > light + 1
+
+
+def painted_tile() -> torch.Tensor:
+    """Nuclei of several sizes on fibres, and glass in a corner: whole numbers alone, the same for ever."""
+    y, x = torch.meshgrid(torch.arange(224), torch.arange(224), indexing="ij")
+    nuclei = (x % 37 - 18) ** 2 + (y % 29 - 14) ** 2 < 20 + (x // 37 + y // 29) * 10
+    tile = torch.tensor((226, 160, 200)).repeat(224, 224, 1)
+    tile[(x + 3 * y) % 23 < 6] = torch.tensor((205, 110, 165))
+    tile[nuclei] = torch.tensor((95, 60, 140))
+    tile[x + y < 60] = torch.tensor((245, 243, 246))
+    return tile.to(torch.uint8)[None]
+
+
+def test_the_numbers_of_stain_texture_are_those_of_its_version():
+    from genedml.stain_texture import STANDARD
+
+    tokens = load_encoder("stain-texture")(painted_tile()).tokens[0]
+    # channel: of the tile, of the patch in row 7, column 1
+    expected = {
+        "log_h": (-1.0035, -0.6152),
+        "nucleus": (-0.9351, -0.6180),
+        "h_band_to_2.0": (2.5119, -0.0162),
+        "e_over_h_band_1.4": (-0.2511, -0.8565),
+        "round": (1.4252, 0.1215),
+        "width_to_7": (6.1407, 0.9265),
+        "h_alignment": (-1.0831, 0.6534),
+        "log_fibre": (1.9049, 1.5806),
+    }
+    found = {name: tokens[[0, 100], [*STANDARD].index(name)].tolist() for name in expected}
+    found["mean and sd of all"] = [float(tokens.mean()), float(tokens.std())]
+    for name, numbers in (expected | {"mean and sd of all": (0.2222, 1.2712)}).items():
+        assert found[name] == pytest.approx(numbers, abs=1e-3), (
+            f"{name} changed. If that was meant: raise VERSION in StainTexture, so that no features and models of "
+            "before pass for those of now, and put the new numbers here."
+        )
+
+
+def test_a_new_version_is_another_encoder_and_none_is_refused(monkeypatch):
+    before = load_encoder("stain-texture").weights_sha256
+    monkeypatch.setattr(StainTexture, "VERSION", StainTexture.VERSION + 1)
+    assert load_encoder("stain-texture").weights_sha256 != before
+    monkeypatch.delattr(StainTexture, "VERSION")
+    with pytest.raises(GeneDMLError, match=r"stain-texture has no weights .* Write VERSION = 1"):
+        load_encoder("stain-texture")
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"), [("stain-texture", "MIT"), (SMALL_VIT, "see timm"), ("tiny", ENCODERS["tiny"].licence)]
+)
+def test_whose_encoder_it_is_and_its_licence_are_said_once(vit_weights, capfd, name, licence):
+    encoder = prepare_encoder(name, vit_weights if name == SMALL_VIT else None, "cpu")
+    said = capfd.readouterr()
+    assert said.err == f"Encoder {name} on cpu; licence: {licence}.\n"
+    assert said.out == ""
+    assert encoder.info.name == name
+
+
+def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypatch, capfd):
+    from rich.console import Console
+
+    from genedml_cli import console, tables
+
+    monkeypatch.setattr(console, "_results", Console(width=100, highlight=False))
+    monkeypatch.setattr(tables, "find_weights", lambda info: info.hub if info.name == "uni" else None)
+    tables.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
+    shown = capfd.readouterr().out
+    rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+    assert "gated, found" in rows["uni"]
+    assert "gated, not here" in rows["gigapath"]
+    assert "prov-gigapath/prov-gigapath" in rows["gigapath"]
+    assert "none needed" in rows["stain-texture"]
 
 
 @pytest.mark.gpu

@@ -22,9 +22,8 @@ def extract(
     device: options.DeviceOption = options.Device.auto,
 ) -> None:
     """Fill feature files alone, so that train finds them."""
-    from genedml.encoders import load_encoder
     from genedml_cli import console, settings
-    from genedml_cli.devices import pick_device
+    from genedml_cli.devices import prepare_encoder
     from genedml_cli.features import extract as extract_features
 
     scale, native = settings.read_um_per_px(um_per_px)
@@ -33,7 +32,7 @@ def extract(
     merged = settings.choose_config(
         named, encoder, preset, config, set_ or [], None, native=native, neighbors=neighbors
     )
-    loaded = load_encoder(merged.encoder, weights, pick_device(device))
+    loaded = prepare_encoder(merged.encoder, weights, device)
     found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")

@@ -5,7 +5,7 @@ To add an encoder, add a row to :data:`ENCODERS`.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ class EncoderInfo:
 
     ``architecture`` and ``options`` are timm's; ``mean`` and ``std`` normalise RGB in [0, 1]; ``tokens`` counts class,
     register and patch tokens of one tile. ``build`` makes an encoder that needs no weights instead: a module that takes
-    RGB in [0, 1] and gives the tokens, the first of them the pooled vector.
+    RGB in [0, 1] and gives the tokens, the first of them the pooled vector. Its class has a ``VERSION``, to be raised
+    when its numbers change: all that can tell features made before from those made after.
     """
 
     name: str
@@ -141,6 +142,9 @@ class Encoder(nn.Module):
 
     The pooled vector is the class token where the backbone has one (``stain-texture`` puts its pooled vector there),
     else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from.
+
+    Raises:
+        GeneDMLError: a backbone that needs no weights has no ``VERSION``.
     """
 
     mean: Tensor
@@ -148,6 +152,11 @@ class Encoder(nn.Module):
 
     def __init__(self, info: EncoderInfo, backbone: nn.Module, has_class_token: bool) -> None:
         super().__init__()
+        if info.build is not None and not hasattr(backbone, "VERSION"):
+            raise GeneDMLError(
+                f"The encoder {info.name} has no weights to know it by, and {type(backbone).__name__} no VERSION. "
+                "Write VERSION = 1 in that class, and raise it whenever its numbers change."
+            )
         self.info = info
         self.backbone = backbone.eval().requires_grad_(False)
         self.has_class_token = has_class_token
@@ -227,14 +236,18 @@ def build_backbone(info: EncoderInfo) -> nn.Module:
     return timm.create_model(info.architecture, pretrained=False, num_classes=0, **options)
 
 
-def load_weights(backbone: nn.Module, file: Path, name: str) -> None:
+def load_weights(backbone: nn.Module, file: Path, name: str, left_out: Iterable[str] = ()) -> None:
     """Load a weights file whose keys and shapes are exactly the backbone's; nothing is loaded otherwise.
+
+    Args:
+        left_out: modules, such as a classifier, that the file may hold and the backbone was made without.
 
     Raises:
         GeneDMLError: unreadable file, or keys or shapes that differ, with the first of them named.
     """
-    state = _read_state(file)
     wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+    passed_over = tuple(f"{module}." for module in left_out)
+    state = {key: value for key, value in _read_state(file).items() if key in wanted or not key.startswith(passed_over)}
     found = {key: tuple(value.shape) for key, value in state.items()}
     if found != wanted:
         missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
@@ -258,7 +271,7 @@ def find_weights(info: EncoderInfo) -> Path | None:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of everything in the state; StainTexture adds its version."""
+    """SHA-256 over the class, its ``VERSION`` if it has one, and names, shapes and values of everything in the state."""
     digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}".encode())
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
@@ -312,7 +325,7 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
             "Look at timm.list_models() for the name; without network, give the weights with --weights FILE."
         ) from error
     if weights is not None:
-        load_weights(backbone, weights, name)
+        load_weights(backbone, weights, name, _classifiers(backbone))
     settings = resolve_model_data_config(backbone)
     if tuple(settings["input_size"]) != (3, 224, 224):
         raise GeneDMLError(f"{model_name} takes {settings['input_size']} tiles; genedml gives 3 x 224 x 224.")
@@ -327,6 +340,12 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
         name, tokens, width, "see timm", architecture=model_name, mean=settings["mean"], std=settings["std"]
     )
     return Encoder(info, backbone, has_class_token)
+
+
+def _classifiers(backbone: nn.Module) -> tuple[str, ...]:
+    """Modules of a timm model that classify: timm's own weights files hold them, an encoder does not."""
+    names = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:

@@ -87,6 +87,9 @@ STANDARD: dict[str, tuple[float, float, float, float]] = {
 class StainTexture(nn.Module):
     """Tiles of H&E at 0.5 um/px to 197 tokens: the tile, then its 14 x 14 patches row by row."""
 
+    VERSION = 1
+    """Part of the fingerprint: raise it with every change of the numbers, or old features pass for new ones."""
+
     WIDTH = len(STANDARD)
 
     def forward(self, tiles: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N 197 D"]:
