@@ -271,7 +271,7 @@ def find_weights(info: EncoderInfo) -> Path | None:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the class, its ``VERSION`` if it has one, and names, shapes and values of everything in the state."""
+    """SHA-256 over the class, its ``VERSION`` if any, and names, shapes and values of everything in the state."""
     digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}".encode())
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
