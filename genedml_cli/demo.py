@@ -21,7 +21,6 @@ GENES_SHOWN = ("TUMOR1", "LYMPH1")
 SETTINGS = (
     "training.epochs=30",
     "training.augment=false",
-    "training.refit=false",
     "training.weight_average=0.9",
     "labels.panel_size=60",
 )
