@@ -90,7 +90,10 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     try:
         table = pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (OSError, ValueError) as error:
-        raise GeneDMLError(f"The sample sheet {path} cannot be read: {error}.") from error
+        raise GeneDMLError(
+            f"The sample sheet {path} cannot be read: {error}. Give a CSV file with the columns "
+            f"{', '.join(REQUIRED_COLUMNS)}."
+        ) from error
     unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if unknown or missing:
@@ -100,11 +103,11 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
             f"{', '.join(OPTIONAL_COLUMNS)}."
         )
     if table.empty:
-        raise GeneDMLError(f"The sample sheet {path} has no rows.")
+        raise GeneDMLError(f"The sample sheet {path} has no rows. Write one row a section below the columns.")
     empty = table[[column for column in table.columns if column != "um_per_px"]].isna()
     if empty.any(axis=None):
         row, column = next((row, column) for column in empty for row in empty.index[empty[column]])
-        raise GeneDMLError(f"{path}, line {row + 2}: the column {column} is empty.")
+        raise GeneDMLError(f"{path}, line {row + 2}: the column {column} is empty. Fill it in, or remove the row.")
     base = root or path.parent
     samples = [_sample_of_row(row, base, path) for row in table.to_dict("records")]
     _check(samples, str(path))
@@ -168,7 +171,9 @@ def _sample_of_row(row: Mapping[Any, Any], base: Path, path: Path) -> Sample:
     try:
         scale = float(str(um_per_px)) if known else None
     except ValueError as error:
-        raise GeneDMLError(f"{path}: um_per_px of {row['sample']} is {um_per_px!r}, not a number.") from error
+        raise GeneDMLError(
+            f"{path}: um_per_px of {row['sample']} is {um_per_px!r}, not a number. Give one, or leave it empty."
+        ) from error
     return Sample(
         str(row["sample"]),
         base / str(row["slide"]),
@@ -184,7 +189,7 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     names = [sample.name for sample in samples]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}.")
+        raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
     bad = [name for name in (*names, *(s.fold for s in samples)) if Path(name).name != name or name.startswith(".")]
     if bad:
         raise GeneDMLError(f"{where}: {bad[0]!r} names a sample or a fold, but cannot be a file name. Rename it.")

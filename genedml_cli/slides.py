@@ -231,7 +231,7 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
         GeneDMLError: not there, not an image, broken, or too large to hold in memory as a plain image.
     """
     if not path.is_file():
-        raise GeneDMLError(f"There is no slide {path}.")
+        raise GeneDMLError(f"There is no slide {path}. Check the path: it starts at the current folder.")
     slide = _open_pyramid(path) or _open_image(path)
     if um_per_px is not None:
         slide.set_um_per_px(um_per_px)

@@ -110,10 +110,13 @@ def read_spots(path: Path) -> Spots:
         GeneDMLError: unreadable, empty, without the columns of any known kind, NaN positions or duplicate names.
     """
     if not path.is_file():
-        raise GeneDMLError(f"There is no spot table {path}.")
+        raise GeneDMLError(f"There is no spot table {path}. Check the path: it starts at the current folder.")
     spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
     if not len(spots):
-        raise GeneDMLError(f"{path} holds no spot under tissue.")
+        raise GeneDMLError(
+            f"{path} holds no spot under tissue. Is it the table of this section, and are spots marked in_tissue or "
+            "selected?"
+        )
     bad = ~np.isfinite(spots.xy_px).all(axis=1)
     if bad.any():
         raise GeneDMLError(

@@ -41,8 +41,9 @@ def test_every_command_has_help_and_a_readme_line(command):
     assert f"| `genedml {command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_names_only_options_that_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", ["README.md", "models/README.md"])
+def test_documents_name_only_options_that_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
     for line in re.findall(r"^    genedml (.+)$", text, flags=re.MULTILINE):
         command = line.split()[: 2 if line.split()[0] in GROUPS else 1]
         options = re.findall(r"--[a-z-]+", line)

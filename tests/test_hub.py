@@ -290,17 +290,47 @@ def test_a_file_that_is_no_patch_file_is_refused(tmp_path):
         open_patches(tmp_path / "other.h5")
 
 
-def test_the_whole_path_from_the_hub_to_the_scores(hub, tmp_path, monkeypatch, capfd):
+def other_donors(world: Path, folder: Path) -> Path:
+    """A sheet of one section of the tiny world whose donor is in no other data set."""
+    sheet = pd.read_csv(world / "samples.csv")[:1].assign(sample="X1", patient="X1")
+    sheet[["slide", "spots", "counts"]] = sheet[["slide", "spots", "counts"]].map(lambda path: world / path)
+    sheet.to_csv(folder / "others.csv", index=False)
+    return folder / "others.csv"
+
+
+def test_the_whole_path_from_the_hub_to_scores_ablation_and_picture(hub, world, tmp_path, monkeypatch, capfd):
     root, run = tmp_path / "root", tmp_path / "run"
     assert genedml(monkeypatch, "data", "fetch", NAME, "--root", root) == 0
     assert genedml(monkeypatch, "data", "check", NAME, "--root", root) == 0
     words = [word for setting in TINY for word in ("--set", setting)]
-    where = ("--root", root, "--features", tmp_path / "features", "--out", run)
-    assert genedml(monkeypatch, "train", "--dataset", NAME, "--preset", "small", *words, *where) == 0
+    what = ("--dataset", NAME, "--root", root, "--preset", "small", *words, "--features", tmp_path / "features")
+    assert genedml(monkeypatch, "train", *what, "--out", run) == 0
     assert genedml(monkeypatch, "evaluate", run) == 0
     shown = capfd.readouterr().out
     assert "run: 4 sections, 2 folds" in shown
     assert not any(mark in shown for mark in ("PARTIAL", "LEAKING", "SAME DONOR"))
+
+    others = other_donors(world, tmp_path)
+    assert genedml(monkeypatch, "evaluate", run, "--external", others, "--features", tmp_path / "features") == 0
+    assert "X1, 20/20 genes" in capfd.readouterr().out
+    external = pd.read_csv(run / "external-others" / "metrics.csv")
+    assert set(external.query("method == 'Gene-DML'")["fold"].astype(str)) == {"0", "1"}
+
+    grid = tmp_path / "grid"
+    settings = ("--table", "k", "--values", "3,4", "--seeds", 1, "--fold", 0, "--out", grid)
+    assert genedml(monkeypatch, "ablate", *what, *settings) == 0
+    assert "over 1 fold x 1 seed" in " ".join(capfd.readouterr().out.split())
+    table = pd.read_csv(grid / "k.csv").set_index("row")
+    # TINY has k = 4, so that setting is fold 0 of the run from above, trained again.
+    same = anndata.read_h5ad(grid / "as-configured" / "seed-2021" / "predictions" / "S1.h5ad")
+    assert np.array_equal(same.X, anndata.read_h5ad(run / "predictions" / "S1.h5ad").X)
+    assert table.loc["k=3", "pcc_a_mean"] != table.loc["k=4", "pcc_a_mean"]
+
+    picture, gene = tmp_path / "genes.png", same.var_names[0]
+    runs = (run, grid / "k=3" / "seed-2021")
+    assert genedml(monkeypatch, "plot", *runs, "--genes", gene, "--sections", "S1,S2", "-o", picture) == 0
+    assert f"2 sections, {gene}" in capfd.readouterr().out
+    assert picture.stat().st_size > 10_000
 
 
 def test_panels_of_models_are_given_and_those_of_several_folds_not_mixed(root, tmp_path):

@@ -182,7 +182,7 @@ def test_half_an_image_is_broken(noise):
 
 
 def test_missing_slide_is_named(tmp_path):
-    with pytest.raises(GeneDMLError, match=r"There is no slide .*gone\.svs"):
+    with pytest.raises(GeneDMLError, match=r"There is no slide .*gone\.svs\. Check the path"):
         open_slide(tmp_path / "gone.svs")
 
 

@@ -85,13 +85,19 @@ def load_card(file: Path) -> ModelCard:
         with safe_open(file, "pt") as stored:
             metadata = stored.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise GeneDMLError(f"The model {file} cannot be read: {error}.") from error
+        raise GeneDMLError(
+            f"The model {file} cannot be read: {error}. Copy it again, or train the fold again."
+        ) from error
     if METADATA_KEY not in metadata:
         raise GeneDMLError(f"{file} is a safetensors file, but not a model of genedml. Give a file that train wrote.")
     try:
         return _card(json.loads(metadata[METADATA_KEY]))
     except (GeneDMLError, KeyError, TypeError, ValueError) as error:
-        raise GeneDMLError(f"The model {file} has a card that this version cannot read: {error}") from error
+        reason = str(error).rstrip(".")
+        raise GeneDMLError(
+            f"The model {file} has a card that this version cannot read: {reason}. Use the version of genedml that "
+            "wrote it, or train the fold again."
+        ) from error
 
 
 def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, GeneDML]:
@@ -107,14 +113,16 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise GeneDMLError(f"The weights in {file} do not fit its own card: {error}") from error
+        raise GeneDMLError(
+            f"The weights in {file} do not fit its own card: {error}. Copy the file again, or train the fold again."
+        ) from error
     return card, network.to(device).eval()
 
 
 def _card(values: dict[str, Any]) -> ModelCard:
     version = values.pop("format_version")
     if version != FORMAT_VERSION:
-        raise GeneDMLError(f"it has format {version}, this version reads {FORMAT_VERSION}.")
+        raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
     slope, intercept = values.pop("depth_line")
     return ModelCard(
         config=from_dict(Config, values.pop("config")),

@@ -1,0 +1,77 @@
+"""The zoo's page says what the code says; a model's file that cannot be used says what next."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from genedml.checkpoint import FORMAT_VERSION, METADATA_KEY, ModelCard, load_card
+from genedml.config import load_config, preset_names
+from genedml.encoders import ENCODERS
+from genedml.errors import GeneDMLError
+from genedml.network import GeneDML
+from genedml_cli.published import CROSS_VALIDATION, published_rows
+
+PAGE = (Path(__file__).parents[1] / "models" / "README.md").read_text(encoding="utf-8")
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The cells of the table whose heading starts so."""
+    lines = PAGE[PAGE.index(f"\n| {heading} |") :].strip().splitlines()[2:]
+    table = lines[: next((number for number, line in enumerate(lines) if not line.startswith("|")), None)]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_every_preset_has_a_row_with_its_encoder_genes_size_and_licence():
+    rows = {row[0]: row for row in rows_below("preset | for which data")}
+    assert sorted(rows) == preset_names()
+    for name, (_, _, encoder, genes, size, _, licence) in rows.items():
+        config = load_config(name)
+        info = ENCODERS[config.encoder]
+        with torch.device("meta"):
+            network = GeneDML(
+                config.network, config.loss, info.width, config.labels.panel_size, config.views.neighbor_grid
+            )
+        millions = sum(value.numel() for value in network.parameters()) / 1e6
+        assert (encoder, genes, licence) == (config.encoder, str(config.labels.panel_size), info.licence)
+        assert size == f"{millions:.1f} M" if millions > 1 else size == f"{millions:.2f} M"
+
+
+def test_the_papers_scores_are_the_tables():
+    rows = rows_below("preset | MSE")
+    assert len(rows) == 3
+    for name, *cells in rows:
+        paper = next(row for row in published_rows(CROSS_VALIDATION, name) if row.method == "Gene-DML")
+        assert cells == [f"{paper.mean[key]:.3f} ± {paper.sd[key]:.2f}" for key in ("mse", "pcc_a", "pcc_h")]
+
+
+def test_every_field_of_a_card_is_explained():
+    named = [name.strip("` ") for row in rows_below("field | what it holds") for name in row[0].split(",")]
+    assert sorted(named) == sorted(field.name for field in fields(ModelCard))
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (None, r"not a model of genedml\. Give a file that train wrote"),
+        (
+            {"format_version": FORMAT_VERSION + 1},
+            rf"it has format {FORMAT_VERSION + 1}, not {FORMAT_VERSION}\. Use the version of genedml that wrote it",
+        ),
+        ({"format_version": FORMAT_VERSION}, r"cannot read: '\w+'\. Use the version .* or train the fold again"),
+    ],
+)
+def test_a_card_that_cannot_be_used_says_what_next(tmp_path, card, message):
+    metadata = None if card is None else {METADATA_KEY: json.dumps(card)}
+    save_file({"weight": torch.zeros(1)}, tmp_path / "fold-1.safetensors", metadata)
+    with pytest.raises(GeneDMLError, match=message):
+        load_card(tmp_path / "fold-1.safetensors")
+
+
+def test_a_broken_model_says_what_next(tmp_path):
+    (tmp_path / "fold-1.safetensors").write_bytes(b"cut")
+    with pytest.raises(GeneDMLError, match=r"cannot be read: .*\. Copy it again, or train the fold again\."):
+        load_card(tmp_path / "fold-1.safetensors")
