@@ -204,6 +204,7 @@ class _Bench:
         prediction = self._prediction(rate, folder)
         console.note("Training on sections of HER2ST's number and size, of random features ...")
         training = training_speed(self._encoder.info, config, device, self._seconds)
+        start, typer_start = _starts(OUR_APP, TYPER_APP)
         return Benchmark(
             machine,
             section,
@@ -216,7 +217,8 @@ class _Bench:
             plain,
             training,
             prediction,
-            *_starts(OUR_APP, TYPER_APP),
+            start,
+            typer_start,
             tuple(workloads(config.views)),
         )
 
