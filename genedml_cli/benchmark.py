@@ -3,6 +3,7 @@
 Every share and ratio is of one run in one process. Letters: U tiles of a section.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,8 @@ class Benchmark:
         plain_a_spot: what a spot costs the plain way, if asked for.
         training: in both ways to draw batches.
         prediction: end to end.
-        start_s: of ``genedml --help``, and of a Typer app of two commands.
+        start: of ``genedml --help``, the whole process; the shortest of several.
+        typer_start: of a Typer app of two commands.
         workloads: the work of whole data sets.
     """
 
@@ -114,7 +116,8 @@ class Benchmark:
     plain_a_spot: Timing | None
     training: TrainingSpeed
     prediction: Prediction
-    start_s: tuple[float, float]
+    start: Timing
+    typer_start: Timing
     workloads: tuple[Workload, ...]
 
     @property
@@ -201,6 +204,7 @@ class _Bench:
         prediction = self._prediction(rate, folder)
         console.note("Training on sections of HER2ST's number and size, of random features ...")
         training = training_speed(self._encoder.info, config, device, self._seconds)
+        start, typer_start = _starts(OUR_APP, TYPER_APP)
         return Benchmark(
             machine,
             section,
@@ -213,7 +217,8 @@ class _Bench:
             plain,
             training,
             prediction,
-            (_start_s(OUR_APP), _start_s(TYPER_APP)),
+            start,
+            typer_start,
             tuple(workloads(config.views)),
         )
 
@@ -332,11 +337,17 @@ def _head(plan: TilePlan, tiles: int) -> TilePlan:
     return TilePlan(plan.corners_xy[:tiles], plan.own[kept], plan.neighbor[kept], plan.tile_px)
 
 
-def _start_s(code: str) -> float:
-    """The shortest time that a command line took to print its help."""
-    took = []
-    for _ in range(STARTS):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, check=True)
-        took.append(time.perf_counter() - begin)
-    return min(took)
+def _starts(*codes: str) -> list[Timing]:
+    """The least that each command line took to print its help, taken in turns."""
+    rounds = [[_start(code) for code in codes] for _ in range(STARTS)]
+    return [
+        Timing(min(one.wall_s for one in same), min(one.cpu_s for one in same)) for same in zip(*rounds, strict=True)
+    ]
+
+
+def _start(code: str) -> Timing:
+    before, begin = os.times(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, check=True)
+    wall_s, after = time.perf_counter() - begin, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Timing(wall_s, cpu)

@@ -31,7 +31,8 @@ def show_benchmark(result: Benchmark) -> None:
 
 def _parts(result: Benchmark) -> list[list[str]]:
     decoding, training, prediction = result.decoding, result.training, result.prediction
-    alone = result.encoder_tiles_per_s
+    tiles, alone = result.encoder_tiles
+    share = "" if result.encoder_share is None else f"{result.encoder_share:.2f} of a matrix product"
     rows = [
         [
             f"decoding, {result.mode}",
@@ -39,26 +40,30 @@ def _parts(result: Benchmark) -> list[list[str]]:
             f"{decoding.decoded_over_needed:.2f} of the pixels needed",
             _ratio(decoding.plain, decoding.took),
         ],
-        ["encoder alone", f"{alone:.0f} tiles/s", _share(result.encoder_share, "of a matrix product"), ""],
+        ["encoder alone", f"{result.encoder_tiles_per_s:.1f} tiles/s", share, ""],
     ]
     for mode, part in result.extraction.items():
-        share = _share(part.tiles_per_s / alone, "of the encoder alone")
-        rows.append(
-            [f"extraction, {mode}", f"{part.tiles_per_s:.0f} tiles/s", share, _ratio(result.plain_a_spot, part.a_spot)]
-        )
-        rows.append(["", f"{1 / part.a_spot.wall_s:.1f} spots/s", f"{part.passes:.2f} passes a spot", ""])
+        of_alone = f"{_ratio(alone.times(part.tiles / tiles), part.took, digits=2)} of the encoder alone"
+        faster = _ratio(result.plain_a_spot, part.a_spot)
+        rows.append([f"extraction, {mode}", f"{part.tiles_per_s:.1f} tiles/s", of_alone, ""])
+        rows.append(["", f"{1 / part.a_spot.wall_s:.1f} spots/s", f"{part.passes:.2f} passes a spot", faster])
     few = "1 section" if training.sections_per_batch == 1 else f"{training.sections_per_batch} sections"
-    speedup = training.spots_per_s / training.shuffled_spots_per_s
+    slower = _ratio(training.shuffled_took.times(training.spots / training.shuffled_spots), training.took)
     rows += [
-        [f"training, {few} a batch", f"{training.spots_per_s:.0f} spots/s", f"batch {training.batch_size}", ""],
-        ["training, shuffled", f"{training.shuffled_spots_per_s:.0f} spots/s", f"{speedup:.1f}x slower", ""],
+        [f"training, {few} a batch", f"{training.spots_per_s:.0f} spots/s", f"{slower} of shuffled batches", ""],
+        ["training, shuffled", f"{training.shuffled_spots_per_s:.0f} spots/s", f"batch {training.batch_size}", ""],
         [
             f"prediction, {result.mode}",
             f"{prediction.spots / prediction.took.wall_s:.1f} spots/s",
             f"{(prediction.peak_bytes['host'] or 0) / GIGABYTE:.1f} GB of memory",
             "",
         ],
-        ["genedml --help", f"{result.start_s[0]:.2f} s", f"{result.start_s[0] / result.start_s[1]:.2f} of Typer's", ""],
+        [
+            "genedml --help",
+            f"{result.start.wall_s:.2f} s",
+            f"{_ratio(result.start, result.typer_start, digits=2)} of a small Typer app",
+            "",
+        ],
         ["GPU: encoder, memory", *_gpu(result), ""],
     ]
     return rows
@@ -73,22 +78,21 @@ def _gpu(result: Benchmark) -> list[str]:
 
 def _notes(result: Benchmark) -> list[str]:
     load, cores = result.machine["load_before"], result.machine["cores"]
-    notes = ["Ratios in brackets are of processor time, which other programs on the machine change less."]
+    notes = ["Ratios are of the time by the clock and, in brackets, of processor time."]
     if result.plain_a_spot is None:
-        notes = ["With --against naive, one region read a spot and 26 passes are measured beside it."]
+        notes.append("With --against naive, one region read a spot and 26 passes are measured beside it.")
     if load > cores / 2:
-        notes.append(f"Other programs were at work (load {load:g} on {cores} cores): trust ratios, not speeds.")
+        notes.append(
+            f"Other programs were at work (load {load:g} on {cores} cores): trust only the ratios in brackets."
+        )
     return notes
 
 
-def _ratio(plain: Timing | None, fast: Timing) -> str:
-    if plain is None:
+def _ratio(over: Timing | None, under: Timing, digits: int = 1) -> str:
+    """By the clock and, in brackets, of processor time."""
+    if over is None:
         return ""
-    return f"{plain.wall_s / fast.wall_s:.1f}x ({plain.cpu_s / fast.cpu_s:.1f}x)"
-
-
-def _share(share: float | None, of: str) -> str:
-    return "" if share is None else f"{share:.2f} {of}"
+    return f"{over.wall_s / under.wall_s:.{digits}f}x ({over.cpu_s / under.cpu_s:.{digits}f}x)"
 
 
 def _duration(seconds: float) -> str:

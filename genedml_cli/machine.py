@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,6 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
     unit = 1 if sys.platform == "darwin" else 1024
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"host": host, "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
-
-
-def as_plain(timing: Timing) -> dict[str, float]:
-    """For JSON."""
-    return {key: round(value, 4) for key, value in asdict(timing).items()}
 
 
 def _cpu_name() -> str:

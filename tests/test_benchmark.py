@@ -44,7 +44,16 @@ def test_every_part_is_measured_and_written(result):
     found, written = result
     assert set(found.extraction) == {"exact", "lattice"}
     assert found.section == "P1.tif, 12 spots"
-    for part in ("decoding", "encoder_tiles", "extraction", "plain_a_spot", "training", "prediction", "start_s"):
+    for part in (
+        "decoding",
+        "encoder_tiles",
+        "extraction",
+        "plain_a_spot",
+        "training",
+        "prediction",
+        "start",
+        "typer_start",
+    ):
         assert written[part], part
     assert written["machine"]["cores"] >= 1
     assert found.decoding.megapixels > 0 < found.decoding.took.wall_s
