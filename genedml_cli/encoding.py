@@ -45,14 +45,14 @@ def encode_plan(
     """
     batches = _Batches(read, plan, BatchRunner(encoder), local_grid, 8 if flips else 1)
     width = encoder.info.width
-    tokens_kept = average_patches(torch.empty(1, encoder.info.tokens, width), local_grid).shape[1]
-    local = torch.empty(batches.orientations, len(plan.own), tokens_kept, width, dtype=torch.float16)
+    tokens = tokens_kept(encoder.info.tokens, local_grid)
+    local = torch.empty(batches.orientations, len(plan.own), tokens, width, dtype=torch.float16)
     pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
     with console.progress(f"Tiles of {name}", len(pooled)) as advance:
         for batch in _when_next_is_on_its_way(batches):
             pooled[batch.start : batch.start + len(batch.pooled)] = batch.pooled
-            for orientation, tokens in enumerate(batch.tokens):
-                local[orientation, batch.spots] = tokens
+            for orientation, of_batch in enumerate(batch.tokens):
+                local[orientation, batch.spots] = of_batch
             advance(len(batch.pooled))
     return local, pooled
 
@@ -79,6 +79,11 @@ def average_patches(tokens: Float[Tensor, "N T D"], side: int) -> Float[Tensor, 
     before, grid = tokens.tensor_split([tokens.shape[1] - patches**2], dim=1)
     averaged = adaptive_avg_pool2d(grid.transpose(1, 2).unflatten(2, (patches, patches)), side)
     return torch.cat([before, averaged.flatten(2).transpose(1, 2)], dim=1)
+
+
+def tokens_kept(tokens: int, side: int) -> int:
+    """How many tokens :func:`average_patches` leaves of a tile."""
+    return average_patches(torch.empty(1, tokens, 1), side).shape[1]
 
 
 class BatchRunner:

@@ -25,13 +25,13 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import Section, Views
 from genedml_cli import console
-from genedml_cli.encoding import encode_plan
+from genedml_cli.encoding import encode_plan, tokens_kept
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
-from genedml_cli.storage import arriving, maker, sha256_of
+from genedml_cli.storage import arriving, free_bytes, gigabytes, maker, sha256_of
 from genedml_cli.tiling import OUTSIDE, TilePlan, plan_tiles
 
 FORMAT_VERSION = 2
@@ -165,7 +165,7 @@ def encode_patches(
     """
     place = patches.places(spots.names)
     own = np.arange(len(spots))
-    plan = TilePlan(patches.corners_xy[place], own, own[:, None], patches.tile_px)
+    plan = TilePlan(patches.corners_xy[place], own, own[:, None].copy(), patches.tile_px)
 
     def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
         return patches.read(place[places])
@@ -248,14 +248,29 @@ def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder
             spots = patches.with_tiles(spots)
             key = _key(sha256, patches.um_per_px, spots, encoder, views, flips)
             if not path_of(key).exists():
+                _check_space(folder, len(spots), encoder, views, flips)
                 save_features(encode_patches(patches, spots, encoder, views, flips, sha256), path_of(key), key)
     else:
         native = views.um_per_px == "native"
         with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
             key = _key(sha256, _seen_scale(slide, views), spots, encoder, views, flips)
             if not path_of(key).exists():
+                _check_space(folder, len(spots), encoder, views, flips)
                 save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)
     return load_features(path_of(key))
+
+
+def _check_space(folder: Path, spots: int, encoder: Encoder, views: ViewsConfig, flips: bool) -> None:
+    """Refuse to encode what the disk cannot take; the tokens of the spots' own tiles are nearly all of a file."""
+    tokens = tokens_kept(encoder.info.tokens, views.local_grid)
+    needed = (8 if flips else 1) * spots * tokens * encoder.info.width * torch.float16.itemsize
+    free = free_bytes(folder)
+    if needed > free:
+        raise GeneDMLError(
+            f"Its features take {gigabytes(needed)}; the disk of {folder} has {gigabytes(free)} free. Keep one "
+            "orientation of each tile, an eighth (--set training.augment=false), average its tokens (--set "
+            "views.local_grid=4), or give --features on another disk."
+        )
 
 
 def _seen_scale(slide: Slide, views: ViewsConfig) -> float | None:

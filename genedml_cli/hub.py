@@ -1,6 +1,5 @@
 """Fetch a data set from HEST-1k, which is gated, on the Hugging Face hub."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import find_dataset
 from genedml_cli.layouts import hest_names
+from genedml_cli.storage import free_bytes, gigabytes
 
 REPOSITORY = "MahmoodLab/hest"
 PAGE = f"https://huggingface.co/datasets/{REPOSITORY}"
@@ -47,7 +47,7 @@ def fetch(name: str, root: Path, patches: bool = False) -> Fetched:
         missing = [entry for entry in plan if entry.will_download]
         _check_space(root, sum(entry.file_size or 0 for entry in missing), patches)
         for number, entry in enumerate(missing, 1):
-            console.note(f"{number}/{len(missing)} {entry.filename}, {_gigabytes(entry.file_size or 0)}")
+            console.note(f"{number}/{len(missing)} {entry.filename}, {gigabytes(entry.file_size or 0)}")
             _download(entry.filename, root, entry.commit_hash)
     size = sum(entry.file_size or 0 for entry in missing)
     return Fetched(len(plan) - len(missing), len(missing), size, plan[0].commit_hash)
@@ -70,12 +70,11 @@ def _download(file: str, root: Path, commit: str | None, dry_run: bool = False) 
 
 
 def _check_space(root: Path, needed: int, patches: bool) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
+    free = free_bytes(root)
     if needed > free:
         less = "" if patches else ", or fetch the spots' tiles instead of the slides with --patches"
         raise GeneDMLError(
-            f"The files that are missing take {_gigabytes(needed)}; the disk of {root} has {_gigabytes(free)} free. "
+            f"The files that are missing take {gigabytes(needed)}; the disk of {root} has {gigabytes(free)} free. "
             f"Nothing was fetched. Make room, give a --root on another disk{less}."
         )
 
@@ -133,7 +132,3 @@ def _reason(error: BaseException) -> str:
         root = root.__cause__
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     return " ".join(lines[:2]).rstrip(".") if lines else type(root).__name__
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes / 1e6:.2f} MB"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON whole; NaN becomes null."""
     write_text(path, json.dumps(_without_nan(value), indent=2) + "\n")
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder has free; of its nearest parent, where it is not made yet."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def gigabytes(size_bytes: int) -> str:
+    """A size as people read it."""
+    return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes / 1e6:.2f} MB"
 
 
 def sha256_of(path: Path) -> str:

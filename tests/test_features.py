@@ -1,5 +1,6 @@
 """Features: which tiles are encoded, whose they are, and files that are used again only where nothing changed."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -282,6 +283,14 @@ def test_other_safetensors_are_no_features(tmp_path):
     save_file({"local": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(GeneDMLError, match=r"model\.safetensors cannot be read"):
         load_features(tmp_path / "model.safetensors")
+
+
+def test_a_disk_too_small_is_said_before_anything_is_encoded(red_sample, encoder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=200))
+    with pytest.raises(GeneDMLError, match=r"take 0\.00 MB; the disk of .* has 0\.00 MB free.*training\.augment=false"):
+        extract([red_sample], encoder, VIEWS, tmp_path / "features", flips=True)
+    assert not (tmp_path / "features").exists()
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path):
