@@ -11,6 +11,7 @@ from genedml_cli.samples import Sample, read_sheet
 
 DEFAULT_PRESET = "HER2ST"
 WEIGHTLESS = "stain-texture"
+NATIVE = "native"
 
 
 def choose_samples(
@@ -67,39 +68,44 @@ def choose_config(
     encoder: str | None,
     preset: str | None,
     file: Path | None,
-    overrides: Sequence[str],
-    seed: int | None,
-    *,
+    overrides: Sequence[str] = (),
     target: str | None = None,
-    select_on: str | None = None,
-    native: bool = False,
-    neighbors: str | None = None,
 ) -> Config:
-    """Defaults < preset < file < ``--set`` < options.
-
-    ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays. ``native`` is for views in
-    level-0 pixels, ``neighbors`` says where neighbor tiles stand.
+    """Defaults < preset < file < ``overrides`` < encoder and target.
 
     Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
+    ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays.
     """
     if preset is None and file is None:
         own_preset = dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
         preset = "small" if encoder == WEIGHTLESS else own_preset
-    own = [f"encoder={encoder}"] if encoder else []
-    own += [f"training.seed={seed}"] if seed is not None else []
-    own += [f"training.select_on={select_on}"] if select_on else []
-    own += ["views.um_per_px=native"] if native else []
-    own += [f"views.neighbors={neighbors}"] if neighbors else []
-    config = load_config(preset, file, [*overrides, *own])
+    config = load_config(preset, file, [*overrides, *([f"encoder={encoder}"] if encoder else [])])
     if target is None:
         return config
     return replace(config, labels=replace(TARGETS[target], panel_size=config.labels.panel_size))
 
 
-def read_um_per_px(text: str | None) -> tuple[float | None, bool]:
-    """What ``--um-per-px`` says: um/px of level 0 if it is a number, and whether it asks for native views."""
-    native = text == "native"
-    return (None if text is None or native else float(text)), native
+def to_overrides(
+    set_: Sequence[str] | None,
+    *,
+    seed: int | None = None,
+    select_on: str | None = None,
+    um_per_px: str | None = None,
+    neighbors: str | None = None,
+) -> list[str]:
+    """What options say, as ``key=value`` settings over those of ``--set``."""
+    said = {
+        "training.seed": seed,
+        "training.select_on": select_on,
+        "views.um_per_px": um_per_px if um_per_px == NATIVE else None,
+        "views.neighbors": neighbors,
+    }
+    return [*(set_ or []), *(f"{key}={value}" for key, value in said.items() if value is not None)]
+
+
+def known_scale(um_per_px: str | None) -> float | None:
+    """um/px of level 0, where ``--um-per-px`` says it."""
+    return None if um_per_px in (None, NATIVE) else float(str(um_per_px))
 
 
 def choose_panel(panel: str | None, dataset_name: str | None) -> str:

@@ -7,7 +7,7 @@ import tomli_w
 
 from genedml.config import Config, LabelsConfig, TrainingConfig, load_config, preset_names, to_dict
 from genedml.errors import GeneDMLError
-from genedml_cli.settings import choose_config
+from genedml_cli.settings import choose_config, to_overrides
 
 
 def test_later_sources_win(tmp_path):
@@ -62,7 +62,7 @@ def test_a_merged_configuration_is_read_again_as_it_was(preset, tmp_path):
 
 def test_the_preset_follows_encoder_and_data_set():
     chosen = [
-        choose_config(dataset, encoder, None, None, [], None)
+        choose_config(dataset, encoder, None, None)
         for dataset, encoder in [(None, "stain-texture"), ("skinST", None), ("skinST", "stain-texture"), (None, "uni")]
     ]
     assert [(c.encoder, c.loss.groups) for c in chosen][1::2] == [("uni", 25), ("uni", 18)]
@@ -70,8 +70,8 @@ def test_the_preset_follows_encoder_and_data_set():
 
 
 def test_options_win_over_set():
-    assert choose_config(None, "uni2-h", "HER2ST", None, ["encoder=uni"], 5).encoder == "uni2-h"
-    assert choose_config(None, None, "HER2ST", None, ["training.seed=4"], 5).training.seed == 5
+    assert choose_config(None, "uni2-h", "HER2ST", None, ["encoder=uni"]).encoder == "uni2-h"
+    assert choose_config(None, None, "HER2ST", None, to_overrides(["training.seed=4"], seed=5)).training.seed == 5
 
 
 def test_the_label_transform_describes_itself():

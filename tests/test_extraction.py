@@ -15,7 +15,7 @@ from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import encode_section, load_features, save_features
 from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
 from genedml_cli.ridge import pooled_features
-from genedml_cli.settings import choose_config
+from genedml_cli.settings import choose_config, to_overrides
 from genedml_cli.slides import Raster, Slide, Source, open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tiling import TilePlan, plan_tiles
@@ -142,12 +142,12 @@ def test_a_grid_whose_pitch_is_the_tile_is_encoded_once():
 
 
 def test_the_mode_is_part_of_the_configuration():
-    assert choose_config(None, "stain-texture", None, None, [], None).views.neighbors == "exact"
-    assert choose_config(None, "stain-texture", None, None, [], None, neighbors="lattice").views == ViewsConfig(
+    assert choose_config(None, "stain-texture", None, None).views.neighbors == "exact"
+    assert choose_config(None, "stain-texture", None, None, to_overrides([], neighbors="lattice")).views == ViewsConfig(
         neighbors="lattice", local_grid=4
     )
     with pytest.raises(GeneDMLError, match="lattice needs a neighbor_grid above 1"):
-        choose_config(None, None, None, None, ["views.neighbor_grid=1"], None, neighbors="lattice")
+        choose_config(None, None, None, None, to_overrides(["views.neighbor_grid=1"], neighbors="lattice"))
 
 
 class Made(Source):

@@ -31,7 +31,7 @@ from genedml_cli.ridge import load_ridge
 from genedml_cli.runs import train
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.scores import Evaluation, FoldScores
-from genedml_cli.settings import choose_config, read_um_per_px
+from genedml_cli.settings import choose_config, known_scale, to_overrides
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, read_spots
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
@@ -386,7 +386,7 @@ def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path):
 def test_targets_are_options_and_change_the_labels_alone():
     assert [target.value for target in options.Target] == list(TARGETS)
     for name, labels in TARGETS.items():
-        config = choose_config(None, None, "small", None, ["labels.panel_size=7"], None, target=name)
+        config = choose_config(None, None, "small", None, ["labels.panel_size=7"], target=name)
         assert config.labels == replace(labels, panel_size=7)
         assert target_name(config.labels) == name
     assert target_name(LabelsConfig(scale=1.0)) is None
@@ -394,10 +394,8 @@ def test_targets_are_options_and_change_the_labels_alone():
 
 
 def test_options_of_selection_and_views_win_over_set():
-    config = choose_config(
-        None, None, "small", None, ["training.select_on=validation"], None, select_on="test", native=True
-    )
+    said = to_overrides(["training.select_on=validation"], select_on="test", um_per_px="native")
+    config = choose_config(None, None, "small", None, said)
     assert (config.training.select_on, config.views.um_per_px) == ("test", "native")
-    assert read_um_per_px(None) == (None, False)
-    assert read_um_per_px("0.687") == (0.687, False)
-    assert read_um_per_px("native") == (None, True)
+    assert [known_scale(text) for text in (None, "0.687", "native")] == [None, 0.687, None]
+    assert to_overrides([], um_per_px="0.687") == []

@@ -60,21 +60,11 @@ def ablate(
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
     from genedml_cli import ablation, settings, tables
 
-    scale, native = settings.read_um_per_px(um_per_px)
+    scale = settings.known_scale(um_per_px)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(
-        named,
-        encoder,
-        preset,
-        config,
-        set_ or [],
-        None,
-        target=target,
-        select_on=select_on,
-        native=native,
-        neighbors=neighbors,
-    )
+    overrides = settings.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
+    merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     result = ablation.ablate(
         chosen,
         out,

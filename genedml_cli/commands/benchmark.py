@@ -52,7 +52,8 @@ def benchmark(
 
     if (slide is None) != (spots is None):
         raise typer.BadParameter("give a slide and --spots, or neither for a synthetic section")
-    merged = settings.choose_config(None, encoder, preset, config, set_ or [], None, neighbors=neighbors)
+    overrides = settings.to_overrides(set_, neighbors=neighbors)
+    merged = settings.choose_config(None, encoder, preset, config, overrides)
     found = measure(
         slide,
         spots,

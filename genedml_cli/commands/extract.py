@@ -26,12 +26,11 @@ def extract(
     from genedml_cli.devices import prepare_encoder
     from genedml_cli.features import extract as extract_features
 
-    scale, native = settings.read_um_per_px(um_per_px)
+    scale = settings.known_scale(um_per_px)
     chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(
-        named, encoder, preset, config, set_ or [], None, native=native, neighbors=neighbors
-    )
+    overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
+    merged = settings.choose_config(named, encoder, preset, config, overrides)
     loaded = prepare_encoder(merged.encoder, weights, device)
     found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
     tiles = sum(len(section.tiles) for section in found.values())

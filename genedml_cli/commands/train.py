@@ -37,21 +37,11 @@ def train(
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import runs, settings, tables
 
-    scale, native = settings.read_um_per_px(um_per_px)
+    scale = settings.known_scale(um_per_px)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = settings.only_dataset(dataset)
-    merged = settings.choose_config(
-        named,
-        encoder,
-        preset,
-        config,
-        set_ or [],
-        seed,
-        target=target,
-        select_on=select_on,
-        native=native,
-        neighbors=neighbors,
-    )
+    overrides = settings.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
+    merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     run = out or runs.new_run_folder()
     evaluation = runs.train(
         chosen,
