@@ -12,7 +12,7 @@ import pandas as pd
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError
 from genedml_cli import ceiling
-from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
+from genedml_cli.expression import Labels, check_join, make_labels, match_panel, read_counts
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
@@ -89,6 +89,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     except (OSError, KeyError, ValueError) as error:
         raise GeneDMLError(f"{prediction} is not a prediction of genedml: {error}.") from error
     labels = labels_of_prediction(data, truth)
+    check_join(labels, prediction.name, truth)
     data.layers["truth"] = labels.y
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
     data.layers["constant"] = np.tile(mean, (data.n_obs, 1))
@@ -186,9 +187,9 @@ def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
         notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")
+    where = "over the test folds" if "fold" in made_by[0] else "on this very section"
     notes.append(
-        f"The {HIGH_GENES} genes of PCC(H) are those ranked best over the test folds; held out: ranked inside the "
-        "training."
+        f"The {HIGH_GENES} genes of PCC(H) are those ranked best {where}; held out: ranked inside the training."
     )
     return tuple(notes)
 

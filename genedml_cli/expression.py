@@ -21,6 +21,9 @@ from genedml_cli.spots import Spots
 
 MIN_MATCHED = 10
 
+JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
+"""Share of a section's spots without counts: a few are usual in the authors' own tables; most are a mistake."""
+
 WHOLE = "whole_numbers"
 """In ``uns`` of counts that were read: whether they are whole numbers, as raw counts are."""
 
@@ -153,6 +156,19 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         int((~joined).sum()),
         int((joined & ~valid).sum()),
     )
+
+
+def check_join(labels: Labels, section: str, counts: Path) -> None:
+    """Warn of spots without counts; refuse where most have none, since the rest then only share names by chance.
+
+    Raises:
+        GeneDMLError: most spots have no counts.
+    """
+    said = f"{labels.without_counts} of {len(labels.valid)} spots of {section} have no counts in {counts.name}"
+    if labels.without_counts > JOIN_REFUSED * len(labels.valid):
+        raise GeneDMLError(f"{said}: are they of another section? Give the counts of these spots.")
+    if labels.without_counts > JOIN_WARNED * len(labels.valid):
+        console.warn(f"{said}; they are left out.")
 
 
 def not_raw_note(names: Sequence[str]) -> str:

@@ -143,6 +143,7 @@ def encode_section(
     """
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
+    console.note(f"{slide.path.name}: {len(spots)} spots, {len(plan.corners_xy)} tiles to read and encode ...")
 
     with reading_ahead(raster, plan.corners_xy, plan.tile_px) as read:
         local, tiles = encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)

@@ -274,7 +274,7 @@ class _Page:
         axis = self._axes(self.width - MARGIN - BAR_SPACE + 0.1, (top + bottom - length) / 2, BAR_WIDTH, length)
         bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 0.5, 1])
         bar.ax.tick_params(labelsize=7, width=0.5, length=2, pad=1.5)
-        bar.set_label("scaled to [0, 1]", labelpad=1)
+        bar.set_label("each panel scaled to [0, 1]", labelpad=1)
         bar.outline.set_visible(False)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:

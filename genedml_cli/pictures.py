@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
+from genedml_cli import console
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
 from genedml_cli.patches import PATCHES_SUFFIX
@@ -211,7 +212,9 @@ def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
     """The image of a run's section, where its slide is still where it was trained from."""
     samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
     slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
-    if slide.is_file() and slide.suffix != PATCHES_SUFFIX:
+    if not slide.is_file():
+        console.note(f"{slide} is not there from this folder, so {section} is drawn without its tissue.")
+    elif slide.suffix != PATCHES_SUFFIX:
         spots = spots_of(data)
         with open_section(slide, spots, scale_needed=False) as opened:
             add_tissue_image(data, opened, spots)

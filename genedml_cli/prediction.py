@@ -122,6 +122,11 @@ def predict(
         data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
         add_tissue_image(data, opened, table)
     _add_references(data, models, features)
+    most = max(len(card.genes) for card in models.cards)
+    if len(models.genes) < most:
+        console.note(
+            f"{len(models.genes)} genes are in the panels of all folds (each has {most}); --fold N gives all of one."
+        )
     if out is not None:
         write_h5ad(data, out)
     return data

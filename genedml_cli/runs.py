@@ -22,7 +22,7 @@ from genedml_cli import console
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import prepare_encoder
 from genedml_cli.evaluation import evaluate_run
-from genedml_cli.expression import WHOLE, derive_panel, make_labels, not_raw_note, read_counts
+from genedml_cli.expression import WHOLE, check_join, derive_panel, make_labels, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.prediction import predict_section, write_h5ad
 from genedml_cli.references import fit_depth_line, mean_label, reference_layers
@@ -33,9 +33,6 @@ from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold
-
-JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
-"""Share of a section's spots without counts: a few are usual in the authors' own tables; most are a mistake."""
 
 
 @dataclass(frozen=True)
@@ -165,20 +162,11 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     features = inputs.features[sample.name]
     try:
         labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
-        _check_join(labels.without_counts, len(features.spots), sample)
+        check_join(labels, sample.name, sample.counts)
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
     return SectionData(sample, features, labels)
-
-
-def _check_join(without_counts: int, spots: int, sample: Sample) -> None:
-    """Spots that mostly have no counts are of another section; the few names in common would be learned wrongly."""
-    said = f"{without_counts} of {spots} spots of {sample.name} have no counts in {sample.counts.name}"
-    if without_counts > JOIN_REFUSED * spots:
-        raise GeneDMLError(f"{said}: are they of another section? Give the counts of these spots.")
-    if without_counts > JOIN_WARNED * spots:
-        console.warn(f"{said}; they are left out.")
 
 
 def _fold_notes(fold: Fold, config: Config) -> list[str]:
@@ -192,8 +180,8 @@ def _fold_notes(fold: Fold, config: Config) -> list[str]:
     else:
         donors = {sample.donor for sample in fold.train}
         kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
-        after = "trained on again" if config.training.refit else "which only the references learn from"
-        chosen = f"The epoch was chosen on {kind} held out inside the training folds, {after}."
+        after = "then all were trained on" if config.training.refit else "only the references learn from these"
+        chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
     leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
     return [chosen, leaks if fold.leaks else "", fold.left_out_note]
 

@@ -97,10 +97,11 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if unknown or missing:
+        lacks = [f"lacks {', '.join(missing)}"] if missing else []
+        has = [f"has {', '.join(unknown)}, which it does not know"] if unknown else []
         raise GeneDMLError(
-            f"{path} lacks the columns {', '.join(missing) or 'none'} and has unknown ones: "
-            f"{', '.join(unknown) or 'none'}. It takes {', '.join(REQUIRED_COLUMNS)} and, if you like, "
-            f"{', '.join(OPTIONAL_COLUMNS)}."
+            f"The columns of {path}: it {' and '.join(lacks + has)}. It takes {', '.join(REQUIRED_COLUMNS)} and, if you "
+            f"like, {', '.join(OPTIONAL_COLUMNS)}."
         )
     if table.empty:
         raise GeneDMLError(f"The sample sheet {path} has no rows. Write one row a section below the columns.")

@@ -199,7 +199,12 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     for metric in ("mse", "pcc_a", "pcc_h_held_out"):
         assert np.allclose(references[0][metric], references[1][metric], atol=2e-3, equal_nan=True)
     assert (tmp_path / "p1.evaluation" / "metrics.csv").is_file()
-    assert not any("very slide" in note for note in result.notes)
+    assert not any("trained on this very slide" in note for note in result.notes)
+    other = pd.read_csv(world / "counts" / "P1.tsv.gz", sep="\t", index_col=0)
+    other.index = [f"other{number}" if number else name for number, name in enumerate(other.index)]
+    other.to_csv(tmp_path / "other.tsv", sep="\t")
+    with pytest.raises(GeneDMLError, match=r"spots of p1\.h5ad have no counts in other\.tsv"):
+        evaluate(tmp_path / "p1.h5ad", tmp_path / "other.tsv")
 
 
 def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):

@@ -84,7 +84,7 @@ def test_panels_are_named_scaled_alike_and_true_in_shape(two_runs):
         assert bottom > top, "y runs down, as on the slide"
         box = axis.get_position()
         assert box.height * height / (box.width * width) == pytest.approx((bottom - top) / (right - left))
-    assert [axis.get_ylabel() for axis in figure.axes].count("scaled to [0, 1]") == 1
+    assert [axis.get_ylabel() for axis in figure.axes].count("each panel scaled to [0, 1]") == 1
 
 
 def test_no_two_words_of_a_picture_lie_on_each_other(two_runs):

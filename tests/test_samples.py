@@ -54,10 +54,10 @@ def test_absolute_paths_stay(folder):
     [
         (
             SHEET.replace("patient", "donor"),
-            r"lacks the columns patient and has unknown ones: donor\. It takes sample, ",
+            r"it lacks patient and has donor, which it does not know\. It takes sample, ",
         ),
-        (SHEET.replace("spots,", ""), "lacks the columns spots"),
-        (SHEET.replace("\n", ",\n").replace("patient,", "patient,stain"), "lacks the columns none .* ones: stain"),
+        (SHEET.replace("spots,", ""), "it lacks spots"),
+        (SHEET.replace("\n", ",\n").replace("patient,", "patient,stain"), "it has stain, which it"),
         ("sample,slide,spots,counts,patient\n", r"samples\.csv has no rows\. Write one row a section"),
         ("", r"The sample sheet .*samples\.csv cannot be read: .* Give a CSV file with the columns sample, slide"),
         (
