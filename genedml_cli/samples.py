@@ -100,8 +100,8 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
         lacks = [f"lacks {', '.join(missing)}"] if missing else []
         has = [f"has {', '.join(unknown)}, which it does not know"] if unknown else []
         raise GeneDMLError(
-            f"The columns of {path}: it {' and '.join(lacks + has)}. It takes {', '.join(REQUIRED_COLUMNS)} and, if you "
-            f"like, {', '.join(OPTIONAL_COLUMNS)}."
+            f"The columns of {path}: it {' and '.join(lacks + has)}. It takes {', '.join(REQUIRED_COLUMNS)} and, "
+            f"if you like, {', '.join(OPTIONAL_COLUMNS)}."
         )
     if table.empty:
         raise GeneDMLError(f"The sample sheet {path} has no rows. Write one row a section below the columns.")
