@@ -122,11 +122,7 @@ def predict(
         data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
         add_tissue_image(data, opened, table)
     _add_references(data, models, features)
-    most = max(len(card.genes) for card in models.cards)
-    if len(models.genes) < most:
-        console.note(
-            f"{len(models.genes)} genes are in the panels of all folds (each has {most}); --fold N gives all of one."
-        )
+    _say_genes_left_out(models)
     if out is not None:
         write_h5ad(data, out)
     return data
@@ -200,6 +196,12 @@ def _add_references(data: anndata.AnnData, models: Models, features: SectionFeat
         columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
     for name, each in columns.items():
         data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
+
+
+def _say_genes_left_out(models: Models) -> None:
+    shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
+    if shared < most:
+        console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
 
 
 def write_h5ad(data: anndata.AnnData, path: Path) -> None:

@@ -32,10 +32,7 @@ def ablate(
     ],
     values: Annotated[
         str | None,
-        typer.Option(
-            help="Values of k, lambda or tau, parted by commas. (default: those of the paper's table)",
-            show_default=False,
-        ),
+        typer.Option(help="Values of k, lambda or tau, parted by commas. (default: the paper's)", show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a setting, counted on from training.seed.")] = 3,
     dataset: options.DatasetOption = None,
@@ -60,9 +57,8 @@ def ablate(
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
     from genedml_cli import ablation, settings, tables
 
-    scale = settings.known_scale(um_per_px)
+    scale, named = settings.known_scale(um_per_px), settings.only_dataset(dataset)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
-    named = settings.only_dataset(dataset)
     overrides = settings.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     result = ablation.ablate(
