@@ -20,8 +20,8 @@ from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.prediction import Models, load_models, model_files, predict_section
 from genedml_cli.published import PublishedRow, published_table, rows_beside
-from genedml_cli.references import reference_layers
-from genedml_cli.ridge import load_ridge, ridge_file
+from genedml_cli.references import reference_file, reference_layers
+from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
 from genedml_cli.storage import sha256_of, write_json, write_text
@@ -196,7 +196,8 @@ def _with_references(
 ) -> anndata.AnnData:
     """Predictions of the labelled spots and matched genes as :func:`genedml_cli.scores.score_fold` takes them."""
     column = pd.Index(card.genes).get_indexer(list(genes))
-    ridge = load_ridge(ridge_file(file), card.genes) if ridge_file(file).is_file() else None
+    kept = reference_file(file, "ridge")
+    ridge = load_ridge(kept, card.genes) if kept.is_file() else None
     references = reference_layers(card, ridge, features, labels.depth)
     layers = {"truth": labels.y, **{name: layer[:, column] for name, layer in references.items()}}
     held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}
@@ -220,7 +221,7 @@ def _notes(models: Models, run: Path, partial: str) -> list[str]:
     notes = [label_note(models.cards[0].config.labels), *dict.fromkeys(own)]
     notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *filter(None, [partial])]
     pairs = zip(models.cards, models.files, strict=True)
-    without = [card.fold for card, file in pairs if not ridge_file(file).is_file()]
+    without = [card.fold for card, file in pairs if not reference_file(file, "ridge").is_file()]
     if without:
         notes.append(f"Ridge is left out of folds {', '.join(without)}: its file is not beside the model.")
     notes.append(

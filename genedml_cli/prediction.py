@@ -1,5 +1,6 @@
 """Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import ModelCard, load_card, load_checkpoint
+from genedml.checkpoint import PRETRAINED, ModelCard, load_card, load_checkpoint
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
+from genedml_cli.novelty import load_novelty
+from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
-from genedml_cli.ridge import load_ridge, ridge_file
+from genedml_cli.ridge import load_ridge
 from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import arriving, maker, sha256_of
+from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
 
 BATCH_SPOTS = 256
 
@@ -71,10 +75,11 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
 def predict(
     slide: Path,
     spots: Path,
-    model: Path,
+    model: Path | None = None,
     out: Path | None = None,
     *,
     fold: str | None = None,
+    min_cv_pcc: float | None = None,
     um_per_px: float | None = None,
     pitch_um: float | None = None,
     weights: Path | None = None,
@@ -87,9 +92,10 @@ def predict(
         slide: anything OpenSlide opens, or a plain section image.
         spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
         model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
-            as ``layers["std"]``.
+            as ``layers["std"]``. Where it is None, ``GENEDML_MODEL``, else the model that comes with genedml.
         out: where to write the ``.h5ad``.
         fold: only this fold of a run folder.
+        min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none.
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file, instead of the hub.
@@ -104,7 +110,7 @@ def predict(
     """
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
-    models = load_models(model_files(model, fold), weights, device)
+    models = load_models(model_files(model or default_model(), fold), weights, device)
     table, views = read_spots(spots), models.cards[0].config.views
     with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
         features = encode_section(opened, table, models.encoder, views)
@@ -122,7 +128,10 @@ def predict(
         data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
         add_tissue_image(data, opened, table)
     _add_references(data, models, features)
+    _add_worth(data, models, features)
     _say_genes_left_out(models)
+    if min_cv_pcc is not None:
+        data = keep_worthy(data, min_cv_pcc)
     if out is not None:
         write_h5ad(data, out)
     return data
@@ -144,6 +153,19 @@ def predict_section(
         views = gather_views([features], [section], torch.zeros_like(row), row)
         predicted.append(network(views, context).cpu())
     return torch.cat(predicted).numpy()
+
+
+def default_model() -> Path:
+    """``GENEDML_MODEL``, else the model that comes with genedml."""
+    named = os.environ.get("GENEDML_MODEL")
+    if named:
+        console.note(f"Model: {named} (GENEDML_MODEL).")
+        return Path(named)
+    console.warn(
+        "No --model: predicting with the one that comes with genedml, trained on five breast cancer sections of one "
+        f"patient; to try things out, not to conclude from. Its card: {PRETRAINED / 'README.md'}"
+    )
+    return PRETRAINED
 
 
 def model_files(model: Path, fold: str | None = None) -> list[Path]:
@@ -183,19 +205,31 @@ def _add_references(data: anndata.AnnData, models: Models, features: SectionFeat
     slopes, intercepts = zip(*(card.depth_line for card in models.cards), strict=True)
     means = [card.mean_label for card in models.cards]
     columns = {"training_mean": means, "depth_slope": slopes, "depth_intercept": intercepts}
-    ridges = [
-        load_ridge(ridge_file(file), card.genes) if ridge_file(file).is_file() else None
-        for file, card in zip(models.files, models.cards, strict=True)
-    ]
-    known = [ridge for ridge in ridges if ridge is not None]
-    if len(known) == len(ridges):
-        predicted = [ridge.predict(features) for ridge in known]
+    kept = _beside_all(models, "ridge")
+    if kept:
+        ridges = [load_ridge(file, card.genes) for file, card in zip(kept, models.cards, strict=True)]
+        predicted = [ridge.predict(features) for ridge in ridges]
         data.layers["ridge"] = np.mean(models.of_common_genes(predicted), axis=0).astype(np.float32)
-        columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in known]
+        columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in ridges]
     if all(card.scores["held_out_pcc"] for card in models.cards):
         columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
     for name, each in columns.items():
         data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
+
+
+def _add_worth(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+    """What every gene was worth in cross-validation, and how far every spot is from the training."""
+    for name, column in gene_columns(models.cards, models.genes).items():
+        data.var[name] = column
+    kept = _beside_all(models, "novelty")
+    if kept:
+        add_novelty(data, [load_novelty(file) for file in kept], features)
+
+
+def _beside_all(models: Models, kind: str) -> list[Path]:
+    """The references of one kind; none if a fold has none, as the mean over some of the folds is another mean."""
+    files = [reference_file(file, kind) for file in models.files]
+    return files if all(file.is_file() for file in files) else []
 
 
 def _say_genes_left_out(models: Models) -> None:

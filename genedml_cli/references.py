@@ -5,6 +5,7 @@ mean label. Letters: S spots, N labelled spots, M genes.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -40,3 +41,8 @@ def reference_layers(
         "depth_alone": depth[:, None] * slope + intercept,
     }
     return layers if ridge is None else layers | {"ridge": ridge.predict(features)}
+
+
+def reference_file(checkpoint: Path, kind: str) -> Path:
+    """Where a fold's ``ridge`` or ``novelty`` is kept: beside its checkpoint."""
+    return checkpoint.with_name(f"{kind}-{checkpoint.stem.removeprefix('fold-')}.safetensors")

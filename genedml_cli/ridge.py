@@ -1,7 +1,6 @@
 """The linear reference: ridge regression on pooled multi-scale features of the same sections.
 
-Letters: S spots, P tiles of the neighbor grid, D encoder width, W = 3 D, M genes,
-N labelled spots.
+Letters: S spots, W width of the pooled features, M genes, N labelled spots.
 """
 
 import json
@@ -20,9 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from genedml.errors import GeneDMLError
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
+from genedml_cli.pooled import pooled_features
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving
-from genedml_cli.tiling import OUTSIDE
 
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
 
@@ -58,11 +57,6 @@ def fit_ridge(train: Sequence[SectionData]) -> RidgeModel:
     return _plane(_fit(labelled, alpha), alpha, inner_pcc)
 
 
-def ridge_file(checkpoint: Path) -> Path:
-    """Where the reference of a fold is kept: beside its checkpoint."""
-    return checkpoint.with_name(f"ridge-{checkpoint.stem.removeprefix('fold-')}.safetensors")
-
-
 def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
     """Write the model whole, with its genes in order, so that sections seen later have the reference too."""
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
@@ -85,22 +79,6 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
             return RidgeModel(**tensors, alpha=float(stored.metadata()["alpha"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise GeneDMLError(f"The ridge reference {path} cannot be read: {error}. Remove it to go without.") from error
-
-
-def pooled_features(features: SectionFeatures) -> Float[np.ndarray, "S W"]:
-    """Of every spot: its own tile's vector, the mean over its neighbor grid, the mean over the grid's outer ring."""
-    side = round(features.neighbor.shape[1] ** 0.5)
-    row, column = np.divmod(np.arange(side * side), side)
-    ring = (np.minimum(row, column) == 0) | (np.maximum(row, column) == side - 1)
-    place = features.neighbor.numpy()
-    vectors = features.tiles.float().numpy()[np.maximum(place, 0)]
-    inside = place != OUTSIDE
-    return np.concatenate([features.pooled.float().numpy(), _mean(vectors, inside), _mean(vectors, inside & ring)], 1)
-
-
-def _mean(vectors: Float[np.ndarray, "S P D"], mask: np.ndarray) -> Float[np.ndarray, "S D"]:
-    count = np.maximum(mask.sum(axis=1), 1)[:, None]
-    return (vectors * mask[:, :, None]).sum(axis=1) / count
 
 
 def _labelled(data: SectionData) -> Labelled:

@@ -24,15 +24,17 @@ from genedml_cli.devices import prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import WHOLE, check_join, derive_panel, make_labels, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
+from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.prediction import predict_section, write_h5ad
-from genedml_cli.references import fit_depth_line, mean_label, reference_layers
+from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
-from genedml_cli.ridge import RidgeModel, fit_ridge, ridge_file, save_ridge
+from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold
+from genedml_cli.worth import record_scores
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ def train(
 
     Args:
         samples: the sections, with their folds.
-        out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``, ``predictions/``,
-            ``config.toml``, ``run.json``, ``metrics.csv``, ``metrics.json``, ``genes.csv``. Folds that are there are
-            kept.
+        out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``,
+            ``novelty-N.safetensors``, ``predictions/``, ``config.toml``, ``run.json``, ``metrics.csv``,
+            ``metrics.json``, ``genes.csv``. Folds that are there are kept.
         config: the merged configuration.
         fold: one fold, or ``all``.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
@@ -83,7 +85,7 @@ def train(
     _check_same(out, description)
     folds = _unfinished(_chosen(make_folds(samples), fold), out)
     if not folds:
-        return evaluate_run(out)
+        return _score(out)
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
     encoder = prepare_encoder(config.encoder, weights, device)
@@ -99,7 +101,7 @@ def train(
             _run_fold(one, inputs, out, config, panel, encoder.device, encoder_record(encoder), origin)
             console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
             advance(note=f"fold {one.name}")
-    return evaluate_run(out)
+    return _score(out)
 
 
 def new_run_folder() -> Path:
@@ -145,7 +147,9 @@ def _run_fold(
     fitted = [*train, *validation]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["partial"])
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
-    save_ridge(ridge, genes, ridge_file(file))
+    save_ridge(ridge, genes, reference_file(file, "ridge"))
+    novelty = fit_novelty([data.features for data in fitted], [data.features for data in test])
+    save_novelty(novelty, reference_file(file, "novelty"))
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
@@ -243,6 +247,13 @@ def _tested(
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     result.var["ridge_held_out_pcc"] = ridge.inner_pcc
     return result[data.labels.valid].copy()
+
+
+def _score(out: Path) -> Evaluation:
+    """Score the folds that are there, and write into their models what each gene was worth."""
+    evaluation = evaluate_run(out)
+    record_scores(out, evaluation)
+    return evaluation
 
 
 def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:

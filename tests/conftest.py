@@ -19,6 +19,8 @@ from torch import nn
 from genedml.config import Config, load_config
 from genedml.encoders import ENCODERS, EncoderInfo
 from genedml_cli.expression import read_counts
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -58,6 +60,15 @@ TINY = (
 )
 
 
+LEARNING = (
+    "training.epochs=40",
+    "training.learning_rate=0.003",
+    "training.augment=true",
+    "training.weight_average=0.9",
+    "loss.prediction_weight=100.0",
+)
+
+
 def tiny_config(*more: str) -> Config:
     """Settings for the tiny world: one epoch, unless ``more`` says otherwise."""
     return load_config("small", overrides=[*TINY, *more])
@@ -69,6 +80,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_dataset(folder, SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20))
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three folds on the tiny world."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    train(read_sheet(world / "samples.csv"), out, tiny_config(*LEARNING), features=out.parent / "features")
+    return out
+
+
+@pytest.fixture
+def p1(world: Path) -> dict[str, Path]:
+    """The files of the first section."""
+    return {"slide": world / "slides" / "P1.tif", "spots": world / "spots" / "P1.csv"}
 
 
 @pytest.fixture

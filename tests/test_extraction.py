@@ -13,8 +13,8 @@ from genedml.encoders import ENCODERS, Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import encode_section, load_features, save_features
+from genedml_cli.pooled import pooled_features
 from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
-from genedml_cli.ridge import pooled_features
 from genedml_cli.settings import choose_config, to_overrides
 from genedml_cli.slides import Raster, Slide, Source, open_slide
 from genedml_cli.spots import Spots

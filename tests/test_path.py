@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import scanpy
-from conftest import tiny_config
+from conftest import LEARNING, tiny_config
 
 from genedml.checkpoint import load_card
 from genedml.config import load_config
@@ -21,34 +20,12 @@ from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, planted_genes
 
-LEARNING = (
-    "training.epochs=40",
-    "training.learning_rate=0.003",
-    "training.augment=true",
-    "training.weight_average=0.9",
-    "loss.prediction_weight=100.0",
-)
-
-
-@pytest.fixture(scope="module")
-def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three folds on the tiny world."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    train(read_sheet(world / "samples.csv"), out, tiny_config(*LEARNING), features=out.parent / "features")
-    return out
-
-
-@pytest.fixture
-def p1(world: Path) -> dict[str, Path]:
-    """The files of the first section."""
-    return {"slide": world / "slides" / "P1.tif", "spots": world / "spots" / "P1.csv"}
-
 
 def test_a_run_folder_holds_what_the_readme_says(run):
     names = {path.name for path in run.iterdir()}
     patients = ("P1", "P2", "P3")
     folds = {f"fold-{patient}{end}" for patient in patients for end in (".safetensors", ".log.csv")}
-    folds |= {f"ridge-{patient}.safetensors" for patient in patients}
+    folds |= {f"{kind}-{patient}.safetensors" for kind in ("ridge", "novelty") for patient in patients}
     assert folds | {"config.toml", "run.json", "metrics.csv", "metrics.json", "genes.csv", "predictions"} == names
     log = pd.read_csv(run / "fold-P1.log.csv")
     assert {"epoch", "prediction", "instance", "group", "total", "held_out_pcc"} <= set(log.columns)

@@ -21,12 +21,18 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)],
     model: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "--model", help="A run folder (mean of its folds, std in layers) or one fold's file.", rich_help_panel=MODEL
+            help="A run folder (mean of its folds, std in layers) or one fold's file. "
+            "(default: GENEDML_MODEL, else the small one that comes with genedml)",
+            rich_help_panel=MODEL,
+            show_default=False,
         ),
-    ],
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)] = None,
+    min_cv_pcc: Annotated[
+        float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
+    ] = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     weights: options.WeightsOption = None,
@@ -42,6 +48,7 @@ def predict(
         model,
         out,
         fold=fold,
+        min_cv_pcc=min_cv_pcc,
         um_per_px=um_per_px,
         pitch_um=pitch_um,
         weights=weights,

@@ -15,8 +15,9 @@ from genedml.config import Config, from_dict
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 METADATA_KEY = "genedml"
+PRETRAINED = Path(__file__).parent / "pretrained"  # the run that comes with genedml; its README is the card
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,23 @@ class EncoderRecord:
     width: int
     tokens: int
     weights_sha256: str
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What each gene was worth on the test sections of a run's folds: one number a gene, in the panel's order.
+
+    Args:
+        folds: how many folds had been tested.
+        pcc: PCC of Gene-DML, mean over the folds whose panel has the gene.
+        pcc_sd: its standard deviation over them; NaN of a single fold.
+        ridge_pcc: mean PCC of ridge regression on the same folds.
+    """
+
+    folds: int
+    pcc: tuple[float, ...]
+    pcc_sd: tuple[float, ...]
+    ridge_pcc: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class ModelCard:
         training_donors: their donors, who may be patients of other names in other data sets.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
+        cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
         made_by: version, command, seed, time.
     """
 
@@ -59,6 +78,7 @@ class ModelCard:
     training_donors: tuple[str, ...]
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
+    cross_validated: CrossValidated | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,10 +128,8 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
     """
     card = load_card(file)
     network = build_network(card)
-    with safe_open(file, "pt") as stored:
-        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  no mapping
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(load_state(file))
     except RuntimeError as error:
         raise GeneDMLError(
             f"The weights in {file} do not fit its own card: {error}. Copy the file again, or train the fold again."
@@ -119,11 +137,18 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
     return card, network.to(device).eval()
 
 
+def load_state(file: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint, by name."""
+    with safe_open(file, "pt") as stored:
+        return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  no mapping
+
+
 def _card(values: dict[str, Any]) -> ModelCard:
     version = values.pop("format_version")
     if version != FORMAT_VERSION:
         raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
     slope, intercept = values.pop("depth_line")
+    scored = values.pop("cross_validated")
     return ModelCard(
         config=from_dict(Config, values.pop("config")),
         encoder=EncoderRecord(**values.pop("encoder")),
@@ -133,5 +158,11 @@ def _card(values: dict[str, Any]) -> ModelCard:
         notes=tuple(values.pop("notes")),
         training_patients=tuple(values.pop("training_patients")),
         training_donors=tuple(values.pop("training_donors")),
+        cross_validated=None if scored is None else _cross_validated(scored),
         **values,
     )
+
+
+def _cross_validated(values: dict[str, Any]) -> CrossValidated:
+    each = {name: tuple(values[name]) for name in ("pcc", "pcc_sd", "ridge_pcc")}
+    return CrossValidated(folds=values["folds"], **each)

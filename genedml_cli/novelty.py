@@ -1,0 +1,94 @@
+"""How far a spot is from what a fold was trained on, in the measure of spots it was tested on.
+
+Letters: S spots, W width of the pooled features, K principal components, N spots of the training sections, Q quantiles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from genedml.errors import GeneDMLError
+from genedml_cli.features import SectionFeatures
+from genedml_cli.pooled import pooled_features
+from genedml_cli.storage import arriving
+
+COMPONENTS = 16
+NEAREST = 10
+MOST_SPOTS = 2000
+QUANTILES = 101
+
+
+@dataclass(frozen=True)
+class NoveltyModel:
+    """The training spots in the space of their main components, and how far held-out spots are from them.
+
+    Distance is the mean over the ten nearest training spots. On the sections left out of HER2ST C2-C6 it ranks the
+    spots by their error with a Spearman correlation of .42; Mahalanobis distances of the same components reach .25.
+
+    Args:
+        mean, scale: of every pooled feature over the training spots.
+        components: of the features so scaled.
+        spots: at most 2,000 training spots.
+        held_out: quantiles, from 0 to 1, of the distances of the fold's test spots.
+    """
+
+    mean: Float[np.ndarray, " W"]
+    scale: Float[np.ndarray, " W"]
+    components: Float[np.ndarray, "K W"]
+    spots: Float[np.ndarray, "N K"]
+    held_out: Float[np.ndarray, " Q"]
+
+    def novelty(self, features: SectionFeatures) -> Float[np.ndarray, " S"]:
+        """Share of the held-out spots that were nearer to the training spots: 0 is familiar, 1 beyond all of them."""
+        return np.interp(self._distance(features), self.held_out, np.linspace(0, 1, len(self.held_out)))
+
+    def _distance(self, features: SectionFeatures) -> Float[np.ndarray, " S"]:
+        place = (pooled_features(features) - self.mean) / self.scale @ self.components.T
+        nearest = range(1, min(NEAREST, len(self.spots)) + 1)
+        return np.asarray(cKDTree(self.spots).query(place, nearest)[0].mean(axis=1))
+
+    def calibrated_on(self, held_out: Sequence[SectionFeatures]) -> "NoveltyModel":
+        """The same measure, its unit the spots of ``held_out``."""
+        distances = np.concatenate([self._distance(features) for features in held_out])
+        quantiles = np.quantile(distances, np.linspace(0, 1, QUANTILES)).astype(np.float32)
+        return NoveltyModel(self.mean, self.scale, self.components, self.spots, quantiles)
+
+
+def fit_novelty(train: Sequence[SectionFeatures], held_out: Sequence[SectionFeatures]) -> NoveltyModel:
+    """Fit on all spots of ``train``, calibrate on those of ``held_out``, which the fold has not seen."""
+    pooled = np.concatenate([pooled_features(features) for features in train])
+    scaler = StandardScaler().fit(pooled)
+    scaled = scaler.transform(pooled)
+    # The full decomposition is deterministic; "auto" draws random numbers for wide features.
+    pca = PCA(min(COMPONENTS, *scaled.shape), svd_solver="full").fit(scaled)
+    every = len(scaled) / min(len(scaled), MOST_SPOTS)
+    kept = scaled[(np.arange(min(len(scaled), MOST_SPOTS)) * every).astype(int)]
+    values = (scaler.mean_, scaler.scale_, pca.components_, kept @ pca.components_.T)
+    mean, scale, components, spots = (np.ascontiguousarray(value, dtype=np.float32) for value in values)
+    return NoveltyModel(mean, scale, components, spots, np.zeros(QUANTILES, np.float32)).calibrated_on(held_out)
+
+
+def save_novelty(model: NoveltyModel, path: Path) -> None:
+    """Write the model whole."""
+    with arriving(path) as temporary:
+        save_file(vars(model), temporary)
+
+
+def load_novelty(path: Path) -> NoveltyModel:
+    """Read a model.
+
+    Raises:
+        GeneDMLError: unreadable.
+    """
+    try:
+        return NoveltyModel(**load_file(path))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise GeneDMLError(f"The novelty measure {path} cannot be read: {error}. Remove it to go without.") from error

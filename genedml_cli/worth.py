@@ -1,0 +1,85 @@
+"""What a prediction is worth: each gene's score over the folds of its run, each spot's distance from the training.
+
+Letters: S spots, M genes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from genedml.checkpoint import CrossValidated, ModelCard, checkpoint_bytes, load_card, load_state
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.features import SectionFeatures
+from genedml_cli.novelty import NoveltyModel
+from genedml_cli.scores import Evaluation
+from genedml_cli.storage import arriving
+
+FAR = 0.95
+FAR_SPOTS = 0.25
+COLUMNS = {"cv_pcc": "pcc", "cv_pcc_sd": "pcc_sd", "baseline_pcc": "ridge_pcc"}
+
+
+def record_scores(run: Path, evaluation: Evaluation) -> None:
+    """Write what each gene was worth over the folds of a run into the model of every fold."""
+    genes = evaluation.per_gene().set_index("gene")
+    folds = len({score.fold for score in evaluation.scores})
+    for file in sorted(run.glob("fold-*.safetensors")):
+        card = load_card(file)
+        columns = genes.reindex(card.genes)[["gene_dml_pcc", "gene_dml_pcc_sd", "ridge_pcc"]]
+        scored = CrossValidated(folds, *(tuple(values) for values in columns.round(4).to_numpy().T.tolist()))
+        # As text, because a score that is not defined does not equal itself.
+        if repr(card.cross_validated) != repr(scored):
+            with arriving(file) as temporary:
+                temporary.write_bytes(checkpoint_bytes(replace(card, cross_validated=scored), load_state(file)))
+
+
+def gene_columns(cards: Sequence[ModelCard], genes: Sequence[str]) -> pd.DataFrame:
+    """``cv_pcc``, ``cv_pcc_sd`` and ``baseline_pcc`` of ``genes``; empty if a model has not been scored.
+
+    Models of one run say the same of a gene; of models put together by hand it is the mean.
+    """
+    scored = [(card.genes, card.cross_validated) for card in cards if card.cross_validated is not None]
+    if len(scored) < len(cards):
+        return pd.DataFrame(index=pd.Index(genes))
+    each = [
+        pd.DataFrame({name: getattr(values, field) for name, field in COLUMNS.items()}, index=of).loc[list(genes)]
+        for of, values in scored
+    ]
+    return sum(each[1:], each[0]) / len(each)
+
+
+def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], features: SectionFeatures) -> None:
+    """``obs["novelty"]``, the mean over the folds' measures; a note and a warning if too many spots are far out."""
+    novelty = np.mean([measure.novelty(features) for measure in measures], axis=0)
+    data.obs["novelty"] = novelty.astype(np.float32)
+    far = float((novelty > FAR).mean())
+    if far > FAR_SPOTS:
+        note = (
+            f"NOVEL: {far:.0%} of the spots are farther from the training features than {FAR:.0%} of the held-out "
+            'spots were (5% is to be expected); see obs["novelty"] before trusting them.'
+        )
+        data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], note]
+        console.warn(note.removeprefix("NOVEL: "))
+
+
+def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
+    """The genes whose cross-validated PCC is at least ``min_cv_pcc``; one that is not defined is not.
+
+    Raises:
+        GeneDMLError: the model carries no scores, or no gene is that good.
+    """
+    if "cv_pcc" not in data.var:
+        raise GeneDMLError("This model carries no cross-validated scores; predict without --min-cv-pcc.")
+    kept = data.var["cv_pcc"] >= min_cv_pcc
+    if not kept.any():
+        best = data.var["cv_pcc"].max()
+        raise GeneDMLError(
+            f"No gene has a cross-validated PCC of {min_cv_pcc:g}; the best has {best:.2f}. Ask for less."
+        )
+    console.note(f"{int(kept.sum())} of {data.n_vars} genes have a cross-validated PCC of at least {min_cv_pcc:g}.")
+    return data[:, kept].copy()
