@@ -153,8 +153,8 @@ NeighborsOption = Annotated[
     typer.Option(
         "--neighbors",
         help="exact: the neighbor tiles of every spot around its own centre, as in the paper; lattice: on one lattice "
-        "over the slide, shared by spots, a fraction of the work. Part of the model. (default: the configuration's, "
-        "exact)",
+        "over the slide, shared by spots, a fraction of the work. Part of the model. (default: exact with the paper's "
+        "presets, else lattice)",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -156,6 +156,7 @@ def _run_fold(
     for data in test:
         predicted = predict_section(network, data.features, device)
         tested = _tested(data, predicted, card, ridge, origin["dataset"])
+        tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write_h5ad(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:

@@ -35,7 +35,8 @@ class TilePlan:
 def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int, int], views: ViewsConfig) -> TilePlan:
     """Plan the tiles around spots.
 
-    The middle of a spot's grid is its own tile or, in lattice mode, the tile of the lattice that holds its centre. The
+    The middle of a spot's grid is its own tile or, in lattice mode, the tile of the lattice that holds its centre; a
+    grid of one tile is the spot's own in both. The
     middle is always seen; the other tiles are off the slide where their centre is.
 
     Args:
@@ -47,7 +48,8 @@ def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int
     tile, side = views.tile_px, views.neighbor_grid
     centres = np.rint(xy_px / scale).astype(np.int64)
     centres = np.minimum(centres, np.array(size_px) - 1)
-    middles = centres if views.neighbors == "exact" else centres // tile * tile + tile // 2
+    on_lattice = views.neighbors == "lattice" and side > 1
+    middles = centres // tile * tile + tile // 2 if on_lattice else centres
     steps = (np.arange(side) - side // 2) * tile
     offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     around = middles[:, None, :] + offsets[None, :, :]

@@ -1,6 +1,7 @@
 """Extraction: the fast way is the plain way; what is read, encoded and held; errors and memory that runs out."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genedml.config import ViewsConfig
+from genedml.config import ViewsConfig, load_config
 from genedml.encoders import ENCODERS, Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.encoding import BatchRunner
@@ -22,7 +23,7 @@ from genedml_cli.tiling import TilePlan, plan_tiles
 
 TILE = 224
 WIDTH, HEIGHT = 1500, 1300
-EXACT, LATTICE = ViewsConfig(), ViewsConfig(neighbors="lattice")
+EXACT, LATTICE = ViewsConfig(neighbors="exact"), ViewsConfig(neighbors="lattice")
 
 
 def hexagonal(pitch_px: float, columns: int, rows: int, start: float) -> np.ndarray:
@@ -142,12 +143,17 @@ def test_a_grid_whose_pitch_is_the_tile_is_encoded_once():
 
 
 def test_the_mode_is_part_of_the_configuration():
-    assert choose_config(None, "stain-texture", None, None).views.neighbors == "exact"
-    assert choose_config(None, "stain-texture", None, None, to_overrides([], neighbors="lattice")).views == ViewsConfig(
-        neighbors="lattice", local_grid=4
-    )
-    with pytest.raises(GeneDMLError, match="lattice needs a neighbor_grid above 1"):
-        choose_config(None, None, None, None, to_overrides(["views.neighbor_grid=1"], neighbors="lattice"))
+    assert choose_config(None, "stain-texture", None, None).views == ViewsConfig(neighbors="lattice", local_grid=4)
+    exact = choose_config(None, "stain-texture", None, None, to_overrides([], neighbors="exact"))
+    assert exact.views.neighbors == "exact"
+    assert all(load_config(name).views.neighbors == "exact" for name in ("HER2ST", "STNet", "skinST"))
+
+
+def test_a_grid_of_one_tile_is_the_same_in_both_modes():
+    xy_px = np.array([[300.0, 300.0], [1000.0, 700.0]])
+    plans = [plan_tiles(xy_px, 1.0, (2000, 2000), replace(views, neighbor_grid=1)) for views in (EXACT, LATTICE)]
+    assert np.array_equal(plans[0].corners_xy, plans[1].corners_xy)
+    assert np.array_equal(plans[0].neighbor, plans[1].neighbor)
 
 
 class Made(Source):

@@ -114,7 +114,7 @@ class ViewsConfig:
     """Of the views, whatever the slide's; or ``native``: level-0 pixels, what the published numbers used."""
     tile_px: Literal[224] = 224
     neighbor_grid: Annotated[int, Field(ge=1, le=15)] = 5
-    neighbors: Neighbors = "exact"
+    neighbors: Neighbors = "lattice"
     """Where neighbor tiles stand: around each spot's own centre, or on one lattice over the slide, shared by spots."""
     local_grid: Annotated[int, Field(ge=0)] = 0
     """Side of the grid that the local tile's patch tokens are averaged to; 0 keeps all of them, as the paper does."""
@@ -125,8 +125,6 @@ class ViewsConfig:
             raise ValueError(
                 f"neighbor_grid must be odd, so that its centre is the spot's tile; it is {self.neighbor_grid}"
             )
-        if self.neighbors == "lattice" and self.neighbor_grid == 1:
-            raise ValueError("neighbors = lattice needs a neighbor_grid above 1; without neighbors leave it exact")
         return self
 
 
