@@ -11,9 +11,11 @@ from genedml_cli import console
 from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import read_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
+from genedml_cli.placement import check_on_tissue
 from genedml_cli.samples import Sample
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, check_on_slide, nearest_distances, read_spots
+from genedml_cli.tissue import find_tissue
 
 SCALE_TOLERANCE = 0.05
 WITHOUT_COUNTS_TOLERANCE = 0.05  # a few selected spots have no counts in the authors' own tables
@@ -98,6 +100,7 @@ def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         check.image = f"{width}x{height}"
         check.file_um_per_px = slide.um_per_px if slide.knows_scale else None
         check_on_slide(spots, slide)
+        check_on_tissue(spots, slide, find_tissue(slide))
         # A download that broke off opens, but not at its end.
         x, y = spots.xy_px[spots.xy_px[:, 1].argmax()].astype(int).tolist()
         slide.source.read(0, x, y, min(PROBE_PX, width - x), min(PROBE_PX, height - y))

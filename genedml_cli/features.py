@@ -27,12 +27,14 @@ from genedml.network import Section, Views
 from genedml_cli import console
 from genedml_cli.encoding import encode_plan, tokens_kept
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
+from genedml_cli.placement import check_on_tissue
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.storage import arriving, free_bytes, gigabytes, maker, sha256_of
 from genedml_cli.tiling import OUTSIDE, TilePlan, plan_tiles
+from genedml_cli.tissue import find_tissue
 
 FORMAT_VERSION = 2
 
@@ -107,11 +109,17 @@ def gather_views(
 
 
 def extract(
-    samples: Sequence[Sample], encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool = False
+    samples: Sequence[Sample],
+    encoder: Encoder,
+    views: ViewsConfig,
+    folder: Path,
+    flips: bool = False,
+    allow_off_tissue: bool = False,
 ) -> dict[str, SectionFeatures]:
     """Features of every sample by name: read from ``folder`` where they are there, else computed and kept there.
 
-    A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same.
+    A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same. Spots
+    that are to be encoded are first held against the tissue; ``allow_off_tissue`` takes them all the same.
 
     Raises:
         GeneDMLError: as for slides and spots, with the sample named.
@@ -120,7 +128,7 @@ def extract(
     with console.progress("Sections", len(samples)) as advance:
         for sample in samples:
             try:
-                found[sample.name] = _extract_sample(sample, encoder, views, folder, flips)
+                found[sample.name] = _extract_sample(sample, encoder, views, folder, flips, allow_off_tissue)
             except GeneDMLError as error:
                 error.add_note(f"This was section {sample.name}.")
                 raise
@@ -237,7 +245,9 @@ def load_features(path: Path) -> SectionFeatures:
         raise GeneDMLError(f"The feature file {path} cannot be read: {error}. Remove it and run again.") from error
 
 
-def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool) -> SectionFeatures:
+def _extract_sample(
+    sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool, allow_off_tissue: bool
+) -> SectionFeatures:
     spots = read_spots(sample.spots)
     sha256 = sha256_of(sample.slide)
 
@@ -256,6 +266,7 @@ def _extract_sample(sample: Sample, encoder: Encoder, views: ViewsConfig, folder
         with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
             key = _key(sha256, _seen_scale(slide, views), spots, encoder, views, flips)
             if not path_of(key).exists():
+                check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
                 _check_space(folder, len(spots), encoder, views, flips)
                 save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)
     return load_features(path_of(key))

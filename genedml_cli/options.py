@@ -40,6 +40,13 @@ class Neighbors(StrEnum):
     lattice = "lattice"
 
 
+class Grid(StrEnum):
+    """How spots are packed where none are given: as Visium's, or as ST's."""
+
+    hex = "hex"
+    square = "square"
+
+
 def _number_or_native(text: str | None) -> str | None:
     if text not in (None, "native"):
         try:
@@ -182,5 +189,54 @@ PitchOption = Annotated[
         "--pitch-um",
         help="Distance of neighbouring spots in um (ST 200, Visium 100); gives um/px where nobody says it.",
         rich_help_panel=DATA,
+    ),
+]
+OffTissueOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-off-tissue",
+        help="Take spots even if most lie off the tissue that is found on the slide.",
+        rich_help_panel=DATA,
+    ),
+]
+SpotsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--spots",
+        help="Spots: ST selection, Space Ranger tissue_positions, CSV/TSV with name,x,y in level-0 px, or .h5ad. "
+        "Without it, a grid over the tissue.",
+        rich_help_panel=DATA,
+    ),
+]
+SpotsPitchOption = Annotated[
+    float | None,
+    typer.Option(
+        "--pitch-um",
+        help="Distance of neighbouring spots in um. With --spots (ST 200, Visium 100), um/px follow from it where "
+        "nobody says them; else it is the grid's. (default of a grid: 100)",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+GridOption = Annotated[
+    Grid, typer.Option("--grid", help="Packing of the grid: as Visium's, or as ST's.", rich_help_panel=DATA)
+]
+TissueOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tissue",
+        metavar="MASK.png|REGIONS.geojson",
+        help="What is tissue, over what is found: a picture of the slide, black where there is none, or outlines as "
+        "QuPath exports them.",
+        rich_help_panel=DATA,
+    ),
+]
+PreviewOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--preview",
+        metavar="FILE.png",
+        help="Draw the slide with tissue and spots, before anything is encoded; without --out, that is all.",
+        rich_help_panel=RUN,
     ),
 ]

@@ -18,11 +18,12 @@ from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
+from genedml_cli.lattice import Lattice
 from genedml_cli.novelty import load_novelty
+from genedml_cli.placement import Placement, place_spots
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
-from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import arriving, maker, sha256_of
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
 
@@ -74,7 +75,7 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
 
 def predict(
     slide: Path,
-    spots: Path,
+    spots: Path | None = None,
     model: Path | None = None,
     out: Path | None = None,
     *,
@@ -82,6 +83,9 @@ def predict(
     min_cv_pcc: float | None = None,
     um_per_px: float | None = None,
     pitch_um: float | None = None,
+    grid: Lattice = "hex",
+    tissue: Path | None = None,
+    allow_off_tissue: bool = False,
     weights: Path | None = None,
     device: str = "auto",
     batch_spots: int = BATCH_SPOTS,
@@ -90,14 +94,14 @@ def predict(
 
     Args:
         slide: anything OpenSlide opens, or a plain section image.
-        spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
+        spots: a spot table; None for a grid over the tissue.
         model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
             as ``layers["std"]``. Where it is None, ``GENEDML_MODEL``, else the model that comes with genedml.
         out: where to write the ``.h5ad``.
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
-        um_per_px: of level 0, where the slide does not say; a model of native views needs none.
-        pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
+        um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
+        pitch_um, grid, tissue, allow_off_tissue: see :func:`genedml_cli.placement.place_spots`.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
 
@@ -111,29 +115,41 @@ def predict(
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
     models = load_models(model_files(model or default_model(), fold), weights, device)
-    table, views = read_spots(spots), models.cards[0].config.views
-    with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
-        features = encode_section(opened, table, models.encoder, views)
-        each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
-        made_by = {
-            **_made_by(models, features.slide_sha256),
-            "slide": slide.name,
-            "slide_sha256": features.slide_sha256,
-            **({"um_per_px": opened.um_per_px} if opened.knows_scale else {}),
-            "views_um_per_px": views.um_per_px,
-            "spots": spots.name,
-        }
-        layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-        labels = models.cards[0].config.labels
-        data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
-        add_tissue_image(data, opened, table)
-    _add_references(data, models, features)
-    _add_worth(data, models, features)
+    with place_spots(
+        slide,
+        spots,
+        um_per_px=um_per_px,
+        pitch_um=pitch_um,
+        grid=grid,
+        tissue=tissue,
+        allow_off_tissue=allow_off_tissue,
+        scale_needed=models.cards[0].config.views.um_per_px != "native",
+    ) as placed:
+        data = predict_placed(models, placed, batch_spots)
     _say_genes_left_out(models)
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
     if out is not None:
         write_h5ad(data, out)
+    return data
+
+
+def predict_placed(models: Models, placed: Placement, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
+    """Predict an open slide where its spots are; the result is as of :func:`predict`."""
+    config = models.cards[0].config
+    features = encode_section(placed.slide, placed.spots, models.encoder, config.views)
+    each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
+    made_by = {
+        **_made_by(models, features.slide_sha256),
+        "slide_sha256": features.slide_sha256,
+        "views_um_per_px": config.views.um_per_px,
+        **placed.record,
+    }
+    layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
+    data = to_anndata(np.mean(each, axis=0), models.genes, placed.spots, config.labels, made_by, layers)
+    add_tissue_image(data, placed.slide, placed.spots)
+    _add_references(data, models, features)
+    _add_worth(data, models, features)
     return data
 
 

@@ -57,6 +57,7 @@ def train(
     device: str = "auto",
     partial: str = "",
     dataset: str = "",
+    allow_off_tissue: bool = False,
 ) -> Evaluation:
     """Train and test Gene-DML on every fold of ``samples``.
 
@@ -74,6 +75,7 @@ def train(
         device: auto, cpu, cuda or mps.
         partial: what to say of a data set of which sections are missing.
         dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
+        allow_off_tissue: take spots that lie off the tissue.
 
     Returns:
         The scores over the folds that are there.
@@ -91,7 +93,7 @@ def train(
     encoder = prepare_encoder(config.encoder, weights, device)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     inputs = Inputs(
-        extract(used, encoder, config.views, features, flips=config.training.augment),
+        extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue),
         {sample.name: read_counts(sample.counts) for sample in used},
     )
     _claim(out, config, description)

@@ -14,7 +14,6 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
-from genedml_cli import console
 from genedml_cli.lattice import Lattice, axial, fit_grid, looks_hexagonal, nearest_distances, slopes
 from genedml_cli.slides import Slide, open_slide
 
@@ -175,11 +174,6 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         raise GeneDMLError(
             f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
         )
-    if _runs_across(spots):
-        console.warn(
-            f"The array's columns run along y and its rows along x on {slide.path.name}. Unless the image is turned by "
-            "a quarter, x and y of the spots are exchanged."
-        )
     outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
     if outside.any():
         many = "No spot lies" if outside.all() else f"{outside.sum()} of {len(spots)} spots do not lie"
@@ -187,15 +181,6 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         swapped = bool(((x < height) & (y < width)).all())
         hint = " Are x and y exchanged?" if swapped else " Are they of another slide, or pixels of a smaller image?"
         raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
-
-
-def _runs_across(spots: Spots) -> bool:
-    """Whether pixels move along y with the array's columns and along x with its rows."""
-    steps_px = None if spots.array_xy is None else slopes(spots.array_xy, spots.xy_px)
-    if steps_px is None:
-        return False
-    across = np.abs(steps_px[[0, 1], [1, 0]])
-    return bool((across > np.abs(steps_px[[0, 1], [0, 1]])).all())
 
 
 def _is_offset_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> bool:

@@ -10,6 +10,7 @@ def extract(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
+    allow_off_tissue: options.OffTissueOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     encoder: options.EncoderOption = None,
@@ -32,6 +33,6 @@ def extract(
     overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides)
     loaded = prepare_encoder(merged.encoder, weights, device)
-    found = extract_features(chosen, loaded, merged.views, features, flips=merged.training.augment)
+    found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")

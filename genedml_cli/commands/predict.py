@@ -1,25 +1,22 @@
 """genedml predict"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from genedml_cli import options
-from genedml_cli.options import DATA, MODEL, RUN
+from genedml_cli.options import MODEL, RUN
 
 
 def predict(
     slide: Annotated[Path, typer.Argument(help="Anything OpenSlide opens, or a JPEG, PNG or TIFF of a section.")],
-    spots: Annotated[
-        Path,
-        typer.Option(
-            "--spots",
-            help="Spots: ST selection, Space Ranger tissue_positions, CSV/TSV with name,x,y in level-0 px, or .h5ad.",
-            rich_help_panel=DATA,
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)],
+    spots: options.SpotsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)] = None,
+    preview: options.PreviewOption = None,
+    grid: options.GridOption = options.Grid.hex,
+    tissue: options.TissueOption = None,
+    allow_off_tissue: options.OffTissueOption = False,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -34,14 +31,22 @@ def predict(
         float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
     ] = None,
     um_per_px: options.UmPerPxOption = None,
-    pitch_um: options.PitchOption = None,
+    pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
     device: options.DeviceOption = options.Device.auto,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
 ) -> None:
-    """Predict the expression of every spot of a slide; writes AnnData that scanpy and squidpy open."""
+    """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
     from genedml_cli import console, prediction
+    from genedml_cli.preview import preview as draw_preview
 
+    where: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
+    if preview is not None:
+        console.say(f"{preview}: {draw_preview(slide, spots, preview, **where)}")
+    elif out is None:
+        raise typer.BadParameter("Give --out FILE.h5ad to predict, or --preview FILE.png to look first.")
+    if out is None:
+        return
     data = prediction.predict(
         slide,
         spots,
@@ -49,8 +54,8 @@ def predict(
         out,
         fold=fold,
         min_cv_pcc=min_cv_pcc,
-        um_per_px=um_per_px,
-        pitch_um=pitch_um,
+        **where,
+        allow_off_tissue=allow_off_tissue,
         weights=weights,
         device=device,
         batch_spots=batch_spots,

@@ -14,6 +14,7 @@ def train(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
+    allow_off_tissue: options.OffTissueOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
@@ -54,6 +55,7 @@ def train(
         device=device,
         partial=partial,
         dataset=named or "",
+        allow_off_tissue=allow_off_tissue,
     )
     tables.show_evaluation(
         evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"

@@ -1,0 +1,199 @@
+"""Where the tissue is on a slide: found on a thumbnail, or as the user says.
+
+Letters: H, W rows and columns of cells; S places. A cell is a pixel of the thumbnail on which tissue is found.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from PIL import Image
+from scipy.ndimage import gaussian_filter, label
+
+from genedml.errors import GeneDMLError
+from genedml_cli.regions import REGION_SUFFIXES, draw_polygons, read_regions
+from genedml_cli.slides import WHITE, Slide
+
+CELL_UM = 8.0  # a nucleus: what is smaller is texture, not tissue or glass
+MAX_CELLS, CELLS_WITHOUT_SCALE = 4096, 1024  # of the longer side
+BLUR_CELLS = 2.0
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+PROPORTIONS_TOLERANCE = 0.01
+
+# A hole as large as what one Visium spot stands for (100 um x 87 um, less one fat cell) has no room for a spot.
+HOLE_UM2 = 10_000.0
+# Twice the rings around Visium's capture area (18,000 um2 each, 150 um across), the largest print that is no tissue.
+SPECK_UM2 = 40_000.0
+
+# Optical densities, base 10. Haematoxylin and eosin both absorb green most (Ruifrok & Johnston 2001: green over the
+# least absorbed of red and blue is .41 and .92, for a mean of .55 and .39); black ink, dust and borders are grey, green
+# ink absorbs green least, and blue ink red most.
+GREYEST_STAIN = 0.25
+REDDEST_STAIN = (1.15, 0.03)
+DARKEST = 0.6  # a fold of the tissue is not to draw the threshold up
+# Bounds of Otsu's threshold, for slides that are all glass or all tissue. Glass has a stain of .04, the bleeding of
+# eosin around a section .10, the palest twentieth of a section .12 (five ST sections and a Visium one).
+STAIN_RANGE = (0.06, 0.11)
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """What of a slide is tissue.
+
+    Args:
+        mask: true where it is.
+        size_px: width and height of the slide at level 0.
+        source: who says so: ``found``, or the name of a file.
+    """
+
+    mask: Bool[np.ndarray, "H W"]
+    size_px: tuple[int, int]
+    source: str
+
+    def holds(self, xy_px: Float[np.ndarray, "S 2"]) -> Bool[np.ndarray, " S"]:
+        """Whether places in level-0 pixels are on tissue; beyond the slide there is none."""
+        shape_xy = np.array(self.mask.shape[::-1])
+        cells = np.floor(xy_px * shape_xy / np.array(self.size_px)).astype(np.int64)
+        inside = ((cells >= 0) & (cells < shape_xy)).all(axis=1)
+        x, y = cells[inside].T
+        on_tissue = np.zeros(len(xy_px), dtype=bool)
+        on_tissue[inside] = self.mask[y, x]
+        return on_tissue
+
+    @property
+    def area_px(self) -> float:
+        """Level-0 pixels of tissue."""
+        width, height = self.size_px
+        return float(self.mask.mean()) * width * height
+
+
+def find_tissue(slide: Slide) -> Tissue:
+    """Tissue as the stain on a thumbnail shows it, small holes filled and specks dropped; perhaps none.
+
+    Where um/px is unknown no hole and no speck can be called small, and both stay.
+    """
+    thumbnail = slide.thumbnail(_cells(slide))
+    stain = _stain(thumbnail)
+    mask = stain > np.clip(_otsu(stain), *STAIN_RANGE)
+    if slide.knows_scale:
+        cell_um2 = (slide.um_per_px * slide.size_px[0] / mask.shape[1]) ** 2
+        mask = _fill_holes(mask, HOLE_UM2 / cell_um2)
+        mask = _without_small(mask, SPECK_UM2 / cell_um2)
+    return Tissue(mask, slide.size_px, "found")
+
+
+def read_tissue(path: Path, slide: Slide) -> Tissue:
+    """Tissue as a file says: a black and white picture of the slide's proportions, or outlines as QuPath exports them.
+
+    Raises:
+        GeneDMLError: neither of these, malformed, of another slide, or without tissue or glass.
+    """
+    if not path.is_file():
+        raise GeneDMLError(f"There is no {path}. Check the path of --tissue: it starts at the current folder.")
+    suffix = path.suffix.lower()
+    if suffix in REGION_SUFFIXES:
+        mask = _draw_regions(path, slide)
+    elif suffix in MASK_SUFFIXES:
+        mask = _read_mask(path, slide)
+    else:
+        raise GeneDMLError(
+            f"{path} must end with {', '.join((*REGION_SUFFIXES, *MASK_SUFFIXES))}: outlines as QuPath exports them, "
+            "or a picture that is black where there is no tissue (a JPEG would blur it)."
+        )
+    if not mask.any():
+        raise GeneDMLError(f"{path} marks no tissue: all of it is black. White, or any colour, is tissue.")
+    return Tissue(mask, slide.size_px, path.name)
+
+
+def _draw_regions(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
+    polygons = read_regions(path)
+    width, height = slide.size_px
+    scale = _cells(slide) / max(width, height)
+    mask = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), dtype=bool)
+    draw_polygons(polygons, np.array(mask.shape[::-1]) / slide.size_px, mask)
+    if not mask.any():
+        (left, top), (right, bottom) = (
+            edge(np.concatenate([rings[0] for rings in polygons]), axis=0) for edge in (np.min, np.max)
+        )
+        raise GeneDMLError(
+            f"No area of {path} lies on {slide.path.name} ({width} x {height} px): they span x {left:.6g}..{right:.6g},"
+            f" y {top:.6g}..{bottom:.6g}. Are they of another slide? Give level-0 pixels, as QuPath writes them."
+        )
+    return mask
+
+
+def _read_mask(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_proportions(image.size, path, slide)
+                plain = image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I")
+                pixels = np.asarray(image if plain and not image.has_transparency_data else image.convert("RGBA"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise GeneDMLError(f"{path} is larger than a mask need be: save it with about {CELL_UM:g} um/px.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise GeneDMLError(f"The mask {path} cannot be read: {error}. Save it as an 8-bit PNG.") from error
+    colours = pixels if pixels.ndim == 3 else pixels[..., None]
+    mask: Bool[np.ndarray, "H W"] = np.all(colours[..., 3:], axis=2) & np.any(colours[..., :3], axis=2)
+    if mask.all():
+        raise GeneDMLError(f"{path} marks all of the slide as tissue. Is it a mask? Black is where there is none.")
+    return mask
+
+
+def _check_proportions(size_px: tuple[int, int], path: Path, slide: Slide) -> None:
+    (width, height), (slide_width, slide_height) = size_px, slide.size_px
+    expected = width * slide_height / slide_width
+    if abs(height - expected) > 1 + PROPORTIONS_TOLERANCE * expected:
+        raise GeneDMLError(
+            f"{path} has {width} x {height} px, which are not the proportions of {slide.path.name} ({slide_width} x "
+            f"{slide_height} px; {width} x {expected:.0f} would be). Draw the mask on the whole slide, not on a part."
+        )
+
+
+def _cells(slide: Slide) -> int:
+    if not slide.knows_scale:
+        return CELLS_WITHOUT_SCALE
+    return min(MAX_CELLS, max(1, round(max(slide.size_px) * slide.um_per_px / CELL_UM)))
+
+
+def _stain(thumbnail: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
+    """Geometric mean of darkness and colour, as optical densities; 0 where the colour is no mixture of H and E.
+
+    Darkness alone takes dust for tissue, colour alone the eosin that bled into the glass.
+    """
+    density = -np.log10((thumbnail.astype(np.float32) + 1) / (WHITE + 1))
+    density = gaussian_filter(density, (BLUR_CELLS, BLUR_CELLS, 0))
+    red, green, blue = np.moveaxis(density, 2, 0)
+    dark = density.mean(axis=2)
+    colour = green - np.minimum(red, blue)
+    ratio, offset = REDDEST_STAIN
+    foreign = (colour < GREYEST_STAIN * dark) | (red > ratio * green + offset)
+    return np.where(foreign, 0, np.sqrt(np.minimum(dark, DARKEST) * np.maximum(colour, 0))).astype(np.float32)
+
+
+def _otsu(values: Float32[np.ndarray, "H W"]) -> float:
+    """The threshold that parts values into two groups with the most variance between them (Otsu 1979)."""
+    count, edges = np.histogram(values, 256)
+    middle = (edges[:-1] + edges[1:]) / 2
+    below, above = count.cumsum()[:-1], count[::-1].cumsum()[::-1][1:]
+    sum_below = (count * middle).cumsum()
+    apart = sum_below[:-1] / np.maximum(below, 1) - (sum_below[-1] - sum_below[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][(below * above * apart**2).argmax()])
+
+
+def _fill_holes(mask: Bool[np.ndarray, "H W"], cells: float) -> Bool[np.ndarray, "H W"]:
+    glass, _ = label(~mask)
+    small = np.bincount(glass.ravel()) < cells
+    small[np.unique(np.concatenate([glass[[0, -1]].ravel(), glass[:, [0, -1]].ravel()]))] = False  # open to the edge
+    small[0] = False  # tissue
+    return mask | small[glass]
+
+
+def _without_small(mask: Bool[np.ndarray, "H W"], cells: float) -> Bool[np.ndarray, "H W"]:
+    pieces, _ = label(mask, np.ones((3, 3)))
+    large = np.bincount(pieces.ravel()) >= cells
+    large[0] = False  # glass
+    return large[pieces]
