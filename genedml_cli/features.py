@@ -27,7 +27,7 @@ from genedml.network import Section, Views
 from genedml_cli import console
 from genedml_cli.encoding import encode_plan, tokens_kept
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
-from genedml_cli.placement import check_on_tissue
+from genedml_cli.placement import check_on_tissue, check_resolution
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.slides import Raster, Slide
@@ -148,7 +148,11 @@ def encode_section(
         views: tile size, grid and um/px.
         flips: also encode the seven other orientations of each spot's own tile.
         slide_sha256: content of the slide, if known; else it is computed.
+
+    Raises:
+        GeneDMLError: damaged, or far coarser than the views.
     """
+    check_resolution(slide, views)
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
     console.note(f"{slide.path.name}: {len(spots)} spots, {len(plan.corners_xy)} tiles to read and encode ...")

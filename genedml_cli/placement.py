@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from genedml.config import ViewsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.grid import lay_grid
@@ -18,12 +19,14 @@ from genedml_cli.tissue import Tissue, find_tissue, read_tissue
 
 GRID_PITCH_UM = 100.0
 
-# Of the spots of five ST sections and a Visium one, .97 to .98 are on the tissue that is found; spots of the other 35
-# HER2ST sections put on each of the five, at most .82 and mostly below .50. With x and y exchanged .55 to .84 remain,
-# always .13 less, since tissue lies in the middle of a slide.
+# Of the spots of five ST sections and a Visium one, .98 to .99 are on the tissue that is found; of those of the other
+# 35 HER2ST sections put on each of the five, at most .84, mostly less than .50. With x and y exchanged .56 to .86
+# remain, since tissue lies in the middle of a slide: .13 to .43 less.
 LEAST_ON_TISSUE = 0.6
 EXCHANGE_MARGIN = 0.1
 FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
+
+COARSEST = 4.0  # um/px of a slide over those of the views; slides of objectives from 10x on are within 2
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,19 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     if problem:
         console.warn(problem)
     return share
+
+
+def check_resolution(slide: Slide, views: ViewsConfig) -> None:
+    """Refuse a thumbnail that stands for a slide: the views would show nothing but enlarged pixels.
+
+    Raises:
+        GeneDMLError: um/px is known and far coarser than the views'.
+    """
+    if views.um_per_px != "native" and slide.knows_scale and slide.um_per_px > COARSEST * views.um_per_px:
+        raise GeneDMLError(
+            f"{slide.path.name} has {slide.um_per_px:.3g} um/px and the model looks at {views.um_per_px:g}: this is a "
+            "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels."
+        )
 
 
 def _runs_across(spots: Spots) -> bool:

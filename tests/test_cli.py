@@ -85,6 +85,20 @@ def test_predict_writes_the_file_and_says_so(model, world, tmp_path):
     assert out.is_file()
 
 
+def test_predict_without_spots_shows_and_then_uses_a_grid(model, world, tmp_path):
+    picture, out = tmp_path / "look.png", tmp_path / "p1.h5ad"
+    words = ("predict", world / "slides/P1.tif", "--model", model, "--grid", "square", "--pitch-um", "150")
+    shown = genedml(*words, "--preview", picture)
+    assert shown.returncode == 0, shown.stderr
+    assert picture.is_file()
+    spots = re.search(r"look\.png: (\d+) spots \(square grid of 150 \u00b5m\); tissue .* \(found\)", shown.stdout)
+    assert spots is not None
+    done = genedml(*words, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert f"{spots[1]} spots x 20 genes" in done.stdout
+    assert genedml(*words).returncode == 2
+
+
 def spot_table(folder: Path, **columns: object) -> Path:
     path = folder / "spots.csv"
     pd.DataFrame({"name": ["a", "b", "c"], "x": [900.0, 1100.0, 900.0], "y": [900.0, 900.0, 1100.0]} | columns).to_csv(

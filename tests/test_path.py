@@ -149,6 +149,22 @@ def test_a_single_spot_and_two_spots_at_one_place_are_predicted(run, p1, tmp_pat
     assert np.allclose(two.X[0], two.X[1], atol=1e-5)
 
 
+def test_a_slide_without_spots_is_predicted_on_a_grid_over_its_tissue(run, p1, tmp_path):
+    data = predict(p1["slide"], None, run, tmp_path / "grid.h5ad", fold="P1", pitch_um=112, grid="square")
+    made_by = scanpy.read_h5ad(tmp_path / "grid.h5ad").uns["genedml"]
+    assert (made_by["spots"], made_by["grid"], made_by["grid_pitch_um"], made_by["tissue"]) == (
+        "grid", "square", 112, "found",
+    )  # fmt: skip
+    given = predict(**p1, model=run, fold="P1")
+    assert given.uns["genedml"]["spots_on_tissue"] == 1
+    assert data.n_obs == pytest.approx(given.n_obs, rel=0.35)
+    # Both grids have one pitch, but stand half of it apart: the tissue's pattern is the same at its scale.
+    nearest = np.linalg.norm(data.obsm["spatial"][:, None] - given.obsm["spatial"], axis=2).argmin(axis=1)
+    tumor = [gene for gene in data.var_names if gene.startswith("TUMOR")]
+    pcc = [np.corrcoef(data[:, gene].X[:, 0], given[nearest, gene].X[:, 0])[0, 1] for gene in tumor]
+    assert np.mean(pcc) > 0.4
+
+
 def test_scanpy_uses_the_prediction_unchanged(run, p1, tmp_path):
     predict(**p1, model=run, out=tmp_path / "p1.h5ad")
     data = scanpy.read_h5ad(tmp_path / "p1.h5ad")

@@ -342,12 +342,3 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     assert spots.lattice == without_array(spots).lattice == "square"
     assert 200 / spots.pitch_px == pytest.approx(0.687, rel=0.02)
     assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.005)
-
-
-def test_exchanged_axes_on_a_square_slide_are_warned_of(tmp_path, capfd):
-    Image.new("RGB", (3000, 3000), "white").save(tmp_path / "square.png")
-    spots = square_spots(columns=6, rows=5, pitch_px=100)
-    turned = Spots(spots.names, spots.xy_px[:, ::-1].copy(), spots.array_xy)
-    for one, warned in ((spots, False), (turned, True)):
-        open_section(tmp_path / "square.png", one, um_per_px=0.5).close()
-        assert ("x and y of the spots are exchanged" in capfd.readouterr().err) == warned

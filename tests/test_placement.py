@@ -1,0 +1,249 @@
+"""Where to predict: a grid is regular and on tissue; given spots are held against it; all is seen before encoding."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED_DATA, tiny_config
+from PIL import Image, ImageDraw
+from scipy.spatial import cKDTree
+from test_tissue import GLASS, PINK
+
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli.features import encode_section, extract
+from genedml_cli.grid import lay_grid
+from genedml_cli.lattice import nearest_distances
+from genedml_cli.placement import place_spots
+from genedml_cli.preview import preview
+from genedml_cli.samples import read_sheet
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots
+from genedml_cli.tissue import Tissue, find_tissue
+
+TISSUE = (200, 180, 1000, 1380)  # left, top, right, bottom, upright on a square slide
+UM_PER_PX = 2.0
+
+
+@pytest.fixture
+def upright(tmp_path: Path) -> Path:
+    """A 1500 x 1500 px slide of 2 um/px whose tissue is higher than wide and off the middle."""
+    image = Image.new("RGB", (1500, 1500), GLASS)
+    ImageDraw.Draw(image).rectangle((*TISSUE[:2], TISSUE[2] - 1, TISSUE[3] - 1), fill=PINK)
+    image.save(tmp_path / "upright.png")
+    return tmp_path / "upright.png"
+
+
+def table(folder: Path, xy_px: np.ndarray, array_xy: np.ndarray | None = None, name: str = "spots.csv") -> Path:
+    columns = {"name": [f"s{number}" for number in range(len(xy_px))], "x": xy_px[:, 0], "y": xy_px[:, 1]}
+    if array_xy is not None:
+        columns |= {"array_col": array_xy[:, 0], "array_row": array_xy[:, 1]}
+    pd.DataFrame(columns).to_csv(folder / name, index=False)
+    return folder / name
+
+
+def on_tissue(step: int = 100) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(TISSUE[0] + 50, TISSUE[2], step), np.arange(TISSUE[1] + 50, TISSUE[3], step))
+    return np.column_stack([x.ravel(), y.ravel()]).astype(float)
+
+
+def grid_over(path: Path, lattice: str, pitch_um: float = 100.0) -> Spots:
+    with open_slide(path, UM_PER_PX) as slide:
+        return lay_grid(find_tissue(slide), slide, lattice, pitch_um)
+
+
+@pytest.mark.parametrize(("lattice", "neighbours"), [("hex", 6), ("square", 4)])
+def test_a_grid_has_its_pitch_exactly_and_is_known_as_what_it_is(upright, lattice, neighbours):
+    spots = grid_over(upright, lattice)
+    assert nearest_distances(spots.xy_px) == pytest.approx(50)
+    assert spots.lattice == lattice
+    assert spots.pitch_px == pytest.approx(50)
+    near = cKDTree(spots.xy_px).query_ball_point(spots.xy_px, 50.01, return_length=True) - 1
+    inside = (np.abs(spots.xy_px - np.array([600, 750])) < np.array([300, 500])).all(axis=1)
+    assert (near[inside] == neighbours).all()
+    pixels_only = Spots(spots.names, spots.xy_px)
+    assert (spots.neighbors() != pixels_only.neighbors()).nnz == 0
+
+
+def test_a_hexagonal_grid_counts_as_visium_does(upright):
+    spots = grid_over(upright, "hex")
+    column, row = spots.array_xy.T
+    assert (column % 2 == row % 2).all()
+    assert spots.xy_px[:, 0] == pytest.approx(25 + 25 * column)
+    assert spots.xy_px[:, 1] == pytest.approx(25 + 25 * 3**0.5 * row)
+
+
+@pytest.mark.parametrize("lattice", ["hex", "square"])
+def test_grid_spots_are_on_tissue_ordered_and_named_by_their_place(upright, lattice):
+    spots = grid_over(upright, lattice)
+    left, top, right, bottom = TISSUE
+    cell = 8 / UM_PER_PX
+    x, y = spots.xy_px.T
+    assert ((x > left - cell) & (x < right + cell) & (y > top - cell) & (y < bottom + cell)).all()
+    density = 50**2 * (3**0.5 / 2 if lattice == "hex" else 1)
+    assert len(spots) == pytest.approx((right - left) * (bottom - top) / density, rel=0.05)
+    assert list(spots.names) == sorted(set(spots.names))
+    assert spots.names[0] == f"r{spots.array_xy[0, 1]:03}c{spots.array_xy[0, 0]:03}"
+
+
+def test_a_place_has_one_name_with_every_mask(upright):
+    with open_slide(upright, UM_PER_PX) as slide:
+        found = find_tissue(slide)
+        half = found.mask.copy()
+        half[: len(half) // 2] = False
+        whole, part = (lay_grid(Tissue(mask, slide.size_px, ""), slide, "hex", 80.0) for mask in (found.mask, half))
+    place = dict(zip(whole.names, whole.xy_px.tolist(), strict=True))
+    assert 0 < len(part) < len(whole)
+    assert all(place[name] == xy for name, xy in zip(part.names, part.xy_px.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("pitch_um", "message"),
+    [
+        (0, "more than 200,000 spots"),
+        (-5, "more than"),
+        (float("nan"), "more than"),
+        (1, "more than"),
+        (1e5, "No spot"),
+    ],
+)
+def test_pitches_that_are_refused(upright, pitch_um, message):
+    with pytest.raises(GeneDMLError, match=message):
+        grid_over(upright, "hex", pitch_um)
+
+
+def test_a_grid_needs_tissue_and_um_per_px(upright, tmp_path):
+    Image.new("RGB", (600, 500), GLASS).save(tmp_path / "glass.png")
+    with pytest.raises(GeneDMLError, match=r"No tissue was found on glass\.png.*--tissue mask\.png"):
+        grid_over(tmp_path / "glass.png", "hex")
+    with (
+        pytest.raises(GeneDMLError, match=r"upright\.png does not say its um/px, and a grid.*--um-per-px"),
+        place_spots(upright, pitch_um=100),
+    ):
+        pass
+
+
+def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp_path):
+    with place_spots(upright, table(tmp_path, on_tissue()), um_per_px=UM_PER_PX) as placed:
+        assert placed.record == {"tissue": "found", "spots": "spots.csv", "spots_on_tissue": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda xy_px: xy_px[:, ::-1],
+            r"Of the 96 spots \d\d% lie on the tissue of upright\.png, but 100% would",
+        ),
+        (lambda xy_px: xy_px * 0.3, r"of a section's own it is nearly all\. Are they of another slide, or pixels of"),
+        (lambda xy_px: xy_px + np.array([480, 0]), r"--allow-off-tissue takes them"),
+    ],
+    ids=["exchanged", "of a smaller image", "of another slide"],
+)
+def test_spots_off_the_tissue_are_refused_unless_allowed(upright, tmp_path, capfd, change, message):
+    spots = table(tmp_path, change(on_tissue()))
+    with pytest.raises(GeneDMLError, match=message), place_spots(upright, spots, um_per_px=UM_PER_PX):
+        pass
+    with place_spots(upright, spots, um_per_px=UM_PER_PX, allow_off_tissue=True) as placed:
+        assert placed.record["spots_on_tissue"] < 0.75
+    assert "Of the 96 spots" in capfd.readouterr().err
+
+
+def test_the_users_own_tissue_decides(upright, tmp_path):
+    spots = table(tmp_path, on_tissue()[:, ::-1])
+    outline = [[0, 0], [1499, 0], [1499, 1100], [0, 1100]]
+    (tmp_path / "own.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [outline]}))
+    with place_spots(upright, spots, um_per_px=UM_PER_PX, tissue=tmp_path / "own.geojson") as placed:
+        assert placed.record["tissue"] == "own.geojson"
+
+
+def test_a_few_spots_are_not_judged(upright, tmp_path):
+    few = np.array([[1200.0, 100.0 + 40 * number] for number in range(20)])
+    with place_spots(upright, table(tmp_path, few), um_per_px=UM_PER_PX) as placed:
+        assert placed.record["spots_on_tissue"] == 0
+
+
+def test_an_array_that_runs_across_is_warned_of_only_where_tissue_cannot_tell(tmp_path, capfd):
+    image = Image.new("RGB", (1500, 1500), GLASS)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((300, 300, 1199, 1199), fill=PINK)
+    image.save(tmp_path / "even.png")
+    draw.rectangle((300, 750, 1199, 1499), fill=GLASS)
+    image.save(tmp_path / "turned.png")
+    x, y = np.meshgrid(np.arange(350, 1200, 100), np.arange(350, 1200, 100))
+    xy_px = np.column_stack([x.ravel(), y.ravel()]).astype(float)
+    half = xy_px[xy_px[:, 1] < 750]
+    for name, places, across, warned in (
+        ("even.png", xy_px, False, False),
+        ("even.png", xy_px, True, True),
+        ("turned.png", half, True, False),
+    ):
+        array_xy = (places[:, ::-1] if across else places) // 100
+        with place_spots(tmp_path / name, table(tmp_path, places, array_xy.astype(int)), um_per_px=UM_PER_PX):
+            pass
+        assert ("x and y of the spots are exchanged" in capfd.readouterr().err) == warned
+
+
+def test_extraction_refuses_spots_off_the_tissue_unless_allowed(world, tmp_path):
+    sample = read_sheet(world / "samples.csv")[0]
+    spots = pd.read_csv(sample.spots)
+    spots.assign(x=spots["x"] * 0.4, y=spots["y"] * 0.4).to_csv(tmp_path / "shrunk.csv", index=False)
+    shrunk, views = replace(sample, spots=tmp_path / "shrunk.csv"), tiny_config("views.neighbor_grid=1").views
+    with pytest.raises(GeneDMLError, match=r"lie on the tissue of P1\.tif"):
+        extract([shrunk], load_encoder("tiny"), views, tmp_path / "features")
+    found = extract([shrunk], load_encoder("tiny"), views, tmp_path / "features", allow_off_tissue=True)
+    assert len(found["P1"].spots) == len(spots)
+
+
+def test_a_thumbnail_given_as_the_slide_is_refused(upright):
+    with open_slide(upright, 8.0) as slide, pytest.raises(GeneDMLError, match=r"8 um/px and the model looks at 0\.5: "):
+        encode_section(slide, Spots(("a",), np.array([[600.0, 700.0]])), load_encoder("tiny"), tiny_config().views)
+
+
+def test_the_preview_shows_slide_outline_and_spots(upright, tmp_path):
+    said = preview(upright, None, tmp_path / "p.png", um_per_px=UM_PER_PX, grid="square", pitch_um=200)
+    assert re.fullmatch(r"96 spots \(square grid of 200 \u00b5m\); tissue 3\.[89]\d? mm\u00b2 \(found\)", said)
+    with Image.open(tmp_path / "p.png") as drawn:
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert max(pixels.shape) > 2000
+    yellow = (np.abs(pixels - np.array([240, 228, 66])) < 40).all(axis=2)
+    assert yellow.mean() > 0.002
+    assert (pixels.max(axis=2) < 60).mean() > 0.001
+
+
+def test_the_preview_draws_what_predict_would_refuse(upright, tmp_path, capfd):
+    said = preview(upright, table(tmp_path, on_tissue() * 0.3), tmp_path / "p.svg", um_per_px=UM_PER_PX)
+    assert "% on tissue" in said
+    assert "of another slide" in capfd.readouterr().err
+    assert "#d55e00" in (tmp_path / "p.svg").read_text().lower()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["C2", "C3", "C4", "C5", "C6"])
+def test_real_sections_hold_their_spots_and_a_grid_covers_them(her2st, name):
+    (slide,) = (her2st / f"ST-imgs/C/{name}").glob("*.jpg")
+    own = her2st / f"ST-spotfiles/{name}_selection.tsv"
+    with place_spots(slide, own, pitch_um=200) as placed:
+        assert placed.record["spots_on_tissue"] > 0.95
+        grid = lay_grid(placed.tissue, placed.slide, "square", 200.0)
+        far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
+        assert far.mean() < 0.02
+        assert len(grid) == pytest.approx(len(placed.spots), rel=0.06)
+
+
+@pytest.mark.data
+def test_a_real_visium_section_holds_its_spots_and_its_printed_frame_is_no_tissue():
+    folder = SHARED_DATA / "visium_mouse_colon"
+    if not folder.is_dir():
+        pytest.skip("the real Visium section is not on this machine")
+    files = folder / "d0_naive_colon_he.jpg", folder / "d0_naive_colon_visium.h5ad"
+    with place_spots(*files, pitch_um=100) as placed:
+        assert placed.record["spots_on_tissue"] > 0.95
+        grid = lay_grid(placed.tissue, placed.slide, "hex", 100.0)
+        far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
+        assert far.mean() < 0.01
+        assert len(grid) == pytest.approx(len(placed.spots), rel=0.03)

@@ -1,0 +1,256 @@
+"""Tissue: what is found is what was painted, whatever else is on the glass; what the user draws goes before it."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from genedml.errors import GeneDMLError
+from genedml_cli.slides import Slide, open_slide
+from genedml_cli.synthetic import SyntheticConfig, make_section
+from genedml_cli.tissue import Tissue, find_tissue, read_tissue
+
+UM_PER_PX = 4.0
+PINK, PURPLE, GLASS = (214, 130, 178), (120, 84, 150), (243, 242, 243)
+SQUARE = (100, 120, 300, 320)  # left, top, right, bottom, in pixels: 0.64 mm2
+
+
+def picture(glass=GLASS, size=(500, 400)) -> Image.Image:
+    """A square of eosin with a core of haematoxylin on glass."""
+    image = Image.new("RGB", size, glass)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((SQUARE[0], SQUARE[1], SQUARE[2] - 1, SQUARE[3] - 1), fill=PINK)
+    draw.rectangle((150, 170, 249, 269), fill=PURPLE)
+    return image
+
+
+def slide_of(image: Image.Image, folder: Path, um_per_px: float | None = UM_PER_PX) -> Slide:
+    image.save(folder / "slide.png")
+    return open_slide(folder / "slide.png", um_per_px)
+
+
+def planted() -> np.ndarray:
+    mask = np.zeros((400, 500), dtype=bool)
+    mask[SQUARE[1] : SQUARE[3], SQUARE[0] : SQUARE[2]] = True
+    return mask
+
+
+def overlap(tissue: Tissue, expected: np.ndarray) -> float:
+    """Intersection over union, pixel by pixel of level 0."""
+    height, width = expected.shape
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    found = tissue.holds(np.column_stack([x, y]) + 0.5).reshape(height, width)
+    return (found & expected).sum() / (found | expected).sum()
+
+
+def dirty(kind: str) -> Image.Image:
+    """The picture with something on it that is no tissue."""
+    image = picture((205, 205, 208) if kind == "grey glass" else (238, 218, 238) if kind == "pink glass" else GLASS)
+    draw = ImageDraw.Draw(image)
+    inks = {"black pen": (25, 22, 30), "green pen": (20, 140, 70), "blue pen": (30, 60, 175)}
+    if kind in inks:
+        draw.line((340, 30, 470, 360), fill=inks[kind], width=20)
+    if kind == "dark border":
+        draw.rectangle((0, 0, 499, 399), outline=(12, 10, 14), width=24)
+    if kind == "dust":
+        draw.ellipse((380, 80, 440, 140), fill=(90, 90, 92))
+    if kind == "JPEG noise":
+        stored = io.BytesIO()
+        noise = np.random.default_rng(1).normal(0, 9, (400, 500, 3))
+        Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)).save(stored, "JPEG", quality=30)
+        return Image.open(stored)
+    if kind == "transparent":
+        image = image.convert("RGBA")
+        image.putalpha(Image.fromarray(np.where(planted(), 255, 0).astype(np.uint8)))
+    return image
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "clean",
+        "grey glass",
+        "pink glass",
+        "black pen",
+        "green pen",
+        "blue pen",
+        "dark border",
+        "dust",
+        "JPEG noise",
+        "transparent",
+    ],
+)
+def test_the_painted_tissue_is_found_and_nothing_else(tmp_path, kind):
+    with slide_of(dirty(kind), tmp_path) as slide:
+        assert overlap(find_tissue(slide), planted()) > 0.9
+
+
+def test_tissue_of_a_synthetic_slide_is_where_it_grew(world):
+    section = make_section(SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20), 1, 1)
+    with open_slide(world / "slides/P1.tif") as slide:
+        found = find_tissue(slide)
+        grown = Tissue(section.tissue.inside > 0, slide.size_px, "grown")
+        y, x = np.mgrid[: slide.size_px[1] : 7, : slide.size_px[0] : 7].reshape(2, -1)
+        places = np.column_stack([x, y]).astype(float)
+        here, there = found.holds(places), grown.holds(places)
+        assert (here & there).sum() > 0.95 * (here | there).sum()
+        assert found.holds(section.xy_px).all()
+
+
+def test_small_holes_are_filled_and_specks_dropped_by_their_size_in_um(tmp_path):
+    image = picture()
+    draw = ImageDraw.Draw(image)
+    for centre, radius in (((125, 150), 10), ((270, 280), 24), ((400, 60), 20), ((430, 250), 40)):
+        x, y = centre
+        inside = x < 300
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=GLASS if inside else PINK)
+    # A hole of 5,000 um2 and one of 29,000; a speck of 20,000 um2 and a piece of 80,000.
+    places = np.array([[125, 150], [270, 280], [400, 60], [430, 250]], float)
+    with slide_of(image, tmp_path) as slide:
+        assert find_tissue(slide).holds(places).tolist() == [True, False, False, True]
+    with open_slide(tmp_path / "slide.png") as slide:
+        assert find_tissue(slide).holds(places).tolist() == [False, False, True, True]
+
+
+def test_glass_between_tissue_and_the_slides_edge_is_no_hole(tmp_path):
+    image = Image.new("RGB", (200, 200), PINK)
+    ImageDraw.Draw(image).rectangle((0, 0, 19, 199), fill=GLASS)
+    with slide_of(image, tmp_path, um_per_px=2.0) as slide:
+        found = find_tissue(slide)
+        assert found.holds(np.array([[6.0, 100.0], [100.0, 100.0]])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("colour", "share"), [(GLASS, 0.0), (PINK, 1.0)])
+def test_a_slide_of_one_kind_is_not_parted_into_two(tmp_path, colour, share):
+    noise = np.random.default_rng(2).normal(0, 6, (300, 300, 3))
+    image = Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
+    with slide_of(image, tmp_path) as slide:
+        assert find_tissue(slide).mask.mean() == share
+
+
+def test_beyond_the_slide_there_is_no_tissue():
+    everywhere = Tissue(np.ones((3, 4), dtype=bool), (400, 300), "all")
+    places = np.array([[0, 0], [399.9, 299.9], [-0.1, 5], [400, 5], [5, 300]])
+    assert everywhere.holds(places).tolist() == [True, True, False, False, False]
+    assert everywhere.area_px == 120_000
+
+
+MASKS = {
+    "0 and 255": lambda mask: Image.fromarray(mask * np.uint8(255)),
+    "0 and 1": lambda mask: Image.fromarray(mask * np.uint8(1)),
+    "bits": lambda mask: Image.fromarray(mask),
+    "16 bit": lambda mask: Image.fromarray(mask * np.uint16(900)),
+    "colours": lambda mask: Image.fromarray(mask[..., None] * np.array([0, 0, 200], np.uint8)),
+    "transparent": lambda mask: Image.fromarray(
+        np.dstack([np.full((*mask.shape, 3), 255, np.uint8), mask * np.uint8(255)])
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_of_any_size_and_kind_says_what_is_tissue(tmp_path, kind):
+    MASKS[kind](planted()[::5, ::5].copy()).save(tmp_path / "mask.png")
+    with slide_of(picture(), tmp_path) as slide:
+        tissue = read_tissue(tmp_path / "mask.png", slide)
+    assert tissue.source == "mask.png"
+    assert overlap(tissue, planted()) == 1
+
+
+def polygon(*rings: list) -> dict:
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+def ring(left: float, top: float, right: float, bottom: float) -> list:
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def feature(geometry: dict) -> dict:
+    return {"type": "Feature", "properties": {"objectType": "annotation"}, "geometry": geometry}
+
+
+HOLED, OTHER = polygon(ring(100, 120, 300, 320), ring(160, 180, 240, 260)), polygon(ring(400, -50, 600, 80))
+BOTH = {"type": "MultiPolygon", "coordinates": [HOLED["coordinates"], OTHER["coordinates"]]}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        BOTH,
+        feature(BOTH),
+        [feature(HOLED), feature(OTHER)],
+        {"type": "FeatureCollection", "features": [feature(HOLED), feature(OTHER)]},
+        {"type": "GeometryCollection", "geometries": [HOLED, OTHER]},
+    ],
+    ids=["geometry", "feature", "list", "collection", "geometries"],
+)
+def test_outlines_as_qupath_exports_them_say_what_is_tissue_holes_left_out(tmp_path, stored):
+    (tmp_path / "regions.geojson").write_text(json.dumps(stored))
+    expected = planted()
+    expected[180:260, 160:240] = False
+    expected[:80, 400:] = True
+    with slide_of(picture(), tmp_path) as slide:
+        tissue = read_tissue(tmp_path / "regions.geojson", slide)
+    assert overlap(tissue, expected) > 0.97
+
+
+def test_overlapping_outlines_add_up(tmp_path):
+    stored = [feature(HOLED), feature(polygon(ring(150, 150, 200, 200)))]
+    (tmp_path / "regions.geojson").write_text(json.dumps(stored))
+    with slide_of(picture(), tmp_path) as slide:
+        holds = read_tissue(tmp_path / "regions.geojson", slide).holds(np.array([[180.0, 190.0], [220.0, 220.0]]))
+    assert holds.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"r\.geojson is no GeoJSON of areas: .*QuPath"),
+        ("7", r"holds 'int', which is no closed area"),
+        ('{"type": "Polygon"}', r"'coordinates' is missing"),
+        ('{"features": []}', r"'type' is missing"),
+        ('{"type": "FeatureCollection", "features": []}', r"holds no area\. Draw the tissue"),
+        ('{"type": "Feature", "geometry": null}', r"holds no area"),
+        ('{"type": "LineString", "coordinates": [[0, 0], [1, 1]]}', r"holds 'LineString', which is no closed area"),
+        (json.dumps(polygon([[0, 0], [1, 1]])), r"at least three corners"),
+        (json.dumps(polygon([[0, 0], [1], [2, 2]])), r"is no GeoJSON of areas"),
+        (json.dumps(polygon(ring(0, 0, float("nan"), 9))), r"a corner that is on no slide"),
+        (json.dumps(polygon(ring(0, 0, 1e300, 9))), r"a corner that is on no slide"),
+        (
+            json.dumps(polygon(ring(900, 900, 950, 990))),
+            r"No area of .* lies on slide\.png \(500 x 400 px\).*900\.\.950",
+        ),
+        ("[" * 100_000, r"is no GeoJSON of areas"),
+    ],
+)
+def test_outlines_that_are_refused(tmp_path, text, message):
+    (tmp_path / "r.geojson").write_text(text)
+    with slide_of(picture(), tmp_path) as slide, pytest.raises(GeneDMLError, match=message):
+        read_tissue(tmp_path / "r.geojson", slide)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("part.png", Image.new("L", (100, 100), 1), r"100 x 100 px, which are not the proportions.*100 x 80 would be"),
+        ("black.png", Image.new("L", (100, 80)), r"marks no tissue: all of it is black"),
+        ("white.png", Image.new("L", (100, 80), 255), r"marks all of the slide as tissue\. Is it a mask"),
+        ("mask.jpg", Image.new("L", (100, 80), 255), r"must end with \.geojson, .*\.png.*a JPEG would blur it"),
+        ("huge.png", Image.new("1", (11_000, 8_800)), r"larger than a mask need be"),
+    ],
+)
+def test_masks_that_are_refused(tmp_path, name, image, message):
+    image.save(tmp_path / name)
+    with slide_of(picture(), tmp_path) as slide, pytest.raises(GeneDMLError, match=message):
+        read_tissue(tmp_path / name, slide)
+
+
+def test_a_broken_and_a_missing_mask_are_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    with slide_of(picture(), tmp_path) as slide:
+        with pytest.raises(GeneDMLError, match=r"The mask .*broken\.png cannot be read"):
+            read_tissue(tmp_path / "broken.png", slide)
+        with pytest.raises(GeneDMLError, match=r"There is no .*gone\.png\. Check the path of --tissue"):
+            read_tissue(tmp_path / "gone.png", slide)
