@@ -129,7 +129,13 @@ def test_a_grid_needs_tissue_and_um_per_px(upright, tmp_path):
 
 def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp_path):
     with place_spots(upright, table(tmp_path, on_tissue()), um_per_px=UM_PER_PX) as placed:
-        assert placed.record == {"tissue": "found", "spots": "spots.csv", "spots_on_tissue": 1.0}
+        assert placed.record == {
+            "slide": "upright.png",
+            "um_per_px": UM_PER_PX,
+            "tissue": "found",
+            "spots": "spots.csv",
+            "spots_on_tissue": 1.0,
+        }
 
 
 @pytest.mark.parametrize(
