@@ -11,8 +11,8 @@ from genedml_cli import console
 from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import read_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
-from genedml_cli.placement import check_on_tissue
 from genedml_cli.samples import Sample
+from genedml_cli.siting import check_on_tissue
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, check_on_slide, nearest_distances, read_spots
 from genedml_cli.tissue import find_tissue

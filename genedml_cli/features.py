@@ -27,9 +27,9 @@ from genedml.network import Section, Views
 from genedml_cli import console
 from genedml_cli.encoding import encode_plan, tokens_kept
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
-from genedml_cli.placement import check_on_tissue, check_resolution
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
+from genedml_cli.siting import check_on_tissue, check_resolution
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.storage import arriving, free_bytes, gigabytes, maker, sha256_of

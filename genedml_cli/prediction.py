@@ -20,10 +20,10 @@ from genedml_cli.devices import prepare_encoder
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
 from genedml_cli.lattice import Lattice
 from genedml_cli.novelty import load_novelty
-from genedml_cli.placement import Placement, place_spots
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
+from genedml_cli.siting import Site, place_spots
 from genedml_cli.storage import arriving, maker, sha256_of
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
 
@@ -101,7 +101,7 @@ def predict(
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
-        pitch_um, grid, tissue, allow_off_tissue: see :func:`genedml_cli.placement.place_spots`.
+        pitch_um, grid, tissue, allow_off_tissue: see :func:`genedml_cli.siting.place_spots`.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
 
@@ -134,7 +134,7 @@ def predict(
     return data
 
 
-def predict_placed(models: Models, placed: Placement, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
+def predict_placed(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
     """Predict an open slide where its spots are; the result is as of :func:`predict`."""
     config = models.cards[0].config
     features = encode_section(placed.slide, placed.spots, models.encoder, config.views)

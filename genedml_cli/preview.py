@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from genedml_cli.figures import DOTS_PER_INCH, LETTER, LINE, STYLE, check_picture_path
 from genedml_cli.lattice import Lattice
-from genedml_cli.placement import Placement, place_spots
 from genedml_cli.results import spot_diameter_px
+from genedml_cli.siting import Site, place_spots
 from genedml_cli.storage import arriving
 
 SIDE_INCHES, NARROWEST_INCHES = 7.2, 3.0  # the longer side; the picture of a narrow slide
@@ -33,7 +33,7 @@ def preview(
     Spots that predict would refuse for lying off the tissue are drawn, with a warning.
 
     Args:
-        out: ``.png``, ``.pdf`` or ``.svg``; the others as for :func:`genedml_cli.placement.place_spots`.
+        out: ``.png``, ``.pdf`` or ``.svg``; the others as for :func:`genedml_cli.siting.place_spots`.
 
     Raises:
         GeneDMLError: as there; a picture that cannot be written.
@@ -57,7 +57,7 @@ def preview(
         return describe(placed)
 
 
-def describe(placed: Placement) -> str:
+def describe(placed: Site) -> str:
     """Spots, where they come from, and the tissue, in a line."""
     record, slide = placed.record, placed.slide
     if "grid" in record:
@@ -70,7 +70,7 @@ def describe(placed: Placement) -> str:
     return f"{len(placed.spots):,} spots ({origin}); tissue{area} ({record['tissue']})"
 
 
-def preview_figure(placed: Placement) -> Figure:
+def preview_figure(placed: Site) -> Figure:
     """The whole slide, the outline of the tissue, and spots at their size, those off the tissue in another colour."""
     width, height = placed.slide.size_px
     longer = max(width, height)

@@ -18,9 +18,9 @@ from genedml.errors import GeneDMLError
 from genedml_cli.features import encode_section, extract
 from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
-from genedml_cli.placement import place_spots
 from genedml_cli.preview import preview
 from genedml_cli.samples import read_sheet
+from genedml_cli.siting import place_spots
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tissue import Tissue, find_tissue

@@ -30,7 +30,7 @@ COARSEST = 4.0  # um/px of a slide over those of the views; slides of objectives
 
 
 @dataclass(frozen=True)
-class Placement:
+class Site:
     """A slide, the spots to predict on it, and the tissue that they were held against or laid over.
 
     ``record`` is what a result remembers of it.
@@ -53,7 +53,7 @@ def place_spots(
     tissue: Path | None = None,
     allow_off_tissue: bool = False,
     scale_needed: bool = True,
-) -> Iterator[Placement]:
+) -> Iterator[Site]:
     """Open a slide with the spots of a table or, without one, of a grid over its tissue.
 
     Args:
@@ -87,7 +87,7 @@ def place_spots(
         else:
             share = check_on_tissue(table, opened, where, allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
-        yield Placement(opened, table, where, record)
+        yield Site(opened, table, where, record)
 
 
 def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue: bool = False) -> float:
