@@ -17,8 +17,9 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
-from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
+from genedml_cli.features import SectionFeatures, encode_section, encoder_record
 from genedml_cli.novelty import load_novelty
+from genedml_cli.placement import PlacedFeatures
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
@@ -137,22 +138,28 @@ def predict(
     return data
 
 
-@torch.inference_mode()
 def predict_section(
     network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
 ) -> Float[np.ndarray, "S M"]:
-    """Predicted labels of every spot of a section; the global transformer runs once, whatever the batch size.
+    """Predicted labels of every spot of a section."""
+    return predict_placed(network, PlacedFeatures([features], device), 0, batch_spots)
+
+
+@torch.inference_mode()
+def predict_placed(
+    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int = BATCH_SPOTS
+) -> Float[np.ndarray, "S M"]:
+    """Predicted labels of every spot of section ``number``; the global transformer runs once, whatever the batch size.
 
     In single precision on every device: a label of 2 in bfloat16 would come in steps of 1/64.
     """
     network.eval()
-    section = features.section(device)
+    section = features.sections[number]
     predicted = []
     context = network.see_sections([section])
-    for row in torch.arange(len(features.spots)).split(batch_spots):
-        views = gather_views([features], [section], torch.zeros_like(row), row)
-        predicted.append(network(views, context).cpu())
-    return torch.cat(predicted).numpy()
+    for row in torch.arange(len(section.pooled)).split(batch_spots):
+        predicted.append(network(features.views(torch.full_like(row, number), row), context))
+    return torch.cat(predicted).cpu().numpy()
 
 
 def default_model() -> Path:
