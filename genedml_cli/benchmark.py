@@ -136,6 +136,7 @@ def benchmark(
     pitch_um: float | None = None,
     weights: Path | None = None,
     device: str = "auto",
+    compiled: bool = False,
     against_naive: bool = False,
     max_spots: int | None = None,
     seconds: float = 10.0,
@@ -152,6 +153,7 @@ def benchmark(
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file.
         device: auto, cpu, cuda or mps.
+        compiled: let torch compile the encoder.
         against_naive: also run the plain way, on as many spots as there is time for.
         max_spots: use no more of the spots than these, nearest to their middle.
         seconds: for each part.
@@ -163,6 +165,8 @@ def benchmark(
     where = pick_device(device)
     machine = describe(where)
     encoder = _any_weights(config.encoder, weights, where)
+    if compiled:
+        encoder.compile()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if slide is None or spots is None:

@@ -112,16 +112,21 @@ def place(features: Sequence[SectionFeatures], device: torch.device | str, at_on
         device: where batches are wanted.
         at_once: processes that share the host's memory.
     """
-    size = sum(one.local.nbytes + one.tiles.nbytes for one in features)
-    where = _choose(size, torch.device(device), at_once)
-    console.note(f"Features of {len(features)} sections: {gigabytes(size)}, {where}.")
+    where = choose(features, torch.device(device), at_once)
+    console.note(f"Features of {len(features)} sections: {gigabytes(_size(features))}, {where}.")
     return PlacedFeatures(features, device, where)
 
 
-def _choose(size_bytes: int, device: torch.device, at_once: int) -> Placement:
-    if device.type != "cpu" and size_bytes <= SHARE * free_on_device(device):
+def choose(features: Sequence[SectionFeatures], device: torch.device, at_once: int = 1) -> Placement:
+    """Where features are to live, by the memory that is free now; on a CPU the host is the device."""
+    size = _size(features)
+    if device.type != "cpu" and size <= SHARE * free_on_device(device):
         return Placement.device
-    return Placement.host if size_bytes * at_once <= SHARE * free_on_host() else Placement.disk
+    return Placement.host if size * at_once <= SHARE * free_on_host() else Placement.disk
+
+
+def _size(features: Sequence[SectionFeatures]) -> int:
+    return sum(one.local.nbytes + one.tiles.nbytes for one in features)
 
 
 def _starts(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

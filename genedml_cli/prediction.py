@@ -60,7 +60,9 @@ class Models:
         return [column[gene] for gene in self.genes]
 
 
-def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto") -> Models:
+def load_models(
+    files: Sequence[Path], weights: Path | None = None, device: str = "auto", compiled: bool = False
+) -> Models:
     """The folds in ``files`` with their encoder.
 
     Raises:
@@ -68,7 +70,7 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
-    encoder = prepare_encoder(cards[0].config.encoder, weights, device)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled)
     _check_encoder(encoder, cards[0], files[0])
     return Models(files, cards, encoder, encoder.device)
 
@@ -85,6 +87,7 @@ def predict(
     pitch_um: float | None = None,
     weights: Path | None = None,
     device: str = "auto",
+    compiled: bool = False,
     batch_spots: int = BATCH_SPOTS,
 ) -> anndata.AnnData:
     """Predict the expression of every spot of a slide.
@@ -101,6 +104,7 @@ def predict(
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
+        compiled: let torch compile the encoder.
 
     Returns:
         As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
@@ -111,7 +115,7 @@ def predict(
     """
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
-    models = load_models(model_files(model or default_model(), fold), weights, device)
+    models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
     table, views = read_spots(spots), models.cards[0].config.views
     with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
         features = encode_section(opened, table, models.encoder, views)

@@ -222,8 +222,9 @@ def _fit(
             elif epoch - best.epoch >= settings.patience:
                 break
     if not best.state:
+        held_out = ", ".join(sections.data[number].sample.name for number in select)
         raise GeneDMLError(
-            f"No epoch has a defined PCC on {', '.join(sections.data[n].sample.name for n in select)}, held out to choose one: "
+            f"No epoch has a defined PCC on {held_out}, held out to choose one: "
             "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
         )
     return replace(best, log=log)

@@ -37,6 +37,7 @@ def predict(
     pitch_um: options.PitchOption = None,
     weights: options.WeightsOption = None,
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
 ) -> None:
     """Predict the expression of every spot of a slide; writes AnnData that scanpy and squidpy open."""
@@ -53,6 +54,7 @@ def predict(
         pitch_um=pitch_um,
         weights=weights,
         device=device,
+        compiled=compiled,
         batch_spots=batch_spots,
     )
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with: scanpy.read_h5ad({str(out)!r})")

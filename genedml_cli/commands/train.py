@@ -33,6 +33,7 @@ def train(
     ] = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
 ) -> None:
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import runs, settings, tables
@@ -52,6 +53,7 @@ def train(
         features=features,
         weights=weights,
         device=device,
+        compiled=compiled,
         partial=partial,
         dataset=named or "",
     )
