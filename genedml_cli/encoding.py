@@ -20,7 +20,7 @@ from genedml_cli import console
 from genedml_cli.devices import send
 from genedml_cli.tiling import TilePlan
 
-BATCH_TILES = {"cpu": 64, "mps": 64, "cuda": 256}
+BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 
 
 def encode_plan(
