@@ -130,9 +130,7 @@ def load_panel(panel: str, fold: Fold, inputs: Inputs, size: int) -> tuple[str, 
     return published_panel(panel)
 
 
-def _run_folds(
-    folds: Sequence[Fold], run_fold: Callable[..., str], devices: Sequence[torch.device], out: Path
-) -> None:
+def _run_folds(folds: Sequence[Fold], run_fold: Callable[..., str], devices: Sequence[torch.device], out: Path) -> None:
     """As many folds at a time as there are devices."""
     with console.progress("Folds", len(folds)) as advance:
         for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices):
