@@ -174,7 +174,7 @@ class Encoder(nn.Module):
         """Stays in evaluation mode: a frozen encoder has no training mode."""
         return super().train(False)
 
-    def compile(self) -> None:  # type: ignore[override]
+    def compile(self) -> None:
         """Let torch compile the backbone for its device; the same numbers but for rounding, and the same fingerprint.
 
         Raises:
