@@ -136,6 +136,7 @@ def benchmark(
     pitch_um: float | None = None,
     weights: Path | None = None,
     device: str = "auto",
+    compiled: bool = False,
     against_naive: bool = False,
     max_spots: int | None = None,
     seconds: float = 10.0,
@@ -152,6 +153,7 @@ def benchmark(
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file.
         device: auto, cpu, cuda or mps.
+        compiled: let torch compile the encoder.
         against_naive: also run the plain way, on as many spots as there is time for.
         max_spots: use no more of the spots than these, nearest to their middle.
         seconds: for each part.
@@ -162,7 +164,7 @@ def benchmark(
     """
     where = pick_device(device)
     machine = describe(where)
-    encoder = _any_weights(config.encoder, weights, where)
+    encoder = _any_weights(config.encoder, weights, where, compiled)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if slide is None or spots is None:
@@ -306,11 +308,15 @@ def union_px(corners_xy: Int[np.ndarray, "U 2"], tile_px: int, size_px: tuple[in
     return total
 
 
-def _any_weights(name: str, weights: Path | None, device: torch.device) -> Encoder:
+def _any_weights(name: str, weights: Path | None, device: torch.device, compiled: bool) -> Encoder:
     info = ENCODERS.get(name)
     if weights is None and info is not None and info.architecture is not None:
-        return Encoder(info, build_backbone(info), has_class_token=True).to(device)
-    return load_encoder(name, weights, device)
+        encoder = Encoder(info, build_backbone(info), has_class_token=True).to(device)
+    else:
+        encoder = load_encoder(name, weights, device)
+    if compiled:
+        encoder.compile()
+    return encoder
 
 
 def _nearest(spots: Spots, count: int | None) -> Spots:

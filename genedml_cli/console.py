@@ -17,6 +17,7 @@ NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names r
 _results = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
 _messages = Console(stderr=True, soft_wrap=True, highlight=False)
 _progress: Progress | None = None
+_hidden = False
 
 
 def say(text: str) -> None:
@@ -60,6 +61,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
     _results.print(grid, soft_wrap=False)
 
 
+def hide_progress() -> None:
+    """No progress lines from this process: several would write over each other."""
+    global _hidden
+    _hidden = True
+
+
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
     """One progress line while the block runs; yields ``advance(steps=1, note="")``. Silent without a terminal.
@@ -97,4 +104,4 @@ def _new_progress() -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", style="dim"),
     ]
-    return Progress(*columns, console=_messages, disable=not _messages.is_terminal)
+    return Progress(*columns, console=_messages, disable=_hidden or not _messages.is_terminal)

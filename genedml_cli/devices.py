@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
@@ -25,18 +26,36 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def prepare_encoder(name: str, weights: Path | None = None, device: str = "auto") -> Encoder:
+def all_like(device: torch.device) -> list[torch.device]:
+    """Every device of a kind: all CUDA devices that torch sees; any other kind is there once."""
+    if device.type != "cuda":
+        return [device]
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def prepare_encoder(name: str, weights: Path | None = None, device: str = "auto", compiled: bool = False) -> Encoder:
     """The encoder on the device asked for; says in one line which it is and under which licence.
 
-    Args: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`.
+    Args: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`; ``compiled`` as
+        :meth:`genedml.encoders.Encoder.compile`.
 
     Raises:
-        GeneDMLError: as both do.
+        GeneDMLError: as these do.
     """
     where = pick_device(device)
     encoder = load_encoder(name, weights, where)
+    if compiled:
+        console.note(f"Compiling {encoder.info.name} ...")
+        encoder.compile()
     console.note(f"Encoder {encoder.info.name} on {where.type}; licence: {encoder.info.licence}.")
     return encoder
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; to CUDA through pinned memory, so that nobody waits."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def mixed_precision(device: torch.device | str) -> AbstractContextManager[None]:

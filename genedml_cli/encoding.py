@@ -17,9 +17,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from genedml.encoders import Encoded, Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.devices import send
 from genedml_cli.tiling import TilePlan
 
-BATCH_TILES = {"cpu": 64, "mps": 64, "cuda": 256}
+BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 
 
 def encode_plan(
@@ -99,11 +100,8 @@ class BatchRunner:
         self.batch_tiles = batch_tiles or BATCH_TILES[encoder.device.type]
 
     def send(self, tiles: UInt8[np.ndarray, "N 224 224 3"]) -> UInt8[Tensor, "N 224 224 3"]:
-        """Tiles to the device; through pinned memory, without waiting, where it is CUDA."""
-        images = torch.from_numpy(tiles)
-        if self.encoder.device.type == "cuda":
-            images = images.pin_memory()
-        return images.to(self.encoder.device, non_blocking=True)
+        """Tiles to the device."""
+        return send(torch.from_numpy(tiles), self.encoder.device)
 
     def __call__(self, images: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
         """Tokens and pooled vectors of tiles on the device.

@@ -8,7 +8,7 @@ grid, N some tiles. Features are stored in half precision.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from genedml.checkpoint import EncoderRecord
 from genedml.config import ViewsConfig, to_dict
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
-from genedml.network import Section, Views
+from genedml.network import Section
 from genedml_cli import console
 from genedml_cli.encoding import encode_plan, tokens_kept
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
@@ -33,7 +33,7 @@ from genedml_cli.siting import check_on_tissue, check_resolution
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.storage import arriving, free_bytes, gigabytes, maker, sha256_of
-from genedml_cli.tiling import OUTSIDE, TilePlan, plan_tiles
+from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.tissue import find_tissue
 
 FORMAT_VERSION = 2
@@ -52,6 +52,8 @@ class SectionFeatures:
         encoder: whose features these are.
         um_per_px: of level 0 of the slide; None for views in level-0 pixels, which do not depend on it.
         slide_sha256: content of the slide file.
+        file: the feature file, of which ``local`` and ``tiles`` are maps: only what is looked at is read. None while
+            they are in memory alone.
     """
 
     spots: Spots
@@ -62,6 +64,17 @@ class SectionFeatures:
     encoder: EncoderRecord
     um_per_px: float | None
     slide_sha256: str
+    file: Path | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes the name of the file where there is one, not gigabytes."""
+        values = tuple(getattr(self, field.name) for field in fields(self))
+        return (load_features, (self.file,)) if self.file else (SectionFeatures, values)
+
+    @property
+    def upright(self) -> "SectionFeatures":
+        """The same without the other orientations of the local tile."""
+        return replace(self, local=self.local[:1], file=None)
 
     @property
     def pooled(self) -> Float[Tensor, "S D"]:
@@ -72,40 +85,6 @@ class SectionFeatures:
         """The global view, in single precision."""
         grid_xy = torch.as_tensor(self.spots.grid_xy)
         return Section(self.pooled.to(device).float(), grid_xy.to(device))
-
-
-def gather_views(
-    features: Sequence[SectionFeatures],
-    sections: Sequence[Section],
-    section: Int[Tensor, " B"],
-    row: Int[Tensor, " B"],
-    orientation: Int[Tensor, " B"] | None = None,
-) -> Views:
-    """A batch of spots at three scales, on the device of ``sections``.
-
-    Spot b is row ``row[b]`` of ``features[section[b]]``, its local tile in orientation ``orientation[b]`` (0 if None).
-    """
-    orientation = torch.zeros_like(row) if orientation is None else orientation
-    first = features[0]
-    local = first.local.new_empty(len(row), *first.local.shape[2:])
-    neighbor = first.tiles.new_empty(len(row), first.neighbor.shape[1], first.tiles.shape[1])
-    mask = torch.empty(neighbor.shape[:2], dtype=torch.bool)
-    for number in section.unique().tolist():
-        here = section == number
-        own = features[number]
-        places = own.neighbor[row[here]]
-        local[here] = own.local[orientation[here], row[here]]
-        neighbor[here] = own.tiles[places.clamp(min=0)]
-        mask[here] = places != OUTSIDE
-    device = sections[0].pooled.device
-    return Views(
-        local.to(device).float(),
-        neighbor.to(device).float(),
-        mask.to(device),
-        sections,
-        section.to(device),
-        row.to(device),
-    )
 
 
 def extract(
@@ -223,7 +202,7 @@ def save_features(features: SectionFeatures, path: Path, key: str) -> None:
 
 
 def load_features(path: Path) -> SectionFeatures:
-    """Read a feature file.
+    """Open a feature file; its vectors are mapped, so that they take no memory until they are looked at.
 
     Raises:
         GeneDMLError: broken or not a feature file of this format.
@@ -244,6 +223,7 @@ def load_features(path: Path) -> SectionFeatures:
             EncoderRecord(**metadata["encoder"]),
             metadata["um_per_px"],
             metadata["slide_sha256"],
+            path,
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise GeneDMLError(f"The feature file {path} cannot be read: {error}. Remove it and run again.") from error

@@ -135,6 +135,15 @@ FeaturesOption = Annotated[
     Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the arithmetic runs.", rich_help_panel=RUN)]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Let torch compile the encoder: minutes at first, then faster; the same features but for rounding. Needs "
+        "a C++ compiler.",
+        rich_help_panel=RUN,
+    ),
+]
 TargetOption = Annotated[
     Target | None,
     typer.Option(

@@ -17,9 +17,10 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
-from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
+from genedml_cli.features import SectionFeatures, encode_section, encoder_record
 from genedml_cli.lattice import Lattice
 from genedml_cli.novelty import load_novelty
+from genedml_cli.placement import PlacedFeatures
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
@@ -60,7 +61,9 @@ class Models:
         return [column[gene] for gene in self.genes]
 
 
-def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto") -> Models:
+def load_models(
+    files: Sequence[Path], weights: Path | None = None, device: str = "auto", compiled: bool = False
+) -> Models:
     """The folds in ``files`` with their encoder.
 
     Raises:
@@ -68,7 +71,7 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
-    encoder = prepare_encoder(cards[0].config.encoder, weights, device)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled)
     _check_encoder(encoder, cards[0], files[0])
     return Models(files, cards, encoder, encoder.device)
 
@@ -88,6 +91,7 @@ def predict(
     allow_off_tissue: bool = False,
     weights: Path | None = None,
     device: str = "auto",
+    compiled: bool = False,
     batch_spots: int = BATCH_SPOTS,
 ) -> anndata.AnnData:
     """Predict the expression of every spot of a slide.
@@ -104,6 +108,7 @@ def predict(
         pitch_um, grid, tissue, allow_off_tissue: see :func:`genedml_cli.siting.place_spots`.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
+        compiled: let torch compile the encoder.
 
     Returns:
         As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
@@ -114,7 +119,7 @@ def predict(
     """
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
-    models = load_models(model_files(model or default_model(), fold), weights, device)
+    models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
     with place_spots(
         slide,
         spots,
@@ -125,7 +130,7 @@ def predict(
         allow_off_tissue=allow_off_tissue,
         scale_needed=models.cards[0].config.views.um_per_px != "native",
     ) as placed:
-        data = predict_placed(models, placed, batch_spots)
+        data = predict_site(models, placed, batch_spots)
     _say_genes_left_out(models)
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
@@ -134,7 +139,7 @@ def predict(
     return data
 
 
-def predict_placed(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
+def predict_site(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
     """Predict an open slide where its spots are; the result is as of :func:`predict`."""
     config = models.cards[0].config
     features = encode_section(placed.slide, placed.spots, models.encoder, config.views)
@@ -157,18 +162,25 @@ def predict_placed(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS)
 def predict_section(
     network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
 ) -> Float[np.ndarray, "S M"]:
-    """Predicted labels of every spot of a section; the global transformer runs once, whatever the batch size.
+    """Predicted labels of every spot of a section."""
+    return predict_placed(network, PlacedFeatures([features], device), 0, batch_spots)
+
+
+@torch.inference_mode()
+def predict_placed(
+    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int = BATCH_SPOTS
+) -> Float[np.ndarray, "S M"]:
+    """Predicted labels of every spot of section ``number``; the global transformer runs once, whatever the batch size.
 
     In single precision on every device: a label of 2 in bfloat16 would come in steps of 1/64.
     """
     network.eval()
-    section = features.section(device)
+    section = features.sections[number]
     predicted = []
     context = network.see_sections([section])
-    for row in torch.arange(len(features.spots)).split(batch_spots):
-        views = gather_views([features], [section], torch.zeros_like(row), row)
-        predicted.append(network(views, context).cpu())
-    return torch.cat(predicted).numpy()
+    for row in torch.arange(len(section.pooled)).split(batch_spots):
+        predicted.append(network(features.views(torch.full_like(row, number), row), context))
+    return torch.cat(predicted).cpu().numpy()
 
 
 def default_model() -> Path:

@@ -1,8 +1,9 @@
 """A run: every fold of a set of samples trained and tested, in one folder."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from genedml.config import Config, to_dict
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
-from genedml_cli.devices import prepare_encoder
+from genedml_cli.devices import all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import WHOLE, check_join, derive_panel, make_labels, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, encoder_record, extract
@@ -34,6 +35,7 @@ from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving, maker, write_json, write_text
 from genedml_cli.training import Trained, train_fold
+from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
 
 
@@ -55,6 +57,7 @@ def train(
     features: Path = Path("features"),
     weights: Path | None = None,
     device: str = "auto",
+    compiled: bool = False,
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
@@ -72,7 +75,8 @@ def train(
             a data set with a published panel, or a text file with one gene a line.
         features: where feature files are kept.
         weights: the encoder's weights file, instead of the hub.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda or mps. Where there are several CUDA devices, as many folds are trained at a time.
+        compiled: let torch compile the encoder.
         partial: what to say of a data set of which sections are missing.
         dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
         allow_off_tissue: take spots that lie off the tissue.
@@ -90,19 +94,18 @@ def train(
         return _score(out)
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
-    encoder = prepare_encoder(config.encoder, weights, device)
+    encoder = prepare_encoder(config.encoder, weights, device, compiled)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     inputs = Inputs(
         extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue),
         {sample.name: read_counts(sample.counts) for sample in used},
     )
     _claim(out, config, description)
-    with console.progress("Folds", len(folds)) as advance:
-        for one in folds:
-            origin = {"dataset": dataset, "partial": partial}
-            _run_fold(one, inputs, out, config, panel, encoder.device, encoder_record(encoder), origin)
-            console.note(f"Fold {one.name} is done: {out / f'fold-{one.name}.safetensors'}")
-            advance(note=f"fold {one.name}")
+    origin = {"dataset": dataset, "partial": partial}
+    run_fold = functools.partial(
+        _run_fold, inputs=inputs, out=out, config=config, panel=panel, encoder=encoder_record(encoder), origin=origin
+    )
+    _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
     return _score(out)
 
 
@@ -129,23 +132,37 @@ def load_panel(panel: str, fold: Fold, inputs: Inputs, size: int) -> tuple[str, 
     return published_panel(panel)
 
 
+def _run_folds(folds: Sequence[Fold], run_fold: Callable[..., str], devices: Sequence[torch.device], out: Path) -> None:
+    """As many folds at a time as there are devices."""
+    with console.progress("Folds", len(folds)) as advance:
+        for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices):
+            console.note(f"Fold {name} is done: {out / f'fold-{name}.safetensors'}")
+            advance(note=f"fold {name}")
+
+
 def _run_fold(
     fold: Fold,
+    device: torch.device,
+    *,
     inputs: Inputs,
     out: Path,
     config: Config,
     panel: str,
-    device: torch.device,
     encoder: EncoderRecord,
     origin: Mapping[str, str],
-) -> None:
-    """Train one fold, test it, fit its references; the checkpoint is written last, so that it marks a finished fold."""
+    at_once: int,
+) -> str:
+    """Train one fold, test it, fit its references; returns its name.
+
+    Repeatable, in any process that sees the same files: neither device nor order nor other folds change what it writes.
+    The checkpoint is written last, so that it marks a finished fold.
+    """
     genes = load_panel(panel, fold, inputs, config.labels.panel_size)
     train, validation, test = (
         [_section(sample, inputs, genes, config) for sample in side]
         for side in (fold.train, fold.validation, fold.test)
     )
-    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}")
+    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once)
     fitted = [*train, *validation]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["partial"])
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
@@ -163,6 +180,7 @@ def _run_fold(
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
+    return fold.name
 
 
 def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Config) -> SectionData:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ import torch
 from genedml.checkpoint import EncoderRecord
 from genedml.config import Config
 from genedml.encoders import EncoderInfo
+from genedml.network import GeneDML
 from genedml_cli.datasets import find_dataset
 from genedml_cli.encoding import average_patches
 from genedml_cli.expression import Labels
 from genedml_cli.features import SectionFeatures
 from genedml_cli.machine import Timing, stopwatch
+from genedml_cli.placement import PlacedFeatures, Placement, choose
 from genedml_cli.samples import Sample
 from genedml_cli.sections import SectionData
 from genedml_cli.spots import Spots
-from genedml_cli.training import train_fold
+from genedml_cli.training import Learner, SpotLoader
 
 LIKE = "HER2ST"
 PITCH_PX = 400.0
@@ -27,7 +30,7 @@ NEIGHBOR_TILES_A_SPOT = 4
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """Spots that an epoch saw, and what it took: batches from few sections, and of all sections shuffled."""
+    """Spots that steps saw, and what they took: batches from few sections, and of all sections shuffled."""
 
     sections_per_batch: int
     batch_size: int
@@ -48,46 +51,56 @@ class TrainingSpeed:
 
 
 def training_speed(encoder: EncoderInfo, config: Config, device: torch.device, seconds: float) -> TrainingSpeed:
-    """Train for about ``seconds`` in each way, but no less than a batch and no more than an epoch.
+    """Train one network for about ``seconds``, at least a step in each way.
 
-    Shuffled batches hold spots of all sections, so all of them stay in the data, with as many labelled spots as there
-    is time for; batches from few sections see only those, so there are as many sections as there is time for.
+    The ways take turns of about the same length, a shuffled step first, so that whatever else the machine does slows
+    both. Gathering a batch is part of its step.
     """
     few = max(1, config.training.sections_per_batch)
     data = _sections(encoder, config, np.random.default_rng(config.training.seed))
+    features = _placed(data, device)
+    width, genes = encoder.width, config.labels.panel_size
+    network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
+    learner = Learner(network, config.training, device)
+    shuffled, grouped = (
+        _Way(learner, SpotLoader(data, features, replace(config.training, sections_per_batch=sections), device), device)
+        for sections in (0, few)
+    )
+    grouped.step()
+    grouped.forget()  # libraries choose their kernels at first use
+    while shuffled.took.wall_s + grouped.took.wall_s < seconds:
+        shuffled.step()
+        while grouped.took.wall_s < shuffled.took.wall_s:
+            grouped.step()
     batch = config.training.batch_size
-    _epoch(data[:1], config, few, device)  # libraries choose their kernels at first use
-    one = _epoch(data[:few], config, few, device)
-    count = _fitting(seconds, one.wall_s, len(data) // few) * few
-    took = _epoch(data[:count], config, few, device)
-    one = _epoch(_labelled(data, batch), config, 0, device)
-    spots = sum(len(section.features.spots) for section in data)
-    shuffled = _fitting(seconds, one.wall_s, spots // batch) * batch
-    shuffled_took = _epoch(_labelled(data, shuffled), config, 0, device)
-    seen = sum(len(section.features.spots) for section in data[:count])
-    return TrainingSpeed(few, batch, seen, took, shuffled, shuffled_took)
+    return TrainingSpeed(few, batch, grouped.spots, grouped.took, shuffled.spots, shuffled.took)
 
 
-def _fitting(seconds: float, one_s: float, most: int) -> int:
-    return min(most, max(1, int(seconds / one_s)))
+class _Way:
+    """One way to draw batches: what its steps took so far, and how many spots they saw."""
+
+    def __init__(self, learner: Learner, loader: SpotLoader, device: torch.device) -> None:
+        self._learner, self._device = learner, device
+        self._random = torch.Generator().manual_seed(0)
+        self._batches = chain.from_iterable(loader.epoch(self._random) for _ in count())
+        self.forget()
+
+    def forget(self) -> None:
+        self.spots, self.took = 0, Timing()
+
+    def step(self) -> None:
+        with stopwatch(self._device) as took:
+            views, label = next(self._batches)
+            self._learner.step(views, label, self._random)
+        self.spots += len(label)
+        self.took = Timing(self.took.wall_s + took.wall_s, self.took.cpu_s + took.cpu_s)
 
 
-def _epoch(data: Sequence[SectionData], config: Config, sections_per_batch: int, device: torch.device) -> Timing:
-    once = replace(config.training, epochs=1, sections_per_batch=sections_per_batch, refit=False, augment=False)
-    with stopwatch(device) as timing:
-        train_fold(data, [], [], replace(config, training=once), device)
-    return timing
-
-
-def _labelled(data: Sequence[SectionData], spots: int) -> list[SectionData]:
-    """The same sections with ``spots`` labels in all, evenly spread."""
-    ends = np.cumsum([len(section.features.spots) for section in data])
-    kept = np.zeros(ends[-1], bool)
-    kept[np.linspace(0, ends[-1] - 1, spots).astype(int)] = True
-    parts = np.split(kept, ends[:-1])
-    return [
-        replace(section, labels=replace(section.labels, valid=part)) for section, part in zip(data, parts, strict=True)
-    ]
+def _placed(data: Sequence[SectionData], device: torch.device) -> PlacedFeatures:
+    """On the device if they fit; else as they are, for they are in memory and share it."""
+    features = [section.features for section in data]
+    where = choose(features, device)
+    return PlacedFeatures(features, device, where if where is Placement.device else Placement.disk)
 
 
 def _sections(encoder: EncoderInfo, config: Config, rng: np.random.Generator) -> list[SectionData]:

@@ -1,5 +1,7 @@
 """Encoders: the table, strict weights, real architectures, and stain-texture's own promises."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -254,3 +256,27 @@ def test_stain_texture_on_cuda_equals_the_cpu():
     on_cpu = load_encoder("stain-texture")(tiles).tokens
     on_cuda = load_encoder("stain-texture", device="cuda")(tiles.cuda()).tokens.cpu()
     assert torch.allclose(on_cpu, on_cuda, atol=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_encoder_gives_the_same_features_and_is_the_same_encoder():
+    plain, compiled = load_encoder("tiny"), load_encoder("tiny")
+    compiled.compile()
+    assert compiled.weights_sha256 == plain.weights_sha256
+    for count in (5, 3):
+        tiles = torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8)
+        torch.testing.assert_close(compiled(tiles).tokens, plain(tiles).tokens, rtol=1e-3, atol=1e-4)
+
+
+def test_a_machine_that_cannot_compile_says_so_and_encodes_all_the_same(monkeypatch):
+    def compile_to_failure(call: object, **_: object) -> object:
+        def run(*_: object) -> None:
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_to_failure)
+    encoder = load_encoder("tiny")
+    with pytest.raises(GeneDMLError, match=r"No working C\+\+ compiler found.*leave out --compile"):
+        encoder.compile()
+    assert encoder(torch.zeros(1, 224, 224, 3, dtype=torch.uint8)).pooled.shape == (1, 8)

@@ -16,10 +16,10 @@ from genedml_cli.features import (
     SectionFeatures,
     encode_section,
     extract,
-    gather_views,
     load_features,
     save_features,
 )
+from genedml_cli.placement import PlacedFeatures
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, open_section, read_spots
@@ -185,9 +185,8 @@ def test_a_section_keeps_averaged_patches_of_every_orientation(features, sample,
 
 def test_a_batch_is_gathered_from_its_sections(features, red_sample, encoder, tmp_path):
     red = extract([red_sample], encoder, VIEWS, tmp_path, flips=True)["red"]
-    sections = [features.section(), red.section()]
     section, row, orientation = torch.tensor([1, 0, 1]), torch.tensor([2, 5, 0]), torch.tensor([0, 3, 6])
-    views = gather_views([features, red], sections, section, row, orientation)
+    views = PlacedFeatures([features, red], "cpu").views(section, row, orientation)
     for place, own in enumerate([red, features, red]):
         assert torch.equal(views.local[place], own.local[orientation[place], row[place]].float())
         seen = own.neighbor[row[place]]

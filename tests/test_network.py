@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from genedml.config import LossConfig, NetworkConfig, load_config
 from genedml.grouping import kmeans
-from genedml.layers import GridConvolution, RelativePositionBias
+from genedml.layers import GridConvolution, RelativePositionBias, spot_grid
 from genedml.losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
 from genedml.network import GeneDML, Section, Views
 
@@ -237,7 +238,7 @@ def test_grid_convolution_equals_a_dense_one(grid_xy):
     convolution, xy = GridConvolution(3), torch.tensor(grid_xy)
     x = torch.randn(len(xy), 3)
     cells = {tuple(cell): x[(xy == torch.tensor(cell)).all(1)].mean(0) for cell in grid_xy}
-    for (column, row), own, out in zip(grid_xy, x, convolution(x, xy), strict=True):
+    for (column, row), own, out in zip(grid_xy, x, convolution(x, spot_grid(xy)), strict=True):
         expected = convolution.bias + own
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
@@ -284,3 +285,11 @@ def test_cpu_equals_cuda():
     on_cuda = network.cuda().losses(moved, label.cuda(), torch.Generator().manual_seed(1))
     for name, value in on_cpu.items():
         assert float(on_cuda[name]) == pytest.approx(float(value), rel=1e-3)
+
+
+def test_kmeans_holds_no_difference_of_every_row_and_group():
+    x, k = torch.randn(256, 64), 90
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kmeans(x, k, 3)
+    largest = max(event.self_cpu_memory_usage for event in seen.events())
+    assert 0 < largest < 256 * k * 64 * 4 / 8

@@ -33,6 +33,7 @@ def benchmark(
     set_: options.SetOption = None,
     neighbors: options.NeighborsOption = None,
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
     against: Annotated[
         Against | None,
         typer.Option(
@@ -62,6 +63,7 @@ def benchmark(
         pitch_um=pitch_um,
         weights=weights,
         device=device,
+        compiled=compiled,
         against_naive=against is not None,
         max_spots=max_spots,
         seconds=seconds,

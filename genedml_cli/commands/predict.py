@@ -34,6 +34,7 @@ def predict(
     pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
@@ -58,6 +59,7 @@ def predict(
         allow_off_tissue=allow_off_tissue,
         weights=weights,
         device=device,
+        compiled=compiled,
         batch_spots=batch_spots,
     )
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with: scanpy.read_h5ad({str(out)!r})")

@@ -34,6 +34,7 @@ def train(
     ] = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
 ) -> None:
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import runs, settings, tables
@@ -53,6 +54,7 @@ def train(
         features=features,
         weights=weights,
         device=device,
+        compiled=compiled,
         partial=partial,
         dataset=named or "",
         allow_off_tissue=allow_off_tissue,

@@ -161,6 +161,7 @@ class Encoder(nn.Module):
         self.backbone = backbone.eval().requires_grad_(False)
         self.has_class_token = has_class_token
         self.weights_sha256 = fingerprint(backbone)
+        self._run: Callable[[Tensor], Tensor] = self._tokens
         self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
 
@@ -173,12 +174,29 @@ class Encoder(nn.Module):
         """Stays in evaluation mode: a frozen encoder has no training mode."""
         return super().train(False)
 
+    def compile(self) -> None:
+        """Let torch compile the backbone for its device; the same numbers but for rounding, and the same fingerprint.
+
+        Raises:
+            GeneDMLError: torch cannot: most often, this machine has no C++ compiler.
+        """
+        self._run = torch.compile(self._tokens, dynamic=True)
+        try:
+            self(torch.zeros(2, 224, 224, 3, dtype=torch.uint8, device=self.device))
+        except Exception as error:  # torch's compilers raise many kinds, all of them private
+            self._run = self._tokens
+            raise GeneDMLError(
+                f"torch.compile cannot compile {self.info.name} on this machine: {str(error).strip().splitlines()[0]} "
+                "It needs a C++ compiler such as g++ (on CUDA also the package triton). Install it, or leave out "
+                "--compile: the features are the same."
+            ) from error
+
     @torch.inference_mode()
     def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
         images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
         learned = self.info.build is None  # the filters of one without weights need all their digits
         with torch.autocast(images.device.type, torch.float16, enabled=learned and images.device.type == "cuda"):
-            tokens = self._tokens(images).float()
+            tokens = self._run(images).float()
         return Encoded(tokens, tokens[:, 0] if self.has_class_token else tokens.mean(dim=1))
 
     def _tokens(self, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:

@@ -25,7 +25,7 @@ def kmeans(x: Float[Tensor, "B d"], k: int, iterations: int, generator: torch.Ge
     """
     if len(x) < k:
         raise ValueError(f"k-means with {k} groups needs at least {k} rows, got {len(x)}")
-    rows = torch.randperm(len(x), generator=generator)[:k].to(x.device)
+    rows = torch.randperm(len(x), generator=generator)[:k].to(x.device, non_blocking=x.is_cuda)
     centroids = x[rows]
     with torch.no_grad():
         for _ in range(iterations - 1):
@@ -41,5 +41,6 @@ def _nearest(x: Float[Tensor, "B d"], centroids: Float[Tensor, "k d"]) -> Int[Te
 
 def _means(x: Float[Tensor, "B d"], assignment: Int[Tensor, " B"], last: Float[Tensor, "k d"]) -> Float[Tensor, "k d"]:
     sums = torch.zeros_like(last).index_add(0, assignment, x)
-    sizes = torch.bincount(assignment, minlength=len(last))[:, None]
+    ones = torch.ones(len(x), 1, device=x.device)
+    sizes = torch.zeros(len(last), 1, device=x.device).index_add(0, assignment, ones)  # bincount would wait for CUDA
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), last)

@@ -3,6 +3,8 @@
 Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -78,6 +80,21 @@ class RelativePositionBias(nn.Module):
         return self.table[:, self.index]
 
 
+@dataclass(frozen=True)
+class SpotGrid:
+    """The occupied cells of a spot grid, as a convolution over them needs it; depends on places alone.
+
+    Args:
+        cell_of_spot: the cell that each spot is in.
+        spots_in_cell: how many are in each.
+        neighbors: row of each cell's 3x3 neighbours, left to right within top to bottom; C stands for an empty cell.
+    """
+
+    cell_of_spot: Int[Tensor, " S"]
+    spots_in_cell: Int[Tensor, " C"]
+    neighbors: Int[Tensor, "C 9"]
+
+
 class GridConvolution(nn.Module):
     """Depthwise 3x3 convolution over the spot grid, added to its input: the position encoding of the global scale.
 
@@ -92,20 +109,23 @@ class GridConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         nn.init.uniform_(self.weight, -1 / 3, 1 / 3)
 
-    def forward(self, x: Float[Tensor, "S W"], grid_xy: Int[Tensor, "S 2"]) -> Float[Tensor, "S W"]:
-        cells_xy, cell_of_spot, spots_in_cell = grid_xy.unique(dim=0, return_inverse=True, return_counts=True)
-        cells = x.new_zeros(len(cells_xy), x.shape[1]).index_add(0, cell_of_spot, x)
-        cells = cells / spots_in_cell[:, None].to(x.dtype)
-        neighbors = grid_neighbors(cells_xy)
+    def forward(self, x: Float[Tensor, "S W"], grid: SpotGrid) -> Float[Tensor, "S W"]:
+        cells = x.new_zeros(len(grid.spots_in_cell), x.shape[1]).index_add(0, grid.cell_of_spot, x)
+        cells = cells / grid.spots_in_cell[:, None].to(x.dtype)
         padded = torch.cat([cells, cells.new_zeros(1, cells.shape[1])])
         out = self.bias.expand_as(cells)
         for offset in range(9):
-            out = out + self.weight[offset] * padded[neighbors[:, offset]]
-        return x + out[cell_of_spot]
+            out = out + self.weight[offset] * padded[grid.neighbors[:, offset]]
+        return x + out[grid.cell_of_spot]
 
 
-def grid_neighbors(cells_xy: Int[Tensor, "C 2"]) -> Int[Tensor, "C 9"]:
-    """Row of each cell's 3x3 neighbours, left to right within top to bottom; C stands for an empty cell."""
+def spot_grid(grid_xy: Int[Tensor, "S 2"]) -> SpotGrid:
+    """The occupied cells of a grid. On CUDA the host waits for their number, so it is asked once a section."""
+    cells_xy, cell_of_spot, spots_in_cell = grid_xy.unique(dim=0, return_inverse=True, return_counts=True)
+    return SpotGrid(cell_of_spot, spots_in_cell, _neighbors(cells_xy))
+
+
+def _neighbors(cells_xy: Int[Tensor, "C 2"]) -> Int[Tensor, "C 9"]:
     origin = cells_xy.min(dim=0).values - 1
     stride = int(cells_xy[:, 0].max() - origin[0]) + 2
 

@@ -13,6 +13,7 @@ Differs from the paper where the paper is silent or contradicts itself:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +21,16 @@ from torch import Tensor, nn
 
 from genedml.config import LossConfig, NetworkConfig, TransformerConfig
 from genedml.grouping import kmeans
-from genedml.layers import Block, FeedForward, GridConvolution, RelativePositionBias, hide, masked_mean
+from genedml.layers import (
+    Block,
+    FeedForward,
+    GridConvolution,
+    RelativePositionBias,
+    SpotGrid,
+    hide,
+    masked_mean,
+    spot_grid,
+)
 from genedml.losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
 
 
@@ -30,6 +40,12 @@ class Section:
 
     pooled: Float[Tensor, "S D"]
     grid_xy: Int[Tensor, "S 2"]
+
+    @cached_property
+    def grid(self) -> SpotGrid:
+        """Which spots are neighbours, found once."""
+        with torch.inference_mode(False):  # a section first seen in a prediction may be trained on afterwards
+            return spot_grid(self.grid_xy)
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class GlobalTransformer(nn.Module):
         for depth, block in enumerate(self.blocks):
             spots = block(spots[None])[0]
             if depth == 0:
-                spots = self.position(spots, section.grid_xy)
+                spots = self.position(spots, section.grid)
         return self.norm(spots)
 
 
@@ -203,7 +219,8 @@ class GeneDML(nn.Module):
     def embed(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
         """Multi-scale image embedding of every spot (section 3.1.1)."""
         context = self.see_sections(views.sections) if context is None else context
-        first_row = torch.tensor([0, *(len(spots) for spots in context)], device=views.row.device).cumsum(0)
+        first_row = torch.tensor([0, *(len(spots) for spots in context)]).cumsum(0)
+        first_row = first_row.to(views.row.device, non_blocking=views.row.is_cuda)
         global_ = torch.cat(list(context))[first_row[views.section] + views.row]
         local = self.project_local(views.local)
         neighbor = self.project_neighbor(self.neighbor_transformer(views.neighbor, views.neighbor_mask))

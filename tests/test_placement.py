@@ -1,0 +1,235 @@
+"""Where features live: chosen by free memory, never seen in the numbers; and what a batch runs over."""
+
+import pickle
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import tiny_config
+
+from genedml.checkpoint import EncoderRecord
+from genedml.network import GeneDML, Views
+from genedml_cli import memory, placement
+from genedml_cli.expression import Labels
+from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.memory import free_on_host
+from genedml_cli.placement import PlacedFeatures, Placement, place
+from genedml_cli.samples import Sample
+from genedml_cli.sections import SectionData
+from genedml_cli.spots import Spots
+from genedml_cli.training import Learner, SpotLoader, train_fold
+
+WIDTH, TOKENS, GENES = 8, 3, 20
+COUNTS = (30, 41, 25)
+GIGABYTE = 10**9
+
+
+def make_features(spots: int, orientations: int, seed: int) -> SectionFeatures:
+    random = torch.Generator().manual_seed(seed)
+    array_xy = np.stack([np.arange(spots) % 7, np.arange(spots) // 7], axis=1)
+    return SectionFeatures(
+        Spots(tuple(map(str, range(spots))), array_xy * 400.0, array_xy),
+        torch.randn(orientations, spots, TOKENS, WIDTH, generator=random).half(),
+        torch.randn(4 * spots, WIDTH, generator=random).half(),
+        torch.randperm(4 * spots, generator=random)[:spots],
+        torch.randint(-1, 4 * spots, (spots, 25), generator=random).index_fill(1, torch.tensor([12]), 0),
+        EncoderRecord("tiny", WIDTH, TOKENS, ""),
+        0.5,
+        "",
+    )
+
+
+@pytest.fixture
+def sections(tmp_path: Path) -> list[SectionData]:
+    """Three sections whose features are in files, in eight orientations; some spots have no label."""
+    random, data = np.random.default_rng(0), []
+    for number, spots in enumerate(COUNTS):
+        save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", "key")
+        y = random.random((spots, GENES), dtype=np.float32)
+        labels = Labels(y, random.random(spots) > 0.2, np.zeros(spots), 0, 0)
+        sample = Sample(str(number), tmp_path, tmp_path, tmp_path, f"P{number}", f"P{number}")
+        data.append(SectionData(sample, load_features(tmp_path / f"{number}.safetensors"), labels))
+    return data
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Section, row and orientation of 50 spots of the first and the last section."""
+    random = torch.Generator().manual_seed(1)
+    section = torch.randint(2, (50,), generator=random) * 2
+    row = torch.tensor([int(torch.randint(COUNTS[one], (1,), generator=random)) for one in section])
+    return section, row, torch.randint(8, (50,), generator=random)
+
+
+@pytest.mark.parametrize("where", Placement)
+def test_a_batch_is_the_same_wherever_features_are(sections, batch, where):
+    views = PlacedFeatures([data.features for data in sections], "cpu", where).views(*batch)
+    for spot, (section, row, orientation) in enumerate(zip(*(part.tolist() for part in batch), strict=True)):
+        features = sections[section].features
+        assert torch.equal(views.local[spot], features.local[orientation, row].float())
+        seen = features.neighbor[row]
+        assert torch.equal(views.neighbor_mask[spot], seen >= 0)
+        assert torch.equal(views.neighbor[spot][seen >= 0], features.tiles[seen[seen >= 0]].float())
+        own = views.sections[views.section[spot]]
+        assert torch.equal(own.pooled, features.pooled.float())
+        assert views.row[spot] == row
+
+
+def test_a_batch_holds_the_sections_it_touches_and_no_others(sections, batch):
+    views = PlacedFeatures([data.features for data in sections], "cpu").views(*batch)
+    assert [len(section.pooled) for section in views.sections] == [COUNTS[0], COUNTS[2]]
+
+
+def test_the_sections_of_others_do_not_change_a_batch(sections, batch):
+    placed = PlacedFeatures([data.features for data in sections], "cpu")
+    views = placed.views(*batch)
+    everywhere = Views(
+        views.local, views.neighbor, views.neighbor_mask, placed.sections, batch[0], views.row
+    )  # as if the global transformer ran over every section at each step
+    config = tiny_config()
+    network = GeneDML(config.network, config.loss, WIDTH, GENES).eval()
+    label = torch.rand(50, GENES)
+    few, all_ = (network.losses(one, label, torch.Generator().manual_seed(1)) for one in (views, everywhere))
+    assert all(torch.equal(few[name], all_[name]) for name in all_)
+
+
+@pytest.mark.parametrize(
+    ("device_bytes", "host_bytes", "where"),
+    [
+        (GIGABYTE, GIGABYTE, "on the device"),
+        (1000, GIGABYTE, "in host memory"),
+        (1000, 1000, "read from disk as needed"),
+    ],
+)
+def test_the_place_follows_free_memory_and_is_said(sections, monkeypatch, capfd, device_bytes, host_bytes, where):
+    monkeypatch.setattr(placement, "free_on_device", lambda _: device_bytes)
+    monkeypatch.setattr(placement, "free_on_host", lambda: host_bytes)
+    place([data.features for data in sections], torch.device("meta"))
+    size = sum(8 * spots * TOKENS * WIDTH * 2 + 4 * spots * WIDTH * 2 for spots in COUNTS) / 1e6
+    assert f"Features of 3 sections: {size:.2f} MB, {where}." in " ".join(capfd.readouterr().err.split())
+
+
+def test_training_is_the_same_from_memory_and_from_disk(sections, monkeypatch, capfd):
+    config = tiny_config("training.epochs=2", "training.augment=true", "training.batch_size=20", "training.refit=true")
+    found = []
+    for free in (GIGABYTE, 0):
+        monkeypatch.setattr(placement, "free_on_host", lambda free=free: free)
+        found.append(train_fold(sections[:2], sections[2:], [], config, "cpu"))
+    said = capfd.readouterr().err
+    assert "in host memory" in said
+    assert "read from disk" in said
+    for name, value in found[0].state.items():
+        assert torch.equal(value, found[1].state[name]), name
+
+
+def resident_bytes() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def test_opening_a_feature_file_reads_nothing_but_what_is_looked_at(tmp_path):
+    large = torch.zeros(8, 20000, 50, 16, dtype=torch.float16)  # 256 MB
+    save_features(
+        SectionFeatures(
+            Spots(tuple(map(str, range(20000))), np.random.default_rng(0).random((20000, 2))),
+            large,
+            large[0, :, 0],
+            torch.arange(20000),
+            torch.arange(20000)[:, None],
+            EncoderRecord("tiny", 16, 50, ""),
+            None,
+            "",
+        ),
+        tmp_path / "large.safetensors",
+        "key",
+    )
+    before = resident_bytes()
+    features = load_features(tmp_path / "large.safetensors")
+    upright = features.upright.local[0, ::50].sum()
+    assert resident_bytes() - before < large.nbytes / 4
+    assert upright == 0
+
+
+def test_to_another_process_goes_the_name_of_the_file(sections):
+    features = sections[0].features
+    assert len(pickle.dumps(features)) < 2000
+    assert torch.equal(pickle.loads(pickle.dumps(features)).local, features.local)
+    in_memory = make_features(5, 1, 0)
+    assert torch.equal(pickle.loads(pickle.dumps(in_memory)).local, in_memory.local)
+
+
+Memory = namedtuple("Memory", "available")
+
+
+@pytest.mark.parametrize(
+    ("lines", "root", "files"),
+    [
+        ("0::/job", "", {"memory.max": "3000", "memory.current": "1500", "memory.stat": "inactive_file 500\n"}),
+        (
+            "4:memory:/not/here\n",
+            "memory",
+            {
+                "memory.limit_in_bytes": "3000",
+                "memory.usage_in_bytes": "1500",
+                "memory.stat": "total_inactive_file 500\n",
+            },
+        ),
+    ],
+    ids=["version 2", "version 1 in a container"],
+)
+def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, lines, root, files):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(10_000))
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "MEMBERSHIP", tmp_path / "cgroup")
+    assert free_on_host() == 10_000
+    (tmp_path / "cgroup").write_text(lines)
+    (tmp_path / root).mkdir(exist_ok=True)
+    for name, text in files.items():
+        (tmp_path / root / name).write_text(text)
+    assert free_on_host() == 2000
+
+
+def test_the_fused_optimiser_learns_what_the_plain_one_does(sections, monkeypatch):
+    config = tiny_config("training.epochs=3", "training.batch_size=20")
+    fused = train_fold(sections, [], [], config, "cpu")
+    monkeypatch.setattr("genedml_cli.training.FUSED", ())
+    plain = train_fold(sections, [], [], config, "cpu")
+    for one, other in zip(fused.log, plain.log, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_the_kept_weights_are_their_moving_average(sections):
+    config = tiny_config("training.weight_average=0.5", "training.batch_size=200", "training.sections_per_batch=0")
+    settings = config.training
+    placed = PlacedFeatures([data.features for data in sections], "cpu")
+    loader = SpotLoader(sections, placed, settings, "cpu")
+    network = GeneDML(config.network, config.loss, WIDTH, GENES)
+    learner, random, expected = Learner(network, settings, "cpu"), torch.Generator().manual_seed(0), None
+    for _ in range(3):
+        learner.learn(loader.epoch(random), random)
+        now = network.head.output.weight.detach().clone()
+        expected = now if expected is None else (expected + now) / 2
+    torch.testing.assert_close(learner.kept.head.output.weight.detach(), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("where", Placement)
+def test_no_step_waits_for_cuda_and_its_batches_are_the_hosts(sections, batch, where):
+    config, device = tiny_config("training.batch_size=20"), torch.device("cuda")
+    features = [data.features for data in sections]
+    placed, on_host = PlacedFeatures(features, device, where), PlacedFeatures(features, "cpu")
+    for own, other in zip(vars(placed.views(*batch)).values(), vars(on_host.views(*batch)).values(), strict=True):
+        assert isinstance(own, list) or torch.equal(own.cpu(), other)
+    loader = SpotLoader(sections, placed, config.training, device)
+    learner = Learner(GeneDML(config.network, config.loss, WIDTH, GENES), config.training, device)
+    random = torch.Generator().manual_seed(0)
+    learner.learn(loader.epoch(random), random)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for views, label in loader.epoch(random):
+            learner.step(views, label, random)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
