@@ -17,13 +17,15 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
+from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record, gather_views
 from genedml_cli.novelty import load_novelty
+from genedml_cli.outputs import check_output_path, write
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
 from genedml_cli.spots import open_section, read_spots
-from genedml_cli.storage import arriving, maker, sha256_of
+from genedml_cli.storage import maker, sha256_of
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
 
 BATCH_SPOTS = 256
@@ -42,6 +44,12 @@ class Models:
     def genes(self) -> tuple[str, ...]:
         """The genes that every fold predicts."""
         return common_genes(self.cards)
+
+    @property
+    def gene_ids(self) -> tuple[str, ...]:
+        """The Ensembl ids of :attr:`genes`, where the folds know them."""
+        known = [dict(zip(card.genes, card.gene_ids, strict=True)) for card in self.cards if card.gene_ids]
+        return agreed_gene_ids(known, self.genes)
 
     def predict(
         self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
@@ -93,7 +101,7 @@ def predict(
         spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
         model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
             as ``layers["std"]``. Where it is None, ``GENEDML_MODEL``, else the model that comes with genedml.
-        out: where to write the ``.h5ad``.
+        out: where to write it; its suffix is one of :data:`genedml_cli.outputs.FORMATS`.
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none.
@@ -108,8 +116,8 @@ def predict(
     Raises:
         GeneDMLError: whatever the user can mend; nothing is written then.
     """
-    if out is not None and out.suffix != ".h5ad":
-        raise GeneDMLError(f"{out} must end with .h5ad.")
+    if out is not None:
+        check_output_path(out)
     models = load_models(model_files(model or default_model(), fold), weights, device)
     table, views = read_spots(spots), models.cards[0].config.views
     with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
@@ -125,7 +133,7 @@ def predict(
         }
         layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
         labels = models.cards[0].config.labels
-        data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers)
+        data = to_anndata(np.mean(each, axis=0), models.genes, table, labels, made_by, layers, models.gene_ids)
         add_tissue_image(data, opened, table)
     _add_references(data, models, features)
     _add_worth(data, models, features)
@@ -133,7 +141,7 @@ def predict(
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
     if out is not None:
-        write_h5ad(data, out)
+        write(data, out)
     return data
 
 
@@ -236,16 +244,6 @@ def _say_genes_left_out(models: Models) -> None:
     shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
     if shared < most:
         console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
-
-
-def write_h5ad(data: anndata.AnnData, path: Path) -> None:
-    """Write an ``.h5ad`` whole, compressed.
-
-    Raises:
-        GeneDMLError: the folder cannot be written or the disk is full.
-    """
-    with arriving(path) as temporary:
-        data.write_h5ad(temporary, compression="gzip")
 
 
 def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:

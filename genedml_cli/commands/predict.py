@@ -19,7 +19,15 @@ def predict(
             rich_help_panel=DATA,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write: .h5ad (holds everything), .zarr, .csv, .csv.gz, .parquet or .geojson.",
+            rich_help_panel=RUN,
+        ),
+    ],
     model: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +48,7 @@ def predict(
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
 ) -> None:
     """Predict the expression of every spot of a slide; writes AnnData that scanpy and squidpy open."""
-    from genedml_cli import console, prediction
+    from genedml_cli import console, outputs, prediction
 
     data = prediction.predict(
         slide,
@@ -55,4 +63,4 @@ def predict(
         device=device,
         batch_spots=batch_spots,
     )
-    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with: scanpy.read_h5ad({str(out)!r})")
+    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
