@@ -1,5 +1,6 @@
 """Predictions as SpatialData: tissue image, spots as circles and their table, in one zarr folder."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,5 +69,7 @@ def write_zarr(data: anndata.AnnData, path: Path) -> None:
     table.obs["region"], table.obs["spot"] = SPOTS, table.obs_names.to_numpy()
     table.obs["region"] = table.obs["region"].astype("category")
     table = TableModel.parse(table, region=SPOTS, region_key="region", instance_key="spot")
-    with arriving_folder(path) as temporary:
+    with arriving_folder(path) as temporary, warnings.catch_warnings():
+        # A notice to those who write zarr themselves, once for each array.
+        warnings.filterwarnings("ignore", ".*autosharding", UserWarning)
         SpatialData(images=images, shapes={SPOTS: circles}, tables={TABLE: table}).write(temporary)
