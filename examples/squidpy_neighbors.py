@@ -3,8 +3,8 @@
 python examples/squidpy_neighbors.py out.h5ad figures/
 
 Needs `pip install squidpy`. Predicted labels are logarithms already, and smoothed over neighbouring spots: Moran's I of
-every gene is higher than it would be of measured counts. So nothing is normalised here, and values and p-values are only
-a ranking of the genes of one prediction: none is printed as a test, and they do not compare with those of measured data.
+every gene is higher than it would be of measured counts. So nothing is normalised here, no p-value is printed, and the
+values are only a ranking of the genes of one prediction: they do not compare with those of measured data.
 """
 
 from pathlib import Path
