@@ -87,8 +87,9 @@ def _values_by_gene(data: anndata.AnnData) -> pd.DataFrame:
     if GENE_IDS in data.var:
         table["gene_id"] = data.var[GENE_IDS].astype(str).to_numpy()[place]
     table["predicted"] = np.asarray(data.X).ravel()
-    for name, layer in data.layers.items():
-        table[name] = np.asarray(layer).ravel()
+    # From anndata 0.13 on, X is among the layers, under None.
+    for name in [name for name in data.layers if name is not None]:
+        table[name] = np.asarray(data.layers[name]).ravel()
     return table
 
 

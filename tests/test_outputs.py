@@ -102,6 +102,8 @@ def test_a_compressed_table_is_the_same_text(data, tmp_path):
 def test_a_long_table_has_a_row_a_spot_and_gene_and_the_layers(data, tmp_path):
     write(data, tmp_path / "out.parquet", long=True)
     table = pd.read_parquet(tmp_path / "out.parquet")
+    places = ["spot", "x_px", "y_px", "array_row", "array_col", "novelty"]
+    assert list(table.columns) == [*places, "gene", "gene_id", "predicted", "std"]
     assert len(table) == data.n_obs * data.n_vars
     again = table.pivot(index="spot", columns="gene", values="predicted").loc[list(data.obs_names), list(GENES)]
     assert np.array_equal(again, data.X)
