@@ -28,7 +28,8 @@ from genedml_cli.encoding import BATCH_TILES, encode_plan
 from genedml_cli.features import encode_section
 from genedml_cli.machine import Timing, describe, matrix_flops, peak_memory, stopwatch
 from genedml_cli.naive import extract_plainly, read_plainly
-from genedml_cli.prediction import predict_section, write_h5ad
+from genedml_cli.outputs import write
+from genedml_cli.prediction import predict_section
 from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
@@ -291,7 +292,7 @@ class _Bench:
             features = encode_section(self._slide, spots, self._encoder, config.views)
             data = to_anndata(predict_section(network, features, device), genes, spots, config.labels, maker())
             add_tissue_image(data, self._slide, spots)
-            write_h5ad(data, folder / "prediction.h5ad")
+            write(data, folder / "prediction.h5ad")
         return Prediction(len(spots), took, peak_memory(device))
 
 

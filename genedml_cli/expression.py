@@ -3,7 +3,7 @@
 Letters: S spots, M genes of the panel.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,13 @@ JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
 
 WHOLE = "whole_numbers"
 """In ``uns`` of counts that were read: whether they are whole numbers, as raw counts are."""
+
+
+GENE_IDS = "gene_ids"
+"""In ``var`` of counts and predictions, as scanpy's 10x readers call it: a gene's Ensembl id, empty if unknown."""
+
+OTHER_GENE_IDS = ("gene_id", "ensembl_id", "ensembl_ids")
+"""What other writers of ``.h5ad`` call that column."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def read_counts(path: Path) -> anndata.AnnData:
     """Read raw counts, spots in rows: ``.tsv[.gz]``, ``.csv[.gz]``, ``.h5ad``, 10x ``.h5`` or a 10x ``mtx`` folder.
 
     Where ``X`` of an ``.h5ad`` is not of whole numbers, ``layers["counts"]`` or ``raw`` is taken; where these are not
-    either, a warning says so, and ``uns[WHOLE]`` is False.
+    either, a warning says so, and ``uns[WHOLE]`` is False. ``var[GENE_IDS]`` is there where the file had such ids.
 
     Raises:
         GeneDMLError: not there, unreadable, of an unknown kind, empty, negative, not a number, or a spot named twice.
@@ -76,7 +83,34 @@ def read_counts(path: Path) -> anndata.AnnData:
         twice = data.obs_names[data.obs_names.duplicated()]
         raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). Give every spot one row.")
     data.var_names_make_unique()
+    named = next((column for column in (GENE_IDS, *OTHER_GENE_IDS) if column in data.var), None)
+    if named is not None:
+        data.var[GENE_IDS] = data.var[named].astype(object).fillna("").astype(str)
     return data
+
+
+def gene_ids_of(counts: anndata.AnnData) -> dict[str, str]:
+    """Gene name to Ensembl id, of the genes whose id the counts had."""
+    if GENE_IDS not in counts.var:
+        return {}
+    return {gene: gene_id for gene, gene_id in counts.var[GENE_IDS].items() if gene_id}
+
+
+def agreed_gene_ids(sources: Sequence[Mapping[str, str]], genes: Sequence[str]) -> tuple[str, ...]:
+    """The ids of ``genes``; empty for a gene that no source knows, or for which two differ: no id beats a wrong one.
+
+    Args:
+        sources: gene name to id, of sections or of folds.
+        genes: which.
+
+    Returns:
+        One id a gene; nothing at all where no source knows any.
+    """
+    found = [{source[gene] for source in sources if source.get(gene)} for gene in genes]
+    differ = [gene for gene, ids in zip(genes, found, strict=True) if len(ids) > 1]
+    if differ:
+        console.note(f"{len(differ)} genes (first: {differ[0]}) have ids that differ; they are left without one.")
+    return tuple(next(iter(ids)) if len(ids) == 1 else "" for ids in found) if any(found) else ()
 
 
 def derive_panel(counts: Iterable[anndata.AnnData], size: int) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Runs and predictions -> pictures of named genes over the section. Letters: S spots, G genes shown."""
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from genedml_cli import console
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
 from genedml_cli.patches import PATCHES_SUFFIX
-from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, notes_of, spots_of
+from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, check_genes, notes_of, read_prediction, spots_of
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
 
@@ -85,9 +84,9 @@ def pictures_of_runs(
     pictures: list[SectionPicture] = []
     notes: list[str] = []
     for section in sections or shared:
-        models = {name: _read(files[section]) for name, files in held.items()}
+        models = {name: read_prediction(files[section]) for name, files in held.items()}
         for run, data in zip(runs, models.values(), strict=True):
-            _check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
+            check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
         first = next(iter(models.values()))
         shown = {name: data[:, genes] for name, data in _alike(models).items()}
         truths = {name: data.layers["truth"] for name, data in shown.items()}
@@ -108,11 +107,11 @@ def pictures_of_predictions(
     Raises:
         GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
     """
-    models = {name: _read(file) for name, file in zip(_model_names(files), files, strict=True)}
+    models = {name: read_prediction(file) for name, file in zip(_model_names(files), files, strict=True)}
     for file, data in zip(files, models.values(), strict=True):
         if "slide_sha256" not in data.uns["genedml"]:
             raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
-        _check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
+        check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
     slides = {str(data.uns["genedml"]["slide_sha256"]): str(data.uns["genedml"]["slide"]) for data in models.values()}
     if len(slides) > 1:
         raise GeneDMLError(
@@ -140,15 +139,6 @@ def _sections_of(run: Path) -> dict[str, Path]:
     return files
 
 
-def _read(file: Path) -> anndata.AnnData:
-    try:
-        data = anndata.read_h5ad(file)
-        data.uns["genedml"]["label"]
-    except (OSError, KeyError, ValueError) as error:
-        raise GeneDMLError(f"{file} is not a prediction of genedml: {error}.") from error
-    return data
-
-
 def _model_names(targets: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     if len(targets) == 1:
@@ -160,18 +150,6 @@ def _model_names(targets: Sequence[Path]) -> list[str]:
         raise GeneDMLError("The same run or prediction is named twice.")
     ends = ([" / ".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
     return next(names for names in ends if len(set(names)) == len(names))
-
-
-def _check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:
-    unknown = [gene for gene in genes if gene not in data.var_names]
-    if unknown:
-        known = {name.upper(): name for name in data.var_names}
-        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, 0.5)]
-        raise GeneDMLError(
-            f"{where} does not predict {', '.join(unknown)}."
-            + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
-            + f" All {data.n_vars} genes: {how_to_list}"
-        )
 
 
 def _alike(models: Mapping[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:

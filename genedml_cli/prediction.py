@@ -17,15 +17,17 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import prepare_encoder
+from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encode_section, encoder_record
 from genedml_cli.lattice import Lattice
 from genedml_cli.novelty import load_novelty
+from genedml_cli.outputs import check_output_path, write
 from genedml_cli.placement import PlacedFeatures
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
 from genedml_cli.siting import Site, place_spots
-from genedml_cli.storage import arriving, maker, sha256_of
+from genedml_cli.storage import maker, sha256_of
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
 
 BATCH_SPOTS = 256
@@ -44,6 +46,12 @@ class Models:
     def genes(self) -> tuple[str, ...]:
         """The genes that every fold predicts."""
         return common_genes(self.cards)
+
+    @property
+    def gene_ids(self) -> tuple[str, ...]:
+        """The Ensembl ids of :attr:`genes`, where the folds know them."""
+        known = [dict(zip(card.genes, card.gene_ids, strict=True)) for card in self.cards if card.gene_ids]
+        return agreed_gene_ids(known, self.genes)
 
     def predict(
         self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
@@ -101,7 +109,7 @@ def predict(
         spots: a spot table; None for a grid over the tissue.
         model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
             as ``layers["std"]``. Where it is None, ``GENEDML_MODEL``, else the model that comes with genedml.
-        out: where to write the ``.h5ad``.
+        out: where to write it; its suffix is one of :data:`genedml_cli.outputs.FORMATS`.
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
@@ -117,8 +125,8 @@ def predict(
     Raises:
         GeneDMLError: whatever the user can mend; nothing is written then.
     """
-    if out is not None and out.suffix != ".h5ad":
-        raise GeneDMLError(f"{out} must end with .h5ad.")
+    if out is not None:
+        check_output_path(out)
     models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
     with place_spots(
         slide,
@@ -135,7 +143,7 @@ def predict(
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
     if out is not None:
-        write_h5ad(data, out)
+        write(data, out)
     return data
 
 
@@ -151,7 +159,9 @@ def predict_site(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -
         **placed.record,
     }
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-    data = to_anndata(np.mean(each, axis=0), models.genes, placed.spots, config.labels, made_by, layers)
+    data = to_anndata(
+        np.mean(each, axis=0), models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids
+    )
     add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)
     _add_worth(data, models, features)
@@ -264,16 +274,6 @@ def _say_genes_left_out(models: Models) -> None:
     shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
     if shared < most:
         console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
-
-
-def write_h5ad(data: anndata.AnnData, path: Path) -> None:
-    """Write an ``.h5ad`` whole, compressed.
-
-    Raises:
-        GeneDMLError: the folder cannot be written or the disk is full.
-    """
-    with arriving(path) as temporary:
-        data.write_h5ad(temporary, compression="gzip")
 
 
 def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Predictions -> AnnData that scanpy and squidpy open as they are. Letters: S spots, M genes."""
 
+import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -10,6 +12,7 @@ from jaxtyping import Float
 
 from genedml.config import LabelsConfig, from_dict, to_dict
 from genedml.errors import GeneDMLError
+from genedml_cli.expression import GENE_IDS
 from genedml_cli.slides import Slide
 from genedml_cli.spots import Spots, nearest_distances
 
@@ -25,17 +28,21 @@ def to_anndata(
     labels: LabelsConfig,
     made_by: Mapping[str, Any],
     layers: Mapping[str, Float[np.ndarray, "S M"]] | None = None,
+    gene_ids: Sequence[str] = (),
 ) -> anndata.AnnData:
     """One section's predictions with names, coordinates, units and provenance.
 
     ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
-    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by`` and the label transform.
+    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by`` and the label transform. ``var`` has
+    the genes' Ensembl ids, where there are ``gene_ids``.
     """
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     obs["in_tissue"] = 1
     if spots.array_xy is not None:
         obs["array_row"], obs["array_col"] = spots.array_xy[:, 1], spots.array_xy[:, 0]
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    if gene_ids:
+        var[GENE_IDS] = list(gene_ids)
     single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
     data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
     data.obsm["spatial"] = spots.xy_px.astype(np.float64)
@@ -66,6 +73,42 @@ def notes_of(data: anndata.AnnData) -> list[str]:
     return [str(note) for note in np.atleast_1d(made_by["notes"])]
 
 
+def about(data: anndata.AnnData) -> dict[str, Any]:
+    """Units and provenance as plain values, for files that are no AnnData; without the panels of the folds."""
+    return {key: _plain(value) for key, value in data.uns["genedml"].items() if key != "panels"}
+
+
+def read_prediction(file: Path) -> anndata.AnnData:
+    """Read an ``.h5ad`` that genedml wrote.
+
+    Raises:
+        GeneDMLError: it is not there, cannot be read, or is no prediction.
+    """
+    try:
+        data = anndata.read_h5ad(file)
+        data.uns["genedml"]["label"]
+    except (OSError, KeyError, ValueError) as error:
+        raise GeneDMLError(f"{file} is not a prediction of genedml: {error}.") from error
+    return data
+
+
+def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:
+    """Refuse genes that a prediction does not have; names those that are spelt nearly so.
+
+    Raises:
+        GeneDMLError: there are such genes.
+    """
+    unknown = [gene for gene in genes if gene not in data.var_names]
+    if unknown:
+        known = {name.upper(): name for name in data.var_names}
+        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, 0.5)]
+        raise GeneDMLError(
+            f"{where} does not predict {', '.join(unknown)}."
+            + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
+            + f" All {data.n_vars} genes: {how_to_list}"
+        )
+
+
 def spots_of(data: anndata.AnnData) -> Spots:
     """The spots that a prediction was made for."""
     array_xy = data.obs[["array_col", "array_row"]].to_numpy(np.int64) if "array_col" in data.obs else None
@@ -90,8 +133,21 @@ def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
     }
 
 
+def stored_spot_diameter_px(data: anndata.AnnData) -> float:
+    """The diameter that a prediction's spots were written with; of a run's sections, which lack it, half the pitch."""
+    if "spatial" in data.uns:
+        return float(next(iter(data.uns["spatial"].values()))["scalefactors"]["spot_diameter_fullres"])
+    return SPOT_TO_PITCH * spots_of(data).pitch_px
+
+
 def spot_diameter_px(spots: Spots, slide: Slide) -> float:
     """Half the pitch, as ST (100 of 200 um) and Visium (55 of 100 um) about have; of a single spot 55 um or 112 px."""
     if not len(nearest_distances(spots.xy_px)):
         return 55 / slide.um_per_px if slide.knows_scale else 112.0
     return SPOT_TO_PITCH * spots.pitch_px
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

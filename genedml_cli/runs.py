@@ -23,10 +23,20 @@ from genedml_cli import console
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
-from genedml_cli.expression import WHOLE, check_join, derive_panel, make_labels, not_raw_note, read_counts
+from genedml_cli.expression import (
+    WHOLE,
+    agreed_gene_ids,
+    check_join,
+    derive_panel,
+    gene_ids_of,
+    make_labels,
+    not_raw_note,
+    read_counts,
+)
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.novelty import fit_novelty, save_novelty
-from genedml_cli.prediction import predict_section, write_h5ad
+from genedml_cli.outputs import write
+from genedml_cli.prediction import predict_section
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
@@ -176,7 +186,7 @@ def _run_fold(
         predicted = predict_section(network, data.features, device)
         tested = _tested(data, predicted, card, ridge, origin["dataset"])
         tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
-        write_h5ad(tested, out / "predictions" / f"{data.sample.name}.h5ad")
+        write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
@@ -232,6 +242,7 @@ def _card(
     return ModelCard(
         config=config,
         genes=tuple(genes),
+        gene_ids=agreed_gene_ids([gene_ids_of(inputs.counts[data.sample.name]) for data in fitted], genes),
         encoder=encoder,
         fold=fold.name,
         mean_label=tuple(mean_label(fitted).tolist()),
@@ -263,7 +274,7 @@ def _tested(
     }
     references = reference_layers(card, ridge, data.features, data.labels.depth)
     layers = {"truth": data.labels.y, **references}
-    result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers)
+    result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers, card.gene_ids)
     result.obs["depth"] = data.labels.depth
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     result.var["ridge_held_out_pcc"] = ridge.inner_pcc

@@ -43,6 +43,31 @@ def arriving(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def arriving_folder(path: Path) -> Iterator[Path]:
+    """As :func:`arriving`, for a folder: a path where nothing is yet; what is there on success moves to ``path``.
+
+    A folder of that name stays until the new one is complete.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        yield around / path.name
+        if path.exists():
+            path.replace(around / "before")
+        (around / path.name).replace(path)
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(around, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with arriving(path) as temporary:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from genedml.checkpoint import load_card
 from genedml_cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,19 @@ def test_predict_without_spots_shows_and_then_uses_a_grid(model, world, tmp_path
     assert genedml(*words).returncode == 2
 
 
+def test_export_writes_another_kind_and_says_so(model, world, tmp_path):
+    out, slide = tmp_path / "p1.h5ad", world / "slides/P1.tif"
+    genedml("predict", slide, "--spots", world / "spots/P1.csv", "--model", model, "-o", out)
+    genes = load_card(model).genes[:2]
+    done = genedml("export", out, "-o", tmp_path / "p1.geojson", "--genes", ", ".join(genes))
+    assert done.returncode == 0, done.stderr
+    assert "x 2 genes. Open it with QuPath" in done.stdout
+    assert (tmp_path / "p1.geojson").is_file()
+    refused = genedml("export", out, "-o", tmp_path / "p1.pdf")
+    assert refused.returncode == 1
+    assert "must end with one of .h5ad" in " ".join(refused.stderr.split())
+
+
 def spot_table(folder: Path, **columns: object) -> Path:
     path = folder / "spots.csv"
     pd.DataFrame({"name": ["a", "b", "c"], "x": [900.0, 1100.0, 900.0], "y": [900.0, 900.0, 1100.0]} | columns).to_csv(
@@ -127,7 +141,7 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
         "empty table": ({"spots": spot_table(folder / "empty", name=[], x=[], y=[])}, "no spot"),
         "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
         "no such fold": ({"model": model.parent, "fold": "P9"}, "It has: P1"),
-        "not h5ad": ({"out": folder / "out.csv"}, "must end with .h5ad"),
+        "unknown suffix": ({"out": folder / "out.xlsx"}, "must end with one of .h5ad"),
     }
 
 

@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import published_panel
-from genedml_cli.expression import WHOLE, derive_panel, make_labels, read_counts
+from genedml_cli.expression import WHOLE, agreed_gene_ids, derive_panel, gene_ids_of, make_labels, read_counts
 from genedml_cli.panels import find_panel
 from genedml_cli.spots import Spots, read_spots
 
@@ -52,7 +52,7 @@ def write_10x_h5(folder: Path) -> Path:
         group["data"], group["indices"], group["indptr"] = matrix.data, matrix.indices, matrix.indptr
         group["shape"] = matrix.shape
         features = group.create_group("features")
-        features["id"] = np.array([f"ENSG{number}" for number in range(4)], "S")
+        features["id"] = np.array([f"ENSG{gene}" for gene in GENES], "S")
         features["name"] = np.array(GENES, "S")
         features["feature_type"] = np.array(["Gene Expression"] * 4, "S")
         features["genome"] = np.array(["GRCh38"] * 4, "S")
@@ -79,6 +79,27 @@ def test_counts_of_every_kind_are_one_matrix(tmp_path, write_counts):
     counts = read_counts(write_counts(tmp_path))
     assert (list(counts.obs_names), list(counts.var_names)) == (SPOTS, GENES)
     np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("write_counts", [write_10x_h5, write_mtx])
+def test_ids_of_10x_features_are_kept(tmp_path, write_counts):
+    assert gene_ids_of(read_counts(write_counts(tmp_path))) == {gene: f"ENSG{gene}" for gene in GENES}
+
+
+def test_ids_are_found_under_other_names_and_may_be_missing(tmp_path):
+    path = write_h5ad(tmp_path)
+    assert gene_ids_of(read_counts(path)) == {}
+    data = anndata.read_h5ad(path)
+    data.var["ensembl_id"] = pd.Categorical([f"ENSG{gene}" for gene in GENES[:-1]] + [None])
+    data.write_h5ad(path)
+    assert gene_ids_of(read_counts(path)) == {gene: f"ENSG{gene}" for gene in GENES[:-1]}
+
+
+def test_ids_that_differ_are_left_out_with_a_note(capfd):
+    sources = [{"A": "ENSG1", "B": "ENSG2"}, {"A": "ENSG1", "B": "ENSG3", "C": "ENSG4"}, {}]
+    assert agreed_gene_ids(sources, ["C", "A", "B", "D"]) == ("ENSG4", "ENSG1", "", "")
+    assert "1 genes (first: B) have ids that differ" in capfd.readouterr().err
+    assert agreed_gene_ids([{}, {}], ["A"]) == ()
 
 
 @pytest.mark.parametrize("place", ["layers", "raw"])

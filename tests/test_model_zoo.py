@@ -1,14 +1,15 @@
 """The zoo's page says what the code says; a model's file that cannot be used says what next."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from genedml.checkpoint import FORMAT_VERSION, METADATA_KEY, ModelCard, load_card
+from genedml.checkpoint import FORMAT_VERSION, METADATA_KEY, EncoderRecord, ModelCard, checkpoint_bytes, load_card
 from genedml.config import load_config, preset_names
 from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
@@ -69,6 +70,34 @@ def test_a_card_that_cannot_be_used_says_what_next(tmp_path, card, message):
     save_file({"weight": torch.zeros(1)}, tmp_path / "fold-1.safetensors", metadata)
     with pytest.raises(GeneDMLError, match=message):
         load_card(tmp_path / "fold-1.safetensors")
+
+
+def test_a_card_may_lack_ids_but_not_have_some(tmp_path):
+    card = ModelCard(
+        load_config("small"),
+        ("A", "B"),
+        EncoderRecord("tiny", 8, 5, ""),
+        "1",
+        (0.0, 0.0),
+        ((0.0,) * 2,) * 2,
+        {},
+        (),
+        (),
+    )
+    written = json.loads(safe_metadata(tmp_path, card))
+    del written["gene_ids"]
+    save_file({"w": torch.zeros(1)}, tmp_path / "before.safetensors", {METADATA_KEY: json.dumps(written)})
+    assert load_card(tmp_path / "before.safetensors") == card
+    safe_metadata(tmp_path, replace(card, gene_ids=("ENSG1",)))
+    with pytest.raises(GeneDMLError, match="it has 1 ids for 2 genes"):
+        load_card(tmp_path / "fold-1.safetensors")
+
+
+def safe_metadata(folder: Path, card: ModelCard) -> str:
+    """Write a model of no weights; its card as JSON."""
+    (folder / "fold-1.safetensors").write_bytes(checkpoint_bytes(card, {"w": torch.zeros(1)}))
+    with safe_open(folder / "fold-1.safetensors", "pt") as stored:
+        return stored.metadata()[METADATA_KEY]
 
 
 def test_a_broken_model_says_what_next(tmp_path):

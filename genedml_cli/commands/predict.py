@@ -12,7 +12,15 @@ from genedml_cli.options import MODEL, RUN
 def predict(
     slide: Annotated[Path, typer.Argument(help="Anything OpenSlide opens, or a JPEG, PNG or TIFF of a section.")],
     spots: options.SpotsOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The .h5ad to write.", rich_help_panel=RUN)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write: .h5ad (holds everything), .zarr, .csv, .csv.gz, .parquet or .geojson.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     preview: options.PreviewOption = None,
     grid: options.GridOption = options.Grid.hex,
     tissue: options.TissueOption = None,
@@ -38,7 +46,7 @@ def predict(
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
-    from genedml_cli import console, prediction
+    from genedml_cli import console, outputs, prediction
     from genedml_cli.preview import preview as draw_preview
 
     where: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
@@ -62,4 +70,4 @@ def predict(
         compiled=compiled,
         batch_spots=batch_spots,
     )
-    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with: scanpy.read_h5ad({str(out)!r})")
+    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")

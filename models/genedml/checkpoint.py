@@ -61,6 +61,7 @@ class ModelCard:
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
         training_donors: their donors, who may be patients of other names in other data sets.
+        gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
@@ -76,6 +77,7 @@ class ModelCard:
     training_slides: Mapping[str, str]
     training_patients: tuple[str, ...]
     training_donors: tuple[str, ...]
+    gene_ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
@@ -148,11 +150,15 @@ def _card(values: dict[str, Any]) -> ModelCard:
     if version != FORMAT_VERSION:
         raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
     slope, intercept = values.pop("depth_line")
+    gene_ids = tuple(values.pop("gene_ids", ()))
+    if len(gene_ids) not in (0, len(values["genes"])):
+        raise ValueError(f"it has {len(gene_ids)} ids for {len(values['genes'])} genes")
     scored = values.pop("cross_validated")
     return ModelCard(
         config=from_dict(Config, values.pop("config")),
         encoder=EncoderRecord(**values.pop("encoder")),
         genes=tuple(values.pop("genes")),
+        gene_ids=gene_ids,
         mean_label=tuple(values.pop("mean_label")),
         depth_line=(tuple(slope), tuple(intercept)),
         notes=tuple(values.pop("notes")),

@@ -1,0 +1,31 @@
+"""genedml export"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    prediction: Annotated[Path, typer.Argument(help="An .h5ad that predict wrote, or one of a run's predictions.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="What to write: .geojson (QuPath), .csv, .csv.gz, .parquet, .zarr (SpatialData), .h5ad."
+        ),
+    ],
+    genes: Annotated[
+        str | None,
+        typer.Option(help="Only these genes, parted by commas, such as GNAS,FASN. (default: all)", show_default=False),
+    ] = None,
+    long: Annotated[
+        bool,
+        typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),
+    ] = False,
+) -> None:
+    """Write a prediction as another kind of file: for QuPath, SpatialData, or as a table."""
+    from genedml_cli import console, outputs
+
+    names = [name.strip() for name in (genes or "").split(",") if name.strip()]
+    data = outputs.export(prediction, out, names, long)
+    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")

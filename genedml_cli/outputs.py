@@ -1,0 +1,117 @@
+"""The files a prediction is written to, chosen by their suffix."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anndata
+
+from genedml.errors import GeneDMLError
+from genedml_cli.qupath import write_geojson
+from genedml_cli.results import check_genes, read_prediction
+from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
+from genedml_cli.spot_tables import write_csv, write_parquet
+from genedml_cli.storage import arriving
+
+Write = Callable[[anndata.AnnData, Path], None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Args:
+        write: a whole prediction; the file is whole or not there.
+        opened_with: what a user opens it with; ``{}`` is its path.
+        write_long: one row a spot and gene, if the kind can.
+    """
+
+    write: Write
+    opened_with: str
+    write_long: Write | None = None
+
+
+def write_h5ad(data: anndata.AnnData, path: Path) -> None:
+    """Write AnnData, compressed.
+
+    Raises:
+        GeneDMLError: the folder cannot be written or the disk is full.
+    """
+    with arriving(path) as temporary:
+        data.write_h5ad(temporary, compression="gzip")
+
+
+FORMATS = {
+    ".h5ad": Format(write_h5ad, "scanpy.read_h5ad({!r})"),
+    ".zarr": Format(write_zarr, "spatialdata.read_zarr({!r})"),
+    ".csv": Format(write_csv, "pandas.read_csv({!r})", partial(write_csv, long=True)),
+    ".csv.gz": Format(write_csv, "pandas.read_csv({!r})", partial(write_csv, long=True)),
+    ".parquet": Format(write_parquet, "pandas.read_parquet({!r})", partial(write_parquet, long=True)),
+    ".geojson": Format(write_geojson, "QuPath: drag it onto the open slide"),
+}
+"""Suffix -> kind of file."""
+
+
+def check_output_path(path: Path, long: bool = False) -> Format:
+    """The kind of file that ``path`` names; called before the work, so that it is not done in vain.
+
+    Raises:
+        GeneDMLError: an unknown suffix, ``long`` for a kind without it, or a store that could not be written.
+    """
+    found = next((kind for suffix, kind in FORMATS.items() if path.name.endswith(suffix)), None)
+    if found is None:
+        raise GeneDMLError(f"{path} must end with one of {', '.join(FORMATS)}.")
+    if long and found.write_long is None:
+        tables = [suffix for suffix, kind in FORMATS.items() if kind.write_long is not None]
+        raise GeneDMLError(f"{path} cannot be long; only tables can: {', '.join(tables)}.")
+    if found.write is write_zarr:
+        check_zarr_path(path)
+    return found
+
+
+def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
+    """Write a prediction as its suffix says; the file is whole or not there.
+
+    Args:
+        data: as :func:`genedml_cli.results.to_anndata` makes it.
+        path: ends with one of :data:`FORMATS`.
+        long: of a table: one row a spot and gene, with the layers as columns.
+
+    Raises:
+        GeneDMLError: an unknown suffix, or it cannot be written.
+    """
+    kind = check_output_path(path, long)
+    to_file = kind.write_long if long and kind.write_long is not None else kind.write
+    to_file(data, path)
+
+
+def export(prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = False) -> anndata.AnnData:
+    """Write a predicted ``.h5ad`` as another kind of file.
+
+    Args:
+        prediction: an ``.h5ad`` of predict, or of a run's folder ``predictions``.
+        out: ends with one of :data:`FORMATS`.
+        genes: only these, in this order; all if empty.
+        long: of a table: one row a spot and gene, with the layers as columns.
+
+    Returns:
+        What was written.
+
+    Raises:
+        GeneDMLError: no prediction, unknown genes, or as for :func:`write`.
+    """
+    check_output_path(out, long)
+    if out.resolve() == prediction.resolve():
+        raise GeneDMLError(f"{out} is the prediction itself; give another name.")
+    data = read_prediction(prediction)
+    if genes:
+        check_genes(genes, data, f"{prediction}", f"scanpy.read_h5ad({str(prediction)!r}).var_names")
+        data = data[:, list(dict.fromkeys(genes))].copy()
+    write(data, out, long)
+    return data
+
+
+def how_to_open(path: Path) -> str:
+    """A line of Python, or a hint, that opens a written file."""
+    return check_output_path(path).opened_with.format(str(path))

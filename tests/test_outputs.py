@@ -1,0 +1,253 @@
+"""Files of predictions: every kind holds the same, arrives whole, and opens where users open it."""
+
+import gzip
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import EXAMPLES, tiny_config
+
+from genedml.checkpoint import load_card
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli import spatialdata_store
+from genedml_cli.outputs import FORMATS, export, how_to_open, write
+from genedml_cli.prediction import predict
+from genedml_cli.results import add_tissue_image, to_anndata
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import read_spots
+
+GENES = ("ERBB2", "GNAS", "FASN", "XBP1", "CD74", "COL1A1")
+IDS = ("ENSG00000141736", "ENSG00000087460", "ENSG00000169710", "ENSG00000100219", "", "ENSG00000108821")
+
+
+@pytest.fixture(scope="module")
+def prediction(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ``.h5ad`` of a slide whose genes follow the place of the spot, with layers and ids."""
+    spots, file = read_spots(world / "spots" / "P1.csv"), tmp_path_factory.mktemp("prediction") / "p1.h5ad"
+    place = spots.xy_px / spots.xy_px.max()
+    rng = np.random.default_rng(0)
+    y = place @ rng.normal(size=(2, len(GENES))) + 0.05 * rng.normal(size=(len(spots), len(GENES))) + 2
+    made_by = {"genedml": "0", "notes": ["PARTIAL: a test."], "panels": [" ".join(GENES)], "um_per_px": 1.0}
+    data = to_anndata(y, GENES, spots, LabelsConfig(), made_by, {"std": np.full(y.shape, 0.125)}, IDS)
+    data.obs["novelty"] = rng.random(len(spots))
+    with open_slide(world / "slides" / "P1.tif") as slide:
+        add_tissue_image(data, slide, spots)
+    write(data, file)
+    return file
+
+
+@pytest.fixture
+def data(prediction: Path) -> anndata.AnnData:
+    """What :func:`prediction` holds."""
+    return anndata.read_h5ad(prediction)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_kind_is_written_whole_and_says_how_to_open_it(data, tmp_path, suffix, monkeypatch):
+    if suffix == ".zarr":
+        pytest.importorskip("spatialdata")
+    path = tmp_path / "new" / f"out{suffix}"
+    write(data, path)
+    assert path.exists()
+    assert not [left for left in path.parent.iterdir() if left.name.startswith(".")]
+    assert str(path) in how_to_open(path) or suffix == ".geojson"
+    before = {file: file.stat().st_mtime_ns for file in path.parent.rglob("*")}
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(GeneDMLError, match="cannot be written: No space left"):
+        write(data, path)
+    assert {file: file.stat().st_mtime_ns for file in path.parent.rglob("*")} == before
+
+
+def test_an_unknown_suffix_is_refused_before_any_work(tmp_path):
+    with pytest.raises(GeneDMLError, match=r"out\.xlsx must end with one of \.h5ad, \.zarr, \.csv"):
+        predict(tmp_path / "no.svs", tmp_path / "no.csv", tmp_path / "no", out=tmp_path / "out.xlsx")
+
+
+def test_without_spatialdata_the_sentence_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(spatialdata_store, "find_spec", lambda name: None)
+    with pytest.raises(GeneDMLError, match=r"pip install 'genedml\[spatialdata\]'"):
+        predict(tmp_path / "no.svs", tmp_path / "no.csv", tmp_path / "no", out=tmp_path / "out.zarr")
+
+
+def test_a_wide_table_has_a_column_a_gene_and_its_units_beside_it(data, tmp_path):
+    write(data, tmp_path / "out.csv")
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert list(table.columns) == ["spot", "x_px", "y_px", "array_row", "array_col", "novelty", *GENES]
+    assert list(table["spot"]) == list(data.obs_names)
+    assert np.array_equal(table[["x_px", "y_px"]], data.obsm["spatial"])
+    assert np.array_equal(table[list(GENES)].astype(np.float32), data.X)
+    beside = json.loads((tmp_path / "out.csv-metadata.json").read_text())
+    columns = beside["tableSchema"]["columns"]
+    assert [column["titles"] for column in columns] == list(table.columns)
+    assert columns[6]["dc:description"].startswith("predicted label of ERBB2 (ENSG00000141736): log10(1 + 10000")
+    assert columns[10]["dc:description"].startswith("predicted label of CD74: log10")
+    assert beside["notes"][0]["notes"] == ["PARTIAL: a test."]
+
+
+def test_a_compressed_table_is_the_same_text(data, tmp_path):
+    for name in ("out.csv", "out.csv.gz"):
+        write(data, tmp_path / name)
+    assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()) == (tmp_path / "out.csv").read_bytes()
+
+
+def test_a_long_table_has_a_row_a_spot_and_gene_and_the_layers(data, tmp_path):
+    write(data, tmp_path / "out.parquet", long=True)
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    places = ["spot", "x_px", "y_px", "array_row", "array_col", "novelty"]
+    assert list(table.columns) == [*places, "gene", "gene_id", "predicted", "std"]
+    assert len(table) == data.n_obs * data.n_vars
+    again = table.pivot(index="spot", columns="gene", values="predicted").loc[list(data.obs_names), list(GENES)]
+    assert np.array_equal(again, data.X)
+    assert (table["std"] == 0.125).all()
+    assert dict(zip(table["gene"], table["gene_id"], strict=True)) == dict(zip(GENES, IDS, strict=True))
+    assert "log10(1 + 10000" in table.attrs["genedml"]["columns"]["predicted"]
+    assert "panels" not in table.attrs["genedml"]
+
+
+def test_qupath_gets_a_round_detection_a_spot_with_genes_as_measurements(data, tmp_path):
+    data.X[1, 0] = np.nan
+    write(data, tmp_path / "out.geojson")
+    collection = json.loads((tmp_path / "out.geojson").read_text())
+    assert collection["type"] == "FeatureCollection"
+    assert "log10(1 + 10000" in collection["genedml"]["label"]
+    assert len(collection["features"]) == data.n_obs
+    first, second = collection["features"][:2]
+    assert first["properties"]["objectType"] == "detection"
+    assert first["properties"]["name"] == data.obs_names[0]
+    assert list(first["properties"]["measurements"]) == [*GENES, "novelty"]
+    assert first["properties"]["measurements"]["GNAS"] == pytest.approx(data.X[0, 1], abs=1e-5)
+    assert "ERBB2" not in second["properties"]["measurements"]
+    (ring,) = first["geometry"]["coordinates"]
+    assert ring[0] == ring[-1]
+    corners = np.array(ring)
+    radius = next(iter(data.uns["spatial"].values()))["scalefactors"]["spot_diameter_fullres"] / 2
+    # QuPath makes an ellipse of the polygon's bounding box.
+    assert first["geometry"]["isEllipse"]
+    assert np.allclose(corners.min(axis=0), data.obsm["spatial"][0] - radius, atol=0.01)
+    assert np.allclose(corners.max(axis=0), data.obsm["spatial"][0] + radius, atol=0.01)
+
+
+def test_spatialdata_has_image_spots_and_table_in_level_0_pixels(world, prediction, data, tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    export(prediction, tmp_path / "out.zarr")
+    store = spatialdata.read_zarr(tmp_path / "out.zarr")
+    with open_slide(world / "slides" / "P1.tif") as slide:
+        width, height = slide.size_px
+    extent = spatialdata.get_extent(store["image"], coordinate_system="global")
+    assert extent["x"] == pytest.approx((0, width))
+    assert extent["y"] == pytest.approx((0, height), abs=3)
+    centres = np.stack([store["spots"].geometry.x, store["spots"].geometry.y], axis=1)
+    assert np.array_equal(centres, data.obsm["spatial"])
+    scales = next(iter(data.uns["spatial"].values()))["scalefactors"]
+    assert np.allclose(store["spots"]["radius"], scales["spot_diameter_fullres"] / 2)
+    for name in ("image", "spots", "table"):
+        spatialdata.models.get_model(store[name])().validate(store[name])
+    shapes, table = spatialdata.match_element_to_table(store, "spots", "table")
+    assert list(shapes["spots"].index) == list(table.obs_names) == list(data.obs_names)
+    assert np.array_equal(table.X, data.X)
+    assert table.uns["genedml"]["label"] == data.uns["genedml"]["label"]
+
+
+def test_a_store_is_replaced_but_no_other_folder(data, tmp_path):
+    pytest.importorskip("spatialdata")
+    write(data[:, :2].copy(), tmp_path / "out.zarr")
+    write(data, tmp_path / "out.zarr")
+    assert anndata.read_zarr(tmp_path / "out.zarr" / "tables" / "table").n_vars == len(GENES)
+    (tmp_path / "mine.zarr").mkdir()
+    (tmp_path / "mine.zarr" / "thesis.txt").write_text("kept")
+    with pytest.raises(GeneDMLError, match="is no zarr store"):
+        write(data, tmp_path / "mine.zarr")
+    assert (tmp_path / "mine.zarr" / "thesis.txt").read_text() == "kept"
+
+
+def test_export_takes_the_named_genes_in_their_order(prediction, tmp_path):
+    written = export(prediction, tmp_path / "two.csv", ["FASN", "ERBB2", "FASN"])
+    assert list(written.var_names) == ["FASN", "ERBB2"]
+    assert list(pd.read_csv(tmp_path / "two.csv").columns[-2:]) == ["FASN", "ERBB2"]
+
+
+def test_what_cannot_be_exported_is_refused(prediction, data, tmp_path):
+    with pytest.raises(GeneDMLError, match=r"does not predict ERBB3\. Near to that: ERBB2"):
+        export(prediction, tmp_path / "out.csv", ["ERBB3"])
+    with pytest.raises(GeneDMLError, match=r"out\.geojson cannot be long; only tables can: \.csv, \.csv\.gz, \.parq"):
+        export(prediction, tmp_path / "out.geojson", long=True)
+    with pytest.raises(GeneDMLError, match="is the prediction itself"):
+        export(prediction, prediction, ["ERBB2"])
+    anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(GeneDMLError, match=r"other\.h5ad is not a prediction of genedml"):
+        export(tmp_path / "other.h5ad", tmp_path / "out.csv")
+    data.var_names = ["spot", *GENES[1:]]
+    with pytest.raises(GeneDMLError, match="The gene spot has the name of another column"):
+        write(data, tmp_path / "out.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["other.h5ad"]
+
+
+def test_a_section_of_a_run_has_no_image_and_spots_of_half_the_pitch(data, tmp_path):
+    spatialdata = pytest.importorskip("spatialdata")
+    diameter = next(iter(data.uns.pop("spatial").values()))["scalefactors"]["spot_diameter_fullres"]
+    write(data, tmp_path / "out.zarr")
+    store = spatialdata.read_zarr(tmp_path / "out.zarr")
+    assert not store.images
+    assert np.allclose(store["spots"]["radius"], diameter / 2)
+
+
+def test_squidpy_uses_the_file_unchanged(prediction):
+    squidpy = pytest.importorskip("squidpy")
+    data = anndata.read_h5ad(prediction)
+    # Releases from 1.9 on have only the second name.
+    name = "spatial_neighbors" if hasattr(squidpy.gr, "spatial_neighbors") else "spatial_neighbors_grid"
+    getattr(squidpy.gr, name)(data, n_neighs=4)
+    squidpy.gr.spatial_autocorr(data, mode="moran", show_progress_bar=False)
+    assert (data.uns["moranI"]["I"] > 0.5).all()
+    panels = squidpy.pl.spatial_scatter(data, color=["GNAS", "FASN"], return_ax=True)
+    assert len(panels) == 2
+    assert all(panel.images for panel in panels)
+
+
+@pytest.mark.parametrize(
+    ("script", "needs", "picture", "line"),
+    [
+        ("scanpy_clusters.py", "leidenalg", "clusters.png", "spots: "),
+        ("squidpy_neighbors.py", "squidpy", "structured.png", "most structured: "),
+    ],
+)
+def test_the_examples_run(prediction, tmp_path, script, needs, picture, line, monkeypatch, capsys):
+    pytest.importorskip(needs)
+    monkeypatch.setattr(sys, "argv", [script, str(prediction), str(tmp_path / "figures")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert line in shown
+    assert any(gene in shown for gene in GENES)
+    assert (tmp_path / "figures" / picture).stat().st_size > 10_000
+
+
+def test_ids_go_from_the_counts_into_the_model_and_the_prediction(world, tmp_path):
+    sheet = pd.read_csv(world / "samples.csv")
+    for place, counts in enumerate(sheet["counts"]):
+        table = pd.read_csv(world / counts, sep="\t", index_col=0)
+        ids = [f"ENSG{number:011d}" for number in range(table.shape[1])]
+        ids[3] = f"ENSG9999999999{place}"
+        var = pd.DataFrame({"gene_ids": ids}, index=table.columns)
+        section = anndata.AnnData(table.to_numpy(np.float32), pd.DataFrame(index=table.index), var)
+        section.write_h5ad(tmp_path / f"{place}.h5ad")
+        sheet.loc[place, "counts"] = str(tmp_path / f"{place}.h5ad")
+    sheet.to_csv(tmp_path / "sheet.csv", index=False)
+    samples, run = read_sheet(tmp_path / "sheet.csv", root=world), tmp_path / "run"
+    train(samples, run, tiny_config("views.neighbor_grid=1"), fold="P1", panel="all", features=tmp_path / "features")
+    card = load_card(run / "fold-P1.safetensors")
+    known = dict(zip(table.columns, ids, strict=True)) | {table.columns[3]: ""}
+    assert dict(zip(card.genes, card.gene_ids, strict=True)) == known
+    data = predict(world / "slides" / "P1.tif", world / "spots" / "P1.csv", run)
+    assert data.var["gene_ids"].to_dict() == known
+    assert anndata.read_h5ad(run / "predictions" / "P1.h5ad").var["gene_ids"].to_dict() == known
