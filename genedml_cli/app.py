@@ -5,9 +5,23 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli.commands import ablate, benchmark, data, demo, encoders, evaluate, extract, genes, plot, predict, train
+from genedml_cli import options
+from genedml_cli.commands import (
+    ablate,
+    benchmark,
+    data,
+    demo,
+    doctor,
+    encoders,
+    evaluate,
+    extract,
+    genes,
+    plot,
+    predict,
+    train,
+)
 
-app = typer.Typer(
+app = options.App(
     name="genedml",
     help="Predict spatial gene expression from H&E slides with Gene-DML.",
     no_args_is_help=True,
@@ -24,6 +38,7 @@ app.command()(extract.extract)
 app.command()(encoders.encoders)
 app.command()(benchmark.benchmark)
 app.command()(genes.genes)
+app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 
@@ -38,9 +53,11 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def _options(
+    quiet: options.QuietOption = False,
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Predict spatial gene expression from H&E slides with Gene-DML."""
+    options.App.quiet = quiet
 
 
 def main() -> None:

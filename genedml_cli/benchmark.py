@@ -126,6 +126,10 @@ class Benchmark:
         tiles, took = self.encoder_tiles
         return tiles / took.wall_s
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, with who measured them."""
+        return {**asdict(self), "made_by": maker()}
+
 
 def benchmark(
     slide: Path | None,
@@ -177,7 +181,7 @@ def benchmark(
         bench = _Bench(opened, table, encoder, config, seconds, against_naive)
         result = bench.run(machine, name, folder)
     if out is not None:
-        write_json(out, {**asdict(result), "made_by": maker()})
+        write_json(out, result.to_dict())
     return result
 
 

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,18 @@ BATCH_SPOTS = 256
 
 @dataclass(frozen=True)
 class Models:
-    """Trained folds that predict together, and the encoder whose features they all take."""
+    """Trained folds that predict together, and the encoder whose features they all take.
+
+    Networks are read anew for every slide, so that one fold at a time is in memory; with ``keep`` they stay, for many
+    slides.
+    """
 
     files: Sequence[Path]
     cards: Sequence[ModelCard]
     encoder: Encoder
     device: torch.device
+    keep: bool = False
+    _kept: dict[int, GeneDML] = field(default_factory=dict, repr=False)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -47,20 +54,27 @@ class Models:
         self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
     ) -> Float[np.ndarray, "S M"]:
         """Labels of :attr:`genes` as fold ``number`` predicts them."""
-        _, network = load_checkpoint(self.files[number], self.device)
+        network = self._kept.get(number) or load_checkpoint(self.files[number], self.device)[1]
+        if self.keep:
+            self._kept[number] = network
         return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
 
     def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
         """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
         return [table[:, self._columns(number)] for number, table in enumerate(each)]
 
+    @cached_property
+    def fingerprints(self) -> list[str]:
+        """Name and SHA-256 of every file."""
+        return [f"{file.name} {sha256_of(file)}" for file in self.files]
+
     def _columns(self, number: int) -> list[int]:
         column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
         return [column[gene] for gene in self.genes]
 
 
-def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto") -> Models:
-    """The folds in ``files`` with their encoder.
+def load_models(files: Sequence[Path], weights: Path | None = None, device: str = "auto", keep: bool = False) -> Models:
+    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
 
     Raises:
         GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
@@ -69,7 +83,7 @@ def load_models(files: Sequence[Path], weights: Path | None = None, device: str 
     _check_alike(cards, files)
     encoder = prepare_encoder(cards[0].config.encoder, weights, device)
     _check_encoder(encoder, cards[0], files[0])
-    return Models(files, cards, encoder, encoder.device)
+    return Models(files, cards, encoder, encoder.device, keep)
 
 
 def predict(
@@ -111,6 +125,32 @@ def predict(
     if out is not None and out.suffix != ".h5ad":
         raise GeneDMLError(f"{out} must end with .h5ad.")
     models = load_models(model_files(model or default_model(), fold), weights, device)
+    say_genes_left_out(models)
+    data = predict_slide(
+        models,
+        slide,
+        spots,
+        min_cv_pcc=min_cv_pcc,
+        um_per_px=um_per_px,
+        pitch_um=pitch_um,
+        batch_spots=batch_spots,
+    )
+    if out is not None:
+        write_h5ad(data, out)
+    return data
+
+
+def predict_slide(
+    models: Models,
+    slide: Path,
+    spots: Path,
+    *,
+    min_cv_pcc: float | None = None,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+    batch_spots: int = BATCH_SPOTS,
+) -> anndata.AnnData:
+    """Predict one slide with models that are loaded already; arguments, result and errors as of :func:`predict`."""
     table, views = read_spots(spots), models.cards[0].config.views
     with open_section(slide, table, um_per_px, pitch_um, scale_needed=views.um_per_px != "native") as opened:
         features = encode_section(opened, table, models.encoder, views)
@@ -129,11 +169,8 @@ def predict(
         add_tissue_image(data, opened, table)
     _add_references(data, models, features)
     _add_worth(data, models, features)
-    _say_genes_left_out(models)
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
-    if out is not None:
-        write_h5ad(data, out)
     return data
 
 
@@ -232,7 +269,8 @@ def _beside_all(models: Models, kind: str) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _say_genes_left_out(models: Models) -> None:
+def say_genes_left_out(models: Models) -> None:
+    """Say, where the folds' panels differ, that genes are left out."""
     shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
     if shared < most:
         console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
@@ -261,7 +299,7 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         **maker(),
         "encoder": cards[0].encoder.name,
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
-        "models": [f"{file.name} {sha256_of(file)}" for file in models.files],
+        "models": models.fingerprints,
         "panels": [" ".join(card.genes) for card in cards],
         "notes": list(dict.fromkeys(notes)),
         "seen_in_training": seen,

@@ -1,0 +1,57 @@
+"""How much memory is free, of the host and of a device."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+
+MEMBERSHIP = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+
+
+def free_on_device(device: torch.device) -> int:
+    """Bytes that a device has free for this process; of the host's memory, where that is the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_on_host()
+
+
+def free_on_host() -> int:
+    """Bytes that can be taken without swapping and within the limit of a container."""
+    return min([psutil.virtual_memory().available, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group above this process leaves it, where groups have a limit (version 2, then 1)."""
+    if not MEMBERSHIP.is_file():
+        return
+    for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif controllers == "memory":
+            root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for group in (own, *own.parents):
+            left = _left_in(group, *names)
+            if left is not None:
+                yield left
+            if group == root:
+                break
+
+
+def _left_in(group: Path, limit: str, used: str, reclaimable: str) -> int | None:
+    """Limit less what is in use; cached files that the kernel gives back are not."""
+    if not (group / limit).is_file():
+        return None
+    most = (group / limit).read_text(encoding="utf-8").strip()
+    if most == "max":
+        return None
+    stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+    taken = int((group / used).read_text(encoding="utf-8")) - int(stat.get(reclaimable, 0))
+    return max(0, int(most) - taken)
