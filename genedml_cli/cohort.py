@@ -18,6 +18,7 @@ from genedml_cli.storage import maker, write_text
 REQUIRED_COLUMNS = ("slide",)
 OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um"), True)  # their cells may be empty
 SUMMARY = "summary.csv"
+NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class Cohort:
             GeneDMLError: naming them.
         """
         if self.failed:
-            names = ", ".join(outcome.name for outcome in self.failed)
+            names = ", ".join(outcome.name for outcome in self.failed[:NAMED])
+            more = f" and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
             raise GeneDMLError(
-                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}. The others are in {self.folder}/. "
-                "Mend the rows and run the same command again: results that are there are kept."
+                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Mend "
+                "their rows and run the same command again: results that are there are kept."
             )
 
 
@@ -182,6 +184,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
 
 
 def _append_log(path: Path, outcome: Outcome) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
         log.write(f"{maker()['time']} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
 

@@ -133,3 +133,5 @@ def _serve(pipe: Connection, task: CohortTask, threads: int, first: bool) -> Non
             pipe.send(predict_one(task, models, pipe.recv()))
     except (EOFError, BrokenPipeError):
         return
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
