@@ -124,7 +124,7 @@ def in_a_terminal(*words: str, **environment: str) -> str:
     return shown.decode()
 
 
-@pytest.mark.parametrize("words", [("--help",), ("genes", "nothing")])
+@pytest.mark.parametrize("words", [("--help",), ("data", "fetch", "nothing", "--root", "x")])
 def test_no_color_is_honoured(words):
     coloured = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;)[0-9;]*m")
     assert coloured.search(in_a_terminal(*words))
