@@ -5,11 +5,13 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
+from genedml_cli import options
 from genedml_cli.commands import (
     ablate,
     benchmark,
     data,
     demo,
+    doctor,
     encoders,
     evaluate,
     export,
@@ -20,7 +22,7 @@ from genedml_cli.commands import (
     train,
 )
 
-app = typer.Typer(
+app = options.App(
     name="genedml",
     help="Predict spatial gene expression from H&E slides with Gene-DML.",
     no_args_is_help=True,
@@ -38,6 +40,7 @@ app.command()(extract.extract)
 app.command()(encoders.encoders)
 app.command()(benchmark.benchmark)
 app.command()(genes.genes)
+app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 
 
@@ -52,9 +55,11 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def _options(
+    quiet: options.QuietOption = False,
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Predict spatial gene expression from H&E slides with Gene-DML."""
+    options.App.quiet = quiet
 
 
 def main() -> None:

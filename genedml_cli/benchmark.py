@@ -26,10 +26,10 @@ from genedml_cli import console
 from genedml_cli.devices import pick_device
 from genedml_cli.encoding import BATCH_TILES, encode_plan
 from genedml_cli.features import encode_section
+from genedml_cli.inference import predict_section
 from genedml_cli.machine import Timing, describe, matrix_flops, peak_memory, stopwatch
 from genedml_cli.naive import extract_plainly, read_plainly
 from genedml_cli.outputs import write
-from genedml_cli.prediction import predict_section
 from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
@@ -127,6 +127,10 @@ class Benchmark:
         tiles, took = self.encoder_tiles
         return tiles / took.wall_s
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, with who measured them."""
+        return {**asdict(self), "made_by": maker()}
+
 
 def benchmark(
     slide: Path | None,
@@ -180,7 +184,7 @@ def benchmark(
         bench = _Bench(opened, table, encoder, config, seconds, against_naive)
         result = bench.run(machine, name, folder)
     if out is not None:
-        write_json(out, {**asdict(result), "made_by": maker()})
+        write_json(out, result.to_dict())
     return result
 
 

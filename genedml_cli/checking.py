@@ -1,7 +1,9 @@
 """Is a data set on this disk what its table says? Every section is looked at before anything is trained on it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ class SectionCheck:
         with_counts: how many of them the counts name.
         panel_genes: how many genes of the published panel the counts have.
         problems: what is wrong, a sentence each.
+        here: whether its files are on this disk.
     """
 
     section: Section
@@ -45,12 +48,20 @@ class SectionCheck:
     with_counts: int | None = None
     panel_genes: int | None = None
     problems: list[str] = field(default_factory=list)
+    here: bool = True
+
+    @property
+    def state(self) -> str:
+        """``ok``, ``WRONG`` or ``not here``."""
+        return ("WRONG" if self.problems else "ok") if self.here else "not here"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "state": self.state}
 
 
-def check_dataset(name: str, root: Path, allow_partial: bool = False) -> list[SectionCheck]:
+def check_dataset(name: str, root: Path) -> list[SectionCheck]:
     """Look at every section of a data set below ``root``: image, um/px, spots, counts, panel.
-
-    Sections that are not there are problems, or left out with ``allow_partial``.
 
     Raises:
         GeneDMLError: no such data set, or none of its sections is there.
@@ -64,15 +75,34 @@ def check_dataset(name: str, root: Path, allow_partial: bool = False) -> list[Se
     with console.progress("Sections", len(known.sections)) as advance:
         for section in known.sections:
             advance(note=section.name)
-            check = SectionCheck(section)
-            if section.name in found:
+            check = SectionCheck(section, here=section.name in found)
+            if check.here:
                 _check_section(check, found[section.name], known, panel)
-            elif allow_partial:
-                continue
-            else:
-                check.problems.append(f"its files are not all below {root}.")
             checks.append(check)
     return checks
+
+
+def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_partial: bool = False) -> None:
+    """Refuse sections in which something is wrong and, without ``allow_partial``, those that are not here.
+
+    Raises:
+        GeneDMLError: naming them.
+    """
+    wrong = [check.section.name for check in checks if check.problems]
+    absent = [check.section.name for check in checks if not check.here]
+    sentences = []
+    if wrong:
+        sentences.append(
+            f"{len(wrong)} of {len(checks)} sections of {name} are wrong: {', '.join(wrong)}. Mend them, or remove "
+            f"their files and run: genedml data fetch {name} --root {root}"
+        )
+    if absent and not allow_partial:
+        sentences.append(
+            f"{len(absent)} of {len(checks)} sections of {name} are not here: {', '.join(absent)}. Fetch them: "
+            f"genedml data fetch {name} --root {root}; or go without them: --allow-partial."
+        )
+    if sentences:
+        raise GeneDMLError("\n".join(sentences))
 
 
 def _check_section(check: SectionCheck, sample: Sample, known: Dataset, panel: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import HORIZONTALS
 from rich.console import Console
@@ -14,10 +14,52 @@ from rich.table import Table
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
 
 # A file or a pipe has no width of its own; a table is not to be folded there.
-_results = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 200)
-_messages = Console(stderr=True, soft_wrap=True, highlight=False)
+_results = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+_messages = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _progress: Progress | None = None
 _hidden = False
+_quiet = False
+_about = ""
+
+Message = tuple[Literal["note", "warn"], str]
+_relay: Callable[[Message], None] | None = None
+
+
+@contextmanager
+def quieted() -> Iterator[None]:
+    """Neither progress nor notes while the block runs; results, warnings and errors stay."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Notes and warnings of the block begin with ``name``: of one slide of many, say."""
+    global _about
+    before, _about = _about, f"{name}: "
+    try:
+        yield
+    finally:
+        _about = before
+
+
+def relay(send: Callable[[Message], None]) -> None:
+    """From now on leave the terminal to another process: notes and warnings go to ``send``, progress is not drawn.
+
+    The other process hands them to :func:`pass_on`.
+    """
+    global _relay
+    _relay = send
+
+
+def pass_on(message: Message) -> None:
+    """Show a note or warning that another process sent."""
+    kind, text = message
+    (warn if kind == "warn" else note)(text)
 
 
 def say(text: str) -> None:
@@ -25,14 +67,29 @@ def say(text: str) -> None:
     _results.print(escape(text))
 
 
+def document(value: Any) -> None:
+    """A result for programs: the one JSON document on stdout. What JSON has no word for (NaN) is null."""
+    from genedml_cli.storage import json_text
+
+    _results.out(json_text(value), end="", highlight=False)
+
+
 def note(text: str) -> None:
     """What is going on, on stderr."""
-    _messages.print(escape(text), style="dim")
+    if _quiet:
+        return
+    if _relay is not None:
+        _relay(("note", _about + text))
+        return
+    _messages.print(escape(_about + text), style="dim")
 
 
 def warn(text: str) -> None:
     """Something the user should know before trusting the result, on stderr."""
-    _messages.print(f"[bold yellow]Warning:[/] {escape(text)}")
+    if _relay is not None:
+        _relay(("warn", _about + text))
+        return
+    _messages.print(f"[bold yellow]Warning:[/] {escape(_about + text)}")
 
 
 def error(text: str) -> None:
@@ -40,10 +97,15 @@ def error(text: str) -> None:
     _messages.print(f"[bold red]Error:[/] {escape(text)}")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-    """A table on stdout: the first column reads left, the others right; an empty row is a line across."""
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", words: bool = False
+) -> None:
+    """A table on stdout: the first column reads left, the others right; an empty row is a line across.
+
+    With ``words`` all columns read left.
+    """
     grid = Table(
-        title=escape(title),
+        title=escape(title) or None,
         caption=escape(caption) or None,
         title_justify="left",
         caption_justify="left",
@@ -51,7 +113,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
     )
     names = max((len(row[0]) for row in rows if row), default=0)
     for number, column in enumerate(columns):
-        layout: dict[str, Any] = {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "right"}
+        layout: dict[str, Any] = (
+            {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "left" if words else "right"}
+        )
         grid.add_column(escape(column), overflow="fold", **layout)
     for row in rows:
         if not row:
@@ -97,6 +161,7 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 def _new_progress() -> Progress:
+    hidden = _hidden or _quiet or _relay is not None or not _messages.is_terminal
     columns: list[Any] = [
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -104,4 +169,4 @@ def _new_progress() -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", style="dim"),
     ]
-    return Progress(*columns, console=_messages, disable=_hidden or not _messages.is_terminal)
+    return Progress(*columns, console=_messages, disable=hidden)

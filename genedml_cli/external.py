@@ -17,14 +17,15 @@ from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
 from genedml_cli.features import SectionFeatures, extract
+from genedml_cli.inference import predict_section
 from genedml_cli.metrics import HIGH_GENES
-from genedml_cli.prediction import Models, load_models, model_files, predict_section
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
 from genedml_cli.storage import sha256_of, write_json, write_text
+from genedml_cli.trained import Models, load_models, model_files
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
 

@@ -1,8 +1,11 @@
 """Options that several commands share, declared once."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -249,3 +252,35 @@ PreviewOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings and errors stay.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")]
+
+
+class App(typer.Typer):
+    """A Typer app whose every command takes ``--quiet``; ``quiet`` is whether it stood before the command."""
+
+    quiet = False
+
+    def command(  # type: ignore[override]
+        self, *args: Any, **settings: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """As Typer's."""
+        register = super().command(*args, **settings)
+        return lambda function: register(_quietable(function))
+
+
+def _quietable(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, quiet: bool, **values: Any) -> Any:
+        if not (quiet or App.quiet):
+            return function(*args, **values)
+        from genedml_cli import console
+
+        with console.quieted():
+            return function(*args, **values)
+
+    signature = inspect.signature(function)
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
+    call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    call.__annotations__ = {**function.__annotations__, "quiet": QuietOption}
+    return call

@@ -10,8 +10,8 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import DATASETS, find_dataset, locate_counts, published_panel
 from genedml_cli.expression import derive_panel, read_counts
-from genedml_cli.prediction import model_files
 from genedml_cli.samples import read_sheet
+from genedml_cli.trained import model_files
 
 
 def find_panel(

@@ -1,87 +1,24 @@
 """Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
-import torch
-from jaxtyping import Float
 
-from genedml.checkpoint import PRETRAINED, ModelCard, load_card, load_checkpoint
-from genedml.encoders import Encoder
-from genedml.errors import GeneDMLError
-from genedml.network import GeneDML
 from genedml_cli import console
-from genedml_cli.devices import prepare_encoder
-from genedml_cli.expression import agreed_gene_ids
-from genedml_cli.features import SectionFeatures, encode_section, encoder_record
+from genedml_cli.features import SectionFeatures, encode_section
+from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.lattice import Lattice
 from genedml_cli.novelty import load_novelty
 from genedml_cli.outputs import check_output_path, write
-from genedml_cli.placement import PlacedFeatures
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
-from genedml_cli.siting import Site, place_spots
-from genedml_cli.storage import maker, sha256_of
+from genedml_cli.siting import Placing, Site, place_spots
+from genedml_cli.storage import maker
+from genedml_cli.trained import Models, default_model, load_models, model_files, say_genes_left_out
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
-
-BATCH_SPOTS = 256
-
-
-@dataclass(frozen=True)
-class Models:
-    """Trained folds that predict together, and the encoder whose features they all take."""
-
-    files: Sequence[Path]
-    cards: Sequence[ModelCard]
-    encoder: Encoder
-    device: torch.device
-
-    @property
-    def genes(self) -> tuple[str, ...]:
-        """The genes that every fold predicts."""
-        return common_genes(self.cards)
-
-    @property
-    def gene_ids(self) -> tuple[str, ...]:
-        """The Ensembl ids of :attr:`genes`, where the folds know them."""
-        known = [dict(zip(card.genes, card.gene_ids, strict=True)) for card in self.cards if card.gene_ids]
-        return agreed_gene_ids(known, self.genes)
-
-    def predict(
-        self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
-    ) -> Float[np.ndarray, "S M"]:
-        """Labels of :attr:`genes` as fold ``number`` predicts them."""
-        _, network = load_checkpoint(self.files[number], self.device)
-        return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
-
-    def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
-        """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
-        return [table[:, self._columns(number)] for number, table in enumerate(each)]
-
-    def _columns(self, number: int) -> list[int]:
-        column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
-        return [column[gene] for gene in self.genes]
-
-
-def load_models(
-    files: Sequence[Path], weights: Path | None = None, device: str = "auto", compiled: bool = False
-) -> Models:
-    """The folds in ``files`` with their encoder.
-
-    Raises:
-        GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
-    """
-    cards = [load_card(file) for file in files]
-    _check_alike(cards, files)
-    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled)
-    _check_encoder(encoder, cards[0], files[0])
-    return Models(files, cards, encoder, encoder.device)
 
 
 def predict(
@@ -113,7 +50,7 @@ def predict(
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
-        pitch_um, grid, tissue, allow_off_tissue: see :func:`genedml_cli.siting.place_spots`.
+        pitch_um, grid, tissue, allow_off_tissue: see :class:`genedml_cli.siting.Placing`.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
         compiled: let torch compile the encoder.
@@ -128,29 +65,36 @@ def predict(
     if out is not None:
         check_output_path(out)
     models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
-    with place_spots(
-        slide,
-        spots,
-        um_per_px=um_per_px,
-        pitch_um=pitch_um,
-        grid=grid,
-        tissue=tissue,
-        allow_off_tissue=allow_off_tissue,
-        scale_needed=models.cards[0].config.views.um_per_px != "native",
-    ) as placed:
-        data = predict_site(models, placed, batch_spots)
-    _say_genes_left_out(models)
-    if min_cv_pcc is not None:
-        data = keep_worthy(data, min_cv_pcc)
+    say_genes_left_out(models)
+    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
+    data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
     if out is not None:
         write(data, out)
     return data
 
 
-def predict_site(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -> anndata.AnnData:
-    """Predict an open slide where its spots are; the result is as of :func:`predict`."""
+def predict_slide(
+    models: Models,
+    slide: Path,
+    spots: Path | None,
+    placing: Placing,
+    min_cv_pcc: float | None = None,
+    batch_spots: int = BATCH_SPOTS,
+) -> anndata.AnnData:
+    """Predict one slide with models that are loaded already; result and errors as of :func:`predict`."""
+    views = models.cards[0].config.views
+    with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
+        features = encode_section(placed.slide, placed.spots, models.encoder, views)
+        data = _to_anndata(models, placed, features, batch_spots)
+        add_tissue_image(data, placed.slide, placed.spots)
+    _add_references(data, models, features)
+    _add_worth(data, models, features)
+    return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
+
+
+def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
+    """What the folds predict, their mean and spread, and all that a prediction remembers of how it was made."""
     config = models.cards[0].config
-    features = encode_section(placed.slide, placed.spots, models.encoder, config.views)
     each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
     made_by = {
         **_made_by(models, features.slide_sha256),
@@ -159,83 +103,8 @@ def predict_site(models: Models, placed: Site, batch_spots: int = BATCH_SPOTS) -
         **placed.record,
     }
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-    data = to_anndata(
-        np.mean(each, axis=0), models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids
-    )
-    add_tissue_image(data, placed.slide, placed.spots)
-    _add_references(data, models, features)
-    _add_worth(data, models, features)
-    return data
-
-
-@torch.inference_mode()
-def predict_section(
-    network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
-) -> Float[np.ndarray, "S M"]:
-    """Predicted labels of every spot of a section."""
-    return predict_placed(network, PlacedFeatures([features], device), 0, batch_spots)
-
-
-@torch.inference_mode()
-def predict_placed(
-    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int = BATCH_SPOTS
-) -> Float[np.ndarray, "S M"]:
-    """Predicted labels of every spot of section ``number``; the global transformer runs once, whatever the batch size.
-
-    In single precision on every device: a label of 2 in bfloat16 would come in steps of 1/64.
-    """
-    network.eval()
-    section = features.sections[number]
-    predicted = []
-    context = network.see_sections([section])
-    for row in torch.arange(len(section.pooled)).split(batch_spots):
-        predicted.append(network(features.views(torch.full_like(row, number), row), context))
-    return torch.cat(predicted).cpu().numpy()
-
-
-def default_model() -> Path:
-    """``GENEDML_MODEL``, else the model that comes with genedml."""
-    named = os.environ.get("GENEDML_MODEL")
-    if named:
-        console.note(f"Model: {named} (GENEDML_MODEL).")
-        return Path(named)
-    console.warn(
-        "No --model: predicting with the one that comes with genedml, trained on five breast cancer sections of one "
-        f"patient; to try things out, not to conclude from. Its card: {PRETRAINED / 'README.md'}"
-    )
-    return PRETRAINED
-
-
-def model_files(model: Path, fold: str | None = None) -> list[Path]:
-    """The checkpoints that ``model`` stands for: one file, or the folds of a run folder.
-
-    Raises:
-        GeneDMLError: nothing there, or no such fold.
-    """
-    if model.is_file():
-        if fold is not None:
-            raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
-        return [model]
-    files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
-    if not files:
-        raise GeneDMLError(f"{model} holds no trained fold. Give a run folder or a .safetensors file of genedml train.")
-    if fold is None:
-        return list(files.values())
-    if fold not in files:
-        raise GeneDMLError(f"{model} has no fold {fold}. It has: {', '.join(files)}.")
-    return [files[fold]]
-
-
-def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
-    """The genes that every model predicts, in the order of the first.
-
-    Raises:
-        GeneDMLError: there are none.
-    """
-    genes = tuple(gene for gene in cards[0].genes if all(gene in set(card.genes) for card in cards[1:]))
-    if not genes:
-        raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
-    return genes
+    mean = np.mean(each, axis=0)
+    return to_anndata(mean, models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids)
 
 
 def _add_references(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
@@ -270,12 +139,6 @@ def _beside_all(models: Models, kind: str) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _say_genes_left_out(models: Models) -> None:
-    shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
-    if shared < most:
-        console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
-
-
 def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
@@ -289,36 +152,8 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         **maker(),
         "encoder": cards[0].encoder.name,
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
-        "models": [f"{file.name} {sha256_of(file)}" for file in models.files],
+        "models": models.fingerprints,
         "panels": [" ".join(card.genes) for card in cards],
         "notes": list(dict.fromkeys(notes)),
         "seen_in_training": seen,
     }
-
-
-def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
-    """Refuse models that cannot be averaged or stand in one table.
-
-    Raises:
-        GeneDMLError: they differ in views, labels or encoder.
-    """
-    for card, file in zip(cards, files, strict=True):
-        for part in ("views", "labels", "encoder"):
-            if getattr(card.config, part) != getattr(cards[0].config, part):
-                raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
-        if card.encoder != cards[0].encoder:
-            raise GeneDMLError(f"{file} was trained on other weights of {card.encoder.name} than {files[0]}; use one.")
-
-
-def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
-    """Refuse an encoder whose features a model was not trained on.
-
-    Raises:
-        GeneDMLError: another encoder, or other weights.
-    """
-    if encoder_record(encoder) != card.encoder:
-        raise GeneDMLError(
-            f"{file} was trained on features of {card.encoder.name} with weights {card.encoder.weights_sha256[:12]}; "
-            f"here they are {encoder.info.name} with weights {encoder.weights_sha256[:12]}. Give the same weights with "
-            "--weights FILE, or train again."
-        )

@@ -1,6 +1,7 @@
 """A picture of where a prediction would be made: the slide, its tissue and the spots, before anything is encoded."""
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,15 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from genedml_cli.figures import DOTS_PER_INCH, LETTER, LINE, STYLE, check_picture_path
-from genedml_cli.lattice import Lattice
 from genedml_cli.results import spot_diameter_px
-from genedml_cli.siting import Site, place_spots
+from genedml_cli.siting import Placing, Site, place_spots
 from genedml_cli.storage import arriving
 
 SIDE_INCHES, NARROWEST_INCHES = 7.2, 3.0  # the longer side; the picture of a narrow slide
 OUTLINE, ON_TISSUE, OFF_TISSUE = "black", "#F0E442", "#D55E00"  # Okabe and Ito's, told apart without colour vision
 
 
-def preview(
-    slide: Path,
-    spots: Path | None,
-    out: Path,
-    *,
-    um_per_px: float | None = None,
-    pitch_um: float | None = None,
-    grid: Lattice = "hex",
-    tissue: Path | None = None,
-) -> str:
+def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str:
     """Draw the tissue and the spots that ``predict`` with the same arguments would take; say how many there are.
 
     Spots that predict would refuse for lying off the tissue are drawn, with a warning.
@@ -40,16 +31,7 @@ def preview(
     """
     check_picture_path(out)
     with (
-        place_spots(
-            slide,
-            spots,
-            um_per_px=um_per_px,
-            pitch_um=pitch_um,
-            grid=grid,
-            tissue=tissue,
-            allow_off_tissue=True,
-            scale_needed=False,
-        ) as placed,
+        place_spots(slide, spots, replace(placing, allow_off_tissue=True), scale_needed=False) as placed,
         rc_context(STYLE),
         arriving(out) as temporary,
     ):

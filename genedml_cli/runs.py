@@ -34,9 +34,9 @@ from genedml_cli.expression import (
     read_counts,
 )
 from genedml_cli.features import SectionFeatures, encoder_record, extract
+from genedml_cli.inference import predict_section
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
-from genedml_cli.prediction import predict_section
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge

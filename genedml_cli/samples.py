@@ -1,16 +1,15 @@
 """Sample sheets and folds by patient."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import pandas as pd
+from typing import Protocol, runtime_checkable
 
 from genedml.errors import GeneDMLError
+from genedml_cli.sheets import Row, is_file_name, number, read_rows
 
 REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
-OPTIONAL_COLUMNS = ("fold", "um_per_px")
+OPTIONAL_COLUMNS = {"fold": False, "um_per_px": True}  # and whether their cells may be empty
 
 
 @dataclass(frozen=True)
@@ -87,30 +86,9 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     Raises:
         GeneDMLError: unreadable, unknown or missing columns, empty cells, names twice, files that are not there.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise GeneDMLError(
-            f"The sample sheet {path} cannot be read: {error}. Give a CSV file with the columns "
-            f"{', '.join(REQUIRED_COLUMNS)}."
-        ) from error
-    unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
-    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
-    if unknown or missing:
-        lacks = [f"lacks {', '.join(missing)}"] if missing else []
-        has = [f"has {', '.join(unknown)}, which it does not know"] if unknown else []
-        raise GeneDMLError(
-            f"The columns of {path}: it {' and '.join(lacks + has)}. It takes {', '.join(REQUIRED_COLUMNS)} and, "
-            f"if you like, {', '.join(OPTIONAL_COLUMNS)}."
-        )
-    if table.empty:
-        raise GeneDMLError(f"The sample sheet {path} has no rows. Write one row a section below the columns.")
-    empty = table[[column for column in table.columns if column != "um_per_px"]].isna()
-    if empty.any(axis=None):
-        row, column = next((row, column) for column in empty for row in empty.index[empty[column]])
-        raise GeneDMLError(f"{path}, line {row + 2}: the column {column} is empty. Fill it in, or remove the row.")
+    rows = read_rows(path, "sample sheet", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "section")
     base = root or path.parent
-    samples = [_sample_of_row(row, base, path) for row in table.to_dict("records")]
+    samples = [_sample_of_row(row, base, path) for row in rows]
     _check(samples, str(path))
     return samples
 
@@ -166,23 +144,16 @@ def _fold_order(name: str) -> tuple[bool, float, str]:
     return (not name.isdigit(), float(name) if name.isdigit() else 0.0, name)
 
 
-def _sample_of_row(row: Mapping[Any, Any], base: Path, path: Path) -> Sample:
-    um_per_px = row.get("um_per_px")
-    known = um_per_px is not None and not pd.isna(um_per_px)
-    try:
-        scale = float(str(um_per_px)) if known else None
-    except ValueError as error:
-        raise GeneDMLError(
-            f"{path}: um_per_px of {row['sample']} is {um_per_px!r}, not a number. Give one, or leave it empty."
-        ) from error
+def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
+    name = str(row["sample"])
     return Sample(
-        str(row["sample"]),
+        name,
         base / str(row["slide"]),
         base / str(row["spots"]),
         base / str(row["counts"]),
         str(row["patient"]),
-        str(row.get("fold", row["patient"])),
-        scale,
+        row["fold"] or str(row["patient"]),
+        number(row, "um_per_px", path, name),
     )
 
 
@@ -191,7 +162,7 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
-    bad = [name for name in (*names, *(s.fold for s in samples)) if Path(name).name != name or name.startswith(".")]
+    bad = [name for name in (*names, *(s.fold for s in samples)) if not is_file_name(name)]
     if bad:
         raise GeneDMLError(f"{where}: {bad[0]!r} names a sample or a fold, but cannot be a file name. Rename it.")
     missing = [file for sample in samples for file in (sample.slide, sample.spots, sample.counts) if not file.exists()]

@@ -42,29 +42,34 @@ class Site:
     record: dict[str, Any]
 
 
-@contextmanager
-def place_spots(
-    slide: Path,
-    spots: Path | None = None,
-    *,
-    um_per_px: float | None = None,
-    pitch_um: float | None = None,
-    grid: Lattice = "hex",
-    tissue: Path | None = None,
-    allow_off_tissue: bool = False,
-    scale_needed: bool = True,
-) -> Iterator[Site]:
-    """Open a slide with the spots of a table or, without one, of a grid over its tissue.
+@dataclass(frozen=True)
+class Placing:
+    """How spots come to stand on a slide.
 
     Args:
-        slide: anything OpenSlide opens, or a plain section image.
-        spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
         um_per_px: of level 0, where the slide does not say.
         pitch_um: distance of neighbouring spots: of a table, from which um/px follows where nobody says it; of a grid
             it is 100 by default.
         grid: packing of a grid.
         tissue: what is tissue, over what is found (see :func:`genedml_cli.tissue.read_tissue`).
         allow_off_tissue: take a table's spots even if most lie off the tissue.
+    """
+
+    um_per_px: float | None = None
+    pitch_um: float | None = None
+    grid: Lattice = "hex"
+    tissue: Path | None = None
+    allow_off_tissue: bool = False
+
+
+@contextmanager
+def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed: bool = True) -> Iterator[Site]:
+    """Open a slide with the spots of a table or, without one, of a grid over its tissue.
+
+    Args:
+        slide: anything OpenSlide opens, or a plain section image.
+        spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
+        placing: how they come to stand there.
         scale_needed: whether um/px of a table's slide has to be known.
 
     Raises:
@@ -72,20 +77,20 @@ def place_spots(
     """
     table = None if spots is None else read_spots(spots)
     if table is None:
-        opened = open_slide(slide, um_per_px)
+        opened = open_slide(slide, placing.um_per_px)
     else:
-        opened = open_section(slide, table, um_per_px, pitch_um, scale_needed=scale_needed)
+        opened = open_section(slide, table, placing.um_per_px, placing.pitch_um, scale_needed=scale_needed)
     with opened:
-        where = find_tissue(opened) if tissue is None else read_tissue(tissue, opened)
+        where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
         record: dict[str, Any] = {"slide": slide.name, "tissue": where.source}
         if opened.knows_scale:
             record["um_per_px"] = opened.um_per_px
         if spots is None or table is None:
-            pitch_um = GRID_PITCH_UM if pitch_um is None else pitch_um
-            table = lay_grid(where, opened, grid, pitch_um)
-            record |= {"spots": "grid", "grid": grid, "grid_pitch_um": pitch_um}
+            pitch_um = GRID_PITCH_UM if placing.pitch_um is None else placing.pitch_um
+            table = lay_grid(where, opened, placing.grid, pitch_um)
+            record |= {"spots": "grid", "grid": placing.grid, "grid_pitch_um": pitch_um}
         else:
-            share = check_on_tissue(table, opened, where, allow_off_tissue)
+            share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
         yield Site(opened, table, where, record)
 

@@ -76,7 +76,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON whole; NaN becomes null."""
-    write_text(path, json.dumps(_without_nan(value), indent=2) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON; NaN becomes null, a path its text."""
+    return json.dumps(_without_nan(value), indent=2, default=os.fspath) + "\n"
 
 
 def free_bytes(folder: Path) -> int:

@@ -1,6 +1,7 @@
 """Results as tables on the terminal."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -85,6 +86,22 @@ def show_encoders(encoders: Iterable[EncoderInfo]) -> None:
     console.table("Image encoders", ["name", "width", "tokens", "licence", "weights", "hub"], rows)
     console.say("Any timm model that takes 224 px tiles: timm:NAME, under its own licence.")
     console.say("Weights that are not here are fetched when first used, or given with --weights FILE.")
+
+
+def encoders_document(encoders: Iterable[EncoderInfo]) -> list[dict[str, Any]]:
+    """What :func:`show_encoders` shows, for programs; ``file`` is where the weights are on this disk."""
+    return [
+        {
+            "name": info.name,
+            "width": info.width,
+            "tokens": info.tokens,
+            "licence": info.licence,
+            "hub": info.hub,
+            "gated": info.gated,
+            "file": find_weights(info),
+        }
+        for info in encoders
+    ]
 
 
 def show_demo(result: DemoResult) -> None:

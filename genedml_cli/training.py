@@ -16,9 +16,9 @@ from genedml.network import GeneDML, Views
 from genedml_cli import console
 from genedml_cli.batches import draw_batches
 from genedml_cli.devices import mixed_precision, send
+from genedml_cli.inference import predict_placed
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.placement import PlacedFeatures, place
-from genedml_cli.prediction import predict_placed
 from genedml_cli.sections import SectionData
 
 Batch = tuple[Views, Float[Tensor, "B M"]]

@@ -1,5 +1,8 @@
 """The command line: help, documents, the error boundary."""
 
+import contextlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -55,6 +58,86 @@ def test_documents_name_only_options_that_exist(document):
 def test_version_and_wrong_usage():
     assert CliRunner().invoke(app.app, ["--version"]).output.startswith("genedml ")
     assert CliRunner().invoke(app.app, ["predict", "--no-such-option"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_quiet(command):
+    shown = CliRunner().invoke(app.app, [*command.split(), "--help"], env={"COLUMNS": "200"})
+    assert "--quiet" in shown.output
+
+
+def test_quiet_leaves_results_and_warnings(capsys):
+    from genedml_cli import console
+
+    with console.quieted():
+        console.note("going on")
+        console.warn("mind this")
+        console.say("result")
+    console.note("loud again")
+    shown = capsys.readouterr()
+    assert shown.out == "result\n"
+    assert shown.err == "Warning: mind this\nloud again\n"
+
+
+@pytest.mark.parametrize("words", [("--quiet", "genes", "none"), ("genes", "none", "-q"), ("genes", "none")])
+def test_quiet_is_taken_before_and_after_the_command(words, monkeypatch):
+    from genedml_cli import console, panels
+
+    seen = []
+    monkeypatch.setattr(panels, "find_panel", lambda *rest: seen.append(console._quiet) or ("A",))
+    assert CliRunner().invoke(app.app, list(words)).exit_code == 0
+    assert seen == [len(words) == 3]
+
+
+@pytest.mark.parametrize(
+    "words", ["encoders", "data list", "data info HER2ST", "genes HER2ST"], ids=lambda words: words.replace(" ", "-")
+)
+def test_json_is_one_document_and_all_of_stdout(words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["genedml", *words.split(), "--json"])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert not stopped.value.code
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_json_takes_what_json_has_no_word_for(capsys):
+    from genedml_cli import console
+
+    console.document({"path": Path("a/b"), "nan": float("nan"), "text": "[bold]:smile:[/]"})
+    assert json.loads(capsys.readouterr().out) == {"path": "a/b", "nan": None, "text": "[bold]:smile:[/]"}
+
+
+def in_a_terminal(*words: str, **environment: str) -> str:
+    """What a terminal gets from the command."""
+    import pty
+
+    call = [sys.executable, "-c", "from genedml_cli.app import main; main()", *words]
+    ours, theirs = pty.openpty()
+    settings = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    with subprocess.Popen(call, stdin=theirs, stdout=theirs, stderr=theirs, env=settings | environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # how the end of a terminal is told on Linux
+            while part := os.read(ours, 65536):
+                shown += part
+        process.wait(timeout=100)
+    os.close(ours)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("data", "fetch", "nothing", "--root", "x")])
+def test_no_color_is_honoured(words):
+    coloured = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;)[0-9;]*m")
+    assert coloured.search(in_a_terminal(*words))
+    assert not coloured.search(in_a_terminal(*words, NO_COLOR="1"))
+
+
+def test_shells_complete_commands():
+    environment = os.environ | {"_GENEDML_COMPLETE": "complete_bash", "COMP_WORDS": "genedml pre", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['genedml']; from genedml_cli.app import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["predict"]
+    assert "--install-completion" in CliRunner().invoke(app.app, ["--help"]).output
 
 
 def test_encoders_are_listed():

@@ -26,8 +26,13 @@ def test_part_of_a_table_keeps_the_rest():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epcohs=3", "Unknown key training.epcohs. Known here: epochs, patience"),
-        ("epochs=3", "Unknown key epochs. Known here: encoder, network, loss, training"),
+        (
+            "training.epcohs=3",
+            "Unknown key training.epcohs. Did you mean training.epochs? Known here: epochs, patience",
+        ),
+        ("trainig.epochs=3", "Unknown key trainig. Did you mean training? Known here: encoder, network"),
+        ("colour=3", "Unknown key colour. Known here: encoder, network"),
+        ("epochs=3", "Unknown key epochs. Did you mean training.epochs? Known here: encoder, network, loss, training"),
         ("network.fusion_transformer.hads=2", "Known here: depth, heads, mlp_width, dropout"),
         ("training.epochs=0", "training.epochs = 0"),
         ("training.epochs=many", "training.epochs = 'many'"),

@@ -20,7 +20,7 @@ from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
 from genedml_cli.preview import preview
 from genedml_cli.samples import read_sheet
-from genedml_cli.siting import place_spots
+from genedml_cli.siting import Placing, place_spots
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tissue import Tissue, find_tissue
@@ -122,13 +122,13 @@ def test_a_grid_needs_tissue_and_um_per_px(upright, tmp_path):
         grid_over(tmp_path / "glass.png", "hex")
     with (
         pytest.raises(GeneDMLError, match=r"upright\.png does not say its um/px, and a grid.*--um-per-px"),
-        place_spots(upright, pitch_um=100),
+        place_spots(upright, None, Placing(pitch_um=100)),
     ):
         pass
 
 
 def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp_path):
-    with place_spots(upright, table(tmp_path, on_tissue()), um_per_px=UM_PER_PX) as placed:
+    with place_spots(upright, table(tmp_path, on_tissue()), Placing(um_per_px=UM_PER_PX)) as placed:
         assert placed.record == {
             "slide": "upright.png",
             "um_per_px": UM_PER_PX,
@@ -152,9 +152,9 @@ def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp
 )
 def test_spots_off_the_tissue_are_refused_unless_allowed(upright, tmp_path, capfd, change, message):
     spots = table(tmp_path, change(on_tissue()))
-    with pytest.raises(GeneDMLError, match=message), place_spots(upright, spots, um_per_px=UM_PER_PX):
+    with pytest.raises(GeneDMLError, match=message), place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)):
         pass
-    with place_spots(upright, spots, um_per_px=UM_PER_PX, allow_off_tissue=True) as placed:
+    with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, allow_off_tissue=True)) as placed:
         assert placed.record["spots_on_tissue"] < 0.75
     assert "Of the 96 spots" in capfd.readouterr().err
 
@@ -163,13 +163,13 @@ def test_the_users_own_tissue_decides(upright, tmp_path):
     spots = table(tmp_path, on_tissue()[:, ::-1])
     outline = [[0, 0], [1499, 0], [1499, 1100], [0, 1100]]
     (tmp_path / "own.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [outline]}))
-    with place_spots(upright, spots, um_per_px=UM_PER_PX, tissue=tmp_path / "own.geojson") as placed:
+    with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, tissue=tmp_path / "own.geojson")) as placed:
         assert placed.record["tissue"] == "own.geojson"
 
 
 def test_a_few_spots_are_not_judged(upright, tmp_path):
     few = np.array([[1200.0, 100.0 + 40 * number] for number in range(20)])
-    with place_spots(upright, table(tmp_path, few), um_per_px=UM_PER_PX) as placed:
+    with place_spots(upright, table(tmp_path, few), Placing(um_per_px=UM_PER_PX)) as placed:
         assert placed.record["spots_on_tissue"] == 0
 
 
@@ -189,7 +189,7 @@ def test_an_array_that_runs_across_is_warned_of_only_where_tissue_cannot_tell(tm
         ("turned.png", half, True, False),
     ):
         array_xy = (places[:, ::-1] if across else places) // 100
-        with place_spots(tmp_path / name, table(tmp_path, places, array_xy.astype(int)), um_per_px=UM_PER_PX):
+        with place_spots(tmp_path / name, table(tmp_path, places, array_xy.astype(int)), Placing(um_per_px=UM_PER_PX)):
             pass
         assert ("x and y of the spots are exchanged" in capfd.readouterr().err) == warned
 
@@ -211,7 +211,7 @@ def test_a_thumbnail_given_as_the_slide_is_refused(upright):
 
 
 def test_the_preview_shows_slide_outline_and_spots(upright, tmp_path):
-    said = preview(upright, None, tmp_path / "p.png", um_per_px=UM_PER_PX, grid="square", pitch_um=200)
+    said = preview(upright, None, tmp_path / "p.png", Placing(um_per_px=UM_PER_PX, grid="square", pitch_um=200))
     assert re.fullmatch(r"96 spots \(square grid of 200 \u00b5m\); tissue 3\.[89]\d? mm\u00b2 \(found\)", said)
     with Image.open(tmp_path / "p.png") as drawn:
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
@@ -222,7 +222,7 @@ def test_the_preview_shows_slide_outline_and_spots(upright, tmp_path):
 
 
 def test_the_preview_draws_what_predict_would_refuse(upright, tmp_path, capfd):
-    said = preview(upright, table(tmp_path, on_tissue() * 0.3), tmp_path / "p.svg", um_per_px=UM_PER_PX)
+    said = preview(upright, table(tmp_path, on_tissue() * 0.3), tmp_path / "p.svg", Placing(um_per_px=UM_PER_PX))
     assert "% on tissue" in said
     assert "of another slide" in capfd.readouterr().err
     assert "#d55e00" in (tmp_path / "p.svg").read_text().lower()
@@ -233,7 +233,7 @@ def test_the_preview_draws_what_predict_would_refuse(upright, tmp_path, capfd):
 def test_real_sections_hold_their_spots_and_a_grid_covers_them(her2st, name):
     (slide,) = (her2st / f"ST-imgs/C/{name}").glob("*.jpg")
     own = her2st / f"ST-spotfiles/{name}_selection.tsv"
-    with place_spots(slide, own, pitch_um=200) as placed:
+    with place_spots(slide, own, Placing(pitch_um=200)) as placed:
         assert placed.record["spots_on_tissue"] > 0.95
         grid = lay_grid(placed.tissue, placed.slide, "square", 200.0)
         far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
@@ -247,7 +247,7 @@ def test_a_real_visium_section_holds_its_spots_and_its_printed_frame_is_no_tissu
     if not folder.is_dir():
         pytest.skip("the real Visium section is not on this machine")
     files = folder / "d0_naive_colon_he.jpg", folder / "d0_naive_colon_visium.h5ad"
-    with place_spots(*files, pitch_um=100) as placed:
+    with place_spots(*files, Placing(pitch_um=100)) as placed:
         assert placed.record["spots_on_tissue"] > 0.95
         grid = lay_grid(placed.tissue, placed.slide, "hex", 100.0)
         far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px

@@ -53,9 +53,10 @@ def ablate(
     fold: options.FoldOption = "all",
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    json_: options.JsonOption = False,
 ) -> None:
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
-    from genedml_cli import ablation, settings, tables
+    from genedml_cli import ablation, console, settings, tables
 
     scale, named = settings.known_scale(um_per_px), settings.only_dataset(dataset)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
@@ -76,4 +77,7 @@ def ablate(
         device=device,
         partial=partial,
     )
-    tables.show_ablation(result)
+    if json_:
+        console.document({**result.to_dict(), "folder": result.folder})
+    else:
+        tables.show_ablation(result)

@@ -45,9 +45,10 @@ def benchmark(
     max_spots: Annotated[int | None, typer.Option(min=1, help="Use no more spots.", rich_help_panel=RUN)] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each part takes.", rich_help_panel=RUN)] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON to write.", rich_help_panel=RUN)] = None,
+    json_: options.JsonOption = False,
 ) -> None:
     """Measure reading, encoding, training and prediction on this machine, and the time to expect for data sets."""
-    from genedml_cli import settings
+    from genedml_cli import console, settings
     from genedml_cli.benchmark import benchmark as measure
     from genedml_cli.benchmark_tables import show_benchmark
 
@@ -69,4 +70,7 @@ def benchmark(
         seconds=seconds,
         out=out,
     )
-    show_benchmark(found)
+    if json_:
+        console.document(found.to_dict())
+    else:
+        show_benchmark(found)

@@ -7,28 +7,34 @@ import typer
 
 from genedml_cli import options
 
-app = typer.Typer(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
+app = options.App(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
 
 NameArgument = Annotated[str, typer.Argument(help="A data set (see: genedml data list).")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data, or is to hold it.")]
 
 
 @app.command("list")
-def list_() -> None:
+def list_(json_: options.JsonOption = False) -> None:
     """List the data sets: sections, patients, folds, platform, pitch."""
-    from genedml_cli import dataset_tables
+    from genedml_cli import console, dataset_tables
     from genedml_cli.datasets import DATASETS
 
-    dataset_tables.show_datasets(DATASETS.values())
+    if json_:
+        console.document(dataset_tables.datasets_document(DATASETS.values()))
+    else:
+        dataset_tables.show_datasets(DATASETS.values())
 
 
 @app.command()
-def info(name: NameArgument, root: RootOption = Path()) -> None:
+def info(name: NameArgument, root: RootOption = Path(), json_: options.JsonOption = False) -> None:
     """Show the sections of a data set: HEST ids, patients, folds, um/px, licence, and which are on this disk."""
-    from genedml_cli import dataset_tables
+    from genedml_cli import console, dataset_tables
     from genedml_cli.datasets import find_dataset
 
-    dataset_tables.show_dataset(find_dataset(name), root)
+    if json_:
+        console.document(dataset_tables.dataset_document(find_dataset(name), root))
+    else:
+        dataset_tables.show_dataset(find_dataset(name), root)
 
 
 @app.command()
@@ -49,9 +55,18 @@ def fetch(
 
 
 @app.command()
-def check(name: NameArgument, root: RootOption = Path(), allow_partial: options.PartialOption = False) -> None:
+def check(
+    name: NameArgument,
+    root: RootOption = Path(),
+    allow_partial: options.PartialOption = False,
+    json_: options.JsonOption = False,
+) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
-    from genedml_cli import dataset_tables
-    from genedml_cli.checking import check_dataset
+    from genedml_cli import checking, console, dataset_tables
 
-    dataset_tables.show_checks(name, check_dataset(name, root, allow_partial))
+    checks = checking.check_dataset(name, root)
+    if json_:
+        console.document([check.to_dict() for check in checks])
+    else:
+        dataset_tables.show_checks(name, checks)
+    checking.refuse_wrong(name, root, checks, allow_partial)

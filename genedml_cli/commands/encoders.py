@@ -1,9 +1,14 @@
 """genedml encoders"""
 
+from genedml_cli import options
 
-def encoders() -> None:
+
+def encoders(json_: options.JsonOption = False) -> None:
     """List the image encoders: width, tokens, licence, and whether their weights are on this machine."""
     from genedml.encoders import ENCODERS
-    from genedml_cli import tables
+    from genedml_cli import console, tables
 
-    tables.show_encoders(ENCODERS.values())
+    if json_:
+        console.document(tables.encoders_document(ENCODERS.values()))
+    else:
+        tables.show_encoders(ENCODERS.values())

@@ -33,19 +33,28 @@ def evaluate(
     weights: options.WeightsOption = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
-    from genedml_cli import evaluation, tables
+    from genedml_cli import console, evaluation, tables
     from genedml_cli.external import evaluate_external
 
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
-        tables.show_external(
-            evaluate_external(target, external, root, allow_partial, features=features, weights=weights, device=device)
+        found = evaluate_external(
+            target, external, root, allow_partial, features=features, weights=weights, device=device
         )
+        if json_:
+            console.document({**found.to_dict(), "folder": found.folder})
+        else:
+            tables.show_external(found)
         return
     result = evaluation.evaluate(target, truth, ceiling)
+    if json_:
+        genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
+        console.document({**result.to_dict(), "folder": result.folder, **genes})
+        return
     tables.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/")
     if per_gene:
         tables.show_genes(result)

@@ -22,8 +22,13 @@ def genes(
     samples: options.SamplesOption = None,
     allow_partial: options.PartialOption = False,
     size: Annotated[int, typer.Option(min=1, help="How many genes to derive.")] = 250,
+    json_: options.JsonOption = False,
 ) -> None:
     """Print a panel, one gene a line: as published, of a model, or derived from counts."""
     from genedml_cli import console, panels
 
-    console.say("\n".join(panels.find_panel(name, derive, root, samples, allow_partial, size)))
+    found = panels.find_panel(name, derive, root, samples, allow_partial, size)
+    if json_:
+        console.document({"genes": found})
+    else:
+        console.say("\n".join(found))

@@ -6,68 +6,133 @@ from typing import Annotated, Any
 import typer
 
 from genedml_cli import options
-from genedml_cli.options import MODEL, RUN
+from genedml_cli.options import DATA, MODEL, RUN
+
+SlideArgument = Annotated[
+    Path | None,
+    typer.Argument(help="Anything OpenSlide opens, or a JPEG, PNG or TIFF of a section.", show_default=False),
+]
+SlidesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--slides",
+        help="Instead of SLIDE, a sheet of many: CSV with slide and, if you like, name,spots,um_per_px,pitch_um,tissue;"
+        " paths relative to it. A slide that fails does not stop the others.",
+        rich_help_panel=DATA,
+    ),
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A run folder (mean of its folds, std in layers) or one fold's file. "
+        "(default: GENEDML_MODEL, else the small one that comes with genedml)",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
+MinCvPccOption = Annotated[
+    float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="What to write: .h5ad (holds everything), .zarr, .csv, .csv.gz, .parquet or .geojson; with --slides a "
+        "folder of .h5ad.",
+        rich_help_panel=RUN,
+    ),
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        help="With --slides: keep results that are there and were made from the same slide, spots and models.",
+        rich_help_panel=RUN,
+    ),
+]
+JobsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="With --slides: slides at a time, each in a process with models of its own. Worth it where a GPU waits "
+        "for reading.",
+        rich_help_panel=RUN,
+    ),
+]
 
 
 def predict(
-    slide: Annotated[Path, typer.Argument(help="Anything OpenSlide opens, or a JPEG, PNG or TIFF of a section.")],
+    slide: SlideArgument = None,
     spots: options.SpotsOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="What to write: .h5ad (holds everything), .zarr, .csv, .csv.gz, .parquet or .geojson.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
+    slides: SlidesOption = None,
+    out: OutOption = None,
     preview: options.PreviewOption = None,
     grid: options.GridOption = options.Grid.hex,
     tissue: options.TissueOption = None,
     allow_off_tissue: options.OffTissueOption = False,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run folder (mean of its folds, std in layers) or one fold's file. "
-            "(default: GENEDML_MODEL, else the small one that comes with genedml)",
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelOption = None,
     fold: Annotated[str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)] = None,
-    min_cv_pcc: Annotated[
-        float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
-    ] = None,
+    min_cv_pcc: MinCvPccOption = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
+    resume: ResumeOption = True,
+    jobs: JobsOption = 1,
+    json_: options.JsonOption = False,
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
-    from genedml_cli import console, outputs, prediction
-    from genedml_cli.preview import preview as draw_preview
+    place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
+    place["allow_off_tissue"] = allow_off_tissue
+    with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "device": device}
+    with_ |= {"compiled": compiled, "batch_spots": batch_spots}
+    if (slide is None) == (slides is None):
+        raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
+    if slides is not None:
+        if out is None or spots or preview or tissue:
+            raise typer.BadParameter("--slides goes with --out FOLDER; spots and tissue are columns of the sheet.")
+        _predict_cohort(slides, model, out, place, {**with_, "resume": resume, "jobs": jobs}, json_)
+    elif slide is not None:
+        if preview is not None:
+            _preview(slide, spots, preview, place)
+        elif out is None:
+            raise typer.BadParameter("Give --out FILE.h5ad to predict, or --preview FILE.png to look first.")
+        if out is not None:
+            _predict_slide(slide, spots, model, out, place | with_, json_)
 
-    where: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
-    if preview is not None:
-        console.say(f"{preview}: {draw_preview(slide, spots, preview, **where)}")
-    elif out is None:
-        raise typer.BadParameter("Give --out FILE.h5ad to predict, or --preview FILE.png to look first.")
-    if out is None:
-        return
-    data = prediction.predict(
-        slide,
-        spots,
-        model,
-        out,
-        fold=fold,
-        min_cv_pcc=min_cv_pcc,
-        **where,
-        allow_off_tissue=allow_off_tissue,
-        weights=weights,
-        device=device,
-        compiled=compiled,
-        batch_spots=batch_spots,
-    )
-    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
+
+def _preview(slide: Path, spots: Path | None, picture: Path, place: dict[str, Any]) -> None:
+    from genedml_cli import console
+    from genedml_cli.preview import preview
+    from genedml_cli.siting import Placing
+
+    console.say(f"{picture}: {preview(slide, spots, picture, Placing(**place))}")
+
+
+def _predict_slide(
+    slide: Path, spots: Path | None, model: Path | None, out: Path, settings: dict[str, Any], json_: bool
+) -> None:
+    from genedml_cli import console, outputs, prediction
+    from genedml_cli.results import notes_of
+
+    data = prediction.predict(slide, spots, model, out, **settings)
+    if json_:
+        console.document({"out": out, "spots": data.n_obs, "genes": data.n_vars, "notes": notes_of(data)})
+    else:
+        console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
+
+
+def _predict_cohort(
+    sheet: Path, model: Path | None, out: Path, place: dict[str, Any], settings: dict[str, Any], json_: bool
+) -> None:
+    from genedml_cli import cohort, console
+    from genedml_cli.siting import Placing
+
+    done = cohort.predict_cohort(sheet, model, out, placing=Placing(**place), **settings)
+    if json_:
+        console.document(done.to_dict())
+    else:
+        cohort.show(done)
+    done.refuse_failures()

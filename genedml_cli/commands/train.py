@@ -35,9 +35,10 @@ def train(
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    json_: options.JsonOption = False,
 ) -> None:
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
-    from genedml_cli import runs, settings, tables
+    from genedml_cli import console, runs, settings, tables
 
     scale = settings.known_scale(um_per_px)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
@@ -59,6 +60,9 @@ def train(
         dataset=named or "",
         allow_off_tissue=allow_off_tissue,
     )
+    if json_:
+        console.document({**evaluation.to_dict(), "folder": run})
+        return
     tables.show_evaluation(
         evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
     )

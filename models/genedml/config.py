@@ -6,6 +6,7 @@ Order of precedence: defaults < preset < file < ``--set key=value``. An unknown 
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -255,4 +256,21 @@ def _sentence(kind: type, problem: Any) -> str:
     for part in problem["loc"][:-1]:
         owner = get_type_hints(owner)[part]
     known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
-    return f"Unknown key {place}. Known here: {', '.join(known)}."
+    return f"Unknown key {place}.{_did_you_mean(place, kind)} Known here: {', '.join(known)}."
+
+
+def _did_you_mean(place: str, kind: type) -> str:
+    """The key of that name in another section, else the one spelt most alike."""
+    every = _keys(kind)
+    namesakes = [key for key in every if key.endswith(f".{place}")]
+    meant = namesakes or get_close_matches(place, every, 1)
+    return f" Did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def _keys(kind: type, above: str = "") -> list[str]:
+    """Every key of a configuration dataclass, those of its sections too: ``training``, ``training.epochs`` ..."""
+    hints = get_type_hints(kind)
+    nested = [
+        _keys(hints[field.name], f"{above}{field.name}.") for field in fields(kind) if is_dataclass(hints[field.name])
+    ]
+    return [f"{above}{field.name}" for field in fields(kind)] + [key for keys in nested for key in keys]

@@ -1,0 +1,190 @@
+"""Predict many slides, a sheet row each: every result is whole or absent, and one bad slide costs only itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.cohort_slide import ERROR_LOG, FAILED, KEPT, PREDICTED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.crew import Crew
+from genedml_cli.inference import BATCH_SPOTS
+from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
+from genedml_cli.siting import Placing
+from genedml_cli.storage import maker, write_text
+from genedml_cli.trained import default_model, model_files, say_genes_left_out
+
+REQUIRED_COLUMNS = ("slide",)
+OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um", "tissue"), True)  # their cells may be empty
+SUMMARY = "summary.csv"
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What became of every slide, in the order of the sheet, and the folder of the results."""
+
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The slides without a result of this cohort."""
+        return [outcome for outcome in self.outcomes if outcome.state == FAILED]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        slides = [{key: value for key, value in asdict(one).items() if key != "log"} for one in self.outcomes]
+        return {"folder": self.folder, "slides": slides, "made_by": maker()}
+
+    def write(self) -> None:
+        """``summary.csv`` beside the results."""
+        table = pd.DataFrame(self.to_dict()["slides"]).astype({"spots": "Int64", "genes": "Int64"})
+        write_text(self.folder / SUMMARY, table.round({"minutes": 3}).to_csv(index=False))
+
+    def refuse_failures(self) -> None:
+        """End with an error where a slide failed.
+
+        Raises:
+            GeneDMLError: naming them.
+        """
+        if self.failed:
+            names = ", ".join(outcome.name for outcome in self.failed[:NAMED])
+            more = f" and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
+            raise GeneDMLError(
+                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Mend "
+                "their rows and run the same command again: results that are there are kept."
+            )
+
+
+def read_cohort(path: Path, placing: Placing) -> list[CohortSlide]:
+    """Read a sheet of slides: CSV with ``slide`` and, if you like, ``name,spots,um_per_px,pitch_um,tissue``.
+
+    Paths are relative to the sheet. Without a name, a result is called as its slide; without spots, it is predicted on
+    a grid. ``placing`` is for the rows that do not say their own.
+
+    Raises:
+        GeneDMLError: an unreadable sheet, unknown columns, cells that are no numbers, names that are no file names or
+            stand twice. Files that are not there are the matter of their slide.
+    """
+    slides = []
+    for row in read_rows(path, "sheet of slides", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "slide"):
+        slide = path.parent / str(row["slide"])
+        name, spots, tissue = row["name"] or slide.stem, row["spots"], row["tissue"]
+        own: dict[str, Any] = {column: number(row, column, path, name) for column in ("um_per_px", "pitch_um")}
+        own["tissue"] = None if tissue is None else path.parent / tissue
+        said = {column: value for column, value in own.items() if value is not None}
+        where = None if spots is None else path.parent / spots
+        slides.append(CohortSlide(name, slide, where, replace(placing, **said)))
+    _check_names([slide.name for slide in slides], path)
+    return slides
+
+
+def predict_cohort(
+    sheet: Path,
+    model: Path | None,
+    out: Path,
+    *,
+    fold: str | None = None,
+    min_cv_pcc: float | None = None,
+    placing: Placing = Placing(),  # noqa: B008  frozen
+    weights: Path | None = None,
+    device: str = "auto",
+    compiled: bool = False,
+    batch_spots: int = BATCH_SPOTS,
+    resume: bool = True,
+    jobs: int = 1,
+) -> Cohort:
+    """Predict every slide of a sheet.
+
+    Args:
+        sheet: as :func:`read_cohort` takes it.
+        model: as of :func:`genedml_cli.prediction.predict`; loaded once for all slides.
+        out: folder of the results: ``NAME.h5ad`` of every slide, ``summary.csv``, and ``errors.log`` if there was an
+            error that nobody foresaw.
+        fold: only this fold of a run folder.
+        min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
+        placing: of the slides whose row does not say it.
+        weights: the encoder's weights file, instead of the hub.
+        device: auto, cpu, cuda or mps.
+        compiled: let torch compile the encoder.
+        batch_spots: spots predicted at a time.
+        resume: keep results that are there and were made from the same slide, spots and models; one made from others
+            is a failure of its row. Without it, every slide is predicted again.
+        jobs: slides at a time, each in a process that loads the models for itself. Results do not depend on it.
+
+    Returns:
+        What became of every slide. A slide that fails does not stop the others.
+
+    Raises:
+        GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
+    """
+    slides = read_cohort(sheet, placing)
+    files = tuple(model_files(model or default_model(), fold))
+    task = CohortTask(files, out, weights, device, compiled, batch_spots, min_cv_pcc, resume)
+    outcomes: dict[str, Outcome] = {}
+    with console.progress("Slides", len(slides)) as advance:
+        for outcome in _run(task, slides, min(jobs, len(slides))):
+            outcomes[outcome.name] = outcome
+            advance(note=outcome.name)
+            console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}")
+            if outcome.log:
+                _append_log(out / ERROR_LOG, outcome)
+    cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
+    cohort.write()
+    return cohort
+
+
+def show(cohort: Cohort) -> None:
+    """One row a slide, then what failed and why."""
+    rows = [
+        [one.name, one.state, _count(one.spots), _count(one.genes), f"{one.minutes:.1f}"] for one in cohort.outcomes
+    ]
+    states = [one.state for one in cohort.outcomes]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in (PREDICTED, KEPT, FAILED) if state in states)
+    console.table(f"{len(rows)} slides: {counts}", ["slide", "state", "spots", "genes", "minutes"], rows)
+    for one in cohort.failed:
+        console.say(f"{one.name}: {one.problem}")
+    console.say(f"Results and {SUMMARY}: {cohort.folder}/")
+
+
+def _run(task: CohortTask, slides: Sequence[CohortSlide], jobs: int) -> Iterator[Outcome]:
+    """The outcome of every slide as it comes."""
+    if jobs > 1:
+        with Crew(task, jobs) as crew:
+            yield from crew.predict(slides)
+        return
+    models = task.load()
+    say_genes_left_out(models)
+    for slide in slides:
+        yield predict_one(task, models, slide)
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    lines: dict[str, int] = {}
+    for line, name in enumerate(names, FIRST_LINE):
+        if not is_file_name(name):
+            raise GeneDMLError(
+                f"{path}, line {line}: {name!r} cannot be the name of a file. Give the slide a plain one in the column "
+                "name."
+            )
+        # Some file systems do not tell A1 from a1.
+        if name.casefold() in lines:
+            raise GeneDMLError(
+                f"{path}, lines {lines[name.casefold()]} and {line}: both results would be called {name}. Give each "
+                "slide a name of its own in the column name."
+            )
+        lines[name.casefold()] = line
+
+
+def _append_log(path: Path, outcome: Outcome) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as log:
+        log.write(f"{maker()['time']} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
+
+
+def _count(number_: int | None) -> str:
+    return "-" if number_ is None else str(number_)

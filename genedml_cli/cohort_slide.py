@@ -1,0 +1,146 @@
+"""One slide of a cohort: predicted into its file, kept as it is there, or failed with a reason."""
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.inference import BATCH_SPOTS
+from genedml_cli.outputs import write
+from genedml_cli.prediction import predict_slide
+from genedml_cli.scores import marks_of
+from genedml_cli.siting import Placing
+from genedml_cli.storage import sha256_of
+from genedml_cli.trained import Models, load_models
+
+PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
+ERROR_LOG = "errors.log"
+INPUTS = "inputs"
+"""Where ``uns["genedml"]`` of a result says what it was made from, so that a later call can tell."""
+
+
+@dataclass(frozen=True)
+class CohortSlide:
+    """One row of a sheet: a slide, what its result is called, its spots (None for a grid), how they come to stand."""
+
+    name: str
+    slide: Path
+    spots: Path | None
+    placing: Placing = field(default_factory=Placing)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a slide.
+
+    Args:
+        name: of the row.
+        slide: its file.
+        state: ``predicted``, ``kept`` (it was there, made from the same) or ``FAILED``.
+        spots: predicted.
+        genes: predicted.
+        minutes: that it took.
+        marks: what must stand in every table of it.
+        problem: why it failed, and what next.
+        log: the traceback of an error that nobody foresaw.
+    """
+
+    name: str
+    slide: Path
+    state: str
+    spots: int | None = None
+    genes: int | None = None
+    minutes: float = 0.0
+    marks: str = ""
+    problem: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class CohortTask:
+    """What every slide of a cohort is predicted with; whoever predicts one loads the models by it."""
+
+    files: tuple[Path, ...]
+    out: Path
+    weights: Path | None = None
+    device: str = "auto"
+    compiled: bool = False
+    batch_spots: int = BATCH_SPOTS
+    min_cv_pcc: float | None = None
+    resume: bool = True
+
+    def load(self) -> Models:
+        """The models and their encoder, to stay in memory for all slides."""
+        return load_models(self.files, self.weights, self.device, self.compiled, keep=True)
+
+
+def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
+    """Predict one slide of a cohort into its file; whatever goes wrong is told in the outcome."""
+    started = time.perf_counter()
+    with console.about(slide.name):
+        try:
+            outcome = _predict_or_keep(task, models, slide)
+        except GeneDMLError as error:
+            problem = " ".join([str(error), *getattr(error, "__notes__", [])])
+            outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem)
+        except Exception as error:  # one slide's surprise is not to cost the others theirs
+            problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
+            outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem, log=traceback.format_exc())
+    return replace(outcome, minutes=(time.perf_counter() - started) / 60)
+
+
+def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
+    file = task.out / f"{slide.name}.h5ad"
+    if task.resume and file.exists():
+        return _keep(task, file, models, slide)
+    data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots)
+    made_by = data.uns["genedml"]
+    made_by[INPUTS] = _inputs(task, slide, models, made_by["slide_sha256"])
+    write(data, file)
+    return _done(slide, PREDICTED, data.shape, made_by["notes"])
+
+
+def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> Outcome:
+    """A result that is there, if it was made from the same.
+
+    Raises:
+        GeneDMLError: it was made from something else, cannot be read, or nobody knows from what it was made.
+    """
+    again = "Give another -o, or predict all again with --no-resume."
+    try:
+        with h5py.File(file) as stored:
+            shape = stored["X"].shape
+            inputs = {key: value.asstr()[()] for key, value in stored["uns/genedml"][INPUTS].items()}
+            notes = np.atleast_1d(stored["uns/genedml/notes"].asstr()[()]).tolist()
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}") from error
+    wanted = _inputs(task, slide, models, sha256_of(slide.slide))
+    differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
+    if differ:
+        raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
+    return _done(slide, KEPT, shape, notes)
+
+
+def _inputs(task: CohortTask, slide: CohortSlide, models: Models, slide_sha256: str) -> dict[str, str]:
+    """All that a result depends on, each by what a difference of it is called."""
+    tissue = slide.placing.tissue
+    return {
+        "slide": slide_sha256,
+        "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(slide.spots),
+        "tissue": "found" if tissue is None else sha256_of(tissue),
+        "models": " ".join(models.fingerprints),
+        "um_per_px": str(slide.placing.um_per_px),
+        "pitch_um": str(slide.placing.pitch_um),
+        "min_cv_pcc": str(task.min_cv_pcc),
+    }
+
+
+def _done(slide: CohortSlide, state: str, shape: tuple[int, ...], notes: Sequence[str]) -> Outcome:
+    spots, genes = shape
+    return Outcome(slide.name, slide.slide, state, spots, genes, marks=marks_of(notes))

@@ -1,0 +1,273 @@
+"""Is this machine fit to run genedml? A table of small checks; none of them asks the network."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+from genedml.errors import GeneDMLError
+from genedml_cli import __version__, console
+from genedml_cli.storage import free_bytes, gigabytes
+
+LEAST_MEMORY = 4_000_000_000  # a section of 500 spots takes 3.5 GB at its peak with two threads
+LEAST_DISK = 5_000_000_000
+DRIVER_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+TILED_PX, TILE_PX = 512, 256
+
+
+class State(StrEnum):
+    """``broken`` is what nothing works without; ``note`` is what some things work without."""
+
+    ok = "ok"
+    note = "note"
+    broken = "BROKEN"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found, and the command or step that mends it, where there is something to mend."""
+
+    what: str
+    state: State
+    found: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain values."""
+        return {**asdict(self), "state": self.state.value}
+
+
+def examine() -> list[Finding]:
+    """Every check of :data:`CHECKS`; one that itself breaks is a finding like others."""
+    findings: list[Finding] = []
+    for what, check in CHECKS.items():
+        try:
+            findings += check()
+        except Exception as error:  # whatever a half-installed library raises is what we are here to tell
+            mend = "install genedml anew into a fresh environment"
+            findings.append(Finding(what, State.broken, f"{type(error).__name__}: {error}", mend))
+    return findings
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """One row a finding, and under the table how to mend what is not ok."""
+    console.table("", ["what", "state", "found"], [[one.what, one.state, one.found] for one in findings], words=True)
+    for one in findings:
+        if one.mend:
+            console.say(f"{one.what}: {one.mend}")
+
+
+def refuse_broken(findings: Sequence[Finding]) -> None:
+    """End with an error where something necessary is broken.
+
+    Raises:
+        GeneDMLError: naming it.
+    """
+    broken = [one.what for one in findings if one.state is State.broken]
+    if broken:
+        raise GeneDMLError(f"Broken, and nothing runs without it: {', '.join(broken)}. The lines above mend it.")
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("genedml", State.ok, f"{__version__} in {Path(__file__).parent}")
+    system = f"{platform.system()} {platform.machine()}"
+    yield Finding("Python", State.ok, f"{platform.python_version()} ({sys.executable}), {system}")
+
+
+def _packages() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in metadata.requires("genedml") or ()]
+    needed = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = [f"{one} (here: {here})" for one in needed if not one.specifier.contains(here := _version(one.name), True)]
+    if wrong:
+        yield Finding("packages", State.broken, ", ".join(wrong), "pip install --upgrade genedml")
+    else:
+        yield Finding("packages", State.ok, f"all {len(needed)} are here, in versions that fit")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _torch() -> Iterator[Finding]:
+    import torch
+
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    assert torch.ones(3).sum() == 3
+    yield Finding("torch", State.ok, f"{torch.__version__}, built {built}")
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            yield _gpu(number)
+    elif torch.backends.mps.is_available():
+        yield Finding("GPU", State.ok, "Apple's (MPS)")
+    else:
+        yield _no_gpu()
+
+
+def _gpu(number: int) -> Finding:
+    import torch
+
+    name, what = torch.cuda.get_device_name(number), f"GPU {number}"
+    try:
+        free, total = torch.cuda.mem_get_info(number)
+        assert torch.ones(3, device=f"cuda:{number}").sum() == 3
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it does not add"
+        mend = (
+            "install the torch build that fits its driver: https://pytorch.org/get-started; or go on with --device cpu"
+        )
+        return Finding(what, State.note, f"{name} does not work: {reason}", mend)
+    driver = next((line.rpartition(", ")[2] for line in _drivers()), "unknown")
+    return Finding(what, State.ok, f"{name}, {gigabytes(free)} of {gigabytes(total)} free, driver {driver}")
+
+
+def _no_gpu() -> Finding:
+    cards = _drivers()
+    if cards:
+        mend = "install torch built for CUDA: https://pytorch.org/get-started"
+        return Finding("GPU", State.note, f"{cards[0]} is here, but this torch does not see it: runs on the CPU", mend)
+    return Finding("GPU", State.ok, "none: runs on the CPU, fit for stain-texture and slow for learned encoders")
+
+
+def _drivers() -> list[str]:
+    """``name, driver version`` of every NVIDIA card, as its driver says."""
+    try:
+        done = subprocess.run(DRIVER_QUERY, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _openslide() -> Iterator[Finding]:
+    import numpy as np
+    import openslide
+    import tifffile
+    from PIL import Image
+
+    from genedml_cli.slides import open_slide
+
+    pixels = np.full((TILED_PX, TILED_PX, 3), (200, 80, 160), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        tiled = Path(folder, "tiled.tif")
+        tifffile.imwrite(tiled, pixels, photometric="rgb", tile=(TILE_PX, TILE_PX))
+        plain = [Path(folder, f"plain.{kind}") for kind in ("jpg", "png")]
+        for path in plain:
+            Image.fromarray(pixels).save(path)
+        assert openslide.OpenSlide.detect_format(tiled) == "generic-tiff"
+        for path in (tiled, *plain):
+            with open_slide(path) as slide:
+                corner = np.asarray(slide.source.read(0, TILED_PX - 8, TILED_PX - 8, 8, 8), dtype=int)
+            assert np.abs(corner - pixels[:8, :8]).max() <= 4, f"{path.suffix[1:]} gives other colours"
+    opened = "opened a tiled TIFF, a JPEG and a PNG"
+    yield Finding("OpenSlide", State.ok, f"{openslide.__library_version__}, {opened}")
+
+
+def _encoders() -> Iterator[Finding]:
+    from genedml.encoders import ENCODERS, find_weights
+
+    for info in ENCODERS.values():
+        what, file = f"encoder {info.name}", find_weights(info)
+        if info.hub is None:
+            yield Finding(what, State.ok, "needs no weights")
+        elif file is not None:
+            yield Finding(what, State.ok, f"weights found, {gigabytes(file.stat().st_size)}")
+        else:
+            first = f"accept https://huggingface.co/{info.hub} ({info.licence}) and log in; " if info.gated else ""
+            mend = f"{first}fetched when first used. Or give --weights FILE"
+            yield Finding(what, State.note, f"{'gated, ' if info.gated else ''}weights not here", mend)
+
+
+def _hub() -> Iterator[Finding]:
+    from huggingface_hub import constants, get_token
+
+    offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
+    if get_token() is None:
+        mend = "hf auth login (or set HF_TOKEN); needed for gated weights and HEST-1k alone"
+        yield Finding("hub login", State.note, f"no token here{offline}", mend)
+    else:
+        yield Finding("hub login", State.ok, f"there is a token; whether the hub knows it was not asked{offline}")
+
+
+def _memory() -> Iterator[Finding]:
+    import psutil
+
+    from genedml_cli.memory import free_on_host
+
+    free = free_on_host()
+    found = f"{gigabytes(free)} of {gigabytes(psutil.virtual_memory().total)} free"
+    if free < LEAST_MEMORY:
+        mend = f"close other programs: a section of some hundred spots takes about {gigabytes(LEAST_MEMORY)}"
+        yield Finding("memory", State.note, found, mend)
+    else:
+        yield Finding("memory", State.ok, found)
+
+
+def _processors() -> Iterator[Finding]:
+    import torch
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    said = os.environ.get("OMP_NUM_THREADS")
+    threads = f"threads of torch: {torch.get_num_threads()}" + (f" (OMP_NUM_THREADS={said})" if said else "")
+    yield Finding("processors", State.ok, f"{allowed} of {os.cpu_count()} for this program; {threads}")
+
+
+def _disks() -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    places = {
+        "this folder": Path.cwd(),
+        "hub's cache": Path(constants.HF_HUB_CACHE),
+        "temporary": Path(tempfile.gettempdir()),
+    }
+    for what, folder in places.items():
+        free = free_bytes(folder)
+        found = f"{folder}: {gigabytes(free)} free of {gigabytes(shutil.disk_usage(_nearest(folder)).total)}"
+        if not _writable(_nearest(folder)):
+            yield Finding(what, State.note, f"{found}, not writable", _WRITABLE[what])
+        elif free < LEAST_DISK:
+            yield Finding(what, State.note, found, "make room: weights take gigabytes, and so do features")
+        else:
+            yield Finding(what, State.ok, found)
+
+
+_WRITABLE = {
+    "this folder": "write elsewhere: --out, and --features for training",
+    "hub's cache": "set HF_HOME to a folder that you may write to",
+    "temporary": "set TMPDIR to a folder that you may write to",
+}
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Python": _python,
+    "packages": _packages,
+    "torch": _torch,
+    "OpenSlide": _openslide,
+    "encoders": _encoders,
+    "hub": _hub,
+    "memory": _memory,
+    "processors": _processors,
+    "disk": _disks,
+}

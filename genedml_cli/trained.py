@@ -1,0 +1,166 @@
+"""Trained folds that predict together. Letters: S spots, M genes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from genedml.checkpoint import PRETRAINED, ModelCard, load_card, load_checkpoint
+from genedml.encoders import Encoder
+from genedml.errors import GeneDMLError
+from genedml.network import GeneDML
+from genedml_cli import console
+from genedml_cli.devices import prepare_encoder
+from genedml_cli.expression import agreed_gene_ids
+from genedml_cli.features import SectionFeatures, encoder_record
+from genedml_cli.inference import BATCH_SPOTS, predict_section
+from genedml_cli.storage import sha256_of
+
+
+@dataclass(frozen=True)
+class Models:
+    """Trained folds that predict together, and the encoder whose features they all take.
+
+    Networks are read anew for every slide, so that one fold at a time is in memory; with ``keep`` they stay, for many
+    slides.
+    """
+
+    files: Sequence[Path]
+    cards: Sequence[ModelCard]
+    encoder: Encoder
+    device: torch.device
+    keep: bool = False
+    _kept: dict[int, GeneDML] = field(default_factory=dict, repr=False)
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The genes that every fold predicts."""
+        return common_genes(self.cards)
+
+    @property
+    def gene_ids(self) -> tuple[str, ...]:
+        """The Ensembl ids of :attr:`genes`, where the folds know them."""
+        known = [dict(zip(card.genes, card.gene_ids, strict=True)) for card in self.cards if card.gene_ids]
+        return agreed_gene_ids(known, self.genes)
+
+    def predict(
+        self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
+    ) -> Float[np.ndarray, "S M"]:
+        """Labels of :attr:`genes` as fold ``number`` predicts them."""
+        network = self._kept.get(number) or load_checkpoint(self.files[number], self.device)[1]
+        if self.keep:
+            self._kept[number] = network
+        return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
+
+    def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
+        """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
+        return [table[:, self._columns(number)] for number, table in enumerate(each)]
+
+    @cached_property
+    def fingerprints(self) -> list[str]:
+        """Name and SHA-256 of every file."""
+        return [f"{file.name} {sha256_of(file)}" for file in self.files]
+
+    def _columns(self, number: int) -> list[int]:
+        column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
+        return [column[gene] for gene in self.genes]
+
+
+def load_models(
+    files: Sequence[Path], weights: Path | None = None, device: str = "auto", compiled: bool = False, keep: bool = False
+) -> Models:
+    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
+
+    Raises:
+        GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
+    """
+    cards = [load_card(file) for file in files]
+    _check_alike(cards, files)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled)
+    _check_encoder(encoder, cards[0], files[0])
+    return Models(files, cards, encoder, encoder.device, keep)
+
+
+def default_model() -> Path:
+    """``GENEDML_MODEL``, else the model that comes with genedml."""
+    named = os.environ.get("GENEDML_MODEL")
+    if named:
+        console.note(f"Model: {named} (GENEDML_MODEL).")
+        return Path(named)
+    console.warn(
+        "No --model: predicting with the one that comes with genedml, trained on five breast cancer sections of one "
+        f"patient; to try things out, not to conclude from. Its card: {PRETRAINED / 'README.md'}"
+    )
+    return PRETRAINED
+
+
+def model_files(model: Path, fold: str | None = None) -> list[Path]:
+    """The checkpoints that ``model`` stands for: one file, or the folds of a run folder.
+
+    Raises:
+        GeneDMLError: nothing there, or no such fold.
+    """
+    if model.is_file():
+        if fold is not None:
+            raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
+        return [model]
+    files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
+    if not files:
+        raise GeneDMLError(f"{model} holds no trained fold. Give a run folder or a .safetensors file of genedml train.")
+    if fold is None:
+        return list(files.values())
+    if fold not in files:
+        raise GeneDMLError(f"{model} has no fold {fold}. It has: {', '.join(files)}.")
+    return [files[fold]]
+
+
+def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    """The genes that every model predicts, in the order of the first.
+
+    Raises:
+        GeneDMLError: there are none.
+    """
+    genes = tuple(gene for gene in cards[0].genes if all(gene in set(card.genes) for card in cards[1:]))
+    if not genes:
+        raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
+    return genes
+
+
+def say_genes_left_out(models: Models) -> None:
+    """Say, where the folds' panels differ, that genes are left out."""
+    shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
+    if shared < most:
+        console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
+
+
+def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+    """Refuse models that cannot be averaged or stand in one table.
+
+    Raises:
+        GeneDMLError: they differ in views, labels or encoder.
+    """
+    for card, file in zip(cards, files, strict=True):
+        for part in ("views", "labels", "encoder"):
+            if getattr(card.config, part) != getattr(cards[0].config, part):
+                raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
+        if card.encoder != cards[0].encoder:
+            raise GeneDMLError(f"{file} was trained on other weights of {card.encoder.name} than {files[0]}; use one.")
+
+
+def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+    """Refuse an encoder whose features a model was not trained on.
+
+    Raises:
+        GeneDMLError: another encoder, or other weights.
+    """
+    if encoder_record(encoder) != card.encoder:
+        raise GeneDMLError(
+            f"{file} was trained on features of {card.encoder.name} with weights {card.encoder.weights_sha256[:12]}; "
+            f"here they are {encoder.info.name} with weights {encoder.weights_sha256[:12]}. Give the same weights with "
+            "--weights FILE, or train again."
+        )

@@ -1,0 +1,266 @@
+"""Cohorts: many slides from a sheet, some of them broken."""
+
+import gc
+import itertools
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from conftest import tiny_config, write_aperio
+from deadly import DeadlyTask
+from PIL import Image
+
+from genedml.errors import GeneDMLError
+from genedml_cli import app, cohort, cohort_slide, console
+from genedml_cli.cohort import predict_cohort, read_cohort
+from genedml_cli.cohort_slide import FAILED, KEPT, PREDICTED, CohortTask
+from genedml_cli.crew import Crew
+from genedml_cli.prediction import predict
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+from genedml_cli.siting import Placing
+from genedml_cli.trained import model_files
+
+SIDE_PX = 700
+SMALL = "views.neighbor_grid=1"
+MEMORY_TOLERANCE = 60e6  # of a process of about a gigabyte; a network or a slide kept a time would be more
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    """Two folds of one epoch on the tiny encoder."""
+    folder = tmp_path_factory.mktemp("run")
+    samples = read_sheet(world / "samples.csv")
+    for fold in ("P1", "P2"):
+        train(samples, folder / "run", tiny_config(SMALL), fold=fold, features=folder / "features")
+    return folder / "run"
+
+
+def write_good(folder: Path, number: int) -> dict[str, object]:
+    """A small pink image with nine spots, and its row."""
+    squares = np.random.default_rng(number).integers(120, 220, (7, 7, 3), dtype=np.uint8)
+    Image.fromarray(squares.repeat(SIDE_PX // 7, 0).repeat(SIDE_PX // 7, 1)).save(folder / f"s{number}.png")
+    return {"slide": f"s{number}.png", "spots": write_spots(folder / f"s{number}.csv"), "um_per_px": 0.5}
+
+
+def write_spots(path: Path, **columns: object) -> str:
+    x, y = zip(*itertools.product((150, 350, 550), repeat=2), strict=True)
+    pd.DataFrame({"name": [f"s{n}" for n in range(9)], "x": x, "y": y} | columns).to_csv(path, index=False)
+    return path.name
+
+
+def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
+    """Name of a row -> its cells, and what its failure says."""
+    good = write_good(folder, 0)
+    pixels = np.random.default_rng(1).integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    write_aperio(folder / "whole.svs", pixels, 0.5)
+    whole = (folder / "whole.svs").read_bytes()
+    (folder / "cut.svs").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.svs").write_text("no slide")
+    (folder / "empty.tif").touch()
+    (folder / "folder.png").mkdir()
+    Image.fromarray(np.full((SIDE_PX, SIDE_PX), 40000, np.uint16)).save(folder / "deep.png")
+    bare = folder / "bare.csv"
+    pd.read_csv(folder / "s0.csv").to_csv(bare, index=False, header=False)
+    return {
+        "cut": (good | {"slide": "cut.svs"}, "cut.svs"),
+        "text": (good | {"slide": "text.svs"}, "no slide that OpenSlide knows"),
+        "empty": (good | {"slide": "empty.tif"}, "no slide that OpenSlide knows"),
+        "missing": (good | {"slide": "none.svs"}, "There is no slide"),
+        "folder": (good | {"slide": "folder.png"}, "There is no slide"),
+        "deep": (good | {"slide": "deep.png"}, "not 8-bit colour"),
+        "no scale": (good | {"um_per_px": None}, "does not say its um/px"),
+        "outside": (good | {"spots": write_spots(folder / "out.csv", x=9e4)}, "No spot lies inside"),
+        "no header": (good | {"spots": "bare.csv"}, "has the columns"),
+        "twice": (good | {"spots": write_spots(folder / "twice.csv", name="a")}, "spots twice"),
+        "picture": (good | {"spots": "s0.png"}, "cannot be read"),
+        "no spots": (good | {"spots": None}, "no spots of no spots"),
+    }
+
+
+def write_sheet(folder: Path, rows: dict[str, dict[str, object]]) -> Path:
+    path = folder / "cohort.csv"
+    pd.DataFrame([{"name": name, **row} for name, row in rows.items()]).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("good", [6, pytest.param(40, marks=pytest.mark.long)])
+def test_ten_broken_slides_cost_the_others_nothing_and_neither_memory_nor_open_files_grow(
+    good, run, tmp_path, monkeypatch
+):
+    broken = dict(list(write_broken(tmp_path).items())[:10])
+    rows = {f"good{number}": write_good(tmp_path, number % 3) for number in range(good)}
+    names = list(rows)
+    for place, name in enumerate(broken):
+        names.insert((good + 10) // 10 * place + 2, name)
+    sheet = write_sheet(tmp_path, {name: broken[name][0] if name in broken else rows[name] for name in names})
+    memory, files, process = [], [], psutil.Process()
+
+    def look(_: str) -> None:
+        gc.collect()
+        memory.append(process.memory_info().rss)
+        files.append(process.num_fds())
+
+    monkeypatch.setattr(console, "note", look)
+    done = predict_cohort(sheet, run, tmp_path / "out")
+    assert [one.name for one in done.outcomes] == names
+    assert {one.name for one in done.failed} == set(broken)
+    assert len(list((tmp_path / "out").glob("*.h5ad"))) == good
+    fifth = 4 - len(names)  # from the end: notes of loading come before those of slides
+    assert memory[-1] - memory[fifth] < MEMORY_TOLERANCE
+    assert max(files[fifth:]) <= files[fifth] + 1
+    console.say(f"{memory[fifth] / 1e6:.0f} MB after slide 5, {memory[-1] / 1e6:.0f} MB after {len(names)}")
+
+
+def test_every_broken_slide_says_what_is_wrong_and_leaves_nothing(run, tmp_path):
+    broken = write_broken(tmp_path)
+    sheet = write_sheet(tmp_path, {name: row for name, (row, _) in broken.items()} | {"good": write_good(tmp_path, 1)})
+    done = predict_cohort(sheet, run, tmp_path / "out", fold="P1")
+    problems = {one.name: one.problem for one in done.failed}
+    assert set(problems) == set(broken)
+    for name, (_, sentence) in broken.items():
+        assert sentence in problems[name]
+        assert "unforeseen" not in problems[name], name
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.h5ad", "summary.csv"}
+    table = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("name")
+    assert table.loc["good", ["state", "spots", "genes"]].tolist() == [PREDICTED, 9, 20]
+    assert (table.drop("good")["state"] == FAILED).all()
+
+
+def test_a_result_is_that_of_predicting_the_slide_alone(run, tmp_path):
+    sheet = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)})
+    predict_cohort(sheet, run, tmp_path / "out")
+    alone = predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, um_per_px=0.5)
+    made = anndata.read_h5ad(tmp_path / "out" / "one.h5ad")
+    assert np.array_equal(made.X, alone.X)
+    assert set(made.layers) == set(alone.layers) == {"std", "ridge"}
+    assert made.uns["genedml"]["models"].tolist() == alone.uns["genedml"]["models"]
+
+
+def test_resuming_keeps_what_was_made_from_the_same_and_refuses_the_rest(run, tmp_path):
+    rows = {name: write_good(tmp_path, number) for number, name in enumerate(("same", "spots", "slide", "scale"))}
+    sheet, out = write_sheet(tmp_path, rows), tmp_path / "out"
+    predict_cohort(sheet, run, out, fold="P1")
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5ad")}
+    write_spots(tmp_path / "s1.csv", name=list("abcdefghi"))
+    write_good(tmp_path, 7)
+    (tmp_path / "s7.png").replace(tmp_path / "s2.png")
+    write_sheet(tmp_path, rows | {"scale": rows["scale"] | {"um_per_px": 0.51}})
+    again = predict_cohort(sheet, run, out, fold="P1")
+    assert [one.state for one in again.outcomes] == [KEPT, FAILED, FAILED, FAILED]
+    for outcome, differs in zip(again.failed, ("spots", "slide", "um per px"), strict=True):
+        assert f"made from other {differs}." in outcome.problem
+    other_model = predict_cohort(sheet, run, out, fold="P2").outcomes[0]
+    assert "made from other models." in other_model.problem
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5ad")} == times
+    anew = predict_cohort(sheet, run, out, fold="P1", resume=False)
+    assert [one.state for one in anew.outcomes] == [PREDICTED] * 4
+
+
+def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
+    sheet, out = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out"
+    out.mkdir()
+    (out / "one.h5ad").write_text("half a file")
+    (failed,) = predict_cohort(sheet, run, out).failed
+    assert "was not made by predicting a cohort" in failed.problem
+    predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, out / "one.h5ad", um_per_px=0.5)
+    (failed,) = predict_cohort(sheet, run, out).failed
+    assert "was not made by predicting a cohort" in failed.problem
+
+
+def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_path, monkeypatch):
+    sheet = write_sheet(tmp_path, {name: write_good(tmp_path, n) for n, name in enumerate(("first", "second"))})
+    predicted = cohort_slide.predict_slide
+
+    def stumble(models, slide, *words, **settings):
+        if slide.name == "s0.png":
+            raise ZeroDivisionError("a bug")
+        return predicted(models, slide, *words, **settings)
+
+    monkeypatch.setattr(cohort_slide, "predict_slide", stumble)
+    done = predict_cohort(sheet, run, tmp_path / "out")
+    assert [one.state for one in done.outcomes] == [FAILED, PREDICTED]
+    assert "ZeroDivisionError: a bug" in done.failed[0].problem
+    log = (tmp_path / "out" / "errors.log").read_text()
+    assert "Traceback" in log and "in stumble" in log
+    with pytest.raises(GeneDMLError, match=r"1 of 2 slides failed: first; summary\.csv says why"):
+        done.refuse_failures()
+
+
+def test_several_processes_give_the_same_and_a_death_costs_one_slide(run, tmp_path):
+    names = ("first", "deadly", "third", "fourth")
+    slides = read_cohort(
+        write_sheet(tmp_path, {name: write_good(tmp_path, n) for n, name in enumerate(names)}), Placing()
+    )
+    files = tuple(model_files(run, "P1"))
+    with Crew(DeadlyTask(files, tmp_path / "crew"), 2) as crew:
+        outcomes = {one.name: one for one in crew.predict(slides)}
+    assert {name: one.state for name, one in outcomes.items()} == dict.fromkeys(names, PREDICTED) | {"deadly": FAILED}
+    assert "died (SIGKILL)" in outcomes["deadly"].problem
+    list(cohort._run(CohortTask(files, tmp_path / "alone"), slides, 1))
+    for name in ("first", "third", "fourth"):
+        both = [anndata.read_h5ad(tmp_path / folder / f"{name}.h5ad") for folder in ("crew", "alone")]
+        assert np.array_equal(both[0].X, both[1].X)
+
+
+@pytest.mark.long
+def test_models_that_no_process_can_load_stop_the_cohort(tmp_path):
+    slides = read_cohort(write_sheet(tmp_path, {name: write_good(tmp_path, 1) for name in "ab"}), Placing())
+    with pytest.raises(GeneDMLError), Crew(CohortTask((tmp_path / "none.safetensors",), tmp_path / "out"), 1) as crew:
+        list(crew.predict(slides))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("slide\n", "has no rows"),
+        ("slides\na.svs\n", "lacks slide and has slides"),
+        ("slide,name\na.svs,../a\n", r"line 2: '\.\./a' cannot be the name of a file"),
+        ("slide,name\na.svs,ok\nb.svs,a/b\n", "line 3: 'a/b' cannot be"),
+        ("slide,name\na.svs,\x07\n", "cannot be the name"),
+        ("slide,name\na.svs,.hidden\n", "cannot be the name"),
+        (f"slide,name\na.svs,{'a' * 300}\n", "cannot be the name"),
+        ("slide\nx/a.svs\ny/A.tif\n", "lines 2 and 3: both results would be called A"),
+        ("slide,um_per_px\na.svs,half\n", "um_per_px of a is 'half', not a number"),
+        ("slide,name\n,a\n", "line 2: the column slide is empty"),
+    ],
+)
+def test_a_wrong_sheet_is_refused_before_anything_is_read(tmp_path, text, sentence):
+    (tmp_path / "sheet.csv").write_text(text)
+    with pytest.raises(GeneDMLError, match=sentence):
+        read_cohort(tmp_path / "sheet.csv", Placing())
+
+
+def test_names_and_scales_of_a_sheet(tmp_path):
+    (tmp_path / "sheet.csv").write_text("slide,name,pitch_um\nx/NA.svs,,\ny/b.svs,None,100\n")
+    first, second = read_cohort(tmp_path / "sheet.csv", Placing(um_per_px=0.25, pitch_um=200))
+    assert (first.name, first.slide, first.spots) == ("NA", tmp_path / "x/NA.svs", None)
+    assert first.placing == Placing(um_per_px=0.25, pitch_um=200)
+    assert (second.name, second.placing.pitch_um) == ("None", 100)
+
+
+def test_the_command_prints_a_table_or_json_and_ends_with_1_where_a_slide_failed(run, tmp_path, monkeypatch, capsys):
+    rows = {"good": write_good(tmp_path, 1), "bad": write_good(tmp_path, 2) | {"slide": "none.png"}}
+    sheet = write_sheet(tmp_path, rows)
+
+    def call(*more: str) -> tuple[int, str, str]:
+        words = ["predict", "--slides", sheet, "--model", run, "-o", tmp_path / "out", *more]
+        monkeypatch.setattr("sys.argv", ["genedml", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            app.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    code, out, err = call()
+    assert code == 1
+    assert "2 slides: 1 predicted, 1 FAILED" in out
+    assert "bad: There is no slide" in out
+    assert "1 of 2 slides failed: bad" in err
+    code, out, err = call("--json", "--quiet")
+    assert code == 1
+    assert [slide["state"] for slide in json.loads(out)["slides"]] == [KEPT, FAILED]
+    assert err.strip().splitlines() == [line for line in err.strip().splitlines() if line.startswith("Error: ")]
+    assert call("--spots", "x.csv")[0] == 2
