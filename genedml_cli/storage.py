@@ -43,6 +43,11 @@ def arriving(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(target: Path, name: str) -> Path:
+    """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file."""
+    return target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with arriving(path) as temporary:
