@@ -16,7 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from genedml.errors import GeneDMLError
-from genedml_cli.maps import COLOURS, SCALE_RULE, SectionPicture, show_spots, show_tissue
+from genedml_cli.maps import (
+    COLOURS,
+    SCALE_RULE,
+    SectionPicture,
+    length_label,
+    scale_bar_um,
+    show_spots,
+    show_tissue,
+)
 from genedml_cli.metrics import pcc
 from genedml_cli.storage import arriving
 
@@ -25,7 +33,7 @@ DOTS_PER_INCH = 300
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": "none", "pdf.fonttype": 42}
 
 # Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
-PAGE_WIDTH, PANEL_WIDTHS, LETTER = 7.2, (1.2, 2.2), 0.064
+PAGE_WIDTH, PANEL_WIDTHS, LETTER, SMALL_LETTER = 7.2, (1.2, 2.2), 0.064, 0.056
 GAP, BLOCK_GAP, LINE, MARGIN = 0.05, 0.2, 0.15, 0.06
 BAR_WIDTH, BAR_SPACE = 0.09, 0.55
 
@@ -175,7 +183,7 @@ class _Page:
         ]
         self.left = MARGIN + LINE * (1 + max(label.count("\n") for label in self.row_labels))
         self.width = self.x(self.columns - 1) + self.panel + BAR_SPACE + MARGIN
-        notes = textwrap.wrap(footnote, int(self.width / LETTER))
+        notes = textwrap.wrap(f"Colours: {SCALE_RULE}. {footnote}", int((self.width - 2 * MARGIN) / SMALL_LETTER))
         self.height = self.y(len(sections)) + len(notes) * LINE + MARGIN
         self.figure = Figure(figsize=(self.width, self.height))
         for number, line in enumerate(reversed(notes)):
@@ -217,15 +225,12 @@ class _Page:
     def scale_bar(self, row: int, section: SectionPicture, um_per_px: float) -> None:
         """Below the row's first panel; it holds for the whole row."""
         left, right, _, _ = section.window_px
-        wanted_um = (right - left) * um_per_px / 3
-        steps = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-        length_um = max(step for step in steps if step <= max(wanted_um, 10))
+        length_um = scale_bar_um((right - left) * um_per_px)
         inches = self.panel * length_um / um_per_px / (right - left)
         x, y = self.x(0), self.y(row) + self.above + self.heights[row] + 0.55 * LINE
         level = 1 - y / self.height
         self.figure.add_artist(_line([x / self.width, (x + inches) / self.width], [level, level], 2))
-        label = f"{length_um} \u00b5m" if length_um < 1000 else f"{length_um / 1000:g} mm"
-        self.text(x + inches + 0.05, y, label, fontsize=7, va="center_baseline")
+        self.text(x + inches + 0.05, y, length_label(length_um), fontsize=7, va="center_baseline")
 
     def colour_bar(self) -> None:
         """One for all panels, at the right."""
@@ -235,7 +240,6 @@ class _Page:
         bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 1])
         bar.ax.set_yticks([0, 1], ["low", "high"])
         bar.ax.tick_params(labelsize=7, width=0.5, length=2, pad=1.5)
-        bar.set_label(textwrap.fill(SCALE_RULE, int(max(length, 1) / LETTER)), labelpad=-6, fontsize=7)
         bar.outline.set_visible(False)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:

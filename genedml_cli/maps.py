@@ -95,6 +95,17 @@ def scaled(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
     return np.clip((values - low) / (high - low), 0, 1)
 
 
+def scale_bar_um(width_um: float) -> int:
+    """A round length for a scale bar: up to a third of what is shown."""
+    steps = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+    return max(step for step in steps if step <= max(width_um / 3, steps[0]))
+
+
+def length_label(length_um: int) -> str:
+    """A scale bar's length as it is written beside it."""
+    return f"{length_um} \u00b5m" if length_um < 1000 else f"{length_um / 1000:g} mm"
+
+
 def _paled(tissue: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     grey = tissue @ np.array([0.299, 0.587, 0.114])
     return np.repeat((255 - PALE * (255 - grey))[..., None], 3, axis=2).astype(np.uint8)

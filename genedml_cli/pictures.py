@@ -88,7 +88,7 @@ def pictures_of_runs(
     pictures: list[SectionPicture] = []
     notes: list[str] = []
     for section in sections or shared:
-        models = {name: _read(files[section]) for name, files in held.items()}
+        models = {name: read_prediction(files[section]) for name, files in held.items()}
         for run, data in zip(runs, models.values(), strict=True):
             _check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
         first = next(iter(models.values()))
@@ -111,7 +111,7 @@ def pictures_of_predictions(
     Raises:
         GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
     """
-    models = {name: _read(file) for name, file in zip(_model_names(files), files, strict=True)}
+    models = {name: read_prediction(file) for name, file in zip(_model_names(files), files, strict=True)}
     for file, data in zip(files, models.values(), strict=True):
         if "slide_sha256" not in data.uns["genedml"]:
             raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
@@ -149,7 +149,12 @@ def _sections_of(run: Path) -> dict[str, Path]:
     return files
 
 
-def _read(file: Path) -> anndata.AnnData:
+def read_prediction(file: Path) -> anndata.AnnData:
+    """An ``.h5ad`` that predict or train wrote.
+
+    Raises:
+        GeneDMLError: not there, or something else.
+    """
     try:
         data = anndata.read_h5ad(file)
         data.uns["genedml"]["label"]
