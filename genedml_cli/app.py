@@ -5,7 +5,20 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli.commands import ablate, benchmark, data, demo, encoders, evaluate, extract, genes, plot, predict, train
+from genedml_cli.commands import (
+    ablate,
+    benchmark,
+    data,
+    demo,
+    encoders,
+    evaluate,
+    extract,
+    genes,
+    plot,
+    predict,
+    report,
+    train,
+)
 
 app = typer.Typer(
     name="genedml",
@@ -20,6 +33,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(ablate.ablate)
 app.command()(plot.plot)
+app.command()(report.report)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
 app.command()(benchmark.benchmark)
