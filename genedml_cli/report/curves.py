@@ -57,10 +57,9 @@ def _chart(title: str, logs: Mapping[str, pd.DataFrame], column: str) -> Chart:
     lines = []
     for fold, log in logs.items():
         known = log[log[column].notna()]
-        at = [place(epoch, value) for epoch, value in zip(known["epoch"], known[column], strict=True)]
-        chosen = known[known["epoch"] == chosen_epoch(log)]
-        dot = place(chosen["epoch"].iloc[0], chosen[column].iloc[0]) if len(chosen) else None
-        lines.append(Line(f"fold {fold}", " ".join(f"{x},{y}" for x, y in at), dot))
+        at = {int(epoch): place(float(epoch), float(value)) for epoch, value in known[["epoch", column]].to_numpy()}
+        dot = at.get(chosen_epoch(log) or 0)
+        lines.append(Line(f"fold {fold}", " ".join(f"{x},{y}" for x, y in at.values()), dot))
     return Chart(
         title,
         [(place(tick, y_values[0])[0], f"{tick:g}") for tick in x_ticks],

@@ -28,8 +28,7 @@ from genedml_cli.maps import (
 from genedml_cli.report.contents import Picture
 
 MAP_PX, TISSUE_PX = (440, 560), (1040, 900)  # the box an image fits into
-SHARPNESS = 2  # pixels of the tissue kept for one of a map
-NOVELTY_COLOURS = "cividis"
+NOVELTY_COLOURS = "plasma"  # as even as that of genes, and not to be taken for it
 QUALITY = 82
 STOPS = 11
 
@@ -39,13 +38,13 @@ def small(section: SectionPicture) -> SectionPicture:
     if section.tissue is None:
         return section
     left, right, top, bottom = section.window_px
-    wanted = SHARPNESS * min(MAP_PX[0] / (right - left), MAP_PX[1] / (bottom - top))
-    step = int(section.tissue_scale / wanted)
-    if step < 2:
+    scale = min(MAP_PX[0] / (right - left), MAP_PX[1] / (bottom - top))
+    if scale >= section.tissue_scale:
         return section
-    image = Image.fromarray(section.tissue)
-    reduced = np.asarray(image.reduce(step))
-    return replace(section, tissue=reduced, tissue_scale=section.tissue_scale / step)
+    rows, columns = section.tissue.shape[:2]
+    width, height = (max(1, round(side * scale / section.tissue_scale)) for side in (columns, rows))
+    tissue = np.asarray(Image.fromarray(section.tissue).resize((width, height), Image.Resampling.BOX))
+    return replace(section, tissue=tissue, tissue_scale=scale)
 
 
 def tissue_picture(section: SectionPicture) -> Picture:

@@ -134,8 +134,8 @@ def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | 
     novelty = data.obs["novelty"].to_numpy(dtype=np.float64)
     novel = float(np.mean(novelty > NOVEL))
     said = (
-        f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {NOVEL}; "
-        f"of a slide like the training slides {1 - NOVEL:.0%} would be."
+        f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {NOVEL};"
+        f" of a slide like the training slides {1 - NOVEL:.0%} would be."
     )
     return novelty_picture(small(picture), novelty), said
 
