@@ -28,9 +28,9 @@ from genedml_cli.report.contents import (
 )
 from genedml_cli.report.images import gene_picture, novelty_picture, small, tissue_picture
 from genedml_cli.results import label_settings, notes_of
+from genedml_cli.worth import FAR
 
 GENES_SHOWN = 9
-NOVEL = 0.95
 WORTH_KNOWING = 0.3  # of cross-validated PCC
 WITHOUT_SCORES = (
     "This model carries no cross-validated scores, so nothing here says what the prediction of a gene is worth."
@@ -132,10 +132,10 @@ def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | 
     if "novelty" not in data.obs:
         return None, "This model does not say how unlike its training slides a spot is."
     novelty = data.obs["novelty"].to_numpy(dtype=np.float64)
-    novel = float(np.mean(novelty > NOVEL))
+    novel = float(np.mean(novelty > FAR))
     said = (
-        f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {NOVEL};"
-        f" of a slide like the training slides {1 - NOVEL:.0%} would be."
+        f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {FAR};"
+        f" of a slide like the training slides {1 - FAR:.0%} would be."
     )
     return novelty_picture(small(picture), novelty), said
 
