@@ -149,11 +149,12 @@ def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> T
         columns.append("Between models")
         parts.append(np.asarray(data.layers["std"]).mean(axis=0))
         captions.append(COLUMN_HELP["between models"])
-    cells = [[number_cell(value) for value in part] for part in parts]
+    cells = [[number_cell(float(value)) for value in part] for part in parts]
     order = -predicted.std(axis=0)
     if "cv_pcc" in var:
         spread = var["cv_pcc_sd"] if "cv_pcc_sd" in var else pd.Series(np.nan, index=var.index)
-        scores = [number_cell(mean, sd, bar=True) for mean, sd in zip(var["cv_pcc"], spread, strict=True)]
+        both = zip(var["cv_pcc"], spread, strict=True)
+        scores = [number_cell(float(mean), float(sd), bar=True) for mean, sd in both]
         columns.insert(1, "Cross-validated PCC")
         cells.insert(0, scores)
         captions.append(COLUMN_HELP["cv_pcc"])
@@ -161,7 +162,7 @@ def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> T
     if "baseline_pcc" in var:
         place = 1 + ("cv_pcc" in var)
         columns.insert(place, "Ridge PCC")
-        cells.insert(place - 1, [number_cell(value) for value in var["baseline_pcc"]])
+        cells.insert(place - 1, [number_cell(float(value)) for value in var["baseline_pcc"]])
         captions.append(COLUMN_HELP["baseline_pcc"])
     rows = [
         [Cell(str(var.index[place])), *(column[place] for column in cells)]

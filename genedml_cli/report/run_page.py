@@ -173,7 +173,7 @@ def _maps(section: anndata.AnnData, picture: SectionPicture, table: pd.DataFrame
         column = section.var_names.get_loc(gene)
         truth = np.asarray(section.layers["truth"])[:, column]
         predicted = np.asarray(section.X)[:, column]
-        score = number_cell(pcc(truth[:, None], predicted[:, None])[0]).text
+        score = number_cell(float(pcc(truth[:, None], predicted[:, None])[0])).text
         panels = {"measured": truth, "predicted": predicted}
         pictures = [gene_picture(drawn, values, what, gene) for what, values in panels.items()]
         return GeneMaps(gene, f"PCC {score}", pictures)
