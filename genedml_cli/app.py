@@ -19,6 +19,7 @@ from genedml_cli.commands import (
     genes,
     plot,
     predict,
+    report,
     train,
 )
 
@@ -36,6 +37,7 @@ app.command()(evaluate.evaluate)
 app.command()(ablate.ablate)
 app.command()(plot.plot)
 app.command()(export.export)
+app.command()(report.report)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
 app.command()(benchmark.benchmark)

@@ -1,7 +1,7 @@
 """Score a run or one prediction."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,11 +49,31 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
     Raises:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
+    evaluation = score_run(run, finished_sections(run), with_ceiling)
+    evaluation.write()
+    return evaluation
+
+
+def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
+    """The predicted test sections of a run's finished folds, by their files.
+
+    Raises:
+        GeneDMLError: no such run, or none of its folds is finished.
+    """
     every = {file: anndata.read_h5ad(file) for file in sorted((run / "predictions").glob("*.h5ad"))}
     # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
     finished = {file: s for file, s in every.items() if (run / f"fold-{s.uns['genedml']['fold']}.safetensors").exists()}
     if not finished:
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
+    return finished
+
+
+def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False) -> Evaluation:
+    """Score :func:`finished_sections` of a run; writes nothing.
+
+    Raises:
+        GeneDMLError: sections with different label transforms.
+    """
     files, sections = list(finished), list(finished.values())
     labels = _common_labels(sections, files)
     folds: dict[str, list[anndata.AnnData]] = {}
@@ -63,7 +83,7 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
     scores = [score for fold, own in folds.items() for score in score_fold(fold, own)]
     dataset = str(sections[0].uns["genedml"].get("dataset", ""))
     published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
-    evaluation = Evaluation(
+    return Evaluation(
         f"{run.name}: {len(sections)} sections, {len(folds)} folds" + (f" of {dataset}" if dataset else ""),
         tuple(scores),
         (*_notes(sections), *unfinished_notes(run, folds), *said, *([ceiling.NOTE] if with_ceiling else [])),
@@ -71,8 +91,6 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
         published,
         ceiling.split_halves(run, folds) if with_ceiling else (),
     )
-    evaluation.write()
-    return evaluation
 
 
 def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:

@@ -2,75 +2,43 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import EllipseCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from genedml.errors import GeneDMLError
+from genedml_cli.maps import (
+    COLOURS,
+    SCALE_RULE,
+    SectionPicture,
+    length_label,
+    scale_bar_um,
+    show_spots,
+    show_tissue,
+)
 from genedml_cli.metrics import pcc
 from genedml_cli.storage import arriving
 
 SUFFIXES = (".png", ".pdf", ".svg")
-COLOURS = "viridis"  # even in lightness, so it reads without colour vision
 DOTS_PER_INCH = 300
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": "none", "pdf.fonttype": 42}
 
 # Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
-PAGE_WIDTH, PANEL_WIDTHS, LETTER = 7.2, (1.2, 2.2), 0.064
+PAGE_WIDTH, PANEL_WIDTHS, LETTER, SMALL_LETTER = 7.2, (1.2, 2.2), 0.064, 0.056
 GAP, BLOCK_GAP, LINE, MARGIN = 0.05, 0.2, 0.15, 0.06
 BAR_WIDTH, BAR_SPACE = 0.09, 0.55
 
 MEASURED_COLOUR, PAPER_COLOUR = "#0072B2", "#D55E00"  # told apart without colour vision
 REFERENCE_LINES = ("--", ":", "-.")
-
-
-@dataclass(frozen=True)
-class SectionPicture:
-    """One section as a row of the picture.
-
-    Args:
-        name: of the section.
-        xy_px: spots in level-0 pixels.
-        spot_px: their diameter in level-0 pixels.
-        um_per_px: of level 0; None where nobody knows it, and then there is no scale bar.
-        tissue: the slide, smaller; None where it is not at hand.
-        tissue_scale: pixels of ``tissue`` for one of level 0.
-        truth: labels of the genes shown, NaN where a spot has none; None without counts.
-        predicted: labels predicted by each model, by its name.
-    """
-
-    name: str
-    xy_px: Float[np.ndarray, "S 2"]
-    spot_px: float
-    um_per_px: float | None
-    tissue: UInt8[np.ndarray, "H W 3"] | None
-    tissue_scale: float
-    truth: Float[np.ndarray, "S G"] | None
-    predicted: Mapping[str, Float[np.ndarray, "S G"]]
-
-    @property
-    def window_px(self) -> tuple[float, float, float, float]:
-        """Left, right, top and bottom of what is shown: the spots and a spot's width around them."""
-        left, top = self.xy_px.min(axis=0) - 1.5 * self.spot_px
-        right, bottom = self.xy_px.max(axis=0) + 1.5 * self.spot_px
-        return float(left), float(right), float(top), float(bottom)
-
-    @property
-    def height_to_width(self) -> float:
-        """Of the window."""
-        left, right, top, bottom = self.window_px
-        return (bottom - top) / (right - left)
 
 
 def check_picture_path(path: Path) -> None:
@@ -92,7 +60,7 @@ def draw_genes(sections: Sequence[SectionPicture], genes: Sequence[str], path: P
 def genes_figure(sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str = "") -> Figure:
     """A row a section: its tissue, then of every gene the truth and each model's prediction with its PCC.
 
-    Every panel is scaled to [0, 1] by its own smallest and largest value, so that colours compare patterns.
+    The colours of every panel run from its own 1st to its own 99th percentile, so that they compare patterns.
 
     Args:
         sections: with the same models, all with truth or all without.
@@ -102,15 +70,15 @@ def genes_figure(sections: Sequence[SectionPicture], genes: Sequence[str], footn
     page = _Page(sections, genes, footnote)
     for row, section in enumerate(sections):
         axes = [page.axes(row, column) for column in range(page.columns)]
-        axes[0].set_ylabel(page.row_labels[row], labelpad=3)
+        axes[0].set_ylabel(page.row_labels[row], labelpad=3, parse_math=False)
         if page.has_tissue:
-            _show_tissue(axes.pop(0), section)
+            show_tissue(axes.pop(0), section)
         shown = [*([] if section.truth is None else [section.truth]), *section.predicted.values()]
         for number, axis in enumerate(axes):
             gene, place = divmod(number, page.block)
-            _show_tissue(axis, section, light=True)
+            show_tissue(axis, section, pale=True)
             values = shown[place][:, gene]
-            _show_spots(axis, section, values)
+            show_spots(axis, section, values)
             if section.truth is not None and place > 0:
                 axis.set_title(_score(section.truth[:, gene], values), fontsize=8, pad=2)
         if section.um_per_px is not None:
@@ -215,7 +183,7 @@ class _Page:
         ]
         self.left = MARGIN + LINE * (1 + max(label.count("\n") for label in self.row_labels))
         self.width = self.x(self.columns - 1) + self.panel + BAR_SPACE + MARGIN
-        notes = textwrap.wrap(footnote, int(self.width / LETTER))
+        notes = textwrap.wrap(f"Colours: {SCALE_RULE}. {footnote}", int((self.width - 2 * MARGIN) / SMALL_LETTER))
         self.height = self.y(len(sections)) + len(notes) * LINE + MARGIN
         self.figure = Figure(figsize=(self.width, self.height))
         for number, line in enumerate(reversed(notes)):
@@ -257,29 +225,26 @@ class _Page:
     def scale_bar(self, row: int, section: SectionPicture, um_per_px: float) -> None:
         """Below the row's first panel; it holds for the whole row."""
         left, right, _, _ = section.window_px
-        wanted_um = (right - left) * um_per_px / 3
-        steps = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-        length_um = max(step for step in steps if step <= max(wanted_um, 10))
+        length_um = scale_bar_um((right - left) * um_per_px)
         inches = self.panel * length_um / um_per_px / (right - left)
         x, y = self.x(0), self.y(row) + self.above + self.heights[row] + 0.55 * LINE
         level = 1 - y / self.height
         self.figure.add_artist(_line([x / self.width, (x + inches) / self.width], [level, level], 2))
-        label = f"{length_um} \u00b5m" if length_um < 1000 else f"{length_um / 1000:g} mm"
-        self.text(x + inches + 0.05, y, label, fontsize=7, va="center_baseline")
+        self.text(x + inches + 0.05, y, length_label(length_um), fontsize=7, va="center_baseline")
 
     def colour_bar(self) -> None:
         """One for all panels, at the right."""
         top, bottom = self.y(0) + self.above, self.y(len(self.sections)) - self.below
         length = min(bottom - top, 1.6)
         axis = self._axes(self.width - MARGIN - BAR_SPACE + 0.1, (top + bottom - length) / 2, BAR_WIDTH, length)
-        bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 0.5, 1])
+        bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 1])
+        bar.ax.set_yticks([0, 1], ["low", "high"])
         bar.ax.tick_params(labelsize=7, width=0.5, length=2, pad=1.5)
-        bar.set_label("each panel scaled to [0, 1]", labelpad=1)
         bar.outline.set_visible(False)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write at a place in inches."""
-        self.figure.text(x / self.width, 1 - y / self.height, text, **style)
+        self.figure.text(x / self.width, 1 - y / self.height, text, parse_math=False, **style)
 
     def _axes(self, x: float, y: float, width: float, height: float) -> Axes:
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
@@ -290,37 +255,10 @@ def _line(x: Sequence[float], y: Sequence[float], width: float) -> Line2D:
     return Line2D(x, y, color="black", linewidth=width, solid_capstyle="butt")
 
 
-def _show_tissue(axis: Axes, section: SectionPicture, light: bool = False) -> None:
-    if section.tissue is None:
-        return
-    left, right, top, bottom = section.window_px
-    scale, (rows, columns) = section.tissue_scale, section.tissue.shape[:2]
-    y = slice(max(0, int(top * scale)), min(rows, int(np.ceil(bottom * scale))))
-    x = slice(max(0, int(left * scale)), min(columns, int(np.ceil(right * scale))))
-    extent = (x.start / scale, x.stop / scale, y.stop / scale, y.start / scale)
-    limits = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
-    axis.imshow(section.tissue[y, x], extent=extent, alpha=0.35 if light else 1.0, aspect="auto")
-    axis.set(**limits)
-
-
-def _show_spots(axis: Axes, section: SectionPicture, values: Float[np.ndarray, " S"]) -> None:
-    size = np.full(len(values), section.spot_px)
-    dots = EllipseCollection(
-        size, size, np.zeros(len(values)), units="xy", offsets=section.xy_px, transOffset=axis.transData
-    )
-    dots.set(array=np.ma.masked_invalid(_scaled(values)), cmap=COLOURS, clim=(0, 1), linewidth=0)
-    axis.add_collection(dots)
-
-
 def _score(truth: Float[np.ndarray, " S"], values: Float[np.ndarray, " S"]) -> str:
     known = ~np.isnan(truth)
     score = pcc(truth[known, None], values[known, None])[0]
     return "PCC -" if np.isnan(score) else f"PCC {score:.2f}"
-
-
-def _scaled(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    low, high = np.nanmin(values), np.nanmax(values)
-    return (values - low) / (high - low) if high > low else values * 0
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -11,11 +11,13 @@ from jaxtyping import Float
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation import labels_of_prediction
-from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
+from genedml_cli.figures import check_picture_path, draw_genes
+from genedml_cli.maps import SectionPicture
 from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, check_genes, notes_of, read_prediction, spots_of
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
+from genedml_cli.storage import beside
 
 ONLY_MODEL = "predicted"
 
@@ -23,28 +25,29 @@ ONLY_MODEL = "predicted"
 def plot(
     targets: Sequence[Path],
     genes: Sequence[str],
-    out: Path,
+    out: Path | None = None,
     *,
     sections: Sequence[str] = (),
     truth: Path | None = None,
     ridge: bool = False,
-) -> int:
+) -> tuple[Path, int]:
     """Draw truth and prediction of genes over the section, a row a section, a column a model.
 
     Args:
         targets: run folders, or ``.h5ad`` files that predict wrote of one slide.
         genes: which.
-        out: ``.png``, ``.pdf`` or ``.svg``.
+        out: ``.png``, ``.pdf`` or ``.svg``; if None, ``genes.png`` as :func:`genedml_cli.storage.beside` says.
         sections: of the runs; all if empty.
         truth: raw counts of the slide of ``.h5ad`` files, which have none of their own.
         ridge: also the ridge reference of the first run.
 
     Returns:
-        How many sections were drawn.
+        The picture, and how many sections are on it.
 
     Raises:
         GeneDMLError: unknown genes or sections, targets that do not go together; nothing is written then.
     """
+    out = beside(targets[0], "genes.png") if out is None else out
     check_picture_path(out)
     if not genes:
         raise GeneDMLError("Name the genes to draw, such as --genes GNAS,FASN.")
@@ -61,8 +64,8 @@ def plot(
                 f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
             )
         pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
-    draw_genes(pictures, genes, out, footnote)
-    return len(pictures)
+    draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))))
+    return out, len(pictures)
 
 
 def pictures_of_runs(
@@ -93,8 +96,8 @@ def pictures_of_runs(
         predicted = {name: data.X for name, data in shown.items()}
         if ridge:
             predicted["ridge"] = first[:, genes].layers["ridge"]
-        _add_tissue(first, runs[0], section)
-        pictures.append(_picture(section, first, _same(truths), predicted))
+        add_tissue_of_run(first, runs[0], section)
+        pictures.append(section_picture(section, first, _same(truths), predicted))
         notes += [note for data in models.values() for note in notes_of(data)]
     return pictures, marks_of(notes)
 
@@ -127,7 +130,13 @@ def pictures_of_predictions(
     predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
     first = next(iter(models.values()))
     notes = [note for data in models.values() for note in notes_of(data)]
-    return [_picture(Path(next(iter(slides.values()))).stem, first, shown, predicted)], marks_of(notes)
+    name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
+    return [section_picture(name, first, shown, predicted)], marks_of(notes)
+
+
+def _scale_note(pictures: Sequence[SectionPicture]) -> str:
+    without = [picture.name for picture in pictures if picture.um_per_px is None]
+    return f"No scale bar for {', '.join(without)}: its um/px is not known." if without else ""
 
 
 def _sections_of(run: Path) -> dict[str, Path]:
@@ -186,8 +195,8 @@ def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "
     return first
 
 
-def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
-    """The image of a run's section, where its slide is still where it was trained from."""
+def add_tissue_of_run(data: anndata.AnnData, run: Path, section: str) -> None:
+    """Give a run's section its image, where its slide is still where it was trained from."""
     samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
     slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
     if not slide.is_file():
@@ -198,12 +207,13 @@ def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
             add_tissue_image(data, opened, spots)
 
 
-def _picture(
+def section_picture(
     name: str,
     data: anndata.AnnData,
     truth: Float[np.ndarray, "S G"] | None,
     predicted: Mapping[str, Float[np.ndarray, "S G"]],
 ) -> SectionPicture:
+    """A section as a row of a picture: of predictions as they were read, with their tissue if it is there."""
     um_per_px = data.uns["genedml"].get("um_per_px")
     if "spatial" in data.uns:
         entry = next(iter(data.uns["spatial"].values()))

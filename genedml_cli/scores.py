@@ -130,7 +130,12 @@ class Evaluation:
 
 def marks_of(notes: Sequence[str]) -> str:
     """The notes that must stand in every table and picture, files included: those that warn, in capitals."""
-    return " ".join(dict.fromkeys(note for note in notes if note.split(":")[0].isupper()))
+    return " ".join(dict.fromkeys(note for note in notes if warns(note)))
+
+
+def warns(note: str) -> bool:
+    """Whether a note is one that must stand with every score: it begins in capitals."""
+    return note.split(":")[0].isupper()
 
 
 def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:

@@ -68,6 +68,11 @@ def arriving_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(around, ignore_errors=True)
 
 
+def beside(target: Path, name: str) -> Path:
+    """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file."""
+    return target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with arriving(path) as temporary:

@@ -12,7 +12,15 @@ def plot(
         typer.Argument(help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene."),
     ],
     genes: Annotated[str, typer.Option(help="Genes, parted by commas, such as GNAS,FASN.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .png, .pdf or .svg to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The .png, .pdf or .svg to write. (default: genes.png in the run, FILE.genes.png beside FILE.h5ad)",
+            show_default=False,
+        ),
+    ] = None,
     sections: Annotated[
         str | None,
         typer.Option(help="Sections of the runs, parted by commas. (default: all)", show_default=False),
@@ -25,5 +33,5 @@ def plot(
 
     names = [name.strip() for name in genes.split(",") if name.strip()]
     chosen = [name.strip() for name in (sections or "").split(",") if name.strip()]
-    drawn = pictures.plot(targets, names, out, sections=chosen, truth=truth, ridge=ridge)
-    console.say(f"{out}: {drawn} section{'s' if drawn > 1 else ''}, {', '.join(names)}.")
+    picture, drawn = pictures.plot(targets, names, out, sections=chosen, truth=truth, ridge=ridge)
+    console.say(f"{picture}: {drawn} section{'s' if drawn > 1 else ''}, {', '.join(names)}.")

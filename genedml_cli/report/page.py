@@ -1,0 +1,73 @@
+"""A run folder or a prediction -> one HTML file that loads nothing from anywhere."""
+
+import base64
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from genedml.errors import GeneDMLError
+from genedml_cli.maps import SCALE_RULE
+from genedml_cli.report import curves
+from genedml_cli.report.contents import Contents
+from genedml_cli.report.images import gradients
+from genedml_cli.report.prediction_page import contents_of_prediction
+from genedml_cli.report.run_page import contents_of_run
+from genedml_cli.storage import beside, maker, write_text
+
+SEARCHED_FROM = 12  # rows; a shorter table is seen at once
+SUFFIXES = (".html", ".htm")
+
+
+def report(target: Path, out: Path | None = None) -> Path:
+    """Write the page of a run folder or of an ``.h5ad`` that predict wrote.
+
+    Args:
+        target: which.
+        out: ``.html``; if None, ``report.html`` as :func:`genedml_cli.storage.beside` says.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        GeneDMLError: neither a run nor a prediction; nothing is written then.
+    """
+    out = beside(target, "report.html") if out is None else out
+    if out.suffix.lower() not in SUFFIXES:
+        raise GeneDMLError(f"{out} must end with .html.")
+    contents = contents_of_prediction(target) if target.suffix == ".h5ad" else contents_of_run(target)
+    write_text(out, render(contents))
+    return out
+
+
+def render(contents: Contents) -> str:
+    """The page as HTML: every text of the contents is escaped, and only the page's own script may run."""
+    folder = resources.files("genedml_cli.report")
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = Environment(
+        loader=PackageLoader("genedml_cli.report", ""),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("page.html").render(
+        page=contents,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=_policy_hash(script),
+        gradients=gradients(),
+        scale_rule=SCALE_RULE,
+        chart=curves,
+        maker=maker(),
+        searched_from=SEARCHED_FROM,
+    )
+    # A file name may hold bytes that are no text.
+    return html.encode("utf-8", "replace").decode("utf-8")
+
+
+def _policy_hash(script: str) -> str:
+    """By which a content security policy knows the one script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

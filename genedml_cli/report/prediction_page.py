@@ -1,0 +1,185 @@
+"""What a prediction's page says. Letters: S spots, M genes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genedml.errors import GeneDMLError
+from genedml_cli.evaluation import label_note
+from genedml_cli.maps import SectionPicture
+from genedml_cli.pictures import section_picture
+from genedml_cli.report.contents import (
+    Cell,
+    Contents,
+    GeneMaps,
+    MapGroup,
+    Picture,
+    Table,
+    citations,
+    count,
+    gene_table,
+    number_cell,
+    parted,
+)
+from genedml_cli.report.images import gene_picture, novelty_picture, small, tissue_picture
+from genedml_cli.results import label_settings, notes_of, read_prediction
+from genedml_cli.worth import FAR
+
+GENES_SHOWN = 9
+WORTH_KNOWING = 0.3  # of cross-validated PCC
+WITHOUT_SCORES = (
+    "This model carries no cross-validated scores, so nothing here says what the prediction of a gene is worth."
+)
+UNITS = "Values are logarithms already, and smoothed if the label says so: do not normalise them again."
+NOVELTY_MEANING = (
+    "Novelty is the share of held-out spots that were nearer to the features their model was trained on: near 0 the "
+    "tissue looks like the training slides, near 1 it looks like nothing there and the prediction is a guess."
+)
+LONG = ("notes", "label_settings", "panels", "label")  # said elsewhere on the page, or too long to read
+NAMES = {"genedml": "Version", "um_per_px": "\u00b5m/px", "views_um_per_px": "Views, \u00b5m/px"}
+COLUMN_HELP = {
+    "cv_pcc": "Cross-validated PCC: mean \u00b1 standard deviation over folds, on sections the models had not seen.",
+    "baseline_pcc": "Ridge PCC: ridge regression on the same features, in the same folds.",
+    "between models": "Between models: standard deviation between the models that predict together, mean over spots.",
+}
+
+
+def contents_of_prediction(file: Path) -> Contents:
+    """All that the page of a predicted ``.h5ad`` says.
+
+    Raises:
+        GeneDMLError: not a prediction of genedml, one by an earlier version, or part of a run.
+    """
+    data = read_prediction(file)
+    made_by = data.uns["genedml"]
+    if "slide_sha256" not in made_by:
+        raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
+    warnings, notes = parted([label_note(label_settings(data)), *notes_of(data)])
+    predicted = np.asarray(data.X, dtype=np.float64)
+    picture = section_picture(file.stem, data, None, {})
+    without = "" if picture.tissue is not None else " The file holds no image of it."
+    novelty, novelty_note = _novelty(data, picture)
+    return Contents(
+        title=file.stem,
+        kind="prediction",
+        lead=_lead(data),
+        facts=_facts(data),
+        warnings=warnings,
+        notes=[*notes, UNITS],
+        tissue=None if picture.tissue is None else tissue_picture(picture),
+        tissue_note=f"{made_by['slide']}.{without}",
+        maps=[_maps(data, predicted, picture)],
+        maps_note="" if "cv_pcc" in data.var else WITHOUT_SCORES,
+        genes=_gene_table(data, predicted),
+        provenance=_provenance(made_by),
+        cite=citations(str(made_by["encoder"]), []),
+        novelty=novelty,
+        novelty_note=novelty_note,
+    )
+
+
+def _models(data: anndata.AnnData) -> list[str]:
+    return [str(model) for model in np.atleast_1d(data.uns["genedml"]["models"])]
+
+
+def _lead(data: anndata.AnnData) -> str:
+    models = len(_models(data))
+    by = "one model" if models == 1 else f"the mean of {models} models"
+    made = f"{count(data.n_vars, 'gene')} predicted for {count(data.n_obs, 'spot')} by {by}."
+    if "cv_pcc" not in data.var:
+        return f"{made} {WITHOUT_SCORES}"
+    scores = data.var["cv_pcc"].dropna()
+    good = int((scores >= WORTH_KNOWING).sum())
+    return (
+        f"{made} On slides the models had not seen, the median gene had a cross-validated PCC of "
+        f"{scores.median():.2f}; {good:,} of {len(scores):,} genes had {WORTH_KNOWING} or more."
+    )
+
+
+def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
+    made_by = data.uns["genedml"]
+    scale = made_by.get("um_per_px")
+    return [
+        ("Slide", str(made_by["slide"])),
+        ("Spots", f"{data.n_obs:,}"),
+        ("Genes", f"{data.n_vars:,}"),
+        ("Models", f"{len(_models(data))}"),
+        ("Encoder", str(made_by["encoder"])),
+        ("\u00b5m/px", "not known" if scale is None else f"{float(scale):.4g}"),
+        ("Label", str(made_by["label"])),
+    ]
+
+
+def _maps(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture: SectionPicture) -> MapGroup:
+    """The genes worth most; where that is not known, those that vary most over the spots."""
+    scored = "cv_pcc" in data.var
+    order = data.var["cv_pcc"] if scored else pd.Series(predicted.std(axis=0), index=data.var_names)
+    drawn = small(picture)
+    genes = []
+    for column in np.argsort(-order.fillna(-np.inf).to_numpy(), kind="stable")[:GENES_SHOWN]:
+        gene = str(data.var_names[column])
+        score = f"PCC {data.var['cv_pcc'].iloc[column]:.3f}" if scored else ""
+        genes.append(GeneMaps(gene, score, [gene_picture(drawn, predicted[:, column], "predicted", gene)]))
+    return MapGroup("Genes worth most, by cross-validated PCC" if scored else "Genes that vary most", genes)
+
+
+def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | None, str]:
+    if "novelty" not in data.obs:
+        return None, "This model does not say how unlike its training slides a spot is."
+    novelty = data.obs["novelty"].to_numpy(dtype=np.float64)
+    novel = float(np.mean(novelty > FAR))
+    said = (
+        f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {FAR};"
+        f" of a slide like the training slides {1 - FAR:.0%} would be."
+    )
+    return novelty_picture(small(picture), novelty), said
+
+
+def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> Table:
+    var = data.var
+    columns = ["Gene", "Mean", "SD over spots"]
+    parts = [predicted.mean(axis=0), predicted.std(axis=0)]
+    captions = ["Mean and standard deviation of the predicted label over the spots."]
+    if "std" in data.layers:
+        columns.append("Between models")
+        parts.append(np.asarray(data.layers["std"]).mean(axis=0))
+        captions.append(COLUMN_HELP["between models"])
+    cells = [[number_cell(float(value)) for value in part] for part in parts]
+    order = -predicted.std(axis=0)
+    if "cv_pcc" in var:
+        spread = var["cv_pcc_sd"] if "cv_pcc_sd" in var else pd.Series(np.nan, index=var.index)
+        both = zip(var["cv_pcc"], spread, strict=True)
+        scores = [number_cell(float(mean), float(sd), bar=True) for mean, sd in both]
+        columns.insert(1, "Cross-validated PCC")
+        cells.insert(0, scores)
+        captions.append(COLUMN_HELP["cv_pcc"])
+        order = -var["cv_pcc"].fillna(-np.inf).to_numpy()
+    if "baseline_pcc" in var:
+        place = 1 + ("cv_pcc" in var)
+        columns.insert(place, "Ridge PCC")
+        cells.insert(place - 1, [number_cell(float(value)) for value in var["baseline_pcc"]])
+        captions.append(COLUMN_HELP["baseline_pcc"])
+    rows = [
+        [Cell(str(var.index[place])), *(column[place] for column in cells)]
+        for place in np.argsort(order, kind="stable")
+    ]
+    return gene_table(columns, rows, " ".join(captions), "the file's var")
+
+
+def _provenance(made_by: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    """Whatever the file remembers of its making."""
+    first = ("command", "genedml", "time", "slide", "slide_sha256", "spots", "encoder", "encoder_weights_sha256")
+    keys = [*(key for key in first if key in made_by), *sorted(key for key in made_by if key not in first)]
+    return [
+        (
+            NAMES.get(key, key.replace("_", " ").capitalize()),
+            "\n".join(str(entry) for entry in np.atleast_1d(made_by[key])),
+        )
+        for key in keys
+        if key not in LONG
+    ]

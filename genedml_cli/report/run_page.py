@@ -1,0 +1,265 @@
+"""What a run's page says. Letters: S spots, M genes, G genes shown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from genedml.checkpoint import ModelCard, load_card
+from genedml.errors import GeneDMLError
+from genedml_cli.datasets import DATASETS
+from genedml_cli.evaluation import finished_sections, score_run
+from genedml_cli.maps import SectionPicture
+from genedml_cli.metrics import nanmean, pcc
+from genedml_cli.pictures import add_tissue_of_run, section_picture
+from genedml_cli.report.contents import (
+    Cell,
+    Contents,
+    GeneMaps,
+    MapGroup,
+    Table,
+    citations,
+    count,
+    gene_table,
+    number_cell,
+    parted,
+)
+from genedml_cli.report.curves import charts_of, chosen_epoch, read_logs
+from genedml_cli.report.images import gene_picture, small, tissue_picture
+from genedml_cli.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
+
+GENES_SHOWN = 6  # at either end
+SCORES_SHOWN = sorted(METRICS, key=lambda key: not key.startswith("pcc"))  # PCC first, where a narrow page starts
+SCORES_CAPTION = (
+    "Mean \u00b1 standard deviation over folds. MSE and MAE are in the label's units, lower is better; of PCC, the "
+    "correlation of truth and prediction over a section's spots, higher is. PCC(A): all genes. PCC(H): the 50 genes "
+    "ranked best over the test folds, which flatters; held out: the 50 chosen inside the training side. PCC given "
+    "depth: with the spot's sequencing depth held fixed. Ridge, depth alone and constant are references fitted on the "
+    "same sections."
+)
+GENES_CAPTION = (
+    "PCC over the spots of a test section, mean \u00b1 standard deviation over folds. Over ridge: how much better than "
+    "ridge regression on the same features."
+)
+CHARTS_NOTE = "A line a fold, over the epochs on its training sections; point at one for its name."
+CHOSEN_NOTE = " The dot is the epoch that was chosen."
+REFIT_NOTE = " Afterwards each model was trained again, with the held-out sections, for as many epochs as were chosen."
+
+
+def contents_of_run(run: Path) -> Contents:
+    """All that the page of a run folder says.
+
+    Raises:
+        GeneDMLError: no run, none of its folds is finished, or it is by an earlier version.
+    """
+    finished = finished_sections(run)
+    record = _record(run)
+    evaluation = score_run(run, finished)
+    data = {str(section.uns["genedml"]["sample"]): section for section in finished.values()}
+    cards = {fold: load_card(run / f"fold-{fold}.safetensors") for fold in _folds(evaluation)}
+    first = next(iter(cards.values()))
+    logs = read_logs(run, list(cards))
+    table = evaluation.per_gene()
+    shown, picture = _section_shown(data, run)
+    maps = _maps(data[shown], picture, table[table["gene"].isin(_genes_of_every_fold(evaluation))])
+    warnings, notes = parted(evaluation.notes)
+    dataset = str(record["dataset"])
+    source = [DATASETS[dataset].source] if dataset in DATASETS else []
+    settings = run / "config.toml"
+    return Contents(
+        title=run.resolve().name,
+        kind="run",
+        lead=_lead(evaluation),
+        facts=_facts(data, evaluation, first, record),
+        warnings=warnings,
+        notes=notes,
+        tissue=None if picture.tissue is None else tissue_picture(picture),
+        tissue_note=f"Section {shown}, whose mean PCC is nearest to the mean of all sections."
+        + ("" if picture.tissue is not None else " Its slide is not where it was trained from, so it is not drawn."),
+        maps=maps,
+        maps_note=f"The genes with the highest and the lowest PCC over all folds, on section {shown}; the PCC beside "
+        "each name is that of this section.",
+        genes=_gene_table(table),
+        provenance=_provenance(record, first),
+        cite=citations(first.encoder.name, source),
+        scores=_score_table(evaluation),
+        folds=_fold_table(evaluation, logs),
+        sections=_section_table(data),
+        charts=charts_of(logs),
+        charts_note=_charts_note(logs),
+        settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
+    )
+
+
+def _record(run: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["samples"], record["dataset"], record["made_by"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GeneDMLError(
+            f"{run / 'run.json'} is not the record of a run: {error}. Train again into a new folder."
+        ) from error
+    return record
+
+
+def _folds(evaluation: Evaluation) -> list[str]:
+    return list(dict.fromkeys(score.fold for score in evaluation.scores))
+
+
+def _genes_of_every_fold(evaluation: Evaluation) -> set[str]:
+    panels = [set(score.genes) for score in evaluation.scores if score.method == GENE_DML]
+    return set.intersection(*panels)
+
+
+def _lead(evaluation: Evaluation) -> str:
+    summary, folds = evaluation.summary(), len(_folds(evaluation))
+
+    def score(method: str) -> str:
+        row = summary.loc[method]
+        return number_cell(row[("pcc_a", "mean")], row[("pcc_a", "std")]).text
+
+    others = {RIDGE: "ridge regression on the same features", DEPTH: "sequencing depth alone"}
+    beside = [f"{name} {score(method)}" for method, name in others.items() if method in summary.index]
+    over = f", mean over {count(folds, 'fold')}" if folds > 1 else ""
+    own = f"On sections it had not seen, Gene-DML has a PCC of {score(GENE_DML)} over all genes{over}."
+    return f"{own} Beside it: {', '.join(beside)}." if beside else own
+
+
+def _facts(
+    data: Mapping[str, anndata.AnnData], evaluation: Evaluation, card: ModelCard, record: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    patients = {str(section.uns["genedml"]["patient"]) for section in data.values()}
+    folds = {str(sample["fold"]) for sample in record["samples"]}
+    genes = sorted({section.n_vars for section in data.values()})
+    scored = sum(section.n_obs for section in data.values())
+    return [
+        ("Sections tested", f"{len(data)} of {count(len(patients), 'patient')}"),
+        ("Folds", f"{len(_folds(evaluation))} of {len(folds)}"),
+        ("Spots scored", f"{scored:,}"),
+        ("Genes", f"{' to '.join(str(number) for number in genes[:: max(1, len(genes) - 1)])} a fold"),
+        ("Data set", str(record["dataset"]) or "own sections"),
+        ("Encoder", card.encoder.name),
+        ("Label", card.config.labels.describe()),
+    ]
+
+
+def _section_shown(data: Mapping[str, anndata.AnnData], run: Path) -> tuple[str, SectionPicture]:
+    """The section that stands for all, with its tissue where the slide is at hand: neither the best nor the worst."""
+    scores = {name: _section_score(section, section.X) for name, section in data.items()}
+    mean = nanmean(list(scores.values()))
+    known = {name: score for name, score in scores.items() if not np.isnan(score)}
+    shown = min(known or scores, key=lambda name: abs(scores[name] - mean) if known else 0.0)
+    section = data[shown]
+    add_tissue_of_run(section, run, shown)
+    truth, predicted = np.asarray(section.layers["truth"]), {GENE_DML: np.asarray(section.X)}
+    return shown, section_picture(shown, section, truth, predicted)
+
+
+def _section_score(section: anndata.AnnData, predicted: Any) -> float:
+    return nanmean(pcc(np.asarray(section.layers["truth"]), np.asarray(predicted)))
+
+
+def _maps(section: anndata.AnnData, picture: SectionPicture, table: pd.DataFrame) -> list[MapGroup]:
+    ranked = [gene for gene in table[table["gene_dml_pcc"].notna()]["gene"] if gene in section.var_names]
+    best = ranked[:GENES_SHOWN]
+    worst = [gene for gene in ranked[::-1] if gene not in best][:GENES_SHOWN]
+    drawn = small(picture)
+
+    def maps_of(gene: str) -> GeneMaps:
+        column = section.var_names.get_loc(gene)
+        truth = np.asarray(section.layers["truth"])[:, column]
+        predicted = np.asarray(section.X)[:, column]
+        score = number_cell(float(pcc(truth[:, None], predicted[:, None])[0])).text
+        panels = {"measured": truth, "predicted": predicted}
+        pictures = [gene_picture(drawn, values, what, gene) for what, values in panels.items()]
+        return GeneMaps(gene, f"PCC {score}", pictures)
+
+    groups = [("Best predicted", best), ("Worst predicted", worst)]
+    return [MapGroup(title, [maps_of(gene) for gene in genes]) for title, genes in groups if genes]
+
+
+def _score_table(evaluation: Evaluation) -> Table:
+    nan = float("nan")
+    rows = [
+        [Cell(row.label), *(number_cell(row.mean.get(key, nan), row.sd.get(key, nan)) for key in SCORES_SHOWN)]
+        for row in evaluation.published
+    ]
+    rows += [
+        [Cell(str(method)), *(number_cell(row[(key, "mean")], row[(key, "std")]) for key in SCORES_SHOWN)]
+        for method, row in evaluation.summary().iterrows()
+    ]
+    return Table("scores", ["Method", *(METRICS[key] for key in SCORES_SHOWN)], rows, SCORES_CAPTION)
+
+
+def _fold_table(evaluation: Evaluation, logs: Mapping[str, pd.DataFrame]) -> Table:
+    values = evaluation.values()
+    own = values[values["method"] == GENE_DML].set_index("fold")
+    ridge = values[values["method"] == RIDGE].set_index("fold")["pcc_a"]
+    rows = []
+    for fold, row in own.iterrows():
+        epoch = chosen_epoch(logs[str(fold)]) if str(fold) in logs else None
+        scores = [number_cell(row["pcc_a"], bar=True), number_cell(ridge.get(fold, np.nan))]
+        scores += [number_cell(row[key]) for key in ("pcc_h", "pcc_given_depth", "mse")]
+        rows.append([Cell(str(fold)), Cell("-") if epoch is None else Cell(str(epoch), float(epoch)), *scores])
+    columns = ["Fold", "Epoch", "PCC(A)", "ridge PCC(A)", "PCC(H)", "PCC given depth", "MSE"]
+    return Table("folds", columns, rows, sortable=len(rows) > 1, noun="folds")
+
+
+def _section_table(data: Mapping[str, anndata.AnnData]) -> Table:
+    rows = []
+    for name, section in data.items():
+        made_by = section.uns["genedml"]
+        ridge = _section_score(section, section.layers["ridge"]) if "ridge" in section.layers else np.nan
+        rows.append(
+            [
+                Cell(name),
+                Cell(str(made_by["patient"])),
+                Cell(str(made_by["fold"])),
+                Cell(f"{section.n_obs:,}", float(section.n_obs)),
+                number_cell(_section_score(section, section.X), bar=True),
+                number_cell(ridge),
+            ]
+        )
+    columns = ["Section", "Patient", "Fold", "Spots", "PCC(A)", "ridge PCC(A)"]
+    return Table("sections", columns, rows, sortable=len(rows) > 1, noun="sections")
+
+
+def _gene_table(table: pd.DataFrame) -> Table:
+    references = [(f"{name}_pcc", title) for name, title in (("ridge", "Ridge PCC"), ("depth_alone", "Depth PCC"))]
+    known = [(column, title) for column, title in references if column in table]
+    has_ridge = "ridge_pcc" in table
+    rows = []
+    for _, row in table.iterrows():
+        own = number_cell(row["gene_dml_pcc"], row["gene_dml_pcc_sd"], bar=True)
+        others = [number_cell(row[column], row[f"{column}_sd"]) for column, _ in known]
+        gain = [_signed(row["gene_dml_pcc"] - row["ridge_pcc"])] if has_ridge else []
+        rows.append([Cell(str(row["gene"])), own, *others, *gain])
+    columns = ["Gene", "PCC", *(title for _, title in known), *(["Over ridge"] if has_ridge else [])]
+    return gene_table(columns, rows, GENES_CAPTION, "genes.csv in the run folder")
+
+
+def _signed(value: float) -> Cell:
+    return Cell("-") if np.isnan(value) else Cell(f"{value:+.3f}", float(value))
+
+
+def _charts_note(logs: Mapping[str, pd.DataFrame]) -> str:
+    chosen = any(chosen_epoch(log) is not None for log in logs.values())
+    again = any((log["pass"] > 1).any() for log in logs.values())
+    return CHARTS_NOTE + (CHOSEN_NOTE if chosen else "") + (REFIT_NOTE if again else "")
+
+
+def _provenance(record: Mapping[str, Any], card: ModelCard) -> Sequence[tuple[str, str]]:
+    config = card.config
+    return [
+        ("Command", str(record["made_by"].get("command", ""))),
+        ("Version", f"genedml {record['made_by'].get('genedml', '')}, torch {record.get('torch', '')}"),
+        ("Time", str(record["made_by"].get("time", ""))),
+        ("Seed", str(config.training.seed)),
+        ("Gene panel", str(record.get("panel", ""))),
+        ("Views", f"{config.views.um_per_px} \u00b5m/px" if config.views.um_per_px != "native" else "level-0 pixels"),
+        ("Encoder", f"{card.encoder.name}, weights {card.encoder.weights_sha256}"),
+    ]

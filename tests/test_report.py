@@ -1,0 +1,291 @@
+"""The report: what it says, that it lets nothing in, and how it works in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_config
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from genedml.errors import GeneDMLError
+from genedml_cli.prediction import predict
+from genedml_cli.report.contents import GENES_LISTED, Cell, gene_table, number_cell
+from genedml_cli.report.curves import charts_of
+from genedml_cli.report.page import report
+from genedml_cli.report.prediction_page import WITHOUT_SCORES
+from genedml_cli.runs import train
+from genedml_cli.samples import read_sheet
+
+HOSTILE = '<script>document.title="owned"</script>'
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Without these a browser looks for its makers' hosts.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+class Elements(HTMLParser):
+    """Elements with their attributes, and the texts of first cells and of list entries."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+        self._open.append(tag)
+
+    def handle_data(self, text: str) -> None:
+        if self._open and text.strip():
+            self.texts.setdefault(self._open[-1], []).append(text)
+
+
+@pytest.fixture(scope="module")
+def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three folds, trained again with the held-out section."""
+    folder = tmp_path_factory.mktemp("reports")
+    config = tiny_config("training.epochs=2", "training.refit=true")
+    for fold in ("P1", "P2"):
+        train(read_sheet(world / "samples.csv"), folder / "run", config, fold=fold, features=folder / "features")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def prediction(world: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The third section by both models, as a model without cross-validated scores predicts it."""
+    out = tmp_path_factory.mktemp("predicted") / "p3.h5ad"
+    data = predict(world / "slides" / "P3.tif", world / "spots" / "P3.csv", run, out)
+    data.var = data.var.drop(columns=[name for name in data.var if name in ("cv_pcc", "cv_pcc_sd", "baseline_pcc")])
+    data.obs = data.obs.drop(columns=[name for name in data.obs if name == "novelty"])
+    data.write_h5ad(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def scored(prediction: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with cross-validated scores, the later a gene the better, and novelty; and with hostile names."""
+    data = anndata.read_h5ad(prediction)
+    data.var_names = [HOSTILE, *data.var_names[1:]]
+    data.var["cv_pcc"] = np.linspace(-0.1, 0.85, data.n_vars)
+    data.var.iloc[1, data.var.columns.get_loc("cv_pcc")] = np.nan
+    data.var["cv_pcc_sd"], data.var["baseline_pcc"] = 0.05, 0.123
+    data.obs["novelty"] = np.where(np.arange(data.n_obs) < data.n_obs // 4, 0.99, 0.5)
+    data.uns["genedml"]["notes"] = [f"SEEN: {HOSTILE}", '"><img src=x onerror="document.title=1">']
+    data.uns["genedml"]["slide"] = data.uns["genedml"]["command"] = f"{HOSTILE}.svs"
+    data.obs_names = [HOSTILE, *data.obs_names[1:]]
+    out = tmp_path_factory.mktemp("scored") / "<img src=x onerror=alert(1)>.h5ad"
+    data.write_h5ad(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run_page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's page, written where the run is not."""
+    return report(run, tmp_path_factory.mktemp("pages") / "run.html")
+
+
+@pytest.fixture(scope="module")
+def scored_page(scored: Path) -> Path:
+    """The page of the prediction with scores and hostile names, where it goes by default."""
+    return report(scored)
+
+
+def read(page: Path) -> Elements:
+    return Elements(page.read_text(encoding="utf-8"))
+
+
+def genes_listed(page: Path) -> list[str]:
+    table = page.read_text(encoding="utf-8").split('id="table-genes"')[1].split("</table>")[0]
+    return Elements(table.split("</thead>")[1]).texts["th"]
+
+
+def test_a_run_says_what_evaluate_says(run, run_page):
+    html, own = read(run_page), json.loads((run / "metrics.json").read_text())["methods"]["Gene-DML"]
+    for metric in ("pcc_a", "pcc_h", "mse"):
+        assert number_cell(own[metric]["mean"], own[metric]["sd"]).text in html.texts["td"]
+    assert genes_listed(run_page) == pd.read_csv(run / "genes.csv")["gene"].tolist()
+    assert any(text.startswith("UNFINISHED: 2 of 3 folds") for text in html.texts["li"])
+    assert html.texts["h1"] == ["run"]
+    assert {"measured", "predicted"} == {text.split(",")[0] for text in html.texts["figcaption"] if " to " in text}
+
+
+def test_worst_and_best_genes_are_those_of_the_scores(run, run_page):
+    page = run_page.read_text(encoding="utf-8")
+    scores = pd.read_csv(run / "genes.csv").set_index("gene")["gene_dml_pcc"]
+    best, worst = (Elements(part).texts["i"] for part in re.split("<h3>", page.split('id="maps"')[1])[1:])
+    worst = [gene for gene in worst if gene in scores.index]
+    assert best == scores.index[: len(best)].tolist()
+    assert scores[best].min() >= scores[worst].max()
+    assert len(best) == 6
+
+
+def test_the_file_loads_nothing_and_is_small(run_page, scored_page):
+    for page in (run_page, scored_page):
+        loads = [
+            value
+            for tag, attributes in read(page).found
+            for name, value in attributes.items()
+            if name in ("src", "href", "srcset", "action", "data") and tag != "a"
+        ]
+        assert loads
+        assert all(value.startswith("data:") for value in loads)
+        assert "@import" not in page.read_text(encoding="utf-8")
+        assert page.stat().st_size < 5e6
+
+
+def test_a_model_without_scores_says_so_and_one_with_them_ranks_by_them(prediction, scored, scored_page):
+    plain = report(prediction)
+    assert plain == prediction.with_name("p3.report.html")
+    assert WITHOUT_SCORES in plain.read_text(encoding="utf-8")
+    assert "Cross-validated PCC" not in " ".join(read(plain).texts["th"])
+    page = scored_page
+    html, names = read(page), anndata.read_h5ad(scored).var_names
+    assert WITHOUT_SCORES not in page.read_text(encoding="utf-8")
+    assert genes_listed(page)[:2] == [names[-1], names[-2]]
+    assert genes_listed(page)[-2:] == [names[0], names[1]], "a gene without a score is last"
+    assert html.texts["i"][0] == names[-1]
+    assert "0.850 ±.050" in html.texts["td"]
+    assert "0.123" in html.texts["td"]
+    said = next(text for text in html.texts["p"] if text.startswith("Novelty is"))
+    data = anndata.read_h5ad(scored)
+    assert f"{np.mean(data.obs['novelty'] > 0.95):.0%} of the spots are above 0.95" in said
+
+
+def test_names_from_files_stay_text(scored, scored_page):
+    html = read(scored_page)
+    assert [tag for tag, _ in html.found].count("script") == 1
+    assert all(str(attributes["src"]).startswith("data:") for tag, attributes in html.found if tag == "img")
+    assert not any(name.startswith("on") for _, attributes in html.found for name in attributes)
+    assert HOSTILE in html.texts["th"]
+    assert f"SEEN: {HOSTILE}" in html.texts["li"]
+    assert html.texts["h1"] == [scored.stem]
+    policy = next(a["content"] for tag, a in html.found if tag == "meta" and "http-equiv" in a)
+    assert "script-src 'sha256-" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_curves_go_where_the_log_says():
+    log = pd.DataFrame({"pass": [1, 1, 1, 2], "epoch": [1, 2, 3, 1], "held_out_pcc": [0.1, 0.5, 0.3, np.nan]})
+    chart = charts_of({"A": log, "B": log.assign(held_out_pcc=[0.0, 0.1, 0.2, np.nan])})[0]
+    points = {line.name: [tuple(map(float, p.split(","))) for p in line.points.split()] for line in chart.lines}
+    first = points["fold A"]
+    assert len(first) == 3, "the second pass is not drawn"
+    assert first[0][0] < first[1][0] < first[2][0]
+    assert first[1][1] < first[2][1] < first[0][1], "up is better"
+    assert chart.lines[0].dot == first[1]
+    assert chart.lines[1].dot == points["fold B"][2]
+
+
+def test_a_large_panel_is_cut_and_said():
+    rows = [[Cell(f"G{number}")] for number in range(GENES_LISTED + 5)]
+    table = gene_table(["Gene"], rows, "", "genes.csv")
+    assert len(table.rows) == GENES_LISTED
+    assert "3,000 of 3,005 genes; all are in genes.csv" in table.caption
+    assert [number_cell(np.nan).text, number_cell(-0.0514, 0.02).text] == ["-", "-0.051 ±.020"]
+
+
+def test_what_is_no_run_or_prediction_is_one_sentence_and_no_file(run, prediction, tmp_path):
+    refused = [
+        ((tmp_path, tmp_path / "x.html"), "no finished fold"),
+        ((run, tmp_path / "x.pdf"), "must end with .html"),
+        ((run / "predictions" / "P1.h5ad", tmp_path / "x.html"), "report the run's folder"),
+        ((tmp_path / "none.h5ad", tmp_path / "x.html"), "is not a prediction of genedml"),
+    ]
+    for call, sentence in refused:
+        with pytest.raises(GeneDMLError, match=re.escape(sentence)):
+            report(*call)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+def open_page(browser: Browser, page: Path, width: int, scheme: str) -> tuple[Page, list[str]]:
+    """The page, and what went wrong in it: messages, errors, dialogs, requests."""
+    opened, wrong = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme), []
+    opened.on("console", lambda message: wrong.append(message.text))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    opened.on("request", lambda request: request.url.startswith(("data:", "file:")) or wrong.append(request.url))
+    opened.goto(page.as_uri())
+    return opened, wrong
+
+
+def column(page: Page, number: int) -> list[str]:
+    cells = page.locator(f"#table-genes tbody tr:visible > :nth-child({number})")
+    return [text.strip() for text in cells.all_inner_texts()]
+
+
+def test_it_fits_wide_and_narrow_light_and_dark_without_a_word_on_the_console(run_page, scored_page, browser):
+    for page in (run_page, scored_page):
+        grounds = set()
+        for width in (1280, 400):
+            for scheme in ("light", "dark"):
+                opened, wrong = open_page(browser, page, width, scheme)
+                assert opened.evaluate("document.documentElement.scrollWidth") <= width
+                assert opened.evaluate("Array.from(document.images, (i) => { i.loading = 'eager'; return i.decode() })")
+                grounds.add(opened.evaluate("getComputedStyle(document.body).backgroundColor"))
+                assert wrong == []
+                opened.close()
+        assert len(grounds) == 2, "light and dark differ"
+
+
+def test_search_and_sort_work(run_page, browser):
+    opened, wrong = open_page(browser, run_page, 1280, "light")
+    every = column(opened, 1)
+    assert len(every) == 20
+    assert opened.locator("output[data-counts=genes]").inner_text() == "20 of 20 genes"
+    opened.fill("input[data-searches=genes]", "tumor1")
+    wanted = [gene for gene in every if "TUMOR1" in gene]
+    assert column(opened, 1) == wanted != every
+    assert opened.locator("output[data-counts=genes]").inner_text() == f"{len(wanted)} of 20 genes"
+    opened.fill("input[data-searches=genes]", "")
+    heading = opened.locator("#table-genes thead th").first
+    heading.locator("button").click()
+    natural = [re.split(r"(\d+)", gene) for gene in every]
+    ordered = sorted(natural, key=lambda parts: [int(part) if part.isdigit() else part for part in parts])
+    assert column(opened, 1) == ["".join(parts) for parts in ordered]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    ridge = opened.locator("#table-genes thead th").nth(2)
+    for order, sign in (("descending", -1), ("ascending", 1)):
+        ridge.locator("button").click()
+        assert ridge.get_attribute("aria-sort") == order
+        values = [float(text.split()[0]) for text in column(opened, 3)]
+        assert values == sorted(values, key=lambda value: sign * value)
+    assert wrong == []
+
+
+def test_hostile_names_do_nothing_and_missing_scores_sort_last(scored, scored_page, browser):
+    opened, wrong = open_page(browser, scored_page, 1280, "light")
+    assert opened.title() == f"{scored.stem} - genedml report"
+    assert HOSTILE in column(opened, 1)
+    score = opened.locator("#table-genes thead th").nth(1).locator("button")
+    for _ in range(2):
+        score.click()
+        assert column(opened, 2)[-1] == "-"
+    assert wrong == []
+
+
+def test_without_scripts_everything_is_there(run_page, browser):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(run_page.as_uri())
+    assert opened.locator("#table-genes tbody tr").count() == 20
+    assert not opened.locator(".search").first.is_visible(), "a search that cannot work is not shown"
+    context.close()
