@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from genedml_cli.masking import shown
+
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
 
 # A file or a pipe has no width of its own; a table is not to be folded there.
@@ -21,29 +23,29 @@ _progress: Progress | None = None
 
 def say(text: str) -> None:
     """A result, on stdout."""
-    _results.print(escape(text))
+    _results.print(escape(shown(text)))
 
 
 def note(text: str) -> None:
     """What is going on, on stderr."""
-    _messages.print(escape(text), style="dim")
+    _messages.print(escape(shown(text)), style="dim")
 
 
 def warn(text: str) -> None:
     """Something the user should know before trusting the result, on stderr."""
-    _messages.print(f"[bold yellow]Warning:[/] {escape(text)}")
+    _messages.print(f"[bold yellow]Warning:[/] {escape(shown(text))}")
 
 
 def error(text: str) -> None:
     """Why it stopped, on stderr."""
-    _messages.print(f"[bold red]Error:[/] {escape(text)}")
+    _messages.print(f"[bold red]Error:[/] {escape(shown(text))}")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
     """A table on stdout: the first column reads left, the others right; an empty row is a line across."""
     grid = Table(
-        title=escape(title),
-        caption=escape(caption) or None,
+        title=escape(shown(title)),
+        caption=escape(shown(caption)) or None,
         title_justify="left",
         caption_justify="left",
         box=HORIZONTALS,
@@ -51,12 +53,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], cap
     names = max((len(row[0]) for row in rows if row), default=0)
     for number, column in enumerate(columns):
         layout: dict[str, Any] = {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "right"}
-        grid.add_column(escape(column), overflow="fold", **layout)
+        grid.add_column(escape(shown(column)), overflow="fold", **layout)
     for row in rows:
         if not row:
             grid.add_section()
             continue
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(shown(cell)) for cell in row))
     _results.print(grid, soft_wrap=False)
 
 

@@ -1,7 +1,6 @@
 """Runs and predictions -> pictures of named genes over the section. Letters: S spots, G genes shown."""
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,11 +8,13 @@ import anndata
 import numpy as np
 from jaxtyping import Float
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import SectionPicture, check_picture_path, draw_genes
+from genedml_cli.inputs import read_json
 from genedml_cli.patches import PATCHES_SUFFIX
+from genedml_cli.predicted import read_prediction
 from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, notes_of, spots_of
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
@@ -85,7 +86,7 @@ def pictures_of_runs(
     pictures: list[SectionPicture] = []
     notes: list[str] = []
     for section in sections or shared:
-        models = {name: _read(files[section]) for name, files in held.items()}
+        models = {name: read_prediction(files[section]) for name, files in held.items()}
         for run, data in zip(runs, models.values(), strict=True):
             _check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
         first = next(iter(models.values()))
@@ -108,7 +109,7 @@ def pictures_of_predictions(
     Raises:
         GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
     """
-    models = {name: _read(file) for name, file in zip(_model_names(files), files, strict=True)}
+    models = {name: read_prediction(file) for name, file in zip(_model_names(files), files, strict=True)}
     for file, data in zip(files, models.values(), strict=True):
         if "slide_sha256" not in data.uns["genedml"]:
             raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
@@ -138,15 +139,6 @@ def _sections_of(run: Path) -> dict[str, Path]:
             f"{run} holds no finished fold, and is no predicted .h5ad. Train one: genedml train --out ..."
         )
     return files
-
-
-def _read(file: Path) -> anndata.AnnData:
-    try:
-        data = anndata.read_h5ad(file)
-        data.uns["genedml"]["label"]
-    except (OSError, KeyError, ValueError) as error:
-        raise GeneDMLError(f"{file} is not a prediction of genedml: {error}.") from error
-    return data
 
 
 def _model_names(targets: Sequence[Path]) -> list[str]:
@@ -210,8 +202,9 @@ def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "
 
 def _add_tissue(data: anndata.AnnData, run: Path, section: str) -> None:
     """The image of a run's section, where its slide is still where it was trained from."""
-    samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
-    slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
+    with reading(f"The record {run / 'run.json'}", "Train again."):
+        samples = read_json(run / "run.json")["samples"]
+        slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
     if not slide.is_file():
         console.note(f"{slide} is not there from this folder, so {section} is drawn without its tissue.")
     elif slide.suffix != PATCHES_SUFFIX:

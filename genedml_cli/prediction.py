@@ -152,7 +152,13 @@ def predict_section(
     for row in torch.arange(len(features.spots)).split(batch_spots):
         views = gather_views([features], [section], torch.zeros_like(row), row)
         predicted.append(network(views, context).cpu())
-    return torch.cat(predicted).numpy()
+    labels = torch.cat(predicted)
+    if not labels.isfinite().all():
+        raise GeneDMLError(
+            "The model predicts NaN or infinite numbers. Its weights, the encoder's or the features are damaged: fetch "
+            "or make them again."
+        )
+    return labels.numpy()
 
 
 def default_model() -> Path:

@@ -7,10 +7,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
-from genedml.errors import GeneDMLError
+from genedml.errors import CONTROL, GeneDMLError, reading
+from genedml_cli.inputs import read_named_table
 
 REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
 OPTIONAL_COLUMNS = ("fold", "um_per_px")
+LONGEST_NAME_BYTES = 120  # of a sample or a fold: files add to it, and most systems take 255
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,8 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     Raises:
         GeneDMLError: unreadable, unknown or missing columns, empty cells, names twice, files that are not there.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise GeneDMLError(
-            f"The sample sheet {path} cannot be read: {error}. Give a CSV file with the columns "
-            f"{', '.join(REQUIRED_COLUMNS)}."
-        ) from error
+    with reading(f"The sample sheet {path}", f"Give a CSV file with the columns {', '.join(REQUIRED_COLUMNS)}."):
+        table = read_named_table(path)
     unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if unknown or missing:
@@ -191,12 +188,27 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
-    bad = [name for name in (*names, *(s.fold for s in samples)) if Path(name).name != name or name.startswith(".")]
-    if bad:
-        raise GeneDMLError(f"{where}: {bad[0]!r} names a sample or a fold, but cannot be a file name. Rename it.")
-    missing = [file for sample in samples for file in (sample.slide, sample.spots, sample.counts) if not file.exists()]
+    for row, sample in enumerate(samples, 1):
+        bad = next((name for name in (sample.name, sample.fold) if not _can_name_a_file(name)), None)
+        if bad is not None:
+            raise GeneDMLError(
+                f"{where}, row {row}: {bad!a} names a sample or a fold, but cannot be a file name. Rename it."
+            )
+    missing = [file for one in samples for file in (one.slide, one.spots, one.counts) if not _is_there(file)]
     if missing:
         raise GeneDMLError(
             f"{where} names {len(missing)} files that are not there (first: {missing[0]}). Paths are relative to "
             "--root, else to the sheet."
         )
+
+
+def _can_name_a_file(name: str) -> bool:
+    plain = Path(name).name == name and not name.startswith(".") and not set(name) & set("/\\")
+    return plain and name == name.strip() and not CONTROL.search(name) and len(name.encode()) <= LONGEST_NAME_BYTES
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file() or file.is_dir()
+    except OSError:  # a name longer than the system takes
+        return False

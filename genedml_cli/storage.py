@@ -15,6 +15,7 @@ from typing import Any
 
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__
+from genedml_cli.masking import masked
 
 
 @contextmanager
@@ -59,6 +60,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
+def free_memory_bytes() -> int:
+    """Memory that can still be asked for; where the system does not say, all that the machine has."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="ascii").splitlines() if info.is_file() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def gigabytes(size_bytes: int) -> str:
     """A size as people read it."""
     return f"{size_bytes / 1e9:.2f} GB" if size_bytes >= 1e7 else f"{size_bytes / 1e6:.2f} MB"
@@ -85,7 +94,7 @@ def maker() -> dict[str, str]:
     """Version, command line and time: the part of an output's provenance that every output shares."""
     return {
         "genedml": __version__,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

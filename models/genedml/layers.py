@@ -70,7 +70,8 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
         nn.init.trunc_normal_(self.table, std=0.02)
-        cells = torch.cartesian_prod(torch.arange(side), torch.arange(side))
+        place = torch.arange(side * side)
+        cells = torch.stack([place // side, place % side], dim=1)
         offsets = cells[:, None] - cells[None, :] + side - 1
         self.register_buffer("index", offsets[..., 0] * (2 * side - 1) + offsets[..., 1], persistent=False)
 
