@@ -28,7 +28,7 @@ ROWS_LIMIT, COLUMNS_LIMIT = 10_000_000, 2**16
 SEPARATORS = ("\t", ",", ";")
 
 
-def read_bytes(path: Path, limit: int = TEXT_LIMIT_BYTES) -> bytes:
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The content of a regular file, unpacked if its name ends with ``.gz``; to its very end or not at all.
 
     Raises:
@@ -36,6 +36,7 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT_BYTES) -> bytes:
     """
     if not path.is_file():
         raise ValueError("it is no regular file")
+    limit = TEXT_LIMIT_BYTES if limit is None else limit
     packed = path.name.endswith(".gz")
     with gzip.open(path) if packed else path.open("rb") as stream:
         content = stream.read(limit + 1)
@@ -44,13 +45,13 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT_BYTES) -> bytes:
     return content
 
 
-def read_text(path: Path, limit: int = SMALL_LIMIT_BYTES) -> str:
+def read_text(path: Path) -> str:
     """A small file of UTF-8, with or without a byte order mark.
 
     Raises:
         OSError, ValueError: as :func:`read_bytes`; other encodings.
     """
-    return _decoded(read_bytes(path, limit))
+    return _decoded(read_bytes(path, SMALL_LIMIT_BYTES))
 
 
 def read_json(path: Path) -> Any:
@@ -117,6 +118,8 @@ def read_count_table(path: Path) -> pd.DataFrame:
     content = read_bytes(path)
     _check_rows(content.count(b"\n") + content.count(b"\r"))
     end = _first_line_end(content)
+    if end > SMALL_LIMIT_BYTES:
+        raise ValueError("its first line is longer than that of any table")
     first = _decoded(content[:end])
     separator = _separator(first, path)
     header = next(csv.reader([first], delimiter=separator), [])
@@ -131,7 +134,7 @@ def read_count_table(path: Path) -> pd.DataFrame:
     if table.index.hasnans:
         raise ValueError("a row has no name")
     cells = table.shape[1] + 1
-    if cells not in (len(header), len(header) + 1):
+    if cells != len(header) and not (cells == len(header) + 1 and header[0]):
         raise ValueError(f"its rows have {cells} cells, the first line {len(header)}")
     table.columns = pd.Index(header[1:] if cells == len(header) else header, dtype=str)
     for gene, kind in zip(table.columns, table.dtypes, strict=True):
@@ -157,18 +160,22 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
     with h5py.File(path, "r") as file:
         wanted, declared = tuple(read), 0
 
-        def visit(name: str, link: Any) -> None:
+        def visit(name: str, link: Any) -> str | None:
             nonlocal declared
             if isinstance(link, h5py.ExternalLink):
-                raise ValueError(f"{name} points into another file")
+                return f"{name} points into another file"
             entry = file.get(name) if isinstance(link, h5py.HardLink) else None
             if isinstance(entry, h5py.Dataset):
                 if entry.external or entry.is_virtual:
-                    raise ValueError(f"{name} lies in another file")
+                    return f"{name} lies in another file"
                 if not wanted or any(f"{name}/".startswith(f"{part}/") for part in wanted):
                     declared += entry.nbytes
 
-        file.visititems_links(visit)
+            return None
+
+        foreign = file.visititems_links(visit)
+        if foreign is not None:
+            raise ValueError(foreign)
         check_memory(declared)
         yield file
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from genedml.errors import reading
+from genedml.errors import GeneDMLError, reading
 from genedml_cli.inputs import check_names, read_h5ad
 from genedml_cli.results import label_settings, notes_of, spots_of
 
@@ -19,9 +19,12 @@ def read_prediction(path: Path) -> anndata.AnnData:
     Raises:
         GeneDMLError: something else, damaged, or of an earlier version.
     """
-    with reading(f"{path} is not a prediction of genedml: it", "Predict, or train, again."):
-        data = read_h5ad(path)
-        _check(data)
+    try:
+        with reading("It", "Predict, or train, again."):
+            data = read_h5ad(path)
+            _check(data)
+    except GeneDMLError as error:
+        raise GeneDMLError(f"{path} is not a prediction of genedml. {error}") from error
     check_names(data.obs_names, "spot", path)
     check_names(data.var_names, "gene", path)
     return data

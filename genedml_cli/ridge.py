@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from genedml.checkpoint import sealed, unsealed, weights_sha256
+from genedml.checkpoint import weights_sha256
 from genedml.errors import reading
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
@@ -26,7 +25,6 @@ from genedml_cli.pooled import pooled_features
 from genedml_cli.sections import SectionData
 from genedml_cli.storage import arriving
 
-METADATA_KEY = "genedml_ridge"
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
 
 Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; N differs between sections
@@ -66,7 +64,7 @@ def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with arriving(path) as temporary:
-        save_file(whole, temporary, sealed(METADATA_KEY, json.dumps(_card(model, genes))))
+        save_file(whole, temporary, _metadata(model, genes))
 
 
 def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
@@ -76,22 +74,24 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
         GeneDMLError: unreadable, or fitted for other genes.
     """
     with reading(f"The ridge reference {path}", "Remove it to go without."), safe_open(path, "np") as stored:
-        card = json.loads(unsealed(METADATA_KEY, stored.metadata()))
-        if card["genes"] != list(genes):
+        metadata = stored.metadata()
+        if json.loads(metadata["genes"]) != list(genes):
             raise ValueError("it is of other genes than the fold")
         tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
-        model = RidgeModel(**tensors, alpha=float(card["alpha"]))
-        if _card(model, genes) != card:
-            raise ValueError("its weights have changed since it was written")
+        model = RidgeModel(**tensors, alpha=float(metadata["alpha"]))
+        written = _metadata(model, genes)
+        if metadata not in (written, {key: written[key] for key in ("genes", "alpha")}):
+            raise ValueError("it has changed since it was written")
         if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
             raise ValueError("its weights are of another number of genes")
         return model
 
 
-def _card(model: RidgeModel, genes: Sequence[str]) -> dict[str, Any]:
+def _metadata(model: RidgeModel, genes: Sequence[str]) -> dict[str, str]:
+    """Genes, penalty, and the SHA-256 of the weights, since safetensors has none of its own; earlier files lack it."""
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
-    return {"genes": list(genes), "alpha": model.alpha, "weights_sha256": weights_sha256(whole)}
+    return {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha), "sha256": weights_sha256(whole)}
 
 
 def _labelled(data: SectionData) -> Labelled:

@@ -91,7 +91,7 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     """
     with reading(f"The sample sheet {path}", f"Give a CSV file with the columns {', '.join(REQUIRED_COLUMNS)}."):
         table = read_named_table(path)
-    unknown = [column for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
+    unknown = [column[:40] for column in table.columns if column not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS]
     missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
     if unknown or missing:
         lacks = [f"lacks {', '.join(missing)}"] if missing else []

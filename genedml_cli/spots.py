@@ -262,8 +262,9 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
         return Spots(names, _pair(table, "pixel_x", "pixel_y", path), array_xy)
     if {"x", "y"} <= columns:
         return _from_plain(table, path)
+    named = ", ".join(str(column)[:40] for column in table.columns[:8])
     raise GeneDMLError(
-        f"{path} has the columns {', '.join(map(str, table.columns[:8]))}. Known are ST selection files (x, y, "
+        f"{path} has the columns {named}. Known are ST selection files (x, y, "
         f"pixel_x, pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y "
         "in level-0 pixels)."
     )

@@ -40,7 +40,7 @@ class Parser:
     """One reader, the name its file has, how a sound one is written, and what is read of it."""
 
     file: str
-    write: Callable[[Path], None]
+    write: Callable[[Path], Any]
     read: Callable[[Path], Any]
 
 
@@ -94,9 +94,17 @@ def _sheet(path: Path) -> Any:
     return [(one.name, one.patient, one.fold, one.um_per_px) for one in read_sheet(path)]
 
 
+def write(path: Path, content: str | bytes) -> Path:
+    """A file of any content."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
 def small_prediction() -> anndata.AnnData:
     """A prediction of four spots and three genes, as ``predict`` makes it."""
-    spots = Spots(NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]), np.array([[0, 0], [1, 0], [0, 1], [1, 1]]))
+    spots = Spots(
+        NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    )
     made_by = {"slide": "s.svs", "slide_sha256": "0" * 64, "panels": [" ".join(GENES)], "notes": ["a note"]}
     values = np.arange(12.0).reshape(4, 3)
     data = to_anndata(values, GENES, spots, LabelsConfig(panel_size=3), made_by, {"ridge": values})
@@ -181,25 +189,25 @@ def _count_data() -> anndata.AnnData:
 
 PARSERS: dict[str, Parser] = {
     "spots": Parser(
-        "spots.csv", lambda path: _text(path, "name,x,y,array_col,array_row\na,10,20.5,0,0\nb,30,20,1,0\n"), _spots
+        "spots.csv", lambda path: write(path, "name,x,y,array_col,array_row\na,10,20.5,0,0\nb,30,20,1,0\n"), _spots
     ),
     "st-spots": Parser(
         "spots.tsv",
-        lambda path: _text(path, "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n3\t5\t3\t5\t30.5\t50\t1\n"),
+        lambda path: write(path, "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n3\t5\t3\t5\t30.5\t50\t1\n"),
         _spots,
     ),
     "visium-spots": Parser(
-        "tissue_positions_list.csv", lambda path: _text(path, "AAC-1,1,0,0,500,300\nAAG-1,0,0,2,500,400\n"), _spots
+        "tissue_positions_list.csv", lambda path: write(path, "AAC-1,1,0,0,500,300\nAAG-1,0,0,2,500,400\n"), _spots
     ),
     "parquet-spots": Parser(
         "spots.parquet", lambda path: pd.DataFrame({"name": ["a"], "x": [1.0], "y": [2.0]}).to_parquet(path), _spots
     ),
     "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write_h5ad(path), _spots),
     "sheet": Parser("sheet.csv", _write_sheet, _sheet),
-    "counts": Parser("counts.csv", lambda path: _text(path, _counts_text()), _counts),
-    "gz-counts": Parser("counts.csv.gz", lambda path: _bytes(path, gzip.compress(_counts_text().encode())), _counts),
+    "counts": Parser("counts.csv", lambda path: write(path, _counts_text()), _counts),
+    "gz-counts": Parser("counts.csv.gz", lambda path: write(path, gzip.compress(_counts_text().encode())), _counts),
     "h5ad-counts": Parser("counts.h5ad", lambda path: _count_data().write_h5ad(path, compression="gzip"), _counts),
-    "config": Parser("config.toml", lambda path: _text(path, tomli_w.dumps(to_dict(load_config("small")))), _config),
+    "config": Parser("config.toml", lambda path: write(path, tomli_w.dumps(to_dict(load_config("small")))), _config),
     "checkpoint": Parser("fold-1.safetensors", _write_checkpoint, _checkpoint),
     "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
     "features": Parser("features.safetensors", _write_features, _features),
@@ -210,14 +218,6 @@ PARSERS: dict[str, Parser] = {
     "jpeg": Parser("slide.jpg", _write_plain, _slide),
     "tiff": Parser("slide.tif", _write_plain, _slide),
 }
-
-
-def _text(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def _bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def with_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

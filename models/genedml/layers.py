@@ -3,6 +3,7 @@
 Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -70,8 +71,7 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
         nn.init.trunc_normal_(self.table, std=0.02)
-        place = torch.arange(side * side)
-        cells = torch.stack([place // side, place % side], dim=1)
+        cells = torch.from_numpy(np.indices((side, side)).reshape(2, -1).T.copy())
         offsets = cells[:, None] - cells[None, :] + side - 1
         self.register_buffer("index", offsets[..., 0] * (2 * side - 1) + offsets[..., 1], persistent=False)
 
