@@ -192,7 +192,7 @@ def _check(samples: Sequence[Sample], where: str) -> None:
         bad = next((name for name in (sample.name, sample.fold) if not _can_name_a_file(name)), None)
         if bad is not None:
             raise GeneDMLError(
-                f"{where}, row {row}: {bad!a} names a sample or a fold, but cannot be a file name. Rename it."
+                f"{where}, row {row}: {bad[:80]!a} names a sample or a fold, but cannot be a file name. Rename it."
             )
     missing = [file for one in samples for file in (one.slide, one.spots, one.counts) if not _is_there(file)]
     if missing:
