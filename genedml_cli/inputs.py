@@ -116,6 +116,8 @@ def read_count_table(path: Path) -> pd.DataFrame:
         OSError, EOFError, ValueError: as :func:`read_bytes`; cells that are no numbers, rows of another length.
     """
     content = read_bytes(path)
+    if not content.strip():
+        raise ValueError("it is empty")
     _check_rows(content.count(b"\n") + content.count(b"\r"))
     end = _first_line_end(content)
     if end > SMALL_LIMIT_BYTES:
