@@ -4,7 +4,6 @@ Every read of a section goes to one of two halves by the toss of a coin, as if t
 half the depth. What the labels of the halves do not share is noise that no slide shows.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -14,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 
 from genedml.config import LabelsConfig
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.expression import make_labels, read_counts
+from genedml_cli.inputs import read_json
 from genedml_cli.metrics import column_nanmean, nanmean, partial_pcc, pcc
 from genedml_cli.results import label_settings, spots_of
 from genedml_cli.scores import SPLIT_HALVES, FoldScores
@@ -108,8 +108,8 @@ def _counts_of(run: Path) -> Mapping[str, Path]:
     record = run / "run.json"
     if not record.is_file():
         raise GeneDMLError(f"{run} holds no run.json, so where its counts are is not known.")
-    samples = json.loads(record.read_text(encoding="utf-8"))["samples"]
-    return {sample["name"]: Path(sample["counts"]) for sample in samples}
+    with reading(f"The record {record}", "Train again."):
+        return {sample["name"]: Path(sample["counts"]) for sample in read_json(record)["samples"]}
 
 
 def _read(counts: Mapping[str, Path], sample: str) -> anndata.AnnData:

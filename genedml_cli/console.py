@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from genedml_cli.masking import shown
+
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
 
 # A file or a pipe has no width of its own; a table is not to be folded there.
@@ -64,7 +66,7 @@ def pass_on(message: Message) -> None:
 
 def say(text: str) -> None:
     """A result, on stdout."""
-    _results.print(escape(text))
+    _results.print(escape(shown(text)))
 
 
 def document(value: Any) -> None:
@@ -81,7 +83,7 @@ def note(text: str) -> None:
     if _relay is not None:
         _relay(("note", _about + text))
         return
-    _messages.print(escape(_about + text), style="dim")
+    _messages.print(escape(shown(_about + text)), style="dim")
 
 
 def warn(text: str) -> None:
@@ -89,12 +91,12 @@ def warn(text: str) -> None:
     if _relay is not None:
         _relay(("warn", _about + text))
         return
-    _messages.print(f"[bold yellow]Warning:[/] {escape(_about + text)}")
+    _messages.print(f"[bold yellow]Warning:[/] {escape(shown(_about + text))}")
 
 
 def error(text: str) -> None:
     """Why it stopped, on stderr."""
-    _messages.print(f"[bold red]Error:[/] {escape(text)}")
+    _messages.print(f"[bold red]Error:[/] {escape(shown(text))}")
 
 
 def table(
@@ -105,8 +107,8 @@ def table(
     With ``words`` all columns read left.
     """
     grid = Table(
-        title=escape(title) or None,
-        caption=escape(caption) or None,
+        title=escape(shown(title)) or None,
+        caption=escape(shown(caption)) or None,
         title_justify="left",
         caption_justify="left",
         box=HORIZONTALS,
@@ -116,12 +118,12 @@ def table(
         layout: dict[str, Any] = (
             {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "left" if words else "right"}
         )
-        grid.add_column(escape(column), overflow="fold", **layout)
+        grid.add_column(escape(shown(column)), overflow="fold", **layout)
     for row in rows:
         if not row:
             grid.add_section()
             continue
-        grid.add_row(*(escape(cell) for cell in row))
+        grid.add_row(*(escape(shown(cell)) for cell in row))
     _results.print(grid, soft_wrap=False)
 
 

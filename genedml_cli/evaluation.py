@@ -1,6 +1,5 @@
 """Score a run or one prediction."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from genedml.config import LabelsConfig, target_name
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import ceiling
 from genedml_cli.expression import Labels, check_join, make_labels, match_panel, read_counts
+from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
+from genedml_cli.predicted import read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
 from genedml_cli.scores import Evaluation, score_fold
@@ -60,7 +61,7 @@ def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
     Raises:
         GeneDMLError: no such run, or none of its folds is finished.
     """
-    every = {file: anndata.read_h5ad(file) for file in sorted((run / "predictions").glob("*.h5ad"))}
+    every = {file: read_prediction(file) for file in sorted((run / "predictions").glob("*.h5ad"))}
     # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
     finished = {file: s for file, s in every.items() if (run / f"fold-{s.uns['genedml']['fold']}.safetensors").exists()}
     if not finished:
@@ -99,13 +100,9 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     Raises:
         GeneDMLError: not a prediction of genedml, or counts that do not join.
     """
-    try:
-        data = anndata.read_h5ad(prediction)
-        made_by = data.uns["genedml"]
-        if "panels" not in made_by:
-            raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
-    except (OSError, KeyError, ValueError) as error:
-        raise GeneDMLError(f"{prediction} is not a prediction of genedml: {error}.") from error
+    data = read_prediction(prediction)
+    if "panels" not in data.uns["genedml"]:
+        raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
     labels = labels_of_prediction(data, truth)
     check_join(labels, prediction.name, truth)
     data.layers["truth"] = labels.y
@@ -194,7 +191,8 @@ def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
     record = run / "run.json"
     if not record.is_file():
         return []
-    every = {sample["fold"] for sample in json.loads(record.read_text(encoding="utf-8"))["samples"]}
+    with reading(f"The record {record}", "Train again."):
+        every = {sample["fold"] for sample in read_json(record)["samples"]}
     return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
 
 

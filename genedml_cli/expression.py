@@ -12,11 +12,12 @@ import anndata
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
 from genedml.config import LabelsConfig
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
+from genedml_cli.inputs import check_mtx, check_names, checked, opened_h5, read_count_table, read_h5ad
 from genedml_cli.spots import Spots
 
 MIN_MATCHED = 10
@@ -65,23 +66,22 @@ def read_counts(path: Path) -> anndata.AnnData:
     """
     if not path.exists():
         raise GeneDMLError(f"There are no counts {path}.")
-    try:
+    with reading(f"The counts {path}", "Give raw counts, spots in rows, as .tsv, .csv, .h5ad, 10x .h5 or 10x mtx."):
         data = _read_any(path)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GeneDMLError(f"The counts {path} cannot be read: {reason}.") from error
-    if 0 in data.shape:
-        raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
-    table = _whole_table(data)
+        if 0 in data.shape:
+            raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
+        table = _whole_table(data)
+        data.X = csr_matrix(data.X if table is None else table, dtype=np.float32)
     if table is None:
         console.warn(not_raw_note([path.name]))
-    data.X = csr_matrix(data.X if table is None else table, dtype=np.float32)
     data.uns[WHOLE] = table is not None
     if not np.isfinite(data.X.data).all() or (data.X.data < 0).any():
         raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
     if data.obs_names.has_duplicates:
         twice = data.obs_names[data.obs_names.duplicated()]
         raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). Give every spot one row.")
+    check_names(data.obs_names, "spot", path)
+    check_names(data.var_names, "gene", path)
     data.var_names_make_unique()
     named = next((column for column in (GENE_IDS, *OTHER_GENE_IDS) if column in data.var), None)
     if named is not None:
@@ -242,23 +242,20 @@ def _read_any(path: Path) -> anndata.AnnData:
     if path.is_dir():
         import scanpy
 
-        return scanpy.read_10x_mtx(path)
+        check_mtx(path)
+        return checked(scanpy.read_10x_mtx(path))
     if name.endswith(".h5ad"):
-        return anndata.read_h5ad(path)
+        return read_h5ad(path)
     if name.endswith(".h5"):
         import scanpy
 
-        return scanpy.read_10x_h5(path)
+        with opened_h5(path):
+            return checked(scanpy.read_10x_h5(path))
     if name.endswith((".tsv", ".csv", ".txt")):
-        return _read_table(path, "," if name.endswith(".csv") else "\t")
+        return _as_anndata(read_count_table(path))
     raise ValueError("known are .tsv, .csv (also .gz), .h5ad, 10x .h5 and 10x mtx folders")
 
 
-def _read_table(path: Path, separator: str) -> anndata.AnnData:
-    table = pd.read_csv(path, sep=separator, index_col=0)
-    text = table.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]]
-    if len(text) and len(table):
-        raise ValueError(f"the column {text[0]} holds something else than numbers")
-    obs, var = pd.DataFrame(index=table.index.astype(str)), pd.DataFrame(index=table.columns.astype(str))
-    values = table.to_numpy()
-    return anndata.AnnData(values if issparse(values) else csr_matrix(values, dtype=np.float32), obs=obs, var=var)
+def _as_anndata(table: pd.DataFrame) -> anndata.AnnData:
+    obs, var = pd.DataFrame(index=table.index.astype(str)), pd.DataFrame(index=table.columns)
+    return anndata.AnnData(csr_matrix(table.to_numpy(), dtype=np.float32), obs=obs, var=var)

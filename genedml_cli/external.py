@@ -1,6 +1,5 @@
 """Score every fold's model on sections of other donors, as table 2 of the paper. Letters: S spots, M genes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unm
 from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
+from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
@@ -234,7 +234,7 @@ def _notes(models: Models, run: Path, partial: str) -> list[str]:
 
 def _record(run: Path) -> dict[str, Any]:
     file = run / "run.json"
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    record: dict[str, Any] = read_json(file) if file.is_file() else {}
     return record
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from genedml.checkpoint import EncoderRecord
 from genedml.config import ViewsConfig, to_dict
 from genedml.encoders import Encoder
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml.network import Section
 from genedml_cli import console
 from genedml_cli.encoding import encode_plan, tokens_kept
@@ -207,13 +207,14 @@ def load_features(path: Path) -> SectionFeatures:
     Raises:
         GeneDMLError: broken or not a feature file of this format.
     """
-    try:
+    with reading(f"The feature file {path}", "Remove it and run again."):
         with safe_open(path, "pt") as stored:
             metadata = json.loads((stored.metadata() or {})["genedml"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {metadata['format_version']}, not {FORMAT_VERSION}")
         array_xy = tensors["array_xy"].numpy() if "array_xy" in tensors else None
+        _check_rows(tensors, len(metadata["names"]))
         return SectionFeatures(
             Spots(tuple(metadata["names"]), tensors["xy_px"].numpy(), array_xy),
             tensors["local"],
@@ -225,8 +226,16 @@ def load_features(path: Path) -> SectionFeatures:
             metadata["slide_sha256"],
             path,
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise GeneDMLError(f"The feature file {path} cannot be read: {error}. Remove it and run again.") from error
+
+
+def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
+    """Refuse tables of other lengths than the spots, and rows of ``tiles`` that are not there."""
+    lengths = {len(tensors[name]) for name in ("own", "neighbor", "xy_px")} | {tensors["local"].shape[1]}
+    own, neighbor, tiles = tensors["own"], tensors["neighbor"], len(tensors["tiles"])
+    if lengths != {spots} or not spots:
+        raise ValueError(f"its tables are not of its {spots} spots")
+    if min(own.min(), neighbor.min() + 1) < 0 or max(own.max(), neighbor.max()) >= tiles:
+        raise ValueError("it names tiles that it does not hold")
 
 
 def _extract_sample(

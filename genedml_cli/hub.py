@@ -10,6 +10,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import find_dataset
 from genedml_cli.layouts import hest_names
+from genedml_cli.masking import masked
 from genedml_cli.storage import free_bytes, gigabytes
 
 REPOSITORY = "MahmoodLab/hest"
@@ -131,4 +132,4 @@ def _reason(error: BaseException) -> str:
     while root.__cause__ is not None:
         root = root.__cause__
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") if lines else type(root).__name__
+    return masked(" ".join(lines[:2])).rstrip(".") if lines else type(root).__name__

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli.features import SectionFeatures
 from genedml_cli.placement import PlacedFeatures
@@ -26,6 +27,9 @@ def predict_placed(
     """Predicted labels of every spot of section ``number``; the global transformer runs once, whatever the batch size.
 
     In single precision on every device: a label of 2 in bfloat16 would come in steps of 1/64.
+
+    Raises:
+        GeneDMLError: they are not finite.
     """
     network.eval()
     section = features.sections[number]
@@ -33,4 +37,10 @@ def predict_placed(
     context = network.see_sections([section])
     for row in torch.arange(len(section.pooled)).split(batch_spots):
         predicted.append(network(features.views(torch.full_like(row, number), row), context))
-    return torch.cat(predicted).cpu().numpy()
+    labels = torch.cat(predicted).cpu()
+    if not labels.isfinite().all():
+        raise GeneDMLError(
+            "The model predicts NaN or infinite numbers. Its weights, the encoder's or the features are damaged: fetch "
+            "or make them again."
+        )
+    return labels.numpy()

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from genedml.errors import GeneDMLError
+from genedml.errors import reading
 from genedml_cli.features import SectionFeatures
 from genedml_cli.pooled import pooled_features
 from genedml_cli.storage import arriving
@@ -88,7 +87,15 @@ def load_novelty(path: Path) -> NoveltyModel:
     Raises:
         GeneDMLError: unreadable.
     """
-    try:
-        return NoveltyModel(**load_file(path))
-    except (OSError, SafetensorError, TypeError) as error:
-        raise GeneDMLError(f"The novelty measure {path} cannot be read: {error}. Remove it to go without.") from error
+    with reading(f"The novelty measure {path}", "Remove it to go without."):
+        model = NoveltyModel(**load_file(path))
+        kept, width = model.components.shape
+        if (model.mean.shape, model.scale.shape) != ((width,), (width,)) or model.spots.shape[1:] != (kept,):
+            raise ValueError("its tables do not fit each other")
+        if (
+            not len(model.spots)
+            or not len(model.held_out)
+            or not all(np.isfinite(v).all() for v in vars(model).values())
+        ):
+            raise ValueError("its tables are empty, or hold NaN")
+        return model

@@ -8,8 +8,9 @@ from pathlib import Path
 import anndata
 
 from genedml.errors import GeneDMLError
+from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
-from genedml_cli.results import check_genes, read_prediction
+from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
 from genedml_cli.storage import arriving

@@ -14,8 +14,9 @@ import pandas as pd
 from jaxtyping import Int, UInt8
 
 from genedml.config import ViewsConfig
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
+from genedml_cli.inputs import opened_h5
 from genedml_cli.spots import Spots
 
 PATCHES_SUFFIX = ".h5"
@@ -46,6 +47,8 @@ class PatchFile:
             raise ValueError(f"img is {self._images.dtype} of shape {self._images.shape} for {len(self.names)} spots")
         if self.corners_xy.shape != (len(self.names), 2):
             raise ValueError(f"coords have the shape {self.corners_xy.shape} for {len(self.names)} spots")
+        if len(set(self.names)) < len(self.names) or not 0 < self.um_per_px < float("inf"):
+            raise ValueError("it names spots twice, or has no downsample")
 
     def places(self, names: Sequence[str]) -> Int[np.ndarray, " S"]:
         """Row of each spot's tile, -1 for those without one."""
@@ -71,7 +74,8 @@ class PatchFile:
     def read(self, rows: Int[np.ndarray, " N"]) -> UInt8[np.ndarray, "N 224 224 3"]:
         """Some tiles, in the order asked for."""
         distinct, back = np.unique(rows, return_inverse=True)  # HDF5 reads rows in rising order only
-        return np.asarray(self._images[distinct])[back]
+        with reading(f"A tile of {self.path}", "Fetch it again."):
+            return np.asarray(self._images[distinct])[back]
 
     def __enter__(self) -> "PatchFile":
         return self
@@ -92,11 +96,15 @@ def open_patches(path: Path, views: ViewsConfig | None = None) -> PatchFile:
             f"needs the slide wsis/{path.stem}.tif, which is missing. Fetch it (genedml data fetch without --patches), "
             "or train without neighbors: --set views.neighbor_grid=1"
         )
-    try:
+    with reading(f"{path} is no patch file of HEST-1k: it", "Fetch it again."):
+        with opened_h5(path, read=("barcode", "coords")):
+            pass
         file = h5py.File(path, "r")
-        patches = PatchFile(path, file)
-    except (OSError, KeyError, ValueError) as error:
-        raise GeneDMLError(f"{path} is no patch file of HEST-1k: {error}. Fetch it again.") from error
+        try:
+            patches = PatchFile(path, file)
+        except Exception:
+            file.close()
+            raise
     if views is not None and (patches.tile_px, PATCHES_UM_PER_PX) != (views.tile_px, views.um_per_px):
         wanted = "level 0" if views.um_per_px == "native" else f"{views.um_per_px:g} um/px"
         raise GeneDMLError(

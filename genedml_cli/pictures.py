@@ -1,6 +1,5 @@
 """Runs and predictions -> pictures of named genes over the section. Letters: S spots, G genes shown."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,13 +7,15 @@ import anndata
 import numpy as np
 from jaxtyping import Float
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.evaluation import labels_of_prediction
 from genedml_cli.figures import check_picture_path, draw_genes
+from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
 from genedml_cli.patches import PATCHES_SUFFIX
-from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, check_genes, notes_of, read_prediction, spots_of
+from genedml_cli.predicted import read_prediction
+from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, check_genes, notes_of, spots_of
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
 from genedml_cli.storage import beside
@@ -197,8 +198,9 @@ def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "
 
 def add_tissue_of_run(data: anndata.AnnData, run: Path, section: str) -> None:
     """Give a run's section its image, where its slide is still where it was trained from."""
-    samples = json.loads((run / "run.json").read_text(encoding="utf-8"))["samples"]
-    slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
+    with reading(f"The record {run / 'run.json'}", "Train again."):
+        samples = read_json(run / "run.json")["samples"]
+        slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
     if not slide.is_file():
         console.note(f"{slide} is not there from this folder, so {section} is drawn without its tissue.")
     elif slide.suffix != PATCHES_SUFFIX:

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -76,20 +75,6 @@ def notes_of(data: anndata.AnnData) -> list[str]:
 def about(data: anndata.AnnData) -> dict[str, Any]:
     """Units and provenance as plain values, for files that are no AnnData; without the panels of the folds."""
     return {key: _plain(value) for key, value in data.uns["genedml"].items() if key != "panels"}
-
-
-def read_prediction(file: Path) -> anndata.AnnData:
-    """Read an ``.h5ad`` that genedml wrote.
-
-    Raises:
-        GeneDMLError: it is not there, cannot be read, or is no prediction.
-    """
-    try:
-        data = anndata.read_h5ad(file)
-        data.uns["genedml"]["label"]
-    except (OSError, KeyError, ValueError) as error:
-        raise GeneDMLError(f"{file} is not a prediction of genedml: {error}.") from error
-    return data
 
 
 def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from genedml.errors import GeneDMLError
+from genedml.checkpoint import weights_sha256
+from genedml.errors import reading
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.pooled import pooled_features
@@ -62,7 +64,7 @@ def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     with arriving(path) as temporary:
-        save_file(whole, temporary, {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha)})
+        save_file(whole, temporary, _metadata(model, genes))
 
 
 def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
@@ -71,14 +73,25 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
     Raises:
         GeneDMLError: unreadable, or fitted for other genes.
     """
-    try:
-        with safe_open(path, "np") as stored:
-            if json.loads(stored.metadata()["genes"]) != list(genes):
-                raise ValueError("it is of other genes than the fold")
-            tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
-            return RidgeModel(**tensors, alpha=float(stored.metadata()["alpha"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise GeneDMLError(f"The ridge reference {path} cannot be read: {error}. Remove it to go without.") from error
+    with reading(f"The ridge reference {path}", "Remove it to go without."), safe_open(path, "np") as stored:
+        metadata = stored.metadata()
+        if json.loads(metadata["genes"]) != list(genes):
+            raise ValueError("it is of other genes than the fold")
+        tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
+        model = RidgeModel(**tensors, alpha=float(metadata["alpha"]))
+        written = _metadata(model, genes)
+        if metadata not in (written, {key: written[key] for key in ("genes", "alpha")}):
+            raise ValueError("it has changed since it was written")
+        if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
+            raise ValueError("its weights are of another number of genes")
+        return model
+
+
+def _metadata(model: RidgeModel, genes: Sequence[str]) -> dict[str, str]:
+    """Genes, penalty, and the SHA-256 of the weights, since safetensors has none of its own; earlier files lack it."""
+    tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
+    whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
+    return {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha), "sha256": weights_sha256(whole)}
 
 
 def _labelled(data: SectionData) -> Labelled:

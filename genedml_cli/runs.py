@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
 from genedml.config import Config, to_dict
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_like, prepare_encoder
@@ -35,6 +35,7 @@ from genedml_cli.expression import (
 )
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.inference import predict_section
+from genedml_cli.inputs import check_names, read_json, read_text
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
@@ -135,7 +136,9 @@ def load_panel(panel: str, fold: Fold, inputs: Inputs, size: int) -> tuple[str, 
         names = [section.name if isinstance(section, Sample) else section for section in sections]
         return derive_panel([inputs.counts[name] for name in names], size)
     if Path(panel).is_file():
-        genes = tuple(dict.fromkeys(Path(panel).read_text(encoding="utf-8").split()))
+        with reading(f"The panel {panel}", "Give a text file with one gene a line."):
+            genes = tuple(dict.fromkeys(read_text(Path(panel)).split()))
+        check_names(genes, "gene", Path(panel))
         if not genes:
             raise GeneDMLError(f"The panel {panel} is empty. Give one gene a line.")
         return genes
@@ -316,7 +319,7 @@ def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: st
 def _check_same(out: Path, description: dict[str, Any]) -> None:
     record = out / "run.json"
     if record.exists():
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = read_json(record)
         differ = [key for key in description if before.get(key) != description[key]]
         if differ:
             raise GeneDMLError(f"{out} holds a run of another {', '.join(differ)}. Give another --out, or remove it.")

@@ -162,12 +162,22 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
-    bad = [name for name in (*names, *(s.fold for s in samples)) if not is_file_name(name)]
-    if bad:
-        raise GeneDMLError(f"{where}: {bad[0]!r} names a sample or a fold, but cannot be a file name. Rename it.")
-    missing = [file for sample in samples for file in (sample.slide, sample.spots, sample.counts) if not file.exists()]
+    for row, sample in enumerate(samples, 1):
+        bad = next((name for name in (sample.name, sample.fold) if not is_file_name(name)), None)
+        if bad is not None:
+            raise GeneDMLError(
+                f"{where}, row {row}: {bad[:80]!a} names a sample or a fold, but cannot be a file name. Rename it."
+            )
+    missing = [file for one in samples for file in (one.slide, one.spots, one.counts) if not _is_there(file)]
     if missing:
         raise GeneDMLError(
             f"{where} names {len(missing)} files that are not there (first: {missing[0]}). Paths are relative to "
             "--root, else to the sheet."
         )
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file() or file.is_dir()
+    except OSError:  # a name longer than the system takes
+        return False

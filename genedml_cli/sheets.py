@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from genedml.errors import GeneDMLError
+from genedml.errors import CONTROL, GeneDMLError, reading
+from genedml_cli.inputs import read_named_table
 
 FORBIDDEN = '/\\:*?"<>|'
-LONGEST_NAME = 200
+LONGEST_NAME_BYTES = 120  # files add to it, and most systems take 255
 FIRST_LINE = 2  # of the file; the header is above
 
 Row = Mapping[str, str | None]
@@ -28,13 +29,9 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
     Raises:
         GeneDMLError: unreadable, unknown or missing columns, no rows, empty cells.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, skipinitialspace=True, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise GeneDMLError(
-            f"The {kind} {path} cannot be read: {error}. Give a CSV file with the columns {', '.join(required)}."
-        ) from error
-    unknown = [str(column) for column in table.columns if column not in (*required, *optional)]
+    with reading(f"The {kind} {path}", f"Give a CSV file with the columns {', '.join(required)}."):
+        table = read_named_table(path)
+    unknown = [column[:40] for column in table.columns if column not in (*required, *optional)]
     missing = [column for column in required if column not in table.columns]
     if unknown or missing:
         lacks = [f"lacks {', '.join(missing)}"] if missing else []
@@ -76,8 +73,8 @@ def number(row: Row, column: str, path: Path, name: str) -> float | None:
 def is_file_name(name: str) -> bool:
     """Whether a name can be a file's on every system, and stays in the folder that it is put into."""
     return (
-        0 < len(name.encode()) <= LONGEST_NAME
-        and name.isprintable()
+        0 < len(name.encode(errors="replace")) <= LONGEST_NAME_BYTES
+        and not CONTROL.search(name)
         and not any(character in FORBIDDEN for character in name)
         and not name.startswith(".")
         and name == name.strip()

@@ -15,10 +15,16 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from genedml.config import UmPerPx
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
+from genedml_cli.inputs import check_memory
 
 IMAGE_LIMIT_PX = 2**30
+SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
+COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
+COARSEST = 4.0
+"""Pixels of the views to one of the slide, beyond which a slide shows less than what models look at."""
 UM_PER_PX_RANGE = (0.05, 20.0)
 BLOCK_PX = 512
 THUMBNAIL_BAND_PX = 2**26
@@ -145,6 +151,11 @@ class Raster:
     def __init__(self, slide: Slide, um_per_px: UmPerPx, cache_bytes: int = 512 * 2**20) -> None:
         self.slide = slide
         self.scale = 1.0 if um_per_px == "native" else um_per_px / slide.um_per_px
+        if self.scale < 1 / COARSEST:
+            raise GeneDMLError(
+                f"{slide.path.name} has {slide.um_per_px:.4g} um/px, too coarse for views at {um_per_px:g} um/px: is "
+                "it a thumbnail? Give the slide in full resolution; or mend --um-per-px or --pitch-um."
+            )
         width, height = slide.size_px
         self.size_px = (max(1, int(width / self.scale)), max(1, int(height / self.scale)))
         downsamples = slide.source.downsamples
@@ -254,9 +265,10 @@ class _Pyramid(Source):
         down = self.downsamples[level]
         try:
             region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
-        except openslide.OpenSlideError as error:
+        except Exception as error:
             raise GeneDMLError(
-                f"{self._path} is damaged at x {x * down:.0f}, y {y * down:.0f}: {error}. Fetch the file again."
+                f"{self._path} is damaged at x {x * down:.0f}, y {y * down:.0f}: {reason_of(error)}. Fetch the file "
+                "again."
             ) from error
         return _on_white(region)
 
@@ -279,14 +291,17 @@ class _Plain(Source):
 
 
 def _open_pyramid(path: Path) -> Slide | None:
-    try:
+    with reading(f"As OpenSlide says, {path}", "Fetch the file again or export it anew."):
         if openslide.OpenSlide.detect_format(path) is None:
             return None
         slide = openslide.OpenSlide(path)
-    except openslide.OpenSlideError as error:
-        raise GeneDMLError(f"OpenSlide cannot open {path}: {error}. Fetch the file again or export it anew.") from error
-    um_per_px = [slide.properties.get(key) for key in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
-    return Slide(path, _Pyramid(slide, path), _plausible(um_per_px))
+        pyramid = _Pyramid(slide, path)
+        keys = openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y
+        um_per_px = [slide.properties.get(key) for key in keys]
+        width, height = pyramid.sizes_px[0]
+        if max(width, height) > SLIDE_LIMIT_PX:
+            raise ValueError(f"it says {width} x {height} px, larger than any scan")
+    return Slide(path, pyramid, _plausible(um_per_px))
 
 
 def _plausible(um_per_px: list[str | None]) -> float | None:
@@ -302,22 +317,49 @@ def _plausible(um_per_px: list[str | None]) -> float | None:
 
 def _open_image(path: Path) -> Slide:
     try:
-        with _no_pixel_limit(), Image.open(path) as image:
+        with _no_pixel_limit(), Image.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height > IMAGE_LIMIT_PX:
                 raise GeneDMLError(
                     f"{path} has {width} x {height} px, too many for a plain image. Convert it to a tiled pyramidal "
                     f"TIFF, for example with: vips tiffsave {path.name} slide.tif --tile --pyramid --compression jpeg"
                 )
-            if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr"):
-                raise GeneDMLError(f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB.")
+            _check_pixels(path, image)
+            check_memory(12 * width * height)  # decoded, composited on white, and copied
             return Slide(path, _Plain(_on_white(image)), None)
     except UnidentifiedImageError as error:
         raise GeneDMLError(
             f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise GeneDMLError(f"The image {path} is broken: {error}. Fetch the file again or export it anew.") from error
+    except GeneDMLError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly every kind on a broken file
+        raise GeneDMLError(
+            f"The image {path} is broken: {reason_of(error)}. Fetch the file again or export it anew."
+        ) from error
+
+
+def _check_pixels(path: Path, image: Image.Image) -> None:
+    """Refuse, by name, pixels that are not the colours of a stain.
+
+    Raises:
+        GeneDMLError: greyscale, 16 bits, inks, several pages.
+    """
+    if image.mode in COLOURLESS:
+        raise GeneDMLError(f"{path} is {COLOURLESS[image.mode]}; H&E needs its colours. Export it as 8-bit RGB.")
+    if ";16" in str(getattr(image, "tile", "")) or image.mode.startswith(("I", "F")):
+        raise GeneDMLError(
+            f"{path} has 16 or more bits a channel, and how many of them are used nobody says. Export it as 8-bit RGB."
+        )
+    if image.mode == "CMYK":
+        raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
+    if image.mode not in ("RGB", "RGBA", "P", "PA", "YCbCr"):
+        raise GeneDMLError(f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB.")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise GeneDMLError(
+            f"{path} holds {pages} images, and is no pyramid that OpenSlide knows. Export the one meant."
+        )
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -13,12 +13,15 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading, reason_of
+from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_memory, check_names, named_table, opened_h5, read_rows
 from genedml_cli.lattice import Lattice, axial, fit_grid, looks_hexagonal, nearest_distances, slopes
 from genedml_cli.slides import Slide, open_slide
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
+FARTHEST = 1e7
+"""No slide is as wide in pixels, no array in spots."""
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
 
@@ -123,6 +126,13 @@ def read_spots(path: Path) -> Spots:
             f"{bad.sum()} of {len(spots)} spots in {path} have no position (first: {spots.names[bad.argmax()]}). "
             "Fill them in or remove the rows."
         )
+    far = np.abs(spots.xy_px).max(axis=1) > FARTHEST
+    if far.any():
+        raise GeneDMLError(
+            f"{far.sum()} of {len(spots)} spots in {path} are farther than {FARTHEST:g} px out (first: "
+            f"{spots.names[far.argmax()]}). Give level-0 pixels."
+        )
+    check_names(spots.names, "spot", path)
     names = pd.Index(spots.names)
     if names.has_duplicates:
         first = names[names.duplicated()][0]
@@ -195,21 +205,28 @@ def _is_offset_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, 
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    try:
+    with reading(f"The spot table {path}", "Write it anew as CSV or TSV with a name column and x,y in level-0 pixels."):
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-        table = pd.read_csv(path, sep="\t" if tabs else ",", skipinitialspace=True)
-        if _has_no_header(table):
-            table = pd.read_csv(path, sep="\t" if tabs else ",", header=None, names=list(VISIUM_COLUMNS))
-        return table
-    except (OSError, ValueError, EOFError) as error:  # pandas' and pyarrow's errors are ValueErrors
-        raise GeneDMLError(f"The spot table {path} cannot be read: {str(error).splitlines()[0]}.") from error
+            return _read_parquet(path)
+        header, rows = read_rows(path)
+        if _has_no_header(header):
+            return named_table(list(VISIUM_COLUMNS), [header, *rows])
+        return named_table(header, rows)
 
 
-def _has_no_header(table: pd.DataFrame) -> bool:
+def _read_parquet(path: Path) -> pd.DataFrame:
+    from pyarrow.parquet import ParquetFile
+
+    declared = ParquetFile(path).metadata
+    if declared.num_rows > ROWS_LIMIT:
+        raise ValueError(f"it has {declared.num_rows} rows, more than the {ROWS_LIMIT} of a table")
+    check_memory(sum(declared.row_group(number).total_byte_size for number in range(declared.num_row_groups)))
+    return pd.read_parquet(path)
+
+
+def _has_no_header(header: list[str]) -> bool:
     """Space Ranger 1 wrote tissue_positions_list.csv without one: a barcode, then five numbers."""
-    header = [str(column).split(".")[0] for column in table.columns]
+    header = [cell.split(".")[0] for cell in header]
     return len(header) == len(VISIUM_COLUMNS) and all(cell.lstrip("-").isdigit() for cell in header[1:])
 
 
@@ -230,8 +247,9 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
         return Spots(names, _pair(table, "pixel_x", "pixel_y", path), array_xy)
     if {"x", "y"} <= columns:
         return _from_plain(table, path)
+    named = ", ".join(str(column)[:40] for column in table.columns[:8])
     raise GeneDMLError(
-        f"{path} has the columns {', '.join(map(str, table.columns[:8]))}. Known are ST selection files (x, y, "
+        f"{path} has the columns {named}. Known are ST selection files (x, y, "
         f"pixel_x, pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y "
         "in level-0 pixels)."
     )
@@ -249,19 +267,15 @@ def _from_plain(table: pd.DataFrame, path: Path) -> Spots:
 
 
 def _from_h5ad(path: Path) -> Spots:
-    import anndata
+    from anndata.io import read_elem
 
-    try:
-        data = anndata.read_h5ad(path, backed="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GeneDMLError(f"{path} cannot be read as .h5ad: {str(error).splitlines()[0]}.") from error
-    try:
-        if "spatial" not in data.obsm:
+    mend = "Is it an AnnData file, whole? Give it again, or a spot table instead."
+    with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", "obsm/spatial")) as file:
+        if "spatial" not in file.get("obsm", {}):
             raise GeneDMLError(f"{path} has no obsm['spatial'], so no positions. Give a spot table instead.")
-        table = data.obs.assign(name=data.obs_names)
-        table["x"], table["y"] = np.asarray(data.obsm["spatial"], dtype=float)[:, :2].T
-    finally:
-        data.file.close()
+        obs = read_elem(file["obs"])
+        table = obs.assign(name=obs.index.astype(str))
+        table["x"], table["y"] = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)[:, :2].T
     if "in_tissue" in table.columns:
         table = table[_numbers(table, "in_tissue", path) == 1]
     if {"array_row", "array_col"} <= set(table.columns):
@@ -292,6 +306,8 @@ def _indices(table: pd.DataFrame, x: str, y: str, path: Path) -> Int[np.ndarray,
             f"{empty.sum()} of {len(table)} spots in {path} have no array position ({x}, {y}). Fill them in or remove "
             "the rows."
         )
+    if (np.abs(values) > FARTHEST).any():
+        raise GeneDMLError(f"{path} has array positions beyond {FARTHEST:g} ({x}, {y}). Give columns and rows.")
     return np.rint(values).astype(np.int64)
 
 
@@ -301,6 +317,8 @@ def _pair(table: pd.DataFrame, x: str, y: str, path: Path) -> Float[np.ndarray, 
 
 def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, " S"]:
     try:
-        return pd.to_numeric(table[column]).to_numpy(dtype=float)
-    except (ValueError, TypeError) as error:
-        raise GeneDMLError(f"The column {column} of {path} holds something else than numbers: {error}.") from error
+        return as_numbers(table[column])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise GeneDMLError(
+            f"The column {column} of {path} holds something else than numbers: {reason_of(error)}. Mend that cell."
+        ) from error

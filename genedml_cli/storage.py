@@ -15,6 +15,7 @@ from typing import Any
 
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__
+from genedml_cli.masking import masked
 
 
 @contextmanager
@@ -120,7 +121,7 @@ def maker() -> dict[str, str]:
     """Version, command line and time: the part of an output's provenance that every output shares."""
     return {
         "genedml": __version__,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

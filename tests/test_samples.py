@@ -56,7 +56,7 @@ def test_absolute_paths_stay(folder):
             SHEET.replace("patient", "donor"),
             r"it lacks patient and has donor, which it does not know\. It takes sample, ",
         ),
-        (SHEET.replace("spots,", ""), "it lacks spots"),
+        ("sample,slide,counts,patient\nA1,a.tif,a.tsv,A\n", "it lacks spots"),
         (SHEET.replace("\n", ",\n").replace("patient,", "patient,stain"), "it has stain, which it"),
         ("sample,slide,spots,counts,patient\n", r"samples\.csv has no rows\. Write one row a section"),
         ("", r"The sample sheet .*samples\.csv cannot be read: .* Give a CSV file with the columns sample, slide"),

@@ -140,14 +140,12 @@ def test_thumbnail_in_bands_is_the_thumbnail_at_once(noise, monkeypatch):
         np.testing.assert_allclose(slide.thumbnail(300), at_once, atol=1)
 
 
-@pytest.mark.parametrize(
-    ("mode", "pixel"), [("RGBA", (200, 0, 0, 0)), ("LA", (0, 0)), ("L", 255), ("CMYK", (0, 0, 0, 0)), ("P", 0)]
-)
+@pytest.mark.parametrize(("mode", "pixel"), [("RGBA", (200, 0, 0, 0)), ("P", 0)])
 def test_other_kinds_of_pixels_become_rgb_on_white(tmp_path, mode, pixel):
     image = Image.new(mode, (20, 10), pixel)
     if mode == "P":
         image.putpalette([255, 255, 255])
-    path = tmp_path / ("clear.tif" if mode == "CMYK" else "clear.png")
+    path = tmp_path / "clear.png"
     image.save(path)
     with open_slide(path, 0.5) as slide:
         assert (Raster(slide, 0.5).read(0, 0, 20, 10) == 255).all()
@@ -188,7 +186,7 @@ def test_missing_slide_is_named(tmp_path):
 
 def test_sixteen_bits_are_refused(tmp_path):
     path = write_png(tmp_path / "deep.png", np.full((10, 10), 40_000, np.uint16))
-    with pytest.raises(GeneDMLError, match=r"deep\.png has pixels of kind I;16, .*8-bit RGB"):
+    with pytest.raises(GeneDMLError, match=r"deep\.png has 16 or more bits a channel.*8-bit RGB"):
         open_slide(path)
 
 

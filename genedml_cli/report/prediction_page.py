@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import label_note
 from genedml_cli.maps import SectionPicture
 from genedml_cli.pictures import section_picture
+from genedml_cli.predicted import read_prediction
 from genedml_cli.report.contents import (
     Cell,
     Contents,
@@ -27,7 +28,7 @@ from genedml_cli.report.contents import (
     parted,
 )
 from genedml_cli.report.images import gene_picture, novelty_picture, small, tissue_picture
-from genedml_cli.results import label_settings, notes_of, read_prediction
+from genedml_cli.results import label_settings, notes_of
 from genedml_cli.worth import FAR
 
 GENES_SHOWN = 9

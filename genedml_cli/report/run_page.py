@@ -97,7 +97,7 @@ def contents_of_run(run: Path) -> Contents:
 
 def _record(run: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(run / "run.json")
         record["samples"], record["dataset"], record["made_by"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GeneDMLError(

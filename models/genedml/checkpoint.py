@@ -1,29 +1,34 @@
 """A trained fold as one safetensors file that is enough by itself to predict and that cannot run code."""
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import ConfigDict
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from genedml.config import Config, from_dict
-from genedml.errors import GeneDMLError
+from genedml.config import STRICT, Config, from_dict
+from genedml.errors import CONTROL, GeneDMLError, reading, reason_of
 from genedml.network import GeneDML
 
 FORMAT_VERSION = 4
-METADATA_KEY = "genedml"
+METADATA_KEY, HASH_KEY = "genedml", "sha256"
 PRETRAINED = Path(__file__).parent / "pretrained"  # the run that comes with genedml; its README is the card
+MEND = "Copy it again, or train the fold again."
 
 
 @dataclass(frozen=True)
 class EncoderRecord:
     """The encoder whose features the network was trained on."""
 
+    __pydantic_config__: ClassVar = STRICT
     name: str
     width: int
     tokens: int
@@ -41,6 +46,7 @@ class CrossValidated:
         ridge_pcc: mean PCC of ridge regression on the same folds.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     folds: int
     pcc: tuple[float, ...]
     pcc_sd: tuple[float, ...]
@@ -68,6 +74,7 @@ class ModelCard:
         made_by: version, command, seed, time.
     """
 
+    __pydantic_config__: ClassVar = STRICT
     config: Config
     genes: tuple[str, ...]
     encoder: EncoderRecord
@@ -92,9 +99,36 @@ def build_network(card: ModelCard) -> GeneDML:
 
 def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
     """Card and weights as the content of one safetensors file; equal input gives equal bytes."""
-    metadata = json.dumps({"format_version": FORMAT_VERSION, **asdict(card)}, sort_keys=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    return save(tensors, {METADATA_KEY: metadata})
+    values = {"format_version": FORMAT_VERSION, "weights_sha256": weights_sha256(tensors), **asdict(card)}
+    return save(tensors, sealed(METADATA_KEY, json.dumps(values, sort_keys=True)))
+
+
+def sealed(key: str, text: str) -> dict[str, str]:
+    """Metadata of a safetensors file: a text under ``key``, and its SHA-256, since the format has none of its own."""
+    return {key: text, HASH_KEY: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def unsealed(key: str, metadata: Mapping[str, str] | None) -> str:
+    """The text that :func:`sealed` put under ``key``, as it was.
+
+    Raises:
+        ValueError, KeyError: it is not there, or it has changed since it was written.
+    """
+    found = dict(metadata or {})
+    text = found.pop(key)
+    if found.pop(HASH_KEY) != hashlib.sha256(text.encode()).hexdigest() or found:
+        raise ValueError("it has changed since it was written")
+    return text
+
+
+def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, kinds, shapes and values."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_card(file: Path) -> ModelCard:
@@ -103,23 +137,7 @@ def load_card(file: Path) -> ModelCard:
     Raises:
         GeneDMLError: not a checkpoint of genedml, or one of another format version.
     """
-    try:
-        with safe_open(file, "pt") as stored:
-            metadata = stored.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise GeneDMLError(
-            f"The model {file} cannot be read: {error}. Copy it again, or train the fold again."
-        ) from error
-    if METADATA_KEY not in metadata:
-        raise GeneDMLError(f"{file} is a safetensors file, but not a model of genedml. Give a file that train wrote.")
-    try:
-        return _card(json.loads(metadata[METADATA_KEY]))
-    except (GeneDMLError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).rstrip(".")
-        raise GeneDMLError(
-            f"The model {file} has a card that this version cannot read: {reason}. Use the version of genedml that "
-            "wrote it, or train the fold again."
-        ) from error
+    return _read_card(file)[0]
 
 
 def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, GeneDML]:
@@ -129,46 +147,78 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
         GeneDMLError: not a checkpoint of genedml, or weights that do not fit its card.
     """
     card = load_card(file)
+    state = load_state(file)
     network = build_network(card)
-    try:
-        network.load_state_dict(load_state(file))
-    except RuntimeError as error:
-        raise GeneDMLError(
-            f"The weights in {file} do not fit its own card: {error}. Copy the file again, or train the fold again."
-        ) from error
+    network.load_state_dict(state)
     return card, network.to(device).eval()
 
 
 def load_state(file: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, by name."""
-    with safe_open(file, "pt") as stored:
-        return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  no mapping
+    """The weights in a checkpoint, by name.
+
+    Raises:
+        GeneDMLError: not a checkpoint of genedml, weights that do not fit its card, or that have changed.
+    """
+    card, sha256 = _read_card(file)
+    with reading(f"The model {file}", MEND), safe_open(file, "pt") as stored:
+        shapes = {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118  no mapping
+        _check_shapes(card, shapes)
+        state = {key: stored.get_tensor(key) for key in shapes}
+        if sha256 != weights_sha256(state):
+            raise ValueError("its weights have changed since it was written")
+    return state
+
+
+def _read_card(file: Path) -> tuple[ModelCard, str]:
+    with reading(f"The model {file}", MEND):
+        if not file.is_file():
+            raise ValueError("there is no such file")
+        with safe_open(file, "pt") as stored:
+            metadata = stored.metadata() or {}
+    if METADATA_KEY not in metadata:
+        raise GeneDMLError(f"{file} is a safetensors file, but not a model of genedml. Give a file that train wrote.")
+    try:
+        values = json.loads(unsealed(METADATA_KEY, metadata))
+        sha256 = values.pop("weights_sha256")
+        card = _card(values)
+        _check_card(card)
+    except Exception as error:  # a card is JSON of any form
+        raise GeneDMLError(
+            f"The model {file} has a card that this version cannot read: {reason_of(error)}. Use the version of "
+            "genedml that wrote it, or train the fold again."
+        ) from error
+    return card, sha256
+
+
+def _check_card(card: ModelCard) -> None:
+    genes = len(card.genes)
+    if not genes or len(set(card.genes)) < genes or any(CONTROL.search(gene) for gene in card.genes):
+        raise ValueError("its genes are none, named twice, or no names")
+    slope, intercept = card.depth_line
+    if {len(card.mean_label), len(slope), len(intercept)} != {genes}:
+        raise ValueError(f"it has {genes} genes, but references for another number")
+    if not all(math.isfinite(value) for value in (*card.mean_label, *slope, *intercept)):
+        raise ValueError("its references are no numbers")
+    if len(card.gene_ids) not in (0, genes):
+        raise ValueError(f"it has {len(card.gene_ids)} ids for {genes} genes")
+    if len(card.scores["held_out_pcc"]) not in (0, genes):
+        raise ValueError(f"it has {genes} genes, but scores for another number")
+    scored = card.cross_validated
+    if scored is not None and {len(scored.pcc), len(scored.pcc_sd), len(scored.ridge_pcc)} != {genes}:
+        raise ValueError(f"it has {genes} genes, but cross-validated scores for another number")
+
+
+def _check_shapes(card: ModelCard, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Before a network is made as large as a card says: the file holds just the tensors of it."""
+    with torch.device("meta"):
+        wanted = {key: tuple(value.shape) for key, value in build_network(card).state_dict().items()}
+    if wanted != found:
+        differ = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+        raise ValueError(f"its weights do not fit its own card ({len(differ)} of them, first: {differ[0]})")
 
 
 def _card(values: dict[str, Any]) -> ModelCard:
     version = values.pop("format_version")
     if version != FORMAT_VERSION:
         raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
-    slope, intercept = values.pop("depth_line")
-    gene_ids = tuple(values.pop("gene_ids", ()))
-    if len(gene_ids) not in (0, len(values["genes"])):
-        raise ValueError(f"it has {len(gene_ids)} ids for {len(values['genes'])} genes")
-    scored = values.pop("cross_validated")
-    return ModelCard(
-        config=from_dict(Config, values.pop("config")),
-        encoder=EncoderRecord(**values.pop("encoder")),
-        genes=tuple(values.pop("genes")),
-        gene_ids=gene_ids,
-        mean_label=tuple(values.pop("mean_label")),
-        depth_line=(tuple(slope), tuple(intercept)),
-        notes=tuple(values.pop("notes")),
-        training_patients=tuple(values.pop("training_patients")),
-        training_donors=tuple(values.pop("training_donors")),
-        cross_validated=None if scored is None else _cross_validated(scored),
-        **values,
-    )
-
-
-def _cross_validated(values: dict[str, Any]) -> CrossValidated:
-    each = {name: tuple(values[name]) for name in ("pcc", "pcc_sd", "ridge_pcc")}
-    return CrossValidated(folds=values["folds"], **each)
+    return from_dict(ModelCard, values)

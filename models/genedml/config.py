@@ -3,6 +3,7 @@
 Order of precedence: defaults < preset < file < ``--set key=value``. An unknown key is an error.
 """
 
+import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -14,11 +15,13 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading, reason_of
 
 T = TypeVar("T")
-STRICT = ConfigDict(extra="forbid")
-Count = Annotated[int, Field(ge=1)]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+TOML_LIMIT_BYTES = 2**20
+Count = Annotated[int, Field(ge=1, le=2**20)]
+Depth = Annotated[int, Field(ge=1, le=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -26,7 +29,7 @@ Positive = Annotated[float, Field(gt=0)]
 def _um_per_px(value: Any) -> Any:
     if value == "native":
         return value
-    if isinstance(value, float | int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < float("inf"):
         return float(value)
     raise ValueError("give a number above 0, or native")
 
@@ -39,7 +42,7 @@ UmPerPx = Annotated[float | Literal["native"], PlainValidator(_um_per_px)]
 class TransformerConfig:
     """A stack of pre-norm self-attention blocks."""
 
-    depth: Count
+    depth: Depth
     heads: Count
     mlp_width: Count
     dropout: Fraction
@@ -104,7 +107,7 @@ class TrainingConfig:
     """Train once more, on the held-out patients as well, for as many epochs as were chosen on them."""
     weight_average: Fraction = 0.0
     """Decay a step of an exponential moving average of the weights, which is what is chosen and kept; 0 for none."""
-    seed: int = 2021
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2021
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -221,10 +224,14 @@ def _presets() -> Any:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise GeneDMLError(f"The configuration {file} cannot be read as TOML: {error}.") from error
+    with reading(f"The configuration {file}", "Mend that place; config.toml of a run is an example.", "TOML"):
+        if not file.is_file():
+            raise ValueError("there is no such file")
+        with file.open("rb") as stream:
+            content = stream.read(TOML_LIMIT_BYTES + 1)
+        if len(content) > TOML_LIMIT_BYTES:
+            raise ValueError(f"it is larger than {TOML_LIMIT_BYTES} bytes")
+        return tomllib.loads(content.decode("utf-8-sig"))
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -235,6 +242,8 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+    except (ValueError, RecursionError) as error:
+        raise GeneDMLError(f"--set {key.strip()} cannot be read: {reason_of(error)}. Give key=value.") from error
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
@@ -251,7 +260,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _sentence(kind: type, problem: Any) -> str:
     place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
     if problem["type"] != "unexpected_keyword_argument":
-        return f"{place} = {problem['input']!r}: {problem['msg']}."
+        return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
     owner = kind
     for part in problem["loc"][:-1]:
         owner = get_type_hints(owner)[part]

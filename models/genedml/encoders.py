@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading, reason_of
 from genedml.stain_texture import StainTexture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -339,7 +339,7 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
         backbone = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
     except Exception as error:  # timm and the hub below it raise many kinds here, none of them ours
         raise GeneDMLError(
-            f"timm cannot make {model_name!r}: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
+            f"timm cannot make {model_name!r}: {reason_of(error)}. "
             "Look at timm.list_models() for the name; without network, give the weights with --weights FILE."
         ) from error
     if weights is not None:
@@ -367,20 +367,17 @@ def _classifiers(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with reading(f"The weights file {file}", "Give a .safetensors file, or a state_dict of torch, which runs no code."):
+        if not file.is_file():
+            raise ValueError("there is no such file")
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GeneDMLError(
-            f"The weights file {file} cannot be read: {reason}. Give a .safetensors file, or a state_dict of torch."
-        ) from error
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("it holds something else than named tensors")
+        return state
 
 
 def _first(keys: list[str]) -> str:

@@ -1,4 +1,14 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how a library's own becomes one."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What steers a terminal or a text file instead of standing in it: control characters, lone surrogates, and what turns
+the direction of writing."""
+
+REASON_CHARACTERS = 200
 
 
 class GeneDMLError(Exception):
@@ -6,3 +16,39 @@ class GeneDMLError(Exception):
 
     Context is added on the way up with ``add_note``; the command line prints message and notes and exits with 1.
     """
+
+
+@contextmanager
+def reading(what: str, mend: str, kind: str = "") -> Iterator[None]:
+    """Whatever a library raises while it reads a file, as one sentence: ``what`` cannot be read, why, and ``mend``.
+
+    ``kind`` is what it was read as, where the name of the file does not say.
+
+    Only calls of libraries belong in the block, and checks of what they gave: on a broken file they raise nearly every
+    kind of exception, so every kind is taken to be of the file.
+
+    Raises:
+        GeneDMLError: what the block raised, whatever its kind.
+    """
+    try:
+        yield
+    except GeneDMLError:
+        raise
+    except Exception as error:
+        raise GeneDMLError(f"{what} cannot be read{kind and ' as '}{kind}: {reason_of(error)}. {mend}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, without control characters and of bounded length."""
+    if isinstance(error, KeyError) and error.args:
+        said = f"it lacks {error.args[0]}"
+    elif isinstance(error, RecursionError):
+        said = "it is nested too deeply"
+    elif isinstance(error, MemoryError):
+        said = "it declares more than this machine's memory holds"
+    else:
+        said = (isinstance(error, OSError) and error.strerror) or str(error)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = CONTROL.sub("?", lines[0]) if lines else type(error).__name__
+    cut = reason if len(reason) <= REASON_CHARACTERS else f"{reason[:REASON_CHARACTERS]} ..."
+    return cut.rstrip(".")

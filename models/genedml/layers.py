@@ -5,6 +5,7 @@ Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C o
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
         nn.init.trunc_normal_(self.table, std=0.02)
-        cells = torch.cartesian_prod(torch.arange(side), torch.arange(side))
+        cells = torch.from_numpy(np.indices((side, side)).reshape(2, -1).T.copy())
         offsets = cells[:, None] - cells[None, :] + side - 1
         self.register_buffer("index", offsets[..., 0] * (2 * side - 1) + offsets[..., 1], persistent=False)
 

@@ -1,0 +1,292 @@
+"""Files from strangers: read within bounds, or refused. Errors other than GeneDMLError are for ``reading`` around it.
+
+A file declares sizes before it holds anything: what is declared is compared with what there is before it is allocated.
+"""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+
+from genedml.errors import CONTROL, GeneDMLError, reading
+from genedml_cli.memory import free_on_host
+from genedml_cli.storage import gigabytes
+
+TEXT_LIMIT_BYTES = 2**31
+"""Of a table, unpacked: a Visium section of all genes takes a sixth of it."""
+SMALL_LIMIT_BYTES = 2**26
+ROWS_LIMIT, COLUMNS_LIMIT = 10_000_000, 2**16
+SEPARATORS = ("\t", ",", ";")
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """The content of a regular file, unpacked if its name ends with ``.gz``; to its very end or not at all.
+
+    Raises:
+        OSError, EOFError, ValueError, zlib.error: not a file, cut off, damaged, or above the limit.
+    """
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    limit = TEXT_LIMIT_BYTES if limit is None else limit
+    packed = path.name.endswith(".gz")
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it holds more than {gigabytes(limit)}{' unpacked' if packed else ''}")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A small file of UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError, ValueError: as :func:`read_bytes`; other encodings.
+    """
+    return _decoded(read_bytes(path, SMALL_LIMIT_BYTES))
+
+
+def read_json(path: Path) -> Any:
+    """A small JSON file that genedml wrote.
+
+    Raises:
+        GeneDMLError: it cannot be read.
+    """
+    with reading(f"The record {path}", "Copy it again, or make it again."):
+        return json.loads(read_text(path))
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV or TSV as they stand, without a guess of what is a number or missing.
+
+    The separator is what the name says, else what the header has: tab, comma or semicolon. Blank lines are passed over.
+
+    Raises:
+        OSError, EOFError, ValueError, csv.Error: as :func:`read_bytes`; rows of another length than the header.
+    """
+    text = _decoded(read_bytes(path))
+    _check_rows(text.count("\n") + text.count("\r"))
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, path), skipinitialspace=True)
+    header = [cell.strip() for cell in next((row for row in lines if row), [])]
+    if not header:
+        raise ValueError("it is empty")
+    rows = []
+    for row in lines:
+        if row and len(row) != len(header):
+            raise ValueError(f"line {lines.line_num} has {len(row)} cells, the first line {len(header)}")
+        if row:
+            rows.append(row)
+    return header, rows
+
+
+def read_named_table(path: Path) -> pd.DataFrame:
+    """Rows as text under their header; an empty cell is None.
+
+    Raises:
+        OSError, EOFError, ValueError, csv.Error: as :func:`read_rows`; a column that is named twice.
+    """
+    header, rows = read_rows(path)
+    return named_table(header, rows)
+
+
+def named_table(header: list[str], rows: list[list[str]]) -> pd.DataFrame:
+    """Rows of text under their header; an empty cell is None.
+
+    Raises:
+        ValueError: a column that is named twice.
+    """
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"it has two columns {twice!r}")
+    return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=header, dtype=object)
+
+
+def read_count_table(path: Path) -> pd.DataFrame:
+    """Numbers under their genes, named by the first column; the header may leave that one out, as R writes it.
+
+    Raises:
+        OSError, EOFError, ValueError: as :func:`read_bytes`; cells that are no numbers, rows of another length.
+    """
+    content = read_bytes(path)
+    if not content.strip():
+        raise ValueError("it is empty")
+    _check_rows(content.count(b"\n") + content.count(b"\r"))
+    end = _first_line_end(content)
+    if end > SMALL_LIMIT_BYTES:
+        raise ValueError("its first line is longer than that of any table")
+    first = _decoded(content[:end])
+    separator = _separator(first, path)
+    header = next(csv.reader([first], delimiter=separator), [])
+    if len(header) > COLUMNS_LIMIT:
+        raise ValueError(f"it has {len(header)} columns, more than the {COLUMNS_LIMIT} of a table; give .h5ad")
+    if b"\0" in content:
+        raise ValueError("it holds zero bytes, so it is no UTF-8 text")
+    if not content[end:].strip():
+        return pd.DataFrame(columns=pd.Index(header[1:], dtype=str), dtype=float)
+    as_they_stand = {"header": None, "index_col": 0, "dtype": {0: str}, "keep_default_na": False, "na_values": [""]}
+    table = pd.read_csv(io.BytesIO(content[end:]), sep=separator, **as_they_stand)
+    if table.index.hasnans:
+        raise ValueError("a row has no name")
+    cells = table.shape[1] + 1
+    if cells != len(header) and not (cells == len(header) + 1 and header[0]):
+        raise ValueError(f"its rows have {cells} cells, the first line {len(header)}")
+    table.columns = pd.Index(header[1:] if cells == len(header) else header, dtype=str)
+    for gene, kind in zip(table.columns, table.dtypes, strict=True):
+        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+            raise ValueError(f"the column {gene} holds something else than numbers")
+    return table
+
+
+@contextmanager
+def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
+    """An HDF5 file that holds all it names.
+
+    Args:
+        path: the file.
+        read: the groups and datasets that will be read; all, if none are named.
+
+    Raises:
+        OSError, RuntimeError, ValueError: no HDF5 file, damaged, pointing into other files, or declaring more than the
+            memory of this machine holds.
+    """
+    if not path.is_file():
+        raise ValueError("it is no regular file")
+    with h5py.File(path, "r") as file:
+        wanted = tuple(read)
+        tables = {name: table for name, table in _datasets(file).items() if not wanted or _is_below(name, wanted)}
+        check_memory(sum(table.nbytes for table in tables.values()))
+        yield file
+
+
+def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
+    """Every dataset by name. Walked here: libhdf5's own walk runs for minutes on some damaged files."""
+    found, groups, seen = {}, {"": file}, set()
+    while groups:
+        above, group = groups.popitem()
+        for name in group:
+            path, link = f"{above}{name}", group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise ValueError(f"{path} points into another file")
+            entry = group.get(name) if isinstance(link, h5py.HardLink) else None
+            if isinstance(entry, h5py.Dataset):
+                if entry.external or entry.is_virtual:
+                    raise ValueError(f"{path} lies in another file")
+                found[path] = entry
+            elif isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in seen:
+                seen.add(address)
+                groups[f"{path}/"] = entry
+    return found
+
+
+def _is_below(name: str, parts: Iterable[str]) -> bool:
+    return any(f"{name}/".startswith(f"{part}/") for part in parts)
+
+
+def read_h5ad(path: Path) -> anndata.AnnData:
+    """An AnnData file, its sparse tables checked: an index beyond the table would be read from foreign memory.
+
+    Raises:
+        Exception: whatever anndata raises; ValueError as :func:`opened_h5` and for wrong indices.
+    """
+    with opened_h5(path):
+        pass
+    return checked(anndata.read_h5ad(path))
+
+
+def checked(data: anndata.AnnData) -> anndata.AnnData:
+    """The same, if the indices of all its sparse tables lie inside them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    tables = [data.X, None if data.raw is None else data.raw.X]
+    for part in (data.layers, data.obsm, data.varm, data.obsp, data.varp):
+        tables += list(part.values())
+    for table in tables:
+        if issparse(table) and table.format in ("csr", "csc"):
+            table.check_format(full_check=True)
+    return data
+
+
+def check_mtx(folder: Path) -> None:
+    """Refuse a 10x folder whose files unpack beyond bounds or declare more than there is.
+
+    Raises:
+        OSError, EOFError, ValueError: so it is.
+    """
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(("matrix.mtx", "genes.tsv", "features.tsv", "barcodes.tsv")):
+            content = read_bytes(file)
+            if file.name.startswith("matrix.mtx"):
+                sizes = next(line for line in content.splitlines() if line.strip() and not line.startswith(b"%"))
+                check_memory(16 * sum(int(size) for size in sizes.split()))
+
+
+def check_memory(needed: int) -> None:
+    """Refuse what memory cannot hold, before it is asked for.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    free = free_on_host()
+    if needed > free:
+        raise ValueError(f"it declares {gigabytes(needed)}, but {gigabytes(free)} of memory are free")
+
+
+def check_names(names: Iterable[str], what: str, path: Path) -> None:
+    """Refuse names that would steer a terminal, or break a line of a file written later.
+
+    Raises:
+        GeneDMLError: naming the first.
+    """
+    bad = next((name for name in names if CONTROL.search(name)), None)
+    if bad is not None:
+        raise GeneDMLError(f"{path} names a {what} {bad!a}, with a control character in it. Rename it.")
+
+
+def _decoded(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
+        raise ValueError("it is UTF-16 or binary; save it as UTF-8 text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8; save it as UTF-8 text") from error
+
+
+def _separator(text: str, path: Path) -> str:
+    first = text[: _first_line_end(text.encode("utf-8", "replace")[: 2**22])]
+    by_name = "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".txt")) else ","
+    return next((mark for mark in (by_name, *SEPARATORS) if mark in first), by_name)
+
+
+def _first_line_end(content: bytes) -> int:
+    """Where the second line begins, whichever line ends the file has."""
+    ends = [place for place in (content.find(b"\n"), content.find(b"\r")) if place >= 0]
+    if not ends:
+        return len(content)
+    return min(ends) + (2 if content[min(ends) : min(ends) + 2] == b"\r\n" else 1)
+
+
+def _check_rows(lines: int) -> None:
+    if lines > ROWS_LIMIT:
+        raise ValueError(f"it has {lines} lines, more than the {ROWS_LIMIT} of a table")
+
+
+def as_numbers(values: pd.Series) -> np.ndarray:
+    """Numbers of a column of text or numbers, NaN where it is empty; booleans are none.
+
+    Raises:
+        ValueError, TypeError: something else stands in it.
+    """
+    if pd.api.types.is_bool_dtype(values.dtype):
+        raise ValueError("it holds True and False")
+    return pd.to_numeric(values).to_numpy(dtype=float, na_value=np.nan)

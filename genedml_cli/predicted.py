@@ -1,0 +1,71 @@
+"""Predictions that genedml wrote, read back: every table, name and number that is used of them is there and sound."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+from genedml.errors import GeneDMLError, reading
+from genedml_cli.inputs import check_names, read_h5ad
+from genedml_cli.results import label_settings, notes_of, spots_of
+
+REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
+
+
+def read_prediction(path: Path) -> anndata.AnnData:
+    """A prediction: of a run, beside its truth, or of ``genedml predict``.
+
+    Raises:
+        GeneDMLError: something else, damaged, or of an earlier version.
+    """
+    try:
+        with reading("It", "Predict, or train, again."):
+            data = read_h5ad(path)
+            _check(data)
+    except GeneDMLError as error:
+        raise GeneDMLError(f"{path} is not a prediction of genedml. {error}") from error
+    check_names(data.obs_names, "spot", path)
+    check_names(data.var_names, "gene", path)
+    return data
+
+
+def _check(data: anndata.AnnData) -> None:
+    made_by = data.uns["genedml"]
+    if not isinstance(made_by, Mapping):
+        raise ValueError("uns['genedml'] is no table")
+    label_settings(data), str(made_by["label"]), notes_of(data)
+    if data.obs_names.has_duplicates or data.var_names.has_duplicates or 0 in data.shape:
+        raise ValueError("spots or genes are none, or named twice")
+    spots = spots_of(data)
+    if spots.xy_px.shape != (data.n_obs, 2) or not np.isfinite(spots.xy_px).all():
+        raise ValueError("obsm['spatial'] holds no positions")
+    for name, layer in {"X": data.X, **data.layers}.items():
+        if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f":
+            raise ValueError(f"{name} holds no numbers")
+        if not np.isfinite(layer).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
+    if "panels" in made_by:
+        slide, sha256 = str(made_by["slide"]), str(made_by["slide_sha256"])
+        panels = {gene for panel in np.atleast_1d(made_by["panels"]) for gene in str(panel).split()}
+        references = data.var[list(REFERENCES)].to_numpy(dtype=float)
+        if not (slide and sha256 and panels >= set(data.var_names)) or not np.isfinite(references).all():
+            raise ValueError("its slide, its panels or its references are not sound")
+    elif not (str(made_by["fold"]) and np.isfinite(data.obs["depth"].to_numpy(dtype=float)).all()):
+        raise ValueError("its fold or the depth of its spots is not sound")
+    if "panels" not in made_by:
+        data.layers["truth"]
+    for scores in ("held_out_pcc", "ridge_held_out_pcc"):
+        if scores in data.var:
+            data.var[scores].to_numpy(dtype=float)
+    if "um_per_px" in made_by and not 0 < float(made_by["um_per_px"]) < np.inf:
+        raise ValueError("its um/px are no number")
+    for entry in data.uns.get("spatial", {}).values():
+        _check_picture(entry)
+
+
+def _check_picture(entry: Mapping) -> None:
+    image, factors = np.asarray(entry["images"]["hires"]), entry["scalefactors"]
+    scales = [float(factors[key]) for key in ("tissue_hires_scalef", "spot_diameter_fullres")]
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not all(0 < s < np.inf for s in scales):
+        raise ValueError("its picture of the tissue is none")

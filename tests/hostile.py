@@ -1,0 +1,235 @@
+"""Parsers of this project, each with what makes a sound file for it: for the tests and for ``fuzz.py``.
+
+A parser's ``read`` returns what it understood as plain values, so that two files can be compared.
+"""
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import tomli_w
+import torch
+from conftest import tiny_config, write_aperio
+from safetensors.torch import save_file
+
+from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_checkpoint
+from genedml.config import LabelsConfig, load_config, to_dict
+from genedml_cli.expression import read_counts
+from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.patches import open_patches
+from genedml_cli.predicted import read_prediction
+from genedml_cli.prediction import write_h5ad
+from genedml_cli.results import to_anndata
+from genedml_cli.ridge import RidgeModel, load_ridge, save_ridge
+from genedml_cli.samples import read_sheet
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots, read_spots
+
+GENES = ("GNAS", "FASN", "ERBB2")
+NAMES = ("a", "b", "c", "d")
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One reader, the name its file has, how a sound one is written, and what is read of it."""
+
+    file: str
+    write: Callable[[Path], Any]
+    read: Callable[[Path], Any]
+
+
+def _spots(path: Path) -> Any:
+    spots = read_spots(path)
+    return spots.names, spots.xy_px.tolist(), None if spots.array_xy is None else spots.array_xy.tolist()
+
+
+def _counts(path: Path) -> Any:
+    data = read_counts(path)
+    return tuple(data.obs_names), tuple(data.var_names), data.X.toarray().tolist()
+
+
+def _prediction(path: Path) -> Any:
+    data = read_prediction(path)
+    layers = {name: np.asarray(layer).tolist() for name, layer in data.layers.items()}
+    columns = {name: data.var[name].tolist() for name in data.var}
+    return tuple(data.obs_names), tuple(data.var_names), data.X.tolist(), data.obsm["spatial"].tolist(), layers, columns
+
+
+def _checkpoint(path: Path) -> Any:
+    card, network = load_checkpoint(path)
+    return asdict(card), {key: value.tolist() for key, value in network.state_dict().items()}
+
+
+def _ridge(path: Path) -> Any:
+    ridge = load_ridge(path, GENES)
+    return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist(), ridge.alpha
+
+
+def _features(path: Path) -> Any:
+    found = load_features(path)
+    return found.spots.names, found.own.tolist(), found.neighbor.tolist()
+
+
+def _patches(path: Path) -> Any:
+    with open_patches(path) as patches:
+        return patches.names, patches.corners_xy.tolist(), int(patches.read(np.array([1, 0])).sum())
+
+
+def _slide(path: Path) -> Any:
+    with open_slide(path) as slide:
+        return slide.size_px, slide.thumbnail(64).tolist()
+
+
+def _config(path: Path) -> Any:
+    return to_dict(load_config(file=path))
+
+
+def _sheet(path: Path) -> Any:
+    return [(one.name, one.patient, one.fold, one.um_per_px) for one in read_sheet(path)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    """A file of any content."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def small_prediction() -> anndata.AnnData:
+    """A prediction of four spots and three genes, as ``predict`` makes it."""
+    spots = Spots(
+        NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    )
+    made_by = {"slide": "s.svs", "slide_sha256": "0" * 64, "panels": [" ".join(GENES)], "notes": ["a note"]}
+    values = np.arange(12.0).reshape(4, 3)
+    data = to_anndata(values, GENES, spots, LabelsConfig(panel_size=3), made_by, {"ridge": values})
+    for column in ("training_mean", "depth_slope", "depth_intercept"):
+        data.var[column] = [0.1, 0.2, 0.3]
+    return data
+
+
+def small_card() -> ModelCard:
+    """The card of a model of three genes."""
+    config = tiny_config("labels.panel_size=3", "network.shared_width=8", "network.head_widths=[8]")
+    return ModelCard(
+        config,
+        GENES,
+        EncoderRecord("tiny", 8, 5, "0" * 64),
+        "1",
+        (0.1, 0.2, 0.3),
+        ((0.0, 0.0, 0.0), (0.1, 0.2, 0.3)),
+        {"A1": "1" * 64},
+        ("A",),
+        ("A",),
+        scores={"held_out_pcc": []},
+    )
+
+
+def _write_sheet(path: Path) -> None:
+    for name in ("a.tif", "a.csv", "a.tsv"):
+        (path.parent / name).touch()
+    path.write_text(
+        "sample,slide,spots,counts,patient,fold,um_per_px\nA1,a.tif,a.csv,a.tsv,A,1,0.5\nB1,a.tif,a.csv,a.tsv,B,2,\n"
+    )
+
+
+def _write_checkpoint(path: Path) -> None:
+    torch.manual_seed(1)
+    path.write_bytes(checkpoint_bytes(small_card(), build_network(small_card()).state_dict()))
+
+
+def _write_features(path: Path) -> None:
+    spots = Spots(NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]))
+    tables = torch.zeros(1, 4, 5, 8).half(), torch.zeros(4, 8).half(), torch.arange(4), torch.arange(4)[:, None]
+    save_features(SectionFeatures(spots, *tables, EncoderRecord("tiny", 8, 5, "0"), 0.5, "0"), path, "key")
+
+
+def _write_ridge(path: Path) -> None:
+    values = np.arange(72, dtype=np.float32).reshape(24, 3)
+    save_ridge(RidgeModel(values, values[0], values[1], 10.0), GENES, path)
+
+
+def _write_patches(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset("img", data=np.zeros((2, 224, 224, 3), np.uint8), compression="gzip")
+        images.attrs["downsample"] = 1.0
+        file["barcode"] = np.array([[b"a"], [b"b"]])
+        file["coords"] = np.array([[0, 0], [4, 0]])
+
+
+def _write_plain(path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(_tissue(40)).save(path)
+
+
+def _tissue(side: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(60, 250, (side, side, 3), dtype=np.uint8)
+
+
+def _counts_text() -> str:
+    return ",GNAS,FASN,ERBB2\na,1,0,3\nb,0,5,0\nc,12,0,1\n"
+
+
+def _count_data() -> anndata.AnnData:
+    from scipy.sparse import csr_matrix
+
+    table = csr_matrix(np.array([[1, 0, 3], [0, 5, 0], [12, 0, 1], [1, 1, 1]], dtype=np.float32))
+    data = anndata.AnnData(table, obs=pd.DataFrame(index=list(NAMES)), var=pd.DataFrame(index=list(GENES)))
+    data.obsm["spatial"] = np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]])
+    return data
+
+
+PARSERS: dict[str, Parser] = {
+    "spots": Parser(
+        "spots.csv", lambda path: write(path, "name,x,y,array_col,array_row\na,10,20.5,0,0\nb,30,20,1,0\n"), _spots
+    ),
+    "st-spots": Parser(
+        "spots.tsv",
+        lambda path: write(path, "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n3\t5\t3\t5\t30.5\t50\t1\n"),
+        _spots,
+    ),
+    "visium-spots": Parser(
+        "tissue_positions_list.csv", lambda path: write(path, "AAC-1,1,0,0,500,300\nAAG-1,0,0,2,500,400\n"), _spots
+    ),
+    "parquet-spots": Parser(
+        "spots.parquet", lambda path: pd.DataFrame({"name": ["a"], "x": [1.0], "y": [2.0]}).to_parquet(path), _spots
+    ),
+    "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write_h5ad(path), _spots),
+    "sheet": Parser("sheet.csv", _write_sheet, _sheet),
+    "counts": Parser("counts.csv", lambda path: write(path, _counts_text()), _counts),
+    "gz-counts": Parser("counts.csv.gz", lambda path: write(path, gzip.compress(_counts_text().encode())), _counts),
+    "h5ad-counts": Parser("counts.h5ad", lambda path: _count_data().write_h5ad(path, compression="gzip"), _counts),
+    "config": Parser("config.toml", lambda path: write(path, tomli_w.dumps(to_dict(load_config("small")))), _config),
+    "checkpoint": Parser("fold-1.safetensors", _write_checkpoint, _checkpoint),
+    "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
+    "features": Parser("features.safetensors", _write_features, _features),
+    "prediction": Parser("out.h5ad", lambda path: write_h5ad(small_prediction(), path), _prediction),
+    "patches": Parser("patches.h5", _write_patches, _patches),
+    "svs": Parser("slide.svs", lambda path: write_aperio(path, _tissue(600), 0.5), _slide),
+    "png": Parser("slide.png", _write_plain, _slide),
+    "jpeg": Parser("slide.jpg", _write_plain, _slide),
+    "tiff": Parser("slide.tif", _write_plain, _slide),
+}
+
+
+def with_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrite the header of a safetensors file after ``change``."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+
+
+def save_tensors(path: Path, metadata: dict[str, str]) -> None:
+    """A safetensors file of one tensor with any metadata."""
+    save_file({"x": torch.zeros(1)}, path, metadata)

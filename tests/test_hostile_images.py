@@ -1,0 +1,82 @@
+"""Images that are no slide: refused by name, and before a pixel is decoded where they are too large."""
+
+import zlib
+
+import numpy as np
+import pytest
+from conftest import write_aperio
+from hostile import write
+from PIL import Image
+
+from genedml.errors import GeneDMLError
+from genedml_cli.slides import Raster, open_slide
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "message"),
+    [
+        ("L", "grey.png", "is greyscale; H&E needs its colours"),
+        ("LA", "grey.png", "is greyscale; H&E needs its colours"),
+        ("1", "line.png", "is black and white"),
+        ("I;16", "deep.png", "has 16 or more bits a channel"),
+        ("F", "deep.tif", "has 16 or more bits a channel"),
+        ("CMYK", "ink.jpg", "is CMYK: inks"),
+        ("CMYK", "ink.tif", "is CMYK: inks"),
+    ],
+)
+def test_images_that_are_no_stain_are_refused_by_name(tmp_path, mode, name, message):
+    Image.new(mode, (64, 48)).save(tmp_path / name)
+    with pytest.raises(GeneDMLError, match=rf"{name} {message}.* Export it as 8-bit RGB"):
+        open_slide(tmp_path / name)
+
+
+def test_colours_of_sixteen_bits_are_refused_too(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "deep.tif", np.zeros((40, 50, 3), np.uint16), photometric="rgb")
+    with pytest.raises(GeneDMLError, match=r"deep\.tif has 16 or more bits a channel"):
+        open_slide(tmp_path / "deep.tif")
+
+
+def test_several_images_in_one_file_are_refused(tmp_path):
+    pages = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(GeneDMLError, match=r"pages\.tif holds 2 images"):
+        open_slide(tmp_path / "pages.tif")
+
+
+@pytest.mark.parametrize("kind", ["gif", "eps", "webp"])
+def test_images_of_other_formats_are_not_even_parsed(tmp_path, kind):
+    Image.new("RGB", (64, 48)).save(tmp_path / f"picture.{kind}")
+    with pytest.raises(GeneDMLError, match="no JPEG, PNG or TIFF image"):
+        open_slide(tmp_path / f"picture.{kind}")
+
+
+def test_a_gigantic_declared_size_is_refused_before_a_pixel_is_decoded(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    size = (10**6).to_bytes(4, "big")
+    header = chunk(b"IHDR", size + size + bytes((8, 2, 0, 0, 0)))
+    file = write(tmp_path / "vast.png", b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")))
+    with pytest.raises(GeneDMLError, match=r"vast\.png has 1000000 x 1000000 px, too many"):
+        open_slide(file)
+
+
+def test_a_plain_image_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
+    Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
+    monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10**6)
+    with pytest.raises(GeneDMLError, match=r"large\.png .* 1\.00 MB of memory are free"):
+        open_slide(tmp_path / "large.png")
+
+
+def test_a_pyramid_larger_than_any_scan_is_refused(tmp_path, monkeypatch):
+    write_aperio(tmp_path / "slide.svs", np.zeros((600, 600, 3), np.uint8), 0.5)
+    monkeypatch.setattr("genedml_cli.slides.SLIDE_LIMIT_PX", 599)
+    with pytest.raises(GeneDMLError, match=r"slide\.svs cannot be read: it says 600 x 600 px"):
+        open_slide(tmp_path / "slide.svs")
+
+
+def test_a_thumbnail_given_as_a_slide_is_refused(red_spot):
+    with open_slide(red_spot[0], 8.0) as slide, pytest.raises(GeneDMLError, match="is it a thumbnail"):
+        Raster(slide, 0.5)

@@ -1,0 +1,165 @@
+"""Models, weights and AnnData files of strangers: nothing runs, nothing absurd is allocated, damage is noticed."""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hostile import GENES, PARSERS, save_tensors, small_prediction, with_header, write
+
+from genedml.checkpoint import load_checkpoint
+from genedml.encoders import load_weights
+from genedml.errors import GeneDMLError
+from genedml_cli.expression import read_counts
+from genedml_cli.predicted import read_prediction
+
+
+def test_a_header_of_absurd_size_is_refused_before_it_is_allocated(tmp_path):
+    file = tmp_path / "fold-1.safetensors"
+    PARSERS["checkpoint"].write(file)
+    content = file.read_bytes()
+    with pytest.raises(GeneDMLError, match=r"fold-1\.safetensors cannot be read"):
+        load_checkpoint(write(file, (2**60).to_bytes(8, "little") + content[8:]))
+    write(file, content)
+
+    def enlarge(header: dict) -> None:
+        first = next(key for key in header if key != "__metadata__")
+        header[first] |= {"shape": [10**15], "data_offsets": [0, 4 * 10**15]}
+
+    with_header(file, enlarge)
+    with pytest.raises(GeneDMLError, match=r"fold-1\.safetensors cannot be read"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize("change", [{"shared_width": 2**20}, {"head_widths": [2**20, 2**20]}])
+def test_a_card_that_asks_for_a_huge_network_is_refused_before_it_is_made(tmp_path, change):
+    file = tmp_path / "fold-1.safetensors"
+    PARSERS["checkpoint"].write(file)
+
+    def enlarge(header: dict) -> None:
+        card = json.loads(header["__metadata__"]["genedml"])
+        card["config"]["network"] |= change
+        text = json.dumps(card)
+        header["__metadata__"] = {"genedml": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    with_header(file, enlarge)
+    with pytest.raises(GeneDMLError, match="weights do not fit its own card"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", "[]", "3", '{"format_version": 3}', "not json", ""])
+def test_a_card_of_any_form_is_refused(tmp_path, text):
+    save_tensors(tmp_path / "fold-1.safetensors", {"genedml": text})
+    with pytest.raises(GeneDMLError, match=r"fold-1\.safetensors has a card that this version cannot read"):
+        load_checkpoint(tmp_path / "fold-1.safetensors")
+
+
+def test_a_model_from_before_hashes_is_read_and_one_without_its_hash_alone_is_not(tmp_path):
+    file = tmp_path / "fold-1.safetensors"
+    PARSERS["checkpoint"].write(file)
+    with_header(file, lambda header: header["__metadata__"].update(sha257=header["__metadata__"].pop("sha256")))
+    with pytest.raises(GeneDMLError, match="has changed since it was written"):
+        load_checkpoint(file)
+    with_header(file, lambda header: header["__metadata__"].pop("sha257"))
+    assert load_checkpoint(file)[0].genes == GENES
+
+
+class Trap:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", ["bomb.pth", "bomb.bin", "bomb.safetensors"])
+@pytest.mark.parametrize(
+    "dump", [lambda value, file: torch.save(value, file), lambda v, f: f.write_bytes(pickle.dumps(v))]
+)
+def test_weights_that_are_code_are_refused_and_not_run(tmp_path, name, dump):
+    dump({"weight": Trap(tmp_path / "ran")}, tmp_path / name)
+    with pytest.raises(GeneDMLError, match=rf"The weights file .*{name} cannot be read"):
+        load_weights(torch.nn.Linear(2, 2), tmp_path / name, "linear")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(2)])
+def test_weights_that_are_no_state_are_refused(tmp_path, value):
+    torch.save(value, tmp_path / "odd.pth")
+    with pytest.raises(GeneDMLError, match="something else than named tensors"):
+        load_weights(torch.nn.Linear(2, 2), tmp_path / "odd.pth", "linear")
+
+
+def h5ad(path: Path, change) -> Path:
+    PARSERS["h5ad-counts"].write(path)
+    with h5py.File(path, "a") as file:
+        change(file)
+    return path
+
+
+def absurd(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+    file.create_dataset("obsm/spatial", (4, 2**50), np.float32, chunks=(4, 1024))
+
+
+def elsewhere(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+    file["obsm/spatial"] = h5py.ExternalLink("other.h5", "/x")
+
+
+def outside(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+    file.create_dataset("obsm/spatial", (4, 2), np.float64, external=[("/etc/passwd", 0, 64)])
+
+
+def beyond(file: h5py.File) -> None:
+    file["X/indices"][0] = 10**6
+
+
+def backwards(file: h5py.File) -> None:
+    file["X/indptr"][2] = 10**6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (absurd, r"declares .* GB, but .* of memory are free"),
+        (elsewhere, "points into another file"),
+        (outside, "lies in another file"),
+        (beyond, "cannot be read"),
+        (backwards, "cannot be read"),
+    ],
+)
+def test_h5ad_that_reaches_beyond_itself_is_refused(tmp_path, change, message):
+    with pytest.raises(GeneDMLError, match=message):
+        read_counts(h5ad(tmp_path / "counts.h5ad", change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.uns.pop("genedml"),
+        lambda data: data.uns.update(genedml="text"),
+        lambda data: data.uns["genedml"].pop("panels"),
+        lambda data: data.uns["genedml"].update(panels="other genes"),
+        lambda data: data.uns["genedml"]["label_settings"].update(scale=float("nan")),
+        lambda data: data.obsm.pop("spatial"),
+        lambda data: data.obsm.update(spatial=np.full((4, 2), np.nan)),
+        lambda data: data.layers.update(ridge=np.full((4, 3), np.nan, np.float32)),
+        lambda data: data.var.drop(columns="depth_slope", inplace=True),
+        lambda data: data.var.insert(0, "held_out_pcc", ["text"] * 3),
+        lambda data: data.uns.update(spatial={"s": {"images": {"hires": np.zeros(3)}, "scalefactors": {}}}),
+    ],
+)
+def test_predictions_that_are_not_whole_are_refused(tmp_path, change):
+    data = small_prediction()
+    change(data)
+    data.write_h5ad(tmp_path / "out.h5ad")
+    with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
+        read_prediction(tmp_path / "out.h5ad")
