@@ -1,6 +1,5 @@
 """What a run's page says. Letters: S spots, M genes, G genes shown."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from genedml.checkpoint import ModelCard, load_card
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets import DATASETS
 from genedml_cli.evaluation import finished_sections, score_run
+from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
 from genedml_cli.metrics import nanmean, pcc
 from genedml_cli.pictures import add_tissue_of_run, section_picture
