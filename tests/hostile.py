@@ -22,9 +22,9 @@ from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoi
 from genedml.config import LabelsConfig, load_config, to_dict
 from genedml_cli.expression import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.outputs import write
 from genedml_cli.patches import open_patches
 from genedml_cli.predicted import read_prediction
-from genedml_cli.prediction import write_h5ad
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, load_ridge, save_ridge
 from genedml_cli.samples import read_sheet
@@ -202,16 +202,16 @@ PARSERS: dict[str, Parser] = {
     "parquet-spots": Parser(
         "spots.parquet", lambda path: pd.DataFrame({"name": ["a"], "x": [1.0], "y": [2.0]}).to_parquet(path), _spots
     ),
-    "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write_h5ad(path), _spots),
+    "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write(path), _spots),
     "sheet": Parser("sheet.csv", _write_sheet, _sheet),
     "counts": Parser("counts.csv", lambda path: write(path, _counts_text()), _counts),
     "gz-counts": Parser("counts.csv.gz", lambda path: write(path, gzip.compress(_counts_text().encode())), _counts),
-    "h5ad-counts": Parser("counts.h5ad", lambda path: _count_data().write_h5ad(path, compression="gzip"), _counts),
+    "h5ad-counts": Parser("counts.h5ad", lambda path: _count_data().write(path, compression="gzip"), _counts),
     "config": Parser("config.toml", lambda path: write(path, tomli_w.dumps(to_dict(load_config("small")))), _config),
     "checkpoint": Parser("fold-1.safetensors", _write_checkpoint, _checkpoint),
     "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
     "features": Parser("features.safetensors", _write_features, _features),
-    "prediction": Parser("out.h5ad", lambda path: write_h5ad(small_prediction(), path), _prediction),
+    "prediction": Parser("out.h5ad", lambda path: write(small_prediction(), path), _prediction),
     "patches": Parser("patches.h5", _write_patches, _patches),
     "svs": Parser("slide.svs", lambda path: write_aperio(path, _tissue(600), 0.5), _slide),
     "png": Parser("slide.png", _write_plain, _slide),
