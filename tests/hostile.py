@@ -22,7 +22,7 @@ from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoi
 from genedml.config import LabelsConfig, load_config, to_dict
 from genedml_cli.expression import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
-from genedml_cli.outputs import write
+from genedml_cli.outputs import write as write_prediction
 from genedml_cli.patches import open_patches
 from genedml_cli.predicted import read_prediction
 from genedml_cli.results import to_anndata
@@ -211,7 +211,7 @@ PARSERS: dict[str, Parser] = {
     "checkpoint": Parser("fold-1.safetensors", _write_checkpoint, _checkpoint),
     "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
     "features": Parser("features.safetensors", _write_features, _features),
-    "prediction": Parser("out.h5ad", lambda path: write(small_prediction(), path), _prediction),
+    "prediction": Parser("out.h5ad", lambda path: write_prediction(small_prediction(), path), _prediction),
     "patches": Parser("patches.h5", _write_patches, _patches),
     "svs": Parser("slide.svs", lambda path: write_aperio(path, _tissue(600), 0.5), _slide),
     "png": Parser("slide.png", _write_plain, _slide),
