@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import EXAMPLES
 from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
@@ -45,7 +46,10 @@ def test_every_command_has_help_and_a_readme_line(command):
     assert f"| `genedml {command}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["README.md", "models/README.md"])
+DOCUMENTS = ["README.md", "models/README.md", *(f"examples/{file.name}" for file in sorted(EXAMPLES.glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_only_options_that_exist(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     for line in re.findall(r"^    genedml (.+)$", text, flags=re.MULTILINE):
@@ -53,6 +57,8 @@ def test_documents_name_only_options_that_exist(document):
         options = re.findall(r"--[a-z-]+", line)
         shown = CliRunner().invoke(app.app, [*command, "--help"], env={"COLUMNS": "200"}).output
         assert [option for option in options if option not in shown] == []
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or ((ROOT / document).parent / link).exists(), link
 
 
 def test_version_and_wrong_usage():

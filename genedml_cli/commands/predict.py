@@ -16,8 +16,8 @@ SlidesOption = Annotated[
     Path | None,
     typer.Option(
         "--slides",
-        help="Instead of SLIDE, a sheet of many: CSV with slide and, if you like, name,spots,um_per_px,pitch_um,tissue;"
-        " paths relative to it. A slide that fails does not stop the others.",
+        help="Instead of SLIDE, a sheet of many: CSV with slide and, if you like, name, spots, um_per_px, pitch_um, "
+        "tissue; paths relative to it. A slide that fails does not stop the others.",
         rich_help_panel=DATA,
     ),
 ]
