@@ -9,7 +9,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from genedml.checkpoint import FORMAT_VERSION, METADATA_KEY, EncoderRecord, ModelCard, checkpoint_bytes, load_card
+from genedml.checkpoint import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    EncoderRecord,
+    ModelCard,
+    checkpoint_bytes,
+    load_card,
+    sealed,
+)
 from genedml.config import load_config, preset_names
 from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
@@ -62,11 +70,11 @@ def test_every_field_of_a_card_is_explained():
             {"format_version": FORMAT_VERSION + 1},
             rf"it has format {FORMAT_VERSION + 1}, not {FORMAT_VERSION}\. Use the version of genedml that wrote it",
         ),
-        ({"format_version": FORMAT_VERSION}, r"cannot read: '\w+'\. Use the version .* or train the fold again"),
+        ({"format_version": FORMAT_VERSION}, r"cannot read: it lacks \w+\. Use the version .* or train the fold again"),
     ],
 )
 def test_a_card_that_cannot_be_used_says_what_next(tmp_path, card, message):
-    metadata = None if card is None else {METADATA_KEY: json.dumps(card)}
+    metadata = None if card is None else sealed(METADATA_KEY, json.dumps(card))
     save_file({"weight": torch.zeros(1)}, tmp_path / "fold-1.safetensors", metadata)
     with pytest.raises(GeneDMLError, match=message):
         load_card(tmp_path / "fold-1.safetensors")
@@ -83,10 +91,11 @@ def test_a_card_may_lack_ids_but_not_have_some(tmp_path):
         {},
         (),
         (),
+        scores={"held_out_pcc": []},
     )
     written = json.loads(safe_metadata(tmp_path, card))
     del written["gene_ids"]
-    save_file({"w": torch.zeros(1)}, tmp_path / "before.safetensors", {METADATA_KEY: json.dumps(written)})
+    save_file({"w": torch.zeros(1)}, tmp_path / "before.safetensors", sealed(METADATA_KEY, json.dumps(written)))
     assert load_card(tmp_path / "before.safetensors") == card
     safe_metadata(tmp_path, replace(card, gene_ids=("ENSG1",)))
     with pytest.raises(GeneDMLError, match="it has 1 ids for 2 genes"):

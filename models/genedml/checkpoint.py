@@ -179,8 +179,11 @@ def _read_card(file: Path) -> tuple[ModelCard, str]:
         raise GeneDMLError(f"{file} is a safetensors file, but not a model of genedml. Give a file that train wrote.")
     try:
         values = json.loads(unsealed(METADATA_KEY, metadata))
+        version = values.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
         sha256 = values.pop("weights_sha256")
-        card = _card(values)
+        card = from_dict(ModelCard, values)
         _check_card(card)
     except Exception as error:  # a card is JSON of any form
         raise GeneDMLError(
@@ -215,10 +218,3 @@ def _check_shapes(card: ModelCard, found: Mapping[str, tuple[int, ...]]) -> None
     if wanted != found:
         differ = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise ValueError(f"its weights do not fit its own card ({len(differ)} of them, first: {differ[0]})")
-
-
-def _card(values: dict[str, Any]) -> ModelCard:
-    version = values.pop("format_version")
-    if version != FORMAT_VERSION:
-        raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
-    return from_dict(ModelCard, values)
