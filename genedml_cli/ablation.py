@@ -176,6 +176,7 @@ def ablate(
     weights: Path | None = None,
     device: str = "auto",
     partial: str = "",
+    allow_off_tissue: bool = False,
 ) -> Ablation:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
@@ -187,7 +188,7 @@ def ablate(
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        fold, panel, features, weights, device, partial: as :func:`genedml_cli.runs.train`.
+        fold, panel, features, weights, device, partial, allow_off_tissue: as :func:`genedml_cli.runs.train`.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
@@ -215,6 +216,7 @@ def ablate(
                     device=device,
                     partial=partial,
                     dataset=dataset,
+                    allow_off_tissue=allow_off_tissue,
                 )
             )
             advance(note=f"{setting.name}, seed {seed}")

@@ -208,7 +208,7 @@ class _Bench:
         extraction = {mode: self._extraction(mode, rate) for mode in MODES}
         plain = self._plain_a_spot() if self._against_naive else None
         console.note("Predicting ...")
-        prediction = self._prediction(rate, folder)
+        prediction = self._prediction(rate / extraction[config.views.neighbors].passes, folder)
         console.note("Training on sections of HER2ST's number and size, of random features ...")
         training = training_speed(self._encoder.info, config, device, self._seconds)
         start, typer_start = _starts(OUR_APP, TYPER_APP)
@@ -285,10 +285,9 @@ class _Bench:
             done = extract_plainly(raster, _from_middle(self._spots), self._encoder, views, self._seconds)
         return took.times(1 / done)
 
-    def _prediction(self, tiles_per_s: float, folder: Path) -> Prediction:
+    def _prediction(self, spots_per_s: float, folder: Path) -> Prediction:
         config, device = self._config, self._encoder.device
-        passes = config.views.neighbor_grid**2
-        spots = _nearest(self._spots, max(LEAST_SPOTS, int(self._seconds * tiles_per_s / passes)))
+        spots = _nearest(self._spots, max(LEAST_SPOTS, int(self._seconds * spots_per_s)))
         genes = [f"GENE{number}" for number in range(config.labels.panel_size)]
         width, side = self._encoder.info.width, config.views.neighbor_grid
         network = GeneDML(config.network, config.loss, width, len(genes), side).to(device)

@@ -11,7 +11,7 @@ import pandas as pd
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import ceiling
-from genedml_cli.expression import Labels, check_join, make_labels, match_panel, read_counts
+from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.predicted import read_prediction
@@ -61,12 +61,24 @@ def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
     Raises:
         GeneDMLError: no such run, or none of its folds is finished.
     """
-    every = {file: read_prediction(file) for file in sorted((run / "predictions").glob("*.h5ad"))}
+    return {file: read_prediction(file) for file in finished_files(run)}
+
+
+def finished_files(run: Path) -> list[Path]:
+    """The predictions of a run's finished folds.
+
+    Raises:
+        GeneDMLError: no such run, or none of its folds is finished.
+    """
     # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
-    finished = {file: s for file, s in every.items() if (run / f"fold-{s.uns['genedml']['fold']}.safetensors").exists()}
-    if not finished:
+    files = [
+        file
+        for file in sorted((run / "predictions").glob("*.h5ad"))
+        if (run / f"fold-{read_prediction(file).uns['genedml']['fold']}.safetensors").exists()
+    ]
+    if not files:
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
-    return finished
+    return files
 
 
 def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False) -> Evaluation:
@@ -103,6 +115,9 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     data = read_prediction(prediction)
     if "panels" not in data.uns["genedml"]:
         raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
+    panels = {gene for panel in _panels(data) for gene in panel}
+    if not panels >= set(data.var_names):
+        raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
     labels = labels_of_prediction(data, truth)
     check_join(labels, prediction.name, truth)
     data.layers["truth"] = labels.y
@@ -114,6 +129,8 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
     notes = [*_notes([data]), *unmatched_notes(unmatched, data.n_vars)]
+    if not labels.whole:
+        notes.append(not_raw_note([truth.name]))
     left_out = labels.without_counts + labels.empty
     if left_out:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
@@ -134,8 +151,7 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     """
     config, table, spots = label_settings(data), read_counts(counts), spots_of(data)
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
-    panels = [panel.split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
-    found = [match_panel(table, panel)[0] for panel in panels]
+    found = [match_panel(table, panel)[0] for panel in _panels(data)]
     each = [make_labels(table, spots, genes, config) for genes in found]
     y = [
         pd.DataFrame(one.y, columns=genes).reindex(columns=data.var_names)
@@ -144,6 +160,10 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     valid = np.all([labels.valid for labels in each], axis=0)
     mean = np.mean([table.to_numpy() for table in y], axis=0)
     return replace(each[0], y=mean, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
+
+
+def _panels(data: anndata.AnnData) -> list[list[str]]:
+    return [str(panel).split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:

@@ -46,6 +46,7 @@ class Labels:
         depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
         without_counts: spots that the count table does not name.
         empty: spots with counts but none in the panel, which have no defined label.
+        whole: whether the counts are whole numbers, as raw ones are.
     """
 
     y: Float[np.ndarray, "S M"]
@@ -53,6 +54,7 @@ class Labels:
     depth: Float[np.ndarray, " S"]
     without_counts: int
     empty: int
+    whole: bool = True
 
 
 def read_counts(path: Path) -> anndata.AnnData:
@@ -189,6 +191,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         np.where(joined, depth[:, 0], np.nan),
         int((~joined).sum()),
         int((joined & ~valid).sum()),
+        bool(counts.uns.get(WHOLE, True)),
     )
 
 

@@ -14,7 +14,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
-from genedml_cli.expression import Labels, make_labels, match_panel, read_counts
+from genedml_cli.expression import WHOLE, Labels, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
 from genedml_cli.inputs import read_json
@@ -25,7 +25,7 @@ from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
 from genedml_cli.storage import sha256_of, write_json, write_text
-from genedml_cli.trained import Models, load_models, model_files
+from genedml_cli.trained import Models, load_models, model_files, notes_for_others
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
 
@@ -87,8 +87,9 @@ def evaluate_external(
     external: str,
     root: Path | None = None,
     allow_partial: bool = False,
-    *,
+    allow_off_tissue: bool = False,
     features: Path = Path("features"),
+    *,
     weights: Path | None = None,
     device: str = "auto",
 ) -> External:
@@ -102,6 +103,7 @@ def evaluate_external(
         external: a sample sheet, or the name of a data set, such as ``visium-breast``.
         root: folder that holds the data.
         allow_partial: use a data set of which sections are missing, and say so.
+        allow_off_tissue: take spots even if most lie off the tissue.
         features: where feature files are kept.
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
@@ -122,12 +124,13 @@ def evaluate_external(
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
     models = load_models(files, weights, device)
     name = sheet.stem if sheet else external
-    folder = run / f"external-{name}"
+    folder, views = run / f"external-{name}", models.cards[0].config.views
     scored = []
     with console.progress("Sections", len(samples) - len(seen)) as advance:
         for sample in samples:
             if sample.name not in seen:
-                scored.append(_score_section(sample, models, features, folder))
+                found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
+                scored.append(_score_section(sample, models, found[sample.name], folder))
                 advance(note=sample.name)
     published, said = _published(run, name, cards)
     result = External(
@@ -161,9 +164,8 @@ def _seen_note(seen: Mapping[str, str]) -> str:
     return f"Left out, as their donors were seen in training: {named}."
 
 
-def _score_section(sample: Sample, models: Models, features: Path, folder: Path) -> tuple[Evaluation, int]:
+def _score_section(sample: Sample, models: Models, found: SectionFeatures, folder: Path) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
-    found = extract([sample], models.encoder, models.cards[0].config.views, features)[sample.name]
     counts = read_counts(sample.counts)
     scores: list[FoldScores] = []
     valid = np.ones(len(found.spots), dtype=bool)
@@ -182,6 +184,8 @@ def _score_section(sample: Sample, models: Models, features: Path, folder: Path)
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene in every if gene not in set(counts.var_names))
     notes = unmatched_notes(unmatched, len(every))
+    if not counts.uns[WHOLE]:
+        notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():
         notes.append(f"{(~valid).sum()} of {len(valid)} spots are left out: they have no counts, or none in the panel.")
     return Evaluation(sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
@@ -217,9 +221,7 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
 
 
 def _notes(models: Models, run: Path, partial: str) -> list[str]:
-    # A donor on both sides of the run's own folds says nothing of sections of other donors.
-    own = [note for card in models.cards for note in card.notes if not note.startswith("LEAKING")]
-    notes = [label_note(models.cards[0].config.labels), *dict.fromkeys(own)]
+    notes = [label_note(models.cards[0].config.labels), *notes_for_others(models.cards)]
     notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *filter(None, [partial])]
     pairs = zip(models.cards, models.files, strict=True)
     without = [card.fold for card, file in pairs if not reference_file(file, "ridge").is_file()]

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from genedml.errors import reading
+from genedml.errors import GeneDMLError, reading
 from genedml_cli.features import SectionFeatures
 from genedml_cli.pooled import pooled_features
 from genedml_cli.storage import arriving
@@ -50,7 +50,13 @@ class NoveltyModel:
         return np.interp(self._distance(features), self.held_out, np.linspace(0, 1, len(self.held_out)))
 
     def _distance(self, features: SectionFeatures) -> Float[np.ndarray, " S"]:
-        place = (pooled_features(features) - self.mean) / self.scale @ self.components.T
+        pooled = pooled_features(features)
+        if pooled.shape[1] != len(self.mean):
+            raise GeneDMLError(
+                f"The novelty measure beside the model is of features of width {len(self.mean)}, not "
+                f"{pooled.shape[1]}: it is another model's. Copy the model and what lies beside it again."
+            )
+        place = (pooled - self.mean) / self.scale @ self.components.T
         nearest = range(1, min(NEAREST, len(self.spots)) + 1)
         return np.asarray(cKDTree(self.spots).query(place, nearest)[0].mean(axis=1))
 

@@ -9,13 +9,13 @@ from jaxtyping import Float
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.evaluation import labels_of_prediction
+from genedml_cli.evaluation import finished_files, labels_of_prediction
 from genedml_cli.figures import check_picture_path, draw_genes
 from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
 from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.predicted import read_prediction
-from genedml_cli.results import SPOT_TO_PITCH, add_tissue_image, check_genes, notes_of, spots_of
+from genedml_cli.results import add_tissue_image, check_genes, notes_of, spots_of, stored_spot_diameter_px
 from genedml_cli.scores import marks_of
 from genedml_cli.spots import open_section
 from genedml_cli.storage import beside
@@ -141,12 +141,8 @@ def _scale_note(pictures: Sequence[SectionPicture]) -> str:
 
 
 def _sections_of(run: Path) -> dict[str, Path]:
-    files = {file.stem: file for file in sorted((run / "predictions").glob("*.h5ad"))}
-    if not files:
-        raise GeneDMLError(
-            f"{run} holds no finished fold, and is no predicted .h5ad. Train one: genedml train --out ..."
-        )
-    return files
+    """The predictions of a run's finished folds, by the names of their sections."""
+    return {file.stem: file for file in finished_files(run)}
 
 
 def _model_names(targets: Sequence[Path]) -> list[str]:
@@ -220,13 +216,12 @@ def section_picture(
     if "spatial" in data.uns:
         entry = next(iter(data.uns["spatial"].values()))
         tissue, scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
-        spot_px = float(entry["scalefactors"]["spot_diameter_fullres"])
     else:
-        tissue, scale, spot_px = None, 1.0, SPOT_TO_PITCH * spots_of(data).pitch_px
+        tissue, scale = None, 1.0
     return SectionPicture(
         name,
         np.asarray(data.obsm["spatial"], dtype=np.float64),
-        spot_px,
+        stored_spot_diameter_px(data),
         None if um_per_px is None else float(um_per_px),
         tissue,
         scale,

@@ -17,8 +17,8 @@ from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
 from genedml_cli.siting import Placing, Site, place_spots
 from genedml_cli.storage import maker
-from genedml_cli.trained import Models, default_model, load_models, model_files, say_genes_left_out
-from genedml_cli.worth import add_novelty, gene_columns, keep_worthy
+from genedml_cli.trained import Models, default_model, load_models, model_files, notes_for_others, say_genes_left_out
+from genedml_cli.worth import add_novelty, gene_columns, keep_worthy, worthy_genes
 
 
 def predict(
@@ -83,13 +83,15 @@ def predict_slide(
 ) -> anndata.AnnData:
     """Predict one slide with models that are loaded already; result and errors as of :func:`predict`."""
     views = models.cards[0].config.views
+    if min_cv_pcc is not None:
+        worthy_genes(models.cards, models.genes, min_cv_pcc)  # before hours of encoding
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
         features = encode_section(placed.slide, placed.spots, models.encoder, views)
         data = _to_anndata(models, placed, features, batch_spots)
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)
     _add_worth(data, models, features)
-    return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
+    return data if min_cv_pcc is None else keep_worthy(data, models.cards, min_cv_pcc)
 
 
 def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
@@ -142,7 +144,7 @@ def _beside_all(models: Models, kind: str) -> list[Path]:
 def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
-    notes = [note for card in cards for note in card.notes]
+    notes = notes_for_others(cards)
     seen = sum(slide_sha256 in card.training_slides.values() for card in cards)
     if seen:
         notes.append(f"SEEN: {seen} of {len(cards)} models were trained on this very slide; scores flatter.")
@@ -154,6 +156,6 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
         "models": models.fingerprints,
         "panels": [" ".join(card.genes) for card in cards],
-        "notes": list(dict.fromkeys(notes)),
+        "notes": notes,
         "seen_in_training": seen,
     }

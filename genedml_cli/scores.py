@@ -18,6 +18,7 @@ from genedml_cli.published import PublishedRow, published_table
 from genedml_cli.storage import write_json, write_text
 
 GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
+LEAKING = "LEAKING"  # the mark of a patient on both sides of a fold
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
 METRICS = {
     "mse": "MSE",

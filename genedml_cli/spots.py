@@ -276,8 +276,8 @@ def _from_h5ad(path: Path) -> Spots:
         obs = read_elem(file["obs"])
         table = obs.assign(name=obs.index.astype(str))
         table["x"], table["y"] = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)[:, :2].T
-    if "in_tissue" in table.columns:
-        table = table[_numbers(table, "in_tissue", path) == 1]
+        if "in_tissue" in table.columns:
+            table = table[table["in_tissue"].astype(int) == 1]  # HEST-1k has True and False
     if {"array_row", "array_col"} <= set(table.columns):
         table = _as_named(table)
     return _from_plain(table[[c for c in ("name", "x", "y", "array_row", "array_col") if c in table.columns]], path)

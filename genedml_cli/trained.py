@@ -19,6 +19,7 @@ from genedml_cli.devices import prepare_encoder
 from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
+from genedml_cli.scores import LEAKING
 from genedml_cli.storage import sha256_of
 
 
@@ -129,6 +130,18 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     if not genes:
         raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
     return genes
+
+
+def notes_for_others(cards: Sequence[ModelCard]) -> list[str]:
+    """What must be said with predictions of slides that no fold of the run has tested, each once.
+
+    That a patient is on both sides of the run's folds says nothing of another slide, but of the run's own scores.
+    """
+    notes = [note for card in cards for note in card.notes]
+    if any(note.startswith(LEAKING) for note in notes):
+        own = "Cross-validated scores are of folds that share patients with their training: of a new one expect less."
+        notes = [*(note for note in notes if not note.startswith(LEAKING)), own]
+    return list(dict.fromkeys(notes))
 
 
 def say_genes_left_out(models: Models) -> None:

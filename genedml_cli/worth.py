@@ -16,21 +16,22 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.features import SectionFeatures
 from genedml_cli.novelty import NoveltyModel
-from genedml_cli.scores import Evaluation
+from genedml_cli.scores import GENE_DML, Evaluation
 from genedml_cli.storage import arriving
 
 FAR = 0.95
 FAR_SPOTS = 0.25
-COLUMNS = {"cv_pcc": "pcc", "cv_pcc_sd": "pcc_sd", "baseline_pcc": "ridge_pcc"}
+COLUMNS = {"cv_pcc": "pcc", "cv_pcc_sd": "pcc_sd", "cv_folds": "folds", "baseline_pcc": "ridge_pcc"}
 
 
 def record_scores(run: Path, evaluation: Evaluation) -> None:
     """Write what each gene was worth over the folds of a run into the model of every fold."""
     genes = evaluation.per_gene().set_index("gene")
-    folds = len({score.fold for score in evaluation.scores})
+    panels = [score.genes for score in evaluation.scores if score.method == GENE_DML]
     for file in sorted(run.glob("fold-*.safetensors")):
         card = load_card(file)
         columns = genes.reindex(card.genes)[["gene_dml_pcc", "gene_dml_pcc_sd", "ridge_pcc"]]
+        folds = tuple(sum(gene in panel for panel in panels) for gene in card.genes)
         scored = CrossValidated(folds, *(tuple(values) for values in columns.round(4).to_numpy().T.tolist()))
         # As text, because a score that is not defined does not equal itself.
         if repr(card.cross_validated) != repr(scored):
@@ -39,7 +40,7 @@ def record_scores(run: Path, evaluation: Evaluation) -> None:
 
 
 def gene_columns(cards: Sequence[ModelCard], genes: Sequence[str]) -> pd.DataFrame:
-    """``cv_pcc``, ``cv_pcc_sd`` and ``baseline_pcc`` of ``genes``; empty if a model has not been scored.
+    """``cv_pcc``, ``cv_pcc_sd``, ``cv_folds`` and ``baseline_pcc`` of ``genes``; empty if a model has not been scored.
 
     Models of one run say the same of a gene; of models put together by hand it is the mean.
     """
@@ -61,25 +62,34 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
     if far > FAR_SPOTS:
         note = (
             f"NOVEL: {far:.0%} of the spots are farther from the training features than {FAR:.0%} of the held-out "
-            'spots were (5% is to be expected); see obs["novelty"] before trusting them.'
+            'spots were (about 5% of familiar tissue); see obs["novelty"] before trusting them.'
         )
         data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], note]
         console.warn(note.removeprefix("NOVEL: "))
 
 
-def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
+def worthy_genes(cards: Sequence[ModelCard], genes: Sequence[str], min_cv_pcc: float) -> list[str]:
     """The genes whose cross-validated PCC is at least ``min_cv_pcc``; one that is not defined is not.
 
     Raises:
-        GeneDMLError: the model carries no scores, or no gene is that good.
+        GeneDMLError: a model carries no scores, or no gene is that good.
     """
-    if "cv_pcc" not in data.var:
+    columns = gene_columns(cards, genes)
+    if "cv_pcc" not in columns:
         raise GeneDMLError("This model carries no cross-validated scores; predict without --min-cv-pcc.")
-    kept = data.var["cv_pcc"] >= min_cv_pcc
-    if not kept.any():
-        best = data.var["cv_pcc"].max()
-        raise GeneDMLError(
-            f"No gene has a cross-validated PCC of {min_cv_pcc:g}; the best has {best:.2f}. Ask for less."
-        )
-    console.note(f"{int(kept.sum())} of {data.n_vars} genes have a cross-validated PCC of at least {min_cv_pcc:g}.")
-    return data[:, kept].copy()
+    kept = columns.index[columns["cv_pcc"] >= min_cv_pcc]
+    if kept.empty:
+        best = columns["cv_pcc"].max()
+        raise GeneDMLError(f"No gene has a cross-validated PCC of {min_cv_pcc:g}; the best has {best:.2f}: ask less.")
+    return list(kept)
+
+
+def keep_worthy(data: anndata.AnnData, cards: Sequence[ModelCard], min_cv_pcc: float) -> anndata.AnnData:
+    """The columns of :func:`worthy_genes`, with a note that scores over them are of chosen genes."""
+    kept = worthy_genes(cards, list(data.var_names), min_cv_pcc)
+    note = f"SELECTED: {len(kept)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
+    console.note(note)
+    chosen = data[:, kept].copy()
+    made_by = chosen.uns["genedml"]
+    made_by |= {"min_cv_pcc": min_cv_pcc, "notes": [*made_by["notes"], note]}
+    return chosen

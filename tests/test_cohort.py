@@ -72,13 +72,13 @@ def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
         "empty": (good | {"slide": "empty.tif"}, "no slide that OpenSlide knows"),
         "missing": (good | {"slide": "none.svs"}, "There is no slide"),
         "folder": (good | {"slide": "folder.png"}, "There is no slide"),
-        "deep": (good | {"slide": "deep.png"}, "not 8-bit colour"),
+        "deep": (good | {"slide": "deep.png"}, "has 16 or more bits a channel"),
         "no scale": (good | {"um_per_px": None}, "does not say its um/px"),
         "outside": (good | {"spots": write_spots(folder / "out.csv", x=9e4)}, "No spot lies inside"),
         "no header": (good | {"spots": "bare.csv"}, "has the columns"),
         "twice": (good | {"spots": write_spots(folder / "twice.csv", name="a")}, "spots twice"),
         "picture": (good | {"spots": "s0.png"}, "cannot be read"),
-        "no spots": (good | {"spots": None}, "no spots of no spots"),
+        "thumbnail": (good | {"um_per_px": 30}, "thumbnail"),
     }
 
 

@@ -26,7 +26,7 @@ from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.storage import arriving, sha256_of
 from genedml_cli.tiling import plan_tiles
 
-VIEWS = ViewsConfig()
+VIEWS = ViewsConfig(neighbors="exact")
 OWN_TILE = ViewsConfig(neighbor_grid=1)
 
 

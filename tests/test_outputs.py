@@ -36,8 +36,11 @@ def prediction(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     y = place @ rng.normal(size=(2, len(GENES))) + 0.05 * rng.normal(size=(len(spots), len(GENES))) + 2
     made_by = {"genedml": "0", "notes": ["PARTIAL: a test."], "panels": [" ".join(GENES)], "um_per_px": 1.0}
+    made_by |= {"slide": "p1.svs", "slide_sha256": "0"}
     data = to_anndata(y, GENES, spots, LabelsConfig(), made_by, {"std": np.full(y.shape, 0.125)}, IDS)
     data.obs["novelty"] = rng.random(len(spots))
+    for name in ("training_mean", "depth_slope", "depth_intercept"):
+        data.var[name] = 0.0
     with open_slide(world / "slides" / "P1.tif") as slide:
         add_tissue_image(data, slide, spots)
     write(data, file)

@@ -39,6 +39,7 @@ def ablate(
     samples: options.SamplesOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
+    allow_off_tissue: options.OffTissueOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
@@ -76,6 +77,7 @@ def ablate(
         weights=weights,
         device=device,
         partial=partial,
+        allow_off_tissue=allow_off_tissue,
     )
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})

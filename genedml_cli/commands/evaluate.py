@@ -30,6 +30,7 @@ def evaluate(
     ] = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
+    allow_off_tissue: options.OffTissueOption = False,
     weights: options.WeightsOption = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
@@ -43,13 +44,15 @@ def evaluate(
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
         found = evaluate_external(
-            target, external, root, allow_partial, features=features, weights=weights, device=device
+            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, device=device
         )
         if json_:
             console.document({**found.to_dict(), "folder": found.folder})
         else:
             tables.show_external(found)
         return
+    if root or weights or allow_partial or allow_off_tissue:
+        raise typer.BadParameter("--root, --weights, --allow-partial and --allow-off-tissue go with --external.")
     result = evaluation.evaluate(target, truth, ceiling)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}

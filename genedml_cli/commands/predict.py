@@ -90,6 +90,8 @@ def predict(
     with_ |= {"compiled": compiled, "batch_spots": batch_spots}
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
+    if slides is None and (jobs > 1 or not resume):
+        raise typer.BadParameter("--jobs and --no-resume go with --slides.")
     if slides is not None:
         if out is None or spots or preview or tissue:
             raise typer.BadParameter("--slides goes with --out FOLDER; spots and tissue are columns of the sheet.")

@@ -40,14 +40,14 @@ class CrossValidated:
     """What each gene was worth on the test sections of a run's folds: one number a gene, in the panel's order.
 
     Args:
-        folds: how many folds had been tested.
+        folds: how many tested folds have the gene in their panel.
         pcc: PCC of Gene-DML, mean over the folds whose panel has the gene.
         pcc_sd: its standard deviation over them; NaN of a single fold.
         ridge_pcc: mean PCC of ridge regression on the same folds.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-    folds: int
+    folds: tuple[int, ...]
     pcc: tuple[float, ...]
     pcc_sd: tuple[float, ...]
     ridge_pcc: tuple[float, ...]
@@ -207,7 +207,9 @@ def _check_card(card: ModelCard) -> None:
     if len(card.scores["held_out_pcc"]) not in (0, genes):
         raise ValueError(f"it has {genes} genes, but scores for another number")
     scored = card.cross_validated
-    if scored is not None and {len(scored.pcc), len(scored.pcc_sd), len(scored.ridge_pcc)} != {genes}:
+    if scored is not None and {
+        len(values) for values in (scored.folds, scored.pcc, scored.pcc_sd, scored.ridge_pcc)
+    } != {genes}:
         raise ValueError(f"it has {genes} genes, but cross-validated scores for another number")
 
 
