@@ -1,0 +1,70 @@
+"""The model that comes with genedml: its size, its card, and that predict finds it."""
+
+import runpy
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import EXAMPLES
+
+from genedml.checkpoint import PRETRAINED, load_card, load_state
+from genedml_cli.panels import published_panel
+from genedml_cli.prediction import predict
+
+CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(PRETRAINED.glob("fold-*.safetensors"))}
+
+
+def test_it_is_small_whole_and_of_the_published_panel():
+    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) <= 5e6
+    assert list(CARDS) == ["C2", "C3", "C4", "C5", "C6"]
+    for fold, card in CARDS.items():
+        assert set(card.training_slides) == set(CARDS) - {fold}
+        assert card.genes == published_panel("HER2ST")
+        assert load_state(PRETRAINED / f"fold-{fold}.safetensors")
+
+
+def test_its_page_and_its_table_say_what_its_models_carry():
+    table = pd.read_csv(PRETRAINED / "genes.csv", index_col="gene")
+    for card in CARDS.values():
+        scored = card.cross_validated
+        assert set(scored.folds) == {5}
+        carried = np.column_stack([scored.pcc, scored.pcc_sd, scored.ridge_pcc])
+        assert np.allclose(table.loc[list(card.genes), ["cv_pcc", "cv_pcc_sd", "baseline_pcc"]], carried)
+    page = (PRETRAINED / "README.md").read_text(encoding="utf-8")
+    for row, column in (("Gene-DML", "cv_pcc"), ("ridge on the same features", "baseline_pcc")):
+        said = next(line for line in page.splitlines() if line.startswith(f"| {row} |")).split("|")[2]
+        assert float(said) == pytest.approx(table[column].mean(), abs=6e-4)
+    assert f"{table['cv_pcc'].max():.2f}".lstrip("0") in page
+    assert table["cv_pcc"].idxmax() in page
+
+
+def test_nothing_of_the_machine_that_made_it_is_in_it():
+    for card in CARDS.values():
+        words = card.made_by["command"].split()
+        assert not any(word.startswith("/") for word in words)
+
+
+def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
+    monkeypatch.delenv("GENEDML_MODEL", raising=False)
+    data = predict(**p1)
+    said = " ".join(capfd.readouterr().err.split())
+    assert data.n_vars == 250
+    assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
+    assert {"std", "ridge"} == set(data.layers)
+    assert "comes with genedml" in said
+    assert str(PRETRAINED / "README.md") in said.replace(" ", "")
+
+
+def test_genedml_model_names_another(run, p1, monkeypatch):
+    monkeypatch.setenv("GENEDML_MODEL", str(run))
+    assert predict(**p1).var_names.tolist() == predict(**p1, model=run).var_names.tolist()
+
+
+def test_the_script_that_draws_what_marks_are_worth_runs(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["worth.py", str(run), "-o", str(tmp_path / "worth.png")])
+    runpy.run_path(str(EXAMPLES / "worth.py"), run_name="__main__")
+    kept = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mean PCC"))
+    first, last = (float(kept.split()[place]) for place in (-10, -1))
+    assert first > last
+    assert (tmp_path / "worth.png").stat().st_size > 10_000
