@@ -14,7 +14,7 @@ from genedml_cli.crew import Crew
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
-from genedml_cli.storage import maker, write_text
+from genedml_cli.storage import maker, now, write_text
 from genedml_cli.trained import default_model, model_files, say_genes_left_out
 
 REQUIRED_COLUMNS = ("slide",)
@@ -183,7 +183,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
 def _append_log(path: Path, outcome: Outcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
-        log.write(f"{maker()['time']} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
+        log.write(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
 
 
 def _count(number_: int | None) -> str:

@@ -44,7 +44,7 @@ from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
-from genedml_cli.storage import arriving, maker, write_json, write_text
+from genedml_cli.storage import VERSION, arriving, maker, now, write_json, write_text
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
@@ -255,7 +255,7 @@ def _card(
         training_donors=tuple(sorted({sample.donor for sample in seen})),
         notes=tuple(filter(None, (*_fold_notes(fold, config), partial, _not_raw(fold, inputs)))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
-        made_by=maker(),
+        made_by={**VERSION, "torch": torch.__version__, "seed": config.training.seed},
     )
 
 
@@ -329,4 +329,4 @@ def _claim(out: Path, config: Config, description: dict[str, Any]) -> None:
     """Say whose run folder this is; only when everything it needs could be read."""
     if not (out / "run.json").exists():
         write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
-        write_json(out / "run.json", {**description, "made_by": maker(), "torch": torch.__version__})
+        write_json(out / "run.json", {**description, "made_by": maker() | {"time": now()}, "torch": torch.__version__})

@@ -47,7 +47,7 @@ def sections(tmp_path: Path) -> list[SectionData]:
     """Three sections whose features are in files, in eight orientations; some spots have no label."""
     random, data = np.random.default_rng(0), []
     for number, spots in enumerate(COUNTS):
-        save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", "key")
+        save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", {})
         y = random.random((spots, GENES), dtype=np.float32)
         labels = Labels(y, random.random(spots) > 0.2, np.zeros(spots), 0, 0)
         sample = Sample(str(number), tmp_path, tmp_path, tmp_path, f"P{number}", f"P{number}")
@@ -143,7 +143,7 @@ def test_opening_a_feature_file_reads_nothing_but_what_is_looked_at(tmp_path):
             "",
         ),
         tmp_path / "large.safetensors",
-        "key",
+        {},
     )
     before = resident_bytes()
     features = load_features(tmp_path / "large.safetensors")
