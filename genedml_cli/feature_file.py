@@ -6,6 +6,7 @@ Letters: S spots, V orientations of the local tile, L tokens kept of it, D encod
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.encoding import Vectors
 from genedml_cli.locks import in_turn, part_of
+from genedml_cli.stopping import keeping
 from genedml_cli.storage import into_place, write_json, written
 
 LOCAL, TILES = "local", "tiles"
@@ -115,6 +117,22 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             journal.unlink(missing_ok=True)
             raise
         journal.unlink(missing_ok=True)
+
+
+@contextmanager
+def features_beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` for the features it is made of.
+
+    It is gone when the block is left, but for a process that is killed or stopped: the next goes on from there.
+    """
+    folder = out.with_name(f".{out.name}.features")
+    with in_turn(out), keeping(f"What was encoded is kept in {folder}. To go on, run the same command again."):
+        try:
+            yield folder
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def started(path: Path) -> bool:

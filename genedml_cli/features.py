@@ -35,6 +35,7 @@ from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, check_resolution
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, free_bytes, gigabytes, sha256_of
 from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.tissue import find_tissue
@@ -169,7 +170,8 @@ def extract(
         GeneDMLError: as for slides and spots, with the sample named.
     """
     found: dict[str, SectionFeatures] = {}
-    with console.progress("Sections", len(samples)) as advance:
+    kept = f"What was encoded is kept in {folder}. To go on, run the same command again."
+    with keeping(kept), console.progress("Sections", len(samples)) as advance:
         for sample in samples:
             try:
                 found[sample.name] = _extract_sample(sample, encoder, views, folder, flips, allow_off_tissue)

@@ -70,6 +70,7 @@ def _locked(path: Path, waits: bool, what: str = "") -> Iterator[None]:
         finally:
             _held[path] -= 1
         return
+    made = not path.parent.exists()
     lock = _acquire(path, waits, what)
     _held[path] = 1
     try:
@@ -79,6 +80,9 @@ def _locked(path: Path, waits: bool, what: str = "") -> Iterator[None]:
         # While it is held: whoever waits for a file that is removed sees so, and begins anew.
         _lock_file(path).unlink(missing_ok=True)
         lock.release()
+        if made:
+            with suppress(OSError):  # something is in it, as it should be
+                path.parent.rmdir()
 
 
 def _acquire(path: Path, waits: bool, what: str) -> FileLock:
