@@ -178,6 +178,7 @@ def ablate(
     weights: Path | None = None,
     device: str = "auto",
     partial: str = "",
+    deterministic: bool = False,
 ) -> Ablation:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
@@ -189,7 +190,7 @@ def ablate(
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        fold, panel, features, weights, device, partial: as :func:`genedml_cli.runs.train`.
+        fold, panel, features, weights, device, partial, deterministic: as :func:`genedml_cli.runs.train`.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
@@ -223,6 +224,7 @@ def ablate(
                     device=device,
                     partial=partial,
                     dataset=dataset,
+                    deterministic=deterministic,
                 )
             )
             advance(note=f"{setting.name}, seed {seed}")

@@ -143,13 +143,13 @@ class Recipe:
 
 def _say_what_differs(folder: Path, name: str, parts: Mapping[str, Any]) -> None:
     """In how far the features of a section that are there are others, by those that differ least."""
-    found = []
+    found: list[list[str]] = []
     for file in sorted(folder.glob(f"{escape(name)}.*.safetensors")):
         with suppress(GeneDMLError), reading(f"The feature file {file}", ""), safe_open(file, "pt") as stored:
             made_of = json.loads(stored.metadata()[METADATA_KEY])["made_of"]
             found.append([WORDS.get(part, part) for part in parts if made_of.get(part) != parts[part]])
     if found:
-        differ = ", ".join(min(found, key=len))
+        differ = ", ".join(min(found, key=lambda parts: len(parts)))
         console.note(f"{name}: the features in {folder} are of other {differ or 'format'}; making new ones.")
 
 

@@ -23,7 +23,7 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
-from genedml_cli.devices import all_like, prepare_encoder
+from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import (
     WHOLE,
@@ -76,6 +76,7 @@ def train(
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
+    deterministic: bool = False,
 ) -> Evaluation:
     """Train and test Gene-DML on every fold of ``samples``.
 
@@ -83,8 +84,8 @@ def train(
         samples: the sections, with their folds.
         out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``,
             ``novelty-N.safetensors``, ``predictions/``, ``config.toml``, ``run.json``, ``metrics.csv``,
-            ``metrics.json``, ``genes.csv``. Folds that are there are kept, and of one that was interrupted the last epoch, in
-            ``fold-N.state``.
+            ``metrics.json``, ``genes.csv``. Folds that are there are kept, and of one that was interrupted
+            the last epoch, in ``fold-N.state``.
         config: the merged configuration.
         fold: one fold, or ``all``.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
@@ -96,6 +97,7 @@ def train(
         partial: what to say of a data set of which sections are missing.
         dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
         allow_off_tissue: take spots that lie off the tissue.
+        deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
 
     Returns:
         The scores over the folds that are there.
@@ -115,6 +117,7 @@ def train(
         forget_all_dead(out / "predictions")
         folds = _unfinished(chosen, out)
         if folds:
+            claims.enter_context(all_deterministic(deterministic))
             inputs, encoder = _prepare(
                 folds, samples, config, panel, features, weights, device, compiled, allow_off_tissue
             )

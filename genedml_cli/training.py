@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import __version__, console
 from genedml_cli.batches import draw_batches
-from genedml_cli.devices import send
+from genedml_cli.devices import fitting, send
 from genedml_cli.inference import predict_placed
 from genedml_cli.learner import Batch, Learner, below
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
@@ -76,7 +77,7 @@ def train_fold(
     first, last = len(train), len(train) + len(validation)
     file = TrainingState(state, _depends_on((train, validation, test), config, device))
     begun = file.read()
-    fit = partial(_fit, sections, config=config, device=device)
+    fit = partial(_fit_in_memory, sections, config=config, device=device)
     if on_test:
         tested = range(last, last + len(test))
         result = fit(last, tested, epochs=settings.epochs, description=description, passes=_Passes(file, begun=begun))
@@ -244,6 +245,17 @@ def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: 
         "version of genedml": __version__,
         "kind of device": torch.device(device).type,
     }
+
+
+def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
+    """As :func:`_fit`, where the device has too little memory with a sentence."""
+    batch = f"training in batches of {config.training.batch_size} spots"
+    mend = (
+        "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
+        "with --device cpu."
+    )
+    with fitting(batch, f"{mend} What was trained is kept."):
+        return _fit(sections, trained, select, config, **rest)
 
 
 def _fit(

@@ -41,7 +41,7 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
     for device in devices:
         free.put(str(device))
     ours, theirs = context.Pipe()
-    begin = (free, call, torch.get_num_threads(), theirs)
+    begin = (free, call, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), theirs)
     with ProcessPoolExecutor(len(devices), context, _begin, begin) as pool:
         try:
             for done in as_completed([pool.submit(_work, job) for job in jobs]):
@@ -60,11 +60,12 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(free: "SimpleQueue[str]", call: Call, threads: int, leader: Connection) -> None:
+def _begin(free: "SimpleQueue[str]", call: Call, threads: int, deterministic: bool, leader: Connection) -> None:
     global _own
     follow(leader)
     device = torch.device(free.get())
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     console.hide_progress()

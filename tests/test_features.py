@@ -310,14 +310,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_an_interrupted_encoding_leaves_no_feature_file(red_sample, encoder, tmp_path, monkeypatch):
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_an_encoding_that_fails_leaves_nothing(red_sample, encoder, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise GeneDMLError("half way")
 
-    monkeypatch.setattr("genedml_cli.features.save_file", stop)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("genedml_cli.feature_file.VectorsInFile.put", fail)
+    with pytest.raises(GeneDMLError, match="half way"):
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
-    assert list((tmp_path / "features").iterdir()) == []
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path):
