@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -25,7 +28,7 @@ from genedml_cli import feature_file, runs, training, training_state
 from genedml_cli.devices import all_deterministic, fitting
 from genedml_cli.encoding import BATCH_TILES, BatchRunner
 from genedml_cli.features import extract
-from genedml_cli.locks import claimed, in_turn
+from genedml_cli.locks import claimed
 from genedml_cli.prediction import predict
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.storage import arriving, write_text
@@ -53,7 +56,6 @@ def test_killed_commands_begun_again_give_the_same_bytes(tmp_path):
 @pytest.mark.long
 def test_200_kills_give_the_same_bytes(tmp_path):
     found = killed(tmp_path, "--kills", "200", "--stops", "0.25", "--seed", "7")
-    print(json.dumps(found))
     assert found["differ"] == []
     assert found["slowest_stop_s"] < 10
 
@@ -265,46 +267,47 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
 # Two processes
 
 
-def hold(path: Path, ready, let_go) -> None:
-    with in_turn(path):
-        ready.set()
-        let_go.wait(60)
+HOLD = """
+import sys
+from pathlib import Path
+from genedml_cli.locks import in_turn
+
+with in_turn(Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
 
 
-@pytest.fixture
-def held(tmp_path):
-    """A file that another process is writing, and what lets go of it."""
-    context = multiprocessing.get_context("spawn")
-    ready, let_go = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(tmp_path / "out", ready, let_go))
-    process.start()
-    assert ready.wait(60)
-    yield tmp_path / "out", let_go, process
-    let_go.set()
-    process.join()
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is at a file until its input is closed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words, pipe = [sys.executable, "-c", HOLD, str(path)], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
 
 
-def test_the_second_refuses_or_waits_and_a_dead_one_is_forgotten(held, capsys):
-    path, let_go, process = held
-    with (
-        pytest.raises(GeneDMLError, match=rf"The run is being made by process {process.pid} on .*Wait"),
-        claimed(path, "The run"),
-    ):
-        pass
-    process.kill()
-    process.join()
+def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
+    path = tmp_path / "out"
+    with held(path) as process:
+        sentence = rf"The run is being made by process {process.pid} on .*Wait"
+        with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
+            pass
+        process.kill()
     path.with_name(".out.part").write_text("half")
     write_text(path, "whole")
-    assert [file.name for file in path.parent.iterdir()] == ["out"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_second_writes_when_the_first_is_done(held, capsys):
-    path, let_go, process = held
-    started = time.monotonic()
-    from threading import Timer
-
-    Timer(1.5, let_go.set).start()
-    write_text(path, "second")
+def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
+    path = tmp_path / "out"
+    with held(path) as process:
+        assert process.stdin is not None
+        Timer(1.5, process.stdin.close).start()
+        started = time.monotonic()
+        write_text(path, "second")
     assert time.monotonic() - started > 1
     assert f"process {process.pid}" in capsys.readouterr().err
     assert path.read_text() == "second"
@@ -312,18 +315,10 @@ def test_the_second_writes_when_the_first_is_done(held, capsys):
 
 def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(samples, tmp_path):
     out = tmp_path / "run"
-    context = multiprocessing.get_context("spawn")
-    ready, let_go = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(out / "fold-P1", ready, let_go))
-    process.start()
-    try:
-        assert ready.wait(60)
-        with pytest.raises(GeneDMLError, match="Fold P1 of .* is being made by process"):
+    with held(out / "fold-P1"):
+        with pytest.raises(GeneDMLError, match=r"Fold P1 of .* is being made by process"):
             trained(samples, out)
         assert [path.name for path in out.iterdir()] == [".fold-P1.lock"]
-    finally:
-        let_go.set()
-        process.join()
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
@@ -344,7 +339,7 @@ def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
     monkeypatch.setattr("genedml_cli.learner.Learner.learn", out_of_memory)
     with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
         trained(samples, tmp_path / "run")
-    with pytest.raises(GeneDMLError, match="no memory for this. Do that."), fitting("this", "Do that."):
+    with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):
         raise MemoryError
 
 
