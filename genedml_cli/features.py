@@ -149,7 +149,8 @@ def _say_what_differs(folder: Path, name: str, parts: Mapping[str, Any]) -> None
             made_of = json.loads(stored.metadata()[METADATA_KEY])["made_of"]
             found.append([WORDS.get(part, part) for part in parts if made_of.get(part) != parts[part]])
     if found:
-        differ = ", ".join(min(found, key=lambda parts: len(parts)))
+        least = min(found, key=len)
+        differ = ", ".join(least)
         console.note(f"{name}: the features in {folder} are of other {differ or 'format'}; making new ones.")
 
 

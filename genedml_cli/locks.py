@@ -30,6 +30,8 @@ def in_turn(path: Path) -> Iterator[None]:
 def claimed(path: Path, what: str = "") -> Iterator[None]:
     """As :func:`in_turn`, but refuses where another process is at it: for work that takes hours.
 
+    What a process that was killed left half-written of it is removed.
+
     Args:
         path: the output, or a name that stands for several.
         what: the output in words, for the error.
@@ -38,6 +40,9 @@ def claimed(path: Path, what: str = "") -> Iterator[None]:
         GeneDMLError: another process is at it, or the folder cannot be written.
     """
     with _locked(path, waits=False, what=what):
+        for file in path.parent.glob(f".{escape(path.name)}.part*"):
+            if not file.is_dir():  # a folder may hold what it was to take the place of
+                file.unlink(missing_ok=True)
         yield
 
 
@@ -45,8 +50,7 @@ def forget_dead(path: Path) -> None:
     """Remove what a process that was killed left beside ``path``; nothing, if one is alive that writes it."""
     if _lock_file(path).exists():
         with suppress(GeneDMLError), claimed(path):
-            for file in path.parent.glob(f".{escape(path.name)}.part*"):
-                file.unlink(missing_ok=True)
+            pass
 
 
 def forget_all_dead(folder: Path) -> None:

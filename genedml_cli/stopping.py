@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
 """After which a process ends that could not in order: in a long call of a library, say. A second signal ends it too."""
 WORKER_GRACE_S = 3.0
+AGAIN_S = 0.05
 _kept: list[str] = []
 _told = False
 
@@ -49,6 +51,7 @@ def orderly() -> Iterator[None]:
     os.set_blocking(tell, False)
     before: dict[int, Any] = {number: signal.signal(number, _stop) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    sys.unraisablehook = _raise_again
     threading.Thread(target=_end_after_all, args=(told,), name="signals", daemon=True).start()
     try:
         yield
@@ -82,7 +85,7 @@ def say_stopped(text: str) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for one in SIGNALS:
+    for one in (*SIGNALS, signal.SIGALRM):
         signal.signal(one, _ignore)  # the thread hears it still
     raise Stopped(number)
 
@@ -97,13 +100,38 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _end_after_all(told: int) -> None:
-    while heard := os.read(told, 1):
-        number = heard[0]
-        if number in SIGNALS:
-            select.select([told], [], [], GRACE_S)
-            say_stopped(_kept[0] if _kept else "")
-            os._exit(_exit_code(number))
-    os.close(told)
+    number = _next_signal(told, None)
+    if number is None:
+        return
+    if _next_signal(told, GRACE_S) is None:
+        return
+    say_stopped(_kept[0] if _kept else "")
+    os._exit(_exit_code(number))
+
+
+def _next_signal(told: int, grace_s: float | None) -> int | None:
+    """The next of the signals that end a process, or the last sign where time is up; None where the block is left."""
+    until = None if grace_s is None else time.monotonic() + grace_s
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if not select.select([told], [], [], left)[0]:
+            return 0
+        heard = os.read(told, 1)
+        if not heard:
+            os.close(told)
+            return None
+        if heard[0] in SIGNALS:
+            return heard[0]
+
+
+def _raise_again(unraisable: Any) -> None:
+    """Where Python called a function of its own and lets no exception out of it, end a moment later."""
+    if isinstance(unraisable.exc_value, Stopped):
+        number = unraisable.exc_value.exit_code - _exit_code(0)
+        signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _end_with(leader: Any) -> None:
@@ -117,6 +145,7 @@ def _end_with(leader: Any) -> None:
 
 def _as_before(handlers: dict[int, Any], wakeup: int, tell: int) -> None:
     signal.set_wakeup_fd(wakeup)
+    sys.unraisablehook = sys.__unraisablehook__
     for number, handler in handlers.items():
         signal.signal(number, handler)
     os.close(tell)

@@ -1,8 +1,6 @@
 """Killed, stopped, or in each other's way: what is kept is whole, and going on ends as if nothing had been."""
 
-import functools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -414,32 +412,37 @@ def test_a_long_call_of_a_library_does_not_hold_up_the_end(tmp_path):
     assert time.monotonic() - began < 12
 
 
-def linger(job: str, device: torch.device, folder: Path) -> str:
-    (folder / f"{job}.pid").write_text(str(os.getpid()))
-    time.sleep(60)
-    return job
-
-
-def lead(folder: Path) -> None:
-    from genedml_cli.workers import spread
-
-    list(spread(functools.partial(linger, folder=folder), ["a", "b"], [torch.device("cpu")] * 2))
-
-
 def test_processes_end_with_the_one_that_began_them(tmp_path):
-    leader = multiprocessing.get_context("spawn").Process(target=lead, args=(tmp_path,))
-    leader.start()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     files = [tmp_path / "a.pid", tmp_path / "b.pid"]
-    until = time.monotonic() + 100
-    while not all(file.exists() and file.read_text() for file in files):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    leader.kill()
-    leader.join()
+    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=environment) as leader:
+        until = time.monotonic() + 100
+        while not all(file.exists() and file.read_text() for file in files):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        leader.kill()
     until = time.monotonic() + 15
     while any(is_alive(int(file.read_text())) for file in files):
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_a_stop_that_python_swallows_comes_again(tmp_path):
+    swallowed = LONG_CALL.replace(
+        "time.sleep(60)",
+        """
+        class Closing:
+            def __del__(self):
+                import os, signal
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        Closing()
+        time.sleep(60)""",
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", swallowed, str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
 
 
 def is_alive(pid: int) -> bool:
