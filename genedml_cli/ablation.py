@@ -11,9 +11,11 @@ from genedml.config import Config, from_dict, to_dict
 from genedml.errors import GeneDMLError
 from genedml_cli import console, runs
 from genedml_cli.figures import draw_settings
+from genedml_cli.locks import claimed, forget_all_dead
 from genedml_cli.published import METRIC_NAMES, published_rows, rows_beside
 from genedml_cli.samples import Sample
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
+from genedml_cli.stopping import keeping
 from genedml_cli.storage import maker, write_json, write_text
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
@@ -177,6 +179,7 @@ def ablate(
     device: str = "auto",
     partial: str = "",
     allow_off_tissue: bool = False,
+    deterministic: bool = False,
 ) -> Ablation:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
@@ -188,7 +191,7 @@ def ablate(
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        fold, panel, features, weights, device, partial, allow_off_tissue: as :func:`genedml_cli.runs.train`.
+        fold, panel, features, weights, device, partial, allow_off_tissue, deterministic: as :func:`genedml_cli.runs.train`.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
@@ -200,7 +203,13 @@ def ablate(
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
     evaluations: list[Evaluation] = []
-    with console.progress("Runs", len(cells)) as advance:
+    kept = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command again."
+    with (
+        claimed(out / f"{name}.csv", f"The ablation {name} in {out}"),
+        keeping(kept),
+        console.progress("Runs", len(cells)) as advance,
+    ):
+        forget_all_dead(out)
         for setting, seed, own in cells:
             run = out / setting.folder(config) / f"seed-{seed}"
             console.note(f"{setting.name}, seed {seed}: {run}")
@@ -217,11 +226,12 @@ def ablate(
                     partial=partial,
                     dataset=dataset,
                     allow_off_tissue=allow_off_tissue,
+                    deterministic=deterministic,
                 )
             )
             advance(note=f"{setting.name}, seed {seed}")
-    result = _collect(name, dataset, cells, evaluations, out)
-    result.write()
+        result = _collect(name, dataset, cells, evaluations, out)
+        result.write()
     return result
 
 

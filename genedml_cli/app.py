@@ -5,7 +5,7 @@ import sys
 import typer
 
 from genedml.errors import GeneDMLError
-from genedml_cli import options
+from genedml_cli import options, stopping
 from genedml_cli.commands import (
     ablate,
     benchmark,
@@ -65,9 +65,17 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 something the user can mend, 2 wrong usage; else a traceback."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 something the user can mend, 2 wrong usage, 130 and 143 stopped by Ctrl-C and SIGTERM; else a
+    traceback.
+    """
     try:
-        app()
+        with stopping.orderly():
+            app()
+    except stopping.Stopped as stopped:
+        stopping.say_stopped("\n".join(getattr(stopped, "__notes__", [])))
+        sys.exit(stopped.exit_code)
     except GeneDMLError as error:
         from genedml_cli import console
 

@@ -24,7 +24,7 @@ from genedml.encoders import ENCODERS, Encoder, build_backbone, load_encoder
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.devices import pick_device
-from genedml_cli.encoding import BATCH_TILES, encode_plan
+from genedml_cli.encoding import BATCH_TILES, VectorsInMemory, encode_plan, tokens_kept
 from genedml_cli.features import encode_section
 from genedml_cli.inference import predict_section
 from genedml_cli.machine import Timing, describe, matrix_flops, peak_memory, stopwatch
@@ -34,7 +34,7 @@ from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
-from genedml_cli.storage import maker, write_json
+from genedml_cli.storage import maker, now, write_json
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.training_speed import TrainingSpeed, training_speed
@@ -129,7 +129,7 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, with who measured them."""
-        return {**asdict(self), "made_by": maker()}
+        return {**asdict(self), "made_by": maker() | {"time": now()}}
 
 
 def benchmark(
@@ -276,8 +276,13 @@ class _Bench:
             stopwatch(self._encoder.device) as took,
             reading_ahead(raster, head.corners_xy, head.tile_px) as read,
         ):
-            encode_plan(read, head, self._encoder, views.local_grid, False, mode)
+            encode_plan(read, head, self._encoder, views.local_grid, mode, self._room(head))
         return Extraction(passes, len(head.corners_xy), took)
+
+    def _room(self, plan: TilePlan) -> VectorsInMemory:
+        encoder, grid = self._encoder.info, self._config.views.local_grid
+        local = torch.empty(1, len(plan.own), tokens_kept(encoder.tokens, grid), encoder.width, dtype=torch.float16)
+        return VectorsInMemory(local, torch.empty(len(plan.corners_xy), encoder.width, dtype=torch.float16))
 
     def _plain_a_spot(self) -> Timing:
         raster, _, views = self._planned("exact")

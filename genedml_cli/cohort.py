@@ -12,9 +12,11 @@ from genedml_cli import console
 from genedml_cli.cohort_slide import ERROR_LOG, FAILED, KEPT, PREDICTED, CohortSlide, CohortTask, Outcome, predict_one
 from genedml_cli.crew import Crew
 from genedml_cli.inference import BATCH_SPOTS
+from genedml_cli.locks import claimed
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
-from genedml_cli.storage import maker, write_text
+from genedml_cli.stopping import keeping
+from genedml_cli.storage import maker, now, write_text
 from genedml_cli.trained import default_model, model_files, say_genes_left_out
 
 REQUIRED_COLUMNS = ("slide",)
@@ -126,15 +128,20 @@ def predict_cohort(
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, device, compiled, batch_spots, min_cv_pcc, resume)
     outcomes: dict[str, Outcome] = {}
-    with console.progress("Slides", len(slides)) as advance:
+    kept = f"Finished slides are kept in {out}. To go on, run the same command again."
+    with (
+        claimed(out / SUMMARY, f"The cohort in {out}"),
+        keeping(kept),
+        console.progress("Slides", len(slides)) as advance,
+    ):
         for outcome in _run(task, slides, min(jobs, len(slides))):
             outcomes[outcome.name] = outcome
             advance(note=outcome.name)
             console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}")
             if outcome.log:
                 _append_log(out / ERROR_LOG, outcome)
-    cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
-    cohort.write()
+        cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
+        cohort.write()
     return cohort
 
 
@@ -183,7 +190,7 @@ def _check_names(names: Sequence[str], path: Path) -> None:
 def _append_log(path: Path, outcome: Outcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
-        log.write(f"{maker()['time']} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
+        log.write(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
 
 
 def _count(number_: int | None) -> str:

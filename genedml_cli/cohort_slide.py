@@ -11,7 +11,9 @@ import numpy as np
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.feature_file import features_beside
 from genedml_cli.inference import BATCH_SPOTS
+from genedml_cli.locks import forget_dead
 from genedml_cli.outputs import write
 from genedml_cli.prediction import predict_slide
 from genedml_cli.scores import marks_of
@@ -97,12 +99,14 @@ def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome
 
 def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
     file = task.out / f"{slide.name}.h5ad"
+    forget_dead(file)
     if task.resume and file.exists():
         return _keep(task, file, models, slide)
-    data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots)
-    made_by = data.uns["genedml"]
-    made_by[INPUTS] = _inputs(task, slide, models, made_by["slide_sha256"])
-    write(data, file)
+    with features_beside(file) as folder:
+        data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
+        made_by = data.uns["genedml"]
+        made_by[INPUTS] = _inputs(task, slide, models, made_by["slide_sha256"])
+        write(data, file)
     return _done(slide, PREDICTED, data.shape, made_by["notes"])
 
 

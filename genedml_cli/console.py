@@ -94,6 +94,11 @@ def warn(text: str) -> None:
     _messages.print(f"[bold yellow]Warning:[/] {escape(shown(_about + text))}")
 
 
+def stopped(text: str) -> None:
+    """What is kept of what was interrupted, on stderr."""
+    _messages.print(escape(shown(text)))
+
+
 def error(text: str) -> None:
     """Why it stopped, on stderr."""
     _messages.print(f"[bold red]Error:[/] {escape(shown(text))}")

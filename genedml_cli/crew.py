@@ -6,7 +6,6 @@ place.
 
 import multiprocessing
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import torch
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort_slide import FAILED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.stopping import follow
 from genedml_cli.trained import say_genes_left_out
 
 READY = "ready"
-PATIENCE_S = 10  # for a process that was told to end
+PATIENCE_S = 3  # for a process that was told to end
 
 
 @dataclass
@@ -116,8 +116,9 @@ class Crew:
 
 def _serve(pipe: Connection, task: CohortTask, threads: int, first: bool) -> None:
     """What a member does: load the models, then predict slide after slide until nobody is at the other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first of them ends the others
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a half-written file is removed
+    leader = multiprocessing.parent_process()
+    if leader is not None:
+        follow(leader.sentinel)
     torch.set_num_threads(threads)  # another number could round sums otherwise
     try:
         console.relay(pipe.send)

@@ -1,6 +1,8 @@
 """Where the arithmetic runs, and the encoder put there."""
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -56,6 +58,37 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+@contextmanager
+def all_deterministic(wanted: bool) -> Iterator[None]:
+    """With ``wanted``, kernels of CUDA that give the same each time; torch refuses an operation that has none.
+
+    To be entered before anything is computed on CUDA.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the device is first used
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def fitting(what: str, mend: str) -> Iterator[None]:
+    """A device that has no memory left for the block, as a sentence.
+
+    Raises:
+        GeneDMLError: naming ``what`` it had no memory for, and how to ``mend`` it.
+    """
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        raise GeneDMLError(f"The device has no memory for {what}. {mend}") from error
 
 
 def mixed_precision(device: torch.device | str) -> AbstractContextManager[None]:

@@ -5,7 +5,8 @@ D encoder width, U distinct tiles, N tiles of a batch, O spots whose own tile is
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,39 +24,71 @@ from genedml_cli.tiling import TilePlan
 BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 
 
+class Vectors(ABC):
+    """Room for the vectors of a section: in memory here, in a file in :mod:`genedml_cli.feature_file`."""
+
+    orientations: int
+    done: int
+    """Tiles whose vectors are there; they are not encoded again."""
+
+    @abstractmethod
+    def put(
+        self,
+        start: int,
+        pooled: Float[Tensor, "N D"],
+        spots: Int[Tensor, " O"],
+        tokens: Sequence[Float[Tensor, "O L D"]],
+    ) -> None:
+        """The vectors of the tiles from ``start`` on, and the tokens of those of them that are ``spots``' own."""
+
+
+class VectorsInMemory(Vectors):
+    """Two tables of half precision."""
+
+    def __init__(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "U D"]) -> None:
+        self.orientations, self.done = len(local), 0
+        self._local, self._tiles = local, tiles
+
+    def put(
+        self,
+        start: int,
+        pooled: Float[Tensor, "N D"],
+        spots: Int[Tensor, " O"],
+        tokens: Sequence[Float[Tensor, "O L D"]],
+    ) -> None:
+        self.done = start + len(pooled)
+        self._tiles[start : self.done] = pooled
+        for orientation, of_batch in enumerate(tokens):
+            self._local[orientation, spots] = of_batch
+
+
 def encode_plan(
     read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
     plan: TilePlan,
     encoder: Encoder,
     local_grid: int,
-    flips: bool,
     name: str,
-) -> tuple[Float[Tensor, "V S L D"], Float[Tensor, "U D"]]:
-    """Encode every tile of a plan once; returns the tokens of the spots' own tiles and the pooled vectors of all.
+    room: Vectors,
+) -> None:
+    """Encode once every tile of a plan that ``room`` has no vectors of yet.
 
     Args:
         read: gives the pixels of some tiles of the plan; asked in the plan's order.
         plan: the tiles.
         encoder: on the device it is to run on.
         local_grid: see :func:`average_patches`.
-        flips: also encode the seven other orientations of each spot's own tile.
         name: of the section, for the progress line.
+        room: where the vectors go; its number of orientations of each spot's own tile are encoded.
 
     Raises:
         GeneDMLError: the device has no memory for a single tile; what ``read`` raises.
     """
-    batches = _Batches(read, plan, BatchRunner(encoder), local_grid, 8 if flips else 1)
-    width = encoder.info.width
-    tokens = tokens_kept(encoder.info.tokens, local_grid)
-    local = torch.empty(batches.orientations, len(plan.own), tokens, width, dtype=torch.float16)
-    pooled = torch.empty(len(plan.corners_xy), width, dtype=torch.float16)
-    with console.progress(f"Tiles of {name}", len(pooled)) as advance:
+    batches = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
+    with console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance:
+        advance(room.done)
         for batch in _when_next_is_on_its_way(batches):
-            pooled[batch.start : batch.start + len(batch.pooled)] = batch.pooled
-            for orientation, of_batch in enumerate(batch.tokens):
-                local[orientation, batch.spots] = of_batch
+            room.put(batch.start, batch.pooled, batch.spots, batch.tokens)
             advance(len(batch.pooled))
-    return local, pooled
 
 
 def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "N H W C"]:
@@ -145,8 +178,9 @@ class _Batches:
         runner: BatchRunner,
         local_grid: int,
         orientations: int,
+        done: int,
     ) -> None:
-        self.orientations = orientations
+        self._orientations, self._done = orientations, done
         self._read = read
         self._tiles = len(plan.corners_xy)
         self._spots = np.argsort(plan.own, kind="stable")
@@ -156,7 +190,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[_Batch]:
         size = self._runner.batch_tiles
-        for start in range(0, self._tiles, size):
+        for start in range(self._done, self._tiles, size):
             yield self._encode(start, self._runner.send(self._read(slice(start, start + size))))
 
     def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> _Batch:
@@ -164,7 +198,7 @@ class _Batches:
         rows = torch.as_tensor(self._own[first:last] - start, device=images.device)
         encoded = self._runner(images)
         tokens = [self._leave(average_patches(encoded.tokens[rows], self._local_grid))]
-        for orientation in range(1, self.orientations if len(rows) else 1):
+        for orientation in range(1, self._orientations if len(rows) else 1):
             turned = self._runner(orient(images[rows], orientation)).tokens
             tokens.append(self._leave(average_patches(turned, self._local_grid)))
         arrived = None

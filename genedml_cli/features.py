@@ -7,8 +7,10 @@ grid, N some tiles. Features are stored in half precision.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genedml.checkpoint import EncoderRecord
@@ -25,18 +26,26 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml.network import Section
 from genedml_cli import console
-from genedml_cli.encoding import encode_plan, tokens_kept
+from genedml_cli.encoding import VectorsInMemory, encode_plan, tokens_kept
+from genedml_cli.feature_file import LOCAL, TILES, making, started
+from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, check_resolution
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
-from genedml_cli.storage import arriving, free_bytes, gigabytes, maker, sha256_of
+from genedml_cli.stopping import keeping
+from genedml_cli.storage import VERSION, free_bytes, gigabytes, sha256_of
 from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.tissue import find_tissue
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+METADATA_KEY = "genedml"
+WORDS = {"slide": "slide content", "um_per_px": "um/px", "weights": "weights of the encoder", "flips": "orientations"}
+"""What the parts of a recipe are called, where it is not by their names."""
+
+ReadTiles = Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,64 @@ class SectionFeatures:
         return Section(self.pooled.to(device).float(), grid_xy.to(device))
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """All that the features of a section depend on: they are used again only where nothing of it differs."""
+
+    slide_sha256: str
+    um_per_px: float | None
+    spots: Spots
+    encoder: EncoderRecord
+    views: ViewsConfig
+    flips: bool
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Each part by the name under which a difference of it is told."""
+        spots = self.spots
+        array_xy = None if spots.array_xy is None else spots.array_xy.tolist()
+        listed = json.dumps([spots.names, spots.xy_px.tolist(), array_xy])
+        return {
+            "slide": self.slide_sha256,
+            "um_per_px": self.um_per_px,
+            "spots": hashlib.sha256(listed.encode()).hexdigest(),
+            "encoder": self.encoder.name,
+            "weights": self.encoder.weights_sha256,
+            "views": to_dict(self.views),
+            "flips": self.flips,
+        }
+
+    def kept(self, folder: Path, name: str, encode: Callable[[Path], SectionFeatures]) -> SectionFeatures:
+        """The features of section ``name`` from their file in ``folder``, which ``encode`` makes if it is not there.
+
+        Says what differs where there are features of that section, but others.
+        """
+        parts = self.parts
+        key = hashlib.sha256(json.dumps([FORMAT_VERSION, parts], sort_keys=True).encode()).hexdigest()
+        file = folder / f"{name}.{self.encoder.name.replace(':', '-')}.{key[:12]}.safetensors"
+        if file.exists():
+            forget_dead(file)
+            return load_features(file)
+        with in_turn(file):
+            if file.exists():  # by now: another process was at it
+                return load_features(file)
+            _say_what_differs(folder, name, parts)
+            return encode(file)
+
+
+def _say_what_differs(folder: Path, name: str, parts: Mapping[str, Any]) -> None:
+    """In how far the features of a section that are there are others, by those that differ least."""
+    found: list[list[str]] = []
+    for file in sorted(folder.glob(f"{escape(name)}.*.safetensors")):
+        with suppress(GeneDMLError), reading(f"The feature file {file}", ""), safe_open(file, "pt") as stored:
+            made_of = json.loads(stored.metadata()[METADATA_KEY])["made_of"]
+            found.append([WORDS.get(part, part) for part in parts if made_of.get(part) != parts[part]])
+    if found:
+        least = min(found, key=len)
+        differ = ", ".join(least)
+        console.note(f"{name}: the features in {folder} are of other {differ or 'format'}; making new ones.")
+
+
 def extract(
     samples: Sequence[Sample],
     encoder: Encoder,
@@ -104,7 +171,8 @@ def extract(
         GeneDMLError: as for slides and spots, with the sample named.
     """
     found: dict[str, SectionFeatures] = {}
-    with console.progress("Sections", len(samples)) as advance:
+    kept = f"What was encoded is kept in {folder}. To go on, run the same command again."
+    with keeping(kept), console.progress("Sections", len(samples)) as advance:
         for sample in samples:
             try:
                 found[sample.name] = _extract_sample(sample, encoder, views, folder, flips, allow_off_tissue)
@@ -131,16 +199,29 @@ def encode_section(
     Raises:
         GeneDMLError: damaged, or far coarser than the views.
     """
-    check_resolution(slide, views)
-    raster = Raster(slide, views.um_per_px)
-    plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views)
-    console.note(f"{slide.path.name}: {len(spots)} spots, {len(plan.corners_xy)} tiles to read and encode ...")
+    recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
+    return _encode_section(slide, recipe, encoder, views, None)
 
-    with reading_ahead(raster, plan.corners_xy, plan.tile_px) as read:
-        local, tiles = encode_plan(read, plan, encoder, views.local_grid, flips, slide.path.name)
-    places = (torch.as_tensor(plan.own), torch.as_tensor(plan.neighbor))
-    sha256 = slide_sha256 or sha256_of(slide.path)
-    return SectionFeatures(spots, local, tiles, *places, encoder_record(encoder), _seen_scale(slide, views), sha256)
+
+def keep_section(
+    slide: Slide,
+    spots: Spots,
+    encoder: Encoder,
+    views: ViewsConfig,
+    folder: Path,
+    name: str,
+    flips: bool = False,
+    slide_sha256: str = "",
+) -> SectionFeatures:
+    """As :func:`encode_section`, in a file of ``folder`` that begins with ``name``: read if it is there, else made.
+
+    A call that was killed as it made it is gone on from. Memory holds a batch at a time.
+
+    Raises:
+        GeneDMLError: as for :func:`encode_section`; the folder cannot be written.
+    """
+    recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
+    return recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
 
 
 def encode_patches(
@@ -155,17 +236,10 @@ def encode_patches(
 
     Args: as for :func:`encode_section`; ``spots`` are among those of ``patches``.
     """
-    place = patches.places(spots.names)
-    own = np.arange(len(spots))
-    plan = TilePlan(patches.corners_xy[place], own, own[:, None].copy(), patches.tile_px)
-
-    def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
-        return patches.read(place[places])
-
-    local, tiles = encode_plan(read, plan, encoder, views.local_grid, flips, patches.path.name)
-    places = (torch.as_tensor(plan.own), torch.as_tensor(plan.neighbor))
-    sha256 = slide_sha256 or sha256_of(patches.path)
-    return SectionFeatures(spots, local, tiles, *places, encoder_record(encoder), patches.um_per_px, sha256)
+    recipe = Recipe(
+        slide_sha256 or sha256_of(patches.path), patches.um_per_px, spots, encoder_record(encoder), views, flips
+    )
+    return _encode_patches(patches, recipe, encoder, None)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:
@@ -173,32 +247,10 @@ def encoder_record(encoder: Encoder) -> EncoderRecord:
     return EncoderRecord(encoder.info.name, encoder.info.width, encoder.info.tokens, encoder.weights_sha256)
 
 
-def save_features(features: SectionFeatures, path: Path, key: str) -> None:
-    """Write a feature file whole."""
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "key": key,
-        "names": features.spots.names,
-        "encoder": asdict(features.encoder),
-        "um_per_px": features.um_per_px,
-        "slide_sha256": features.slide_sha256,
-        "made_by": maker(),
-    }
-    tensors = {
-        "local": features.local,
-        "tiles": features.tiles,
-        "own": features.own,
-        "neighbor": features.neighbor,
-        "xy_px": torch.as_tensor(features.spots.xy_px),
-    }
-    if features.spots.array_xy is not None:
-        tensors["array_xy"] = torch.as_tensor(features.spots.array_xy)
-    with arriving(path) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            temporary,
-            {"genedml": json.dumps(metadata)},
-        )
+def save_features(features: SectionFeatures, path: Path, made_of: Mapping[str, Any]) -> None:
+    """Write a feature file whole; ``made_of`` as :attr:`Recipe.parts`."""
+    with making(path, _tables(features), _metadata(features, made_of)) as file:
+        file.put_all(features.local, features.tiles)
 
 
 def load_features(path: Path) -> SectionFeatures:
@@ -209,7 +261,7 @@ def load_features(path: Path) -> SectionFeatures:
     """
     with reading(f"The feature file {path}", "Remove it and run again."):
         with safe_open(path, "pt") as stored:
-            metadata = json.loads((stored.metadata() or {})["genedml"])
+            metadata = json.loads((stored.metadata() or {})[METADATA_KEY])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {metadata['format_version']}, not {FORMAT_VERSION}")
@@ -243,30 +295,124 @@ def _extract_sample(
 ) -> SectionFeatures:
     spots = read_spots(sample.spots)
     sha256 = sha256_of(sample.slide)
-
-    def path_of(key: str) -> Path:
-        return folder / f"{sample.name}.{encoder.info.name.replace(':', '-')}.{key[:12]}.safetensors"
-
     if sample.slide.suffix == PATCHES_SUFFIX:
         with open_patches(sample.slide, views) as patches:
             spots = patches.with_tiles(spots)
-            key = _key(sha256, patches.um_per_px, spots, encoder, views, flips)
-            if not path_of(key).exists():
-                _check_space(folder, len(spots), encoder, views, flips)
-                save_features(encode_patches(patches, spots, encoder, views, flips, sha256), path_of(key), key)
-    else:
-        native = views.um_per_px == "native"
-        with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
-            key = _key(sha256, _seen_scale(slide, views), spots, encoder, views, flips)
-            if not path_of(key).exists():
-                check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
-                _check_space(folder, len(spots), encoder, views, flips)
-                save_features(encode_section(slide, spots, encoder, views, flips, sha256), path_of(key), key)
-    return load_features(path_of(key))
+            recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
+
+            def encode(file: Path) -> SectionFeatures:
+                _check_space(file, len(spots), encoder, views, flips)
+                return _encode_patches(patches, recipe, encoder, file)
+
+            return recipe.kept(folder, sample.name, encode)
+    native = views.um_per_px == "native"
+    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
+        recipe = _recipe(slide, spots, encoder, views, flips, sha256)
+
+        def encode(file: Path) -> SectionFeatures:
+            check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
+            _check_space(file, len(spots), encoder, views, flips)
+            return _encode_section(slide, recipe, encoder, views, file)
+
+        return recipe.kept(folder, sample.name, encode)
 
 
-def _check_space(folder: Path, spots: int, encoder: Encoder, views: ViewsConfig, flips: bool) -> None:
-    """Refuse to encode what the disk cannot take; the tokens of the spots' own tiles are nearly all of a file."""
+def _recipe(slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool, slide_sha256: str) -> Recipe:
+    """What the features of a section depend on; of um/px, only where its views do."""
+    um_per_px = None if views.um_per_px == "native" else slide.um_per_px
+    return Recipe(slide_sha256 or sha256_of(slide.path), um_per_px, spots, encoder_record(encoder), views, flips)
+
+
+def _encode_section(
+    slide: Slide, recipe: Recipe, encoder: Encoder, views: ViewsConfig, file: Path | None
+) -> SectionFeatures:
+    check_resolution(slide, views)
+    raster = Raster(slide, views.um_per_px)
+    plan = plan_tiles(recipe.spots.xy_px, raster.scale, raster.size_px, views)
+    console.note(f"{slide.path.name}: {len(recipe.spots)} spots, {len(plan.corners_xy)} tiles to read and encode ...")
+
+    def read_from(first: int) -> AbstractContextManager[ReadTiles]:
+        return reading_ahead(raster, plan.corners_xy, plan.tile_px, first=first)
+
+    return _encode(recipe, plan, read_from, encoder, slide.path.name, file)
+
+
+def _encode_patches(patches: PatchFile, recipe: Recipe, encoder: Encoder, file: Path | None) -> SectionFeatures:
+    place = patches.places(recipe.spots.names)
+    own = np.arange(len(recipe.spots))
+    plan = TilePlan(patches.corners_xy[place], own, own[:, None].copy(), patches.tile_px)
+
+    def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
+        return patches.read(place[places])
+
+    return _encode(recipe, plan, lambda _: nullcontext(read), encoder, patches.path.name, file)
+
+
+def _encode(
+    recipe: Recipe,
+    plan: TilePlan,
+    read_from: Callable[[int], AbstractContextManager[ReadTiles]],
+    encoder: Encoder,
+    title: str,
+    file: Path | None,
+) -> SectionFeatures:
+    """Encode the tiles of a plan, into a file if there is one; ``read_from`` opens them from a tile on."""
+    where, grid = "cpu" if file is None else "meta", recipe.views.local_grid
+    width, tokens = encoder.info.width, tokens_kept(encoder.info.tokens, grid)
+    features = SectionFeatures(
+        recipe.spots,
+        torch.empty(8 if recipe.flips else 1, len(plan.own), tokens, width, dtype=torch.float16, device=where),
+        torch.empty(len(plan.corners_xy), width, dtype=torch.float16, device=where),
+        torch.as_tensor(plan.own),
+        torch.as_tensor(plan.neighbor),
+        recipe.encoder,
+        recipe.um_per_px,
+        recipe.slide_sha256,
+    )
+    if file is None:
+        with read_from(0) as read:
+            encode_plan(read, plan, encoder, grid, title, VectorsInMemory(features.local, features.tiles))
+        return features
+    with (
+        making(file, _tables(features), _metadata(features, recipe.parts)) as room,
+        read_from(room.done) as read,
+    ):
+        encode_plan(read, plan, encoder, grid, title, room)
+    return load_features(file)
+
+
+def _tables(features: SectionFeatures) -> dict[str, Tensor]:
+    """What a feature file holds, by name."""
+    tensors = {
+        LOCAL: features.local,
+        TILES: features.tiles,
+        "own": features.own,
+        "neighbor": features.neighbor,
+        "xy_px": torch.as_tensor(features.spots.xy_px),
+    }
+    if features.spots.array_xy is not None:
+        tensors["array_xy"] = torch.as_tensor(features.spots.array_xy)
+    return tensors
+
+
+def _metadata(features: SectionFeatures, made_of: Mapping[str, Any]) -> dict[str, str]:
+    values = {
+        "format_version": FORMAT_VERSION,
+        "names": features.spots.names,
+        "encoder": asdict(features.encoder),
+        "um_per_px": features.um_per_px,
+        "slide_sha256": features.slide_sha256,
+        "made_of": made_of,
+        "made_by": VERSION,
+    }
+    return {METADATA_KEY: json.dumps(values, sort_keys=True)}
+
+
+def _check_space(file: Path, spots: int, encoder: Encoder, views: ViewsConfig, flips: bool) -> None:
+    """Refuse to begin what the disk cannot take; the tokens of the spots' own tiles are nearly all of a file."""
+    folder = file.parent
+    if started(file):
+        return
     tokens = tokens_kept(encoder.info.tokens, views.local_grid)
     needed = (8 if flips else 1) * spots * tokens * encoder.info.width * torch.float16.itemsize
     free = free_bytes(folder)
@@ -276,26 +422,3 @@ def _check_space(folder: Path, spots: int, encoder: Encoder, views: ViewsConfig,
             "orientation of each tile, an eighth (--set training.augment=false), average its tokens (--set "
             "views.local_grid=4), or give --features on another disk."
         )
-
-
-def _seen_scale(slide: Slide, views: ViewsConfig) -> float | None:
-    """The um/px that the views of a slide depend on, if any."""
-    return None if views.um_per_px == "native" else slide.um_per_px
-
-
-def _key(
-    slide_sha256: str, um_per_px: float | None, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool
-) -> str:
-    """Fingerprint of everything that the features depend on."""
-    parts: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "slide": slide_sha256,
-        "um_per_px": um_per_px,
-        "names": spots.names,
-        "xy_px": spots.xy_px.tolist(),
-        "array_xy": None if spots.array_xy is None else spots.array_xy.tolist(),
-        "encoder": asdict(encoder_record(encoder)),
-        "views": to_dict(views),
-        "flips": flips,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,7 @@ from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
+from genedml_cli.devices import fitting
 from genedml_cli.features import SectionFeatures
 from genedml_cli.placement import PlacedFeatures
 
@@ -31,6 +32,13 @@ def predict_placed(
     Raises:
         GeneDMLError: they are not finite.
     """
+    with fitting(f"predicting {batch_spots} spots at a time", "Free it, or give fewer --batch-spots or --device cpu."):
+        return _predict_placed(network, features, number, batch_spots)
+
+
+def _predict_placed(
+    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int
+) -> Float[np.ndarray, "S M"]:
     network.eval()
     section = features.sections[number]
     predicted = []

@@ -138,6 +138,14 @@ FeaturesOption = Annotated[
     Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the arithmetic runs.", rich_help_panel=RUN)]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On CUDA too the same model each time, by slower kernels; on the CPU it always is.",
+        rich_help_panel=RUN,
+    ),
+]
 CompileOption = Annotated[
     bool,
     typer.Option(

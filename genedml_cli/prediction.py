@@ -1,5 +1,6 @@
 """Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import anndata
 import numpy as np
 
 from genedml_cli import console
-from genedml_cli.features import SectionFeatures, encode_section
+from genedml_cli.feature_file import features_beside
+from genedml_cli.features import SectionFeatures, encode_section, keep_section
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.lattice import Lattice
+from genedml_cli.locks import claimed
 from genedml_cli.novelty import load_novelty
 from genedml_cli.outputs import check_output_path, write
 from genedml_cli.references import reference_file
@@ -64,13 +67,16 @@ def predict(
     """
     if out is not None:
         check_output_path(out)
-    models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
-    say_genes_left_out(models)
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
-    data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
-    if out is not None:
-        write(data, out)
-    return data
+    with nullcontext() if out is None else claimed(out):
+        models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
+        say_genes_left_out(models)
+        if out is None:
+            return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
+        with features_beside(out) as folder:
+            data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots, folder)
+            write(data, out)
+            return data
 
 
 def predict_slide(
@@ -80,13 +86,21 @@ def predict_slide(
     placing: Placing,
     min_cv_pcc: float | None = None,
     batch_spots: int = BATCH_SPOTS,
+    features_in: Path | None = None,
 ) -> anndata.AnnData:
-    """Predict one slide with models that are loaded already; result and errors as of :func:`predict`."""
+    """Predict one slide with models that are loaded already; result and errors as of :func:`predict`.
+
+    With ``features_in``, a folder, its features go through a file there, which a call that was killed has left for the
+    next.
+    """
     views = models.cards[0].config.views
     if min_cv_pcc is not None:
         worthy_genes(models.cards, models.genes, min_cv_pcc)  # before hours of encoding
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
-        features = encode_section(placed.slide, placed.spots, models.encoder, views)
+        if features_in is None:
+            features = encode_section(placed.slide, placed.spots, models.encoder, views)
+        else:
+            features = keep_section(placed.slide, placed.spots, models.encoder, views, features_in, slide.name)
         data = _to_anndata(models, placed, features, batch_spots)
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)

@@ -46,7 +46,7 @@ class _Ahead:
 
 @contextmanager
 def reading_ahead(
-    raster: Raster, corners_xy: Int[np.ndarray, "U 2"], tile_px: int, readers: int = READERS
+    raster: Raster, corners_xy: Int[np.ndarray, "U 2"], tile_px: int, readers: int = READERS, first: int = 0
 ) -> Iterator[Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]]]:
     """Yield what gives some tiles of a plan; to be asked for them in the order of the plan.
 
@@ -54,13 +54,14 @@ def reading_ahead(
         raster: to read from.
         corners_xy: left upper corner of every tile, in raster pixels.
         tile_px: side of a tile.
+        first: the first tile that will be asked for.
         readers: threads; they end with the block, whatever ends it.
 
     Raises:
         GeneDMLError: what a thread met, at the next tile that is asked for.
     """
     corners = corners_xy.tolist()
-    wanted = dict.fromkeys(block for x, y in corners for block in raster.blocks(x, y, tile_px, tile_px))
+    wanted = dict.fromkeys(block for x, y in corners[first:] for block in raster.blocks(x, y, tile_px, tile_px))
     pool = ThreadPoolExecutor(readers, "reader")
 
     try:

@@ -66,8 +66,7 @@ def notes_of(data: anndata.AnnData) -> list[str]:
     made_by = data.uns["genedml"]
     if "notes" not in made_by:
         raise GeneDMLError(
-            f"A prediction of {made_by.get('time', 'an earlier time')} is by an earlier version of genedml and "
-            "lacks what this one needs. Train, or predict, again."
+            "A prediction is by an earlier version of genedml and lacks what this one needs. Train, or predict, again."
         )
     return [str(note) for note in np.atleast_1d(made_by["notes"])]
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from genedml.checkpoint import weights_sha256
 from genedml.errors import reading
+from genedml.tensor_files import tensor_bytes
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.pooled import pooled_features
@@ -61,10 +61,10 @@ def fit_ridge(train: Sequence[SectionData]) -> RidgeModel:
 
 def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
     """Write the model whole, with its genes in order, so that sections seen later have the reference too."""
-    tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
-    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    arrays = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
+    whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     with arriving(path) as temporary:
-        save_file(whole, temporary, _metadata(model, genes))
+        temporary.write_bytes(tensor_bytes(whole, _metadata(model, genes)))
 
 
 def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:

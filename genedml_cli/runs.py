@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,11 @@ from jaxtyping import Float
 
 from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
 from genedml.config import Config, to_dict
+from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets import published_panel
-from genedml_cli.devices import all_like, prepare_encoder
+from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import (
     WHOLE,
@@ -36,6 +38,7 @@ from genedml_cli.expression import (
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.inference import predict_section
 from genedml_cli.inputs import check_names, read_json, read_text
+from genedml_cli.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
@@ -44,7 +47,8 @@ from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
-from genedml_cli.storage import arriving, maker, write_json, write_text
+from genedml_cli.stopping import keeping
+from genedml_cli.storage import VERSION, arriving, maker, now, write_json, write_text
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
@@ -72,6 +76,7 @@ def train(
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
+    deterministic: bool = False,
 ) -> Evaluation:
     """Train and test Gene-DML on every fold of ``samples``.
 
@@ -79,7 +84,8 @@ def train(
         samples: the sections, with their folds.
         out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``,
             ``novelty-N.safetensors``, ``predictions/``, ``config.toml``, ``run.json``, ``metrics.csv``,
-            ``metrics.json``, ``genes.csv``. Folds that are there are kept.
+            ``metrics.json``, ``genes.csv``. Folds that are there are kept, and of one that was interrupted
+            the last epoch, in ``fold-N.state``.
         config: the merged configuration.
         fold: one fold, or ``all``.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
@@ -91,6 +97,7 @@ def train(
         partial: what to say of a data set of which sections are missing.
         dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
         allow_off_tissue: take spots that lie off the tissue.
+        deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
 
     Returns:
         The scores over the folds that are there.
@@ -100,24 +107,53 @@ def train(
     """
     description = _describe(config, samples, panel, partial, dataset)
     _check_same(out, description)
-    folds = _unfinished(_chosen(make_folds(samples), fold), out)
-    if not folds:
+    chosen = _chosen(make_folds(samples), fold)
+    go_on = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command with --out {out}."
+    with ExitStack() as claims, keeping(go_on):
+        for one in chosen:
+            claims.enter_context(claimed(out / f"fold-{one.name}", f"Fold {one.name} of {out}"))
+        _check_same(out, description)  # by now: another process may have begun another run
+        forget_all_dead(out)
+        forget_all_dead(out / "predictions")
+        folds = _unfinished(chosen, out)
+        if folds:
+            claims.enter_context(all_deterministic(deterministic))
+            inputs, encoder = _prepare(
+                folds, samples, config, panel, features, weights, device, compiled, allow_off_tissue
+            )
+            _claim(out, config, description)
+            origin = {"dataset": dataset, "partial": partial}
+            run_fold = functools.partial(
+                _run_fold,
+                inputs=inputs,
+                out=out,
+                config=config,
+                panel=panel,
+                encoder=encoder_record(encoder),
+                origin=origin,
+            )
+            _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
         return _score(out)
+
+
+def _prepare(
+    folds: Sequence[Fold],
+    samples: Sequence[Sample],
+    config: Config,
+    panel: str,
+    features: Path,
+    weights: Path | None,
+    device: str,
+    compiled: bool,
+    allow_off_tissue: bool,
+) -> tuple[Inputs, Encoder]:
+    """What the folds draw on, and the encoder that made it, on the device."""
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
     encoder = prepare_encoder(config.encoder, weights, device, compiled)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
-    inputs = Inputs(
-        extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue),
-        {sample.name: read_counts(sample.counts) for sample in used},
-    )
-    _claim(out, config, description)
-    origin = {"dataset": dataset, "partial": partial}
-    run_fold = functools.partial(
-        _run_fold, inputs=inputs, out=out, config=config, panel=panel, encoder=encoder_record(encoder), origin=origin
-    )
-    _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
-    return _score(out)
+    extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
+    return Inputs(extracted, {sample.name: read_counts(sample.counts) for sample in used}), encoder
 
 
 def new_run_folder() -> Path:
@@ -175,7 +211,8 @@ def _run_fold(
         [_section(sample, inputs, genes, config) for sample in side]
         for side in (fold.train, fold.validation, fold.test)
     )
-    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once)
+    state = _state_file(out, fold)
+    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["partial"])
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
@@ -193,6 +230,7 @@ def _run_fold(
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
+    state.unlink(missing_ok=True)
     return fold.name
 
 
@@ -255,7 +293,7 @@ def _card(
         training_donors=tuple(sorted({sample.donor for sample in seen})),
         notes=tuple(filter(None, (*_fold_notes(fold, config), partial, _not_raw(fold, inputs)))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
-        made_by=maker(),
+        made_by={**VERSION, "torch": str(torch.__version__), "seed": config.training.seed},
     )
 
 
@@ -286,9 +324,15 @@ def _tested(
 
 def _score(out: Path) -> Evaluation:
     """Score the folds that are there, and write into their models what each gene was worth."""
-    evaluation = evaluate_run(out)
-    record_scores(out, evaluation)
+    with in_turn(out / "scores"):
+        evaluation = evaluate_run(out)
+        record_scores(out, evaluation)
     return evaluation
+
+
+def _state_file(out: Path, fold: Fold) -> Path:
+    """Keeps the last epoch of a fold that is not finished."""
+    return out / f"fold-{fold.name}.state"
 
 
 def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
@@ -305,6 +349,7 @@ def _unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
     finished = [fold for fold in folds if (out / f"fold-{fold.name}.safetensors").exists()]
     for fold in finished:
         console.note(f"Fold {fold.name} is there already; keeping it.")
+        _state_file(out, fold).unlink(missing_ok=True)
     return [fold for fold in folds if fold not in finished]
 
 
@@ -329,4 +374,4 @@ def _claim(out: Path, config: Config, description: dict[str, Any]) -> None:
     """Say whose run folder this is; only when everything it needs could be read."""
     if not (out / "run.json").exists():
         write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
-        write_json(out / "run.json", {**description, "made_by": maker(), "torch": torch.__version__})
+        write_json(out / "run.json", {**description, "made_by": maker() | {"time": now()}, "torch": torch.__version__})

@@ -65,7 +65,9 @@ def write_csv(data: anndata.AnnData, path: Path, long: bool = False) -> None:
     # First, so that a table that exists has it.
     write_json(path.with_name(f"{path.name}-metadata.json"), _csv_metadata(data, table, path.name))
     with arriving(path) as temporary:
-        table.to_csv(temporary, index=False)
+        # The time is left out, so that equal tables are equal files.
+        gzipped: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
+        table.to_csv(temporary, index=False, compression=gzipped)
 
 
 def write_parquet(data: anndata.AnnData, path: Path, long: bool = False) -> None:

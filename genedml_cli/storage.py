@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,33 +14,39 @@ from typing import Any
 
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__
+from genedml_cli.locks import in_turn, part_of
 from genedml_cli.masking import masked
+
+VERSION = {"genedml": __version__}
+"""What a file says of its maker where the same files can come of different commands."""
 
 
 @contextmanager
 def arriving(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``; renamed to it on success, removed on failure.
 
-    So a file that exists is finished. The folder is made if it is missing.
+    So a file that exists is finished. The folder is made if it is missing. One process at a time: another waits. What a
+    process that was killed left of the same file is removed.
 
     Raises:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise GeneDMLError(f"{path} cannot be written: {error.strerror}.") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = part_of(path)
+    with in_turn(path), written(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            yield temporary
+            into_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def into_place(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its name; it has reached the disk before."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~_umask())
+    temporary.replace(path)
 
 
 @contextmanager
@@ -53,20 +58,29 @@ def arriving_folder(path: Path) -> Iterator[Path]:
     Raises:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
+    around = part_of(path)
+    before = around / "before"
+    with in_turn(path), written(path):
+        if before.exists() and not path.exists():  # a process was killed as it exchanged the two
+            before.replace(path)
+        shutil.rmtree(around, ignore_errors=True)
+        try:
+            around.mkdir()
+            yield around / path.name
+            if path.exists():
+                path.replace(before)
+            (around / path.name).replace(path)
+        finally:
+            shutil.rmtree(around, ignore_errors=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What the system says against writing ``path``, as a sentence."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        around = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise GeneDMLError(f"{path} cannot be written: {error.strerror}.") from error
-    try:
-        yield around / path.name
-        if path.exists():
-            path.replace(around / "before")
-        (around / path.name).replace(path)
+        yield
     except OSError as error:
         raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(around, ignore_errors=True)
 
 
 def beside(target: Path, name: str) -> Path:
@@ -118,12 +132,16 @@ def sha256_of(path: Path) -> str:
 
 
 def maker() -> dict[str, str]:
-    """Version, command line and time: the part of an output's provenance that every output shares."""
-    return {
-        "genedml": __version__,
-        "command": masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    """Version and command line: the part of an output's provenance that outputs of a command share.
+
+    No time, so that the same command gives the same bytes.
+    """
+    return {**VERSION, "command": masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))}
+
+
+def now() -> str:
+    """The time, for records of what happened rather than of what was found."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _umask() -> int:

@@ -1,30 +1,34 @@
 """Train Gene-DML on the sections of one fold. Letters: B spots in a batch, N labelled spots, M genes."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from genedml.config import Config, TrainingConfig
+from genedml.config import Config, TrainingConfig, to_dict
 from genedml.errors import GeneDMLError
-from genedml.network import GeneDML, Views
-from genedml_cli import console
+from genedml.network import GeneDML
+from genedml_cli import __version__, console
 from genedml_cli.batches import draw_batches
-from genedml_cli.devices import mixed_precision, send
+from genedml_cli.devices import fitting, send
 from genedml_cli.inference import predict_placed
+from genedml_cli.learner import Batch, Learner, below
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.placement import PlacedFeatures, place
 from genedml_cli.sections import SectionData
+from genedml_cli.training_state import Moment, TrainingState
 
-Batch = tuple[Views, Float[Tensor, "B M"]]
 SHOWN = ("total", "prediction", "held_out_pcc")
-FUSED = ("cpu", "cuda")
-"""Devices on which torch has Adam as one kernel."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,16 @@ def train_fold(
     device: torch.device | str,
     description: str = "Epochs",
     at_once: int = 1,
+    state: Path | None = None,
 ) -> Trained:
     """Train on ``train``, choose the epoch on ``validation`` (on ``test`` if the configuration says so).
 
     With ``training.refit``, train once more, on the validation sections as well, for as many epochs as were chosen.
-    ``at_once`` folds are trained beside each other on this machine.
+    ``at_once`` folds are trained beside each other on this machine. ``state`` is a file that keeps what a call that was
+    interrupted had reached: the next goes on from there and ends as if nothing had been.
+
+    Raises:
+        GeneDMLError: no epoch can be chosen, the device has too little memory, or ``state`` cannot be read or written.
     """
     settings = config.training
     on_test = settings.select_on == "test"
@@ -66,13 +75,21 @@ def train_fold(
     features += [data.features.upright for data in chosen_on]
     sections = _Sections([*trained_on, *chosen_on], place(features, device, at_once))
     first, last = len(train), len(train) + len(validation)
+    file = TrainingState(state, _depends_on((train, validation, test), config, device))
+    begun = file.read()
+    fit = partial(_fit_in_memory, sections, config=config, device=device)
     if on_test:
-        result = _fit(sections, last, range(last, last + len(test)), config, device, settings.epochs, description)
+        tested = range(last, last + len(test))
+        result = fit(last, tested, epochs=settings.epochs, description=description, passes=_Passes(file, begun=begun))
         return replace(result, held_out_pcc=None)
-    chosen = _fit(sections, first, range(first, last), config, device, settings.epochs, description)
+    chosen = _chosen_before(begun)
+    if chosen is None:
+        passes, begun = _Passes(file, begun=begun), None
+        chosen = fit(first, range(first, last), epochs=settings.epochs, description=description, passes=passes)
     if not (settings.refit and validation):
         return chosen
-    again = _fit(sections, last, range(0), config, device, chosen.epoch, f"{description}, refit")
+    passes = _Passes(file, chosen, begun)
+    again = fit(last, range(0), epochs=chosen.epoch, description=f"{description}, refit", passes=passes)
     return replace(
         again,
         log=[{"pass": number, **entry} for number, log in enumerate((chosen.log, again.log), 1) for entry in log],
@@ -139,49 +156,106 @@ class SpotLoader:
         return self._labels[send(self._first_row[section] + row, self._labels.device)]
 
 
-class Learner:
-    """A network, the moving average of its weights that is kept, and what moves them. No step waits for the device."""
+@dataclass
+class _Course:
+    """How a pass went so far: an entry an epoch, and the best of them. Without a choice the last is the best."""
 
-    def __init__(self, network: GeneDML, settings: TrainingConfig, device: torch.device | str) -> None:
-        self._network = network.to(device)
-        self._decay, self._steps = settings.weight_average, 0
-        self.kept = copy.deepcopy(self._network) if self._decay else self._network
-        self._optimiser = torch.optim.Adam(
-            network.parameters(),
-            settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=torch.device(device).type in FUSED,
+    log: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0
+    score: float = -np.inf
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    held_out_pcc: Float[np.ndarray, " M"] | None = None
+
+    def add(self, entry: dict[str, float], kept: GeneDML, held_out_pcc: Float[np.ndarray, " M"] | None) -> None:
+        """An epoch after which ``kept`` are the weights."""
+        self.log.append(entry)
+        if held_out_pcc is None:
+            self.epoch = len(self.log)
+        elif entry["held_out_pcc"] > self.score:
+            self.epoch, self.score, self.held_out_pcc = len(self.log), entry["held_out_pcc"], held_out_pcc
+            self.weights = copy.deepcopy(kept.state_dict())
+
+    def put_into(self, moment: Moment) -> Moment:
+        """A moment that also knows the course."""
+        moment.values |= {"log": self.log, "epoch": self.epoch, "score": self.score}
+        moment.tensors |= {f"best.{name}": value for name, value in self.weights.items()}
+        if self.held_out_pcc is not None:
+            moment.tensors["held_out_pcc"] = torch.from_numpy(self.held_out_pcc)
+        return moment
+
+    @staticmethod
+    def of(moment: Moment, device: torch.device | str) -> "_Course":
+        """What :meth:`put_into` left in a moment."""
+        weights = {name: value.to(device) for name, value in below("best.", moment.tensors).items()}
+        values, scores = moment.values, moment.tensors.get("held_out_pcc")
+        return _Course(
+            values["log"], values["epoch"], values["score"], weights, None if scores is None else scores.numpy()
         )
-        self._schedule = torch.optim.lr_scheduler.StepLR(self._optimiser, settings.lr_step_epochs, settings.lr_factor)
 
-    def learn(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
-        """One epoch; returns the mean of every loss part."""
-        self._network.train()
-        learning_rate = float(self._schedule.get_last_lr()[0])
-        steps = [self.step(views, label, generator) for views, label in batches]
-        self._schedule.step()
-        means = {"learning_rate": learning_rate, **_mean_parts(steps)}
-        if self._network.loss.group:
-            means["batches_without_group"] = sum("group" not in step for step in steps)
-        return means
 
-    def step(self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator) -> dict[str, Tensor]:
-        with mixed_precision(label.device):
-            losses = self._network.losses(views, label, generator)
-        self._optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        self._optimiser.step()
-        self._update_average()
-        return {name: value.detach() for name, value in losses.items()}
+@dataclass(frozen=True)
+class _Passes:
+    """The file that keeps a fold's training, and in which of its passes that is.
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        self._steps += 1
-        if not self._decay:
+    Args:
+        file: see :class:`TrainingState`.
+        chosen: what the pass before left, if there was one.
+        begun: the moment to go on from, if this pass was begun before.
+    """
+
+    file: TrainingState
+    chosen: Trained | None = None
+    begun: Moment | None = None
+
+    def keep(self, learner: Learner, generator: torch.Generator, course: _Course) -> None:
+        """Write the moment after an epoch, if it is time to."""
+        if not self.file.due():
             return
-        decay = self._decay if self._steps > 1 else 0.0  # the average of one step is that step
-        average, now = list(self.kept.parameters()), list(self._network.parameters())
-        get_ema_multi_avg_fn(decay)(average, now, self._steps)
+        moment = course.put_into(learner.moment(generator))
+        if self.chosen is not None:
+            moment.values["chosen"] = {"epoch": self.chosen.epoch, "log": list(self.chosen.log)}
+            if self.chosen.held_out_pcc is not None:
+                moment.tensors["chosen.held_out_pcc"] = torch.from_numpy(self.chosen.held_out_pcc)
+        self.file.write(moment)
+
+
+def _chosen_before(moment: Moment | None) -> Trained | None:
+    """What the first pass left, if a moment is of the second; its weights are not needed any more."""
+    if moment is None or "chosen" not in moment.values:
+        return None
+    scores = moment.tensors.get("chosen.held_out_pcc")
+    chosen = moment.values["chosen"]
+    return Trained({}, chosen["epoch"], chosen["log"], None if scores is None else scores.numpy())
+
+
+def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str) -> dict[str, str]:
+    """All that the training of a fold depends on, by the name under which a difference is told."""
+    labels, features = hashlib.sha256(), hashlib.sha256()
+    for data in chain(*sides):
+        spots, whose = data.features.spots, asdict(data.features.encoder)
+        labels.update(data.labels.y.tobytes() + data.labels.valid.tobytes())
+        features.update(json.dumps([data.features.slide_sha256, data.features.um_per_px, whose, spots.names]).encode())
+        features.update(spots.xy_px.tobytes())
+    return {
+        "settings": json.dumps(to_dict(config)),
+        "sections": json.dumps([[data.sample.name for data in side] for side in sides]),
+        "labels": labels.hexdigest(),
+        "features": features.hexdigest(),
+        "version of torch": torch.__version__,
+        "version of genedml": __version__,
+        "kind of device": torch.device(device).type,
+    }
+
+
+def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
+    """As :func:`_fit`, where the device has too little memory with a sentence."""
+    batch = f"training in batches of {config.training.batch_size} spots"
+    mend = (
+        "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
+        "with --device cpu."
+    )
+    with fitting(batch, f"{mend} What was trained is kept."):
+        return _fit(sections, trained, select, config, **rest)
 
 
 def _fit(
@@ -192,6 +266,7 @@ def _fit(
     device: torch.device | str,
     epochs: int,
     description: str,
+    passes: _Passes,
 ) -> Trained:
     """Train on the first ``trained`` sections for ``epochs``, or until sections ``select`` have not improved for
     ``patience``; the last epoch if there are none.
@@ -204,34 +279,26 @@ def _fit(
     width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
     network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
     network.start_at(loader.mean_label.cpu())
-    learner = Learner(network, settings, device)
-    best = Trained({}, 0, (), None)
-    best_score, log = -np.inf, []
+    learner, course = Learner(network, settings, device), _Course()
+    if passes.begun is not None:
+        learner.go_on_from(passes.begun, generator)
+        course = _Course.of(passes.begun, device)
+        console.note(f"{description}: going on after epoch {len(course.log)}, where an earlier run was interrupted.")
     with console.progress(description, epochs) as advance:
-        for epoch in range(1, epochs + 1):
-            entry = {"epoch": epoch, **learner.learn(loader.epoch(generator), generator)}
+        advance(len(course.log))
+        while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
+            entry = {"epoch": len(course.log) + 1, **learner.learn(loader.epoch(generator), generator)}
             scores = _mean_pcc(learner.kept, sections, select) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
-            log.append(entry)
+            course.add(entry, learner.kept, scores)
+            passes.keep(learner, generator, course)
             advance(note=" ".join(f"{key} {entry[key]:.3f}" for key in SHOWN if key in entry))
-            if scores is None or entry["held_out_pcc"] > best_score:
-                best_score = entry.get("held_out_pcc", best_score)
-                state = learner.kept.state_dict() if scores is None else copy.deepcopy(learner.kept.state_dict())
-                best = replace(best, state=state, epoch=epoch, held_out_pcc=scores)
-            elif epoch - best.epoch >= settings.patience:
-                break
-    if not best.state:
+    if not course.epoch:
         held_out = ", ".join(sections.data[number].sample.name for number in select)
         raise GeneDMLError(
             f"No epoch has a defined PCC on {held_out}, held out to choose one: "
             "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
         )
-    return replace(best, log=log)
-
-
-def _mean_parts(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Mean of every loss part over the batches that had it."""
-    names = dict.fromkeys(name for step in steps for name in step)
-    means = [torch.stack([step[name] for step in steps if name in step]).mean() for name in names]
-    return dict(zip(names, torch.stack(means).tolist(), strict=True))
+    weights = course.weights if select else learner.kept.state_dict()
+    return Trained(weights, course.epoch, course.log, course.held_out_pcc)

@@ -16,12 +16,13 @@ from genedml_cli.datasets import find_dataset
 from genedml_cli.encoding import average_patches
 from genedml_cli.expression import Labels
 from genedml_cli.features import SectionFeatures
+from genedml_cli.learner import Learner
 from genedml_cli.machine import Timing, stopwatch
 from genedml_cli.placement import PlacedFeatures, Placement, choose
 from genedml_cli.samples import Sample
 from genedml_cli.sections import SectionData
 from genedml_cli.spots import Spots
-from genedml_cli.training import Learner, SpotLoader
+from genedml_cli.training import SpotLoader
 
 LIKE = "HER2ST"
 PITCH_PX = 400.0

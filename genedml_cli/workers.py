@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.stopping import follow
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -38,7 +40,8 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
     free = context.SimpleQueue()
     for device in devices:
         free.put(str(device))
-    begin = (free, call, torch.get_num_threads())
+    ours, theirs = context.Pipe()
+    begin = (free, call, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), theirs)
     with ProcessPoolExecutor(len(devices), context, _begin, begin) as pool:
         try:
             for done in as_completed([pool.submit(_work, job) for job in jobs]):
@@ -48,14 +51,21 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
                 "A process ended without a word, as the system ends those for which there is no memory left. What was "
                 "finished stays; run the same command again, on fewer devices (CUDA_VISIBLE_DEVICES) if need be."
             ) from error
+        except GeneDMLError:
+            raise  # calls under way are finished
+        except BaseException:
+            ours.close()  # and with it end the processes
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(free: "SimpleQueue[str]", call: Call, threads: int) -> None:
+def _begin(free: "SimpleQueue[str]", call: Call, threads: int, deterministic: bool, leader: Connection) -> None:
     global _own
+    follow(leader)
     device = torch.device(free.get())
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     console.hide_progress()

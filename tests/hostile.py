@@ -146,7 +146,7 @@ def _write_checkpoint(path: Path) -> None:
 def _write_features(path: Path) -> None:
     spots = Spots(NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]))
     tables = torch.zeros(1, 4, 5, 8).half(), torch.zeros(4, 8).half(), torch.arange(4), torch.arange(4)[:, None]
-    save_features(SectionFeatures(spots, *tables, EncoderRecord("tiny", 8, 5, "0"), 0.5, "0"), path, "key")
+    save_features(SectionFeatures(spots, *tables, EncoderRecord("tiny", 8, 5, "0"), 0.5, "0"), path, {})
 
 
 def _write_ridge(path: Path) -> None:

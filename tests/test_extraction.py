@@ -104,7 +104,7 @@ def test_own_tiles_and_neighbors_are_told_apart_in_files_and_by_the_reference(no
     spots = make_spots(ARRAYS["irregular"])
     with open_slide(noise, 0.5) as slide:
         features = encode_section(slide, spots, load_encoder("tiny"), LATTICE)
-    save_features(features, tmp_path / "noise.safetensors", "key")
+    save_features(features, tmp_path / "noise.safetensors", {})
     read = load_features(tmp_path / "noise.safetensors")
     own, neighbors, _ = np.split(pooled_features(read), 3, axis=1)
     np.testing.assert_array_equal(own, features.local[0, :, 0].float().numpy())

@@ -197,7 +197,7 @@ def test_a_batch_is_gathered_from_its_sections(features, red_sample, encoder, tm
 @pytest.mark.parametrize("indexed", [True, False])
 def test_features_are_read_as_they_were_written(features, tmp_path, indexed):
     written = features if indexed else replace(features, spots=Spots(features.spots.names, features.spots.xy_px))
-    save_features(written, tmp_path / "P1.safetensors", "key")
+    save_features(written, tmp_path / "P1.safetensors", {})
     read = load_features(tmp_path / "P1.safetensors")
     for name in ("local", "tiles", "own", "neighbor"):
         assert torch.equal(getattr(read, name), getattr(written, name))
@@ -270,7 +270,7 @@ def test_errors_name_the_section(red_sample, encoder, tmp_path):
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
 def test_a_truncated_feature_file_is_refused(features, tmp_path, kept):
     path = tmp_path / "P1.safetensors"
-    save_features(features, path, "key")
+    save_features(features, path, {})
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(GeneDMLError, match=r"feature file .*P1\.safetensors cannot be read: .*Remove it and run again"):
         load_features(path)
@@ -310,14 +310,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_an_interrupted_encoding_leaves_no_feature_file(red_sample, encoder, tmp_path, monkeypatch):
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_an_encoding_that_fails_leaves_nothing(red_sample, encoder, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise GeneDMLError("half way")
 
-    monkeypatch.setattr("genedml_cli.features.save_file", stop)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("genedml_cli.feature_file.VectorsInFile.put", fail)
+    with pytest.raises(GeneDMLError, match="half way"):
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
-    assert list((tmp_path / "features").iterdir()) == []
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path):

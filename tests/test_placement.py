@@ -15,12 +15,13 @@ from genedml.network import GeneDML, Views
 from genedml_cli import memory, placement
 from genedml_cli.expression import Labels
 from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.learner import Learner
 from genedml_cli.memory import free_on_host
 from genedml_cli.placement import PlacedFeatures, Placement, place
 from genedml_cli.samples import Sample
 from genedml_cli.sections import SectionData
 from genedml_cli.spots import Spots
-from genedml_cli.training import Learner, SpotLoader, train_fold
+from genedml_cli.training import SpotLoader, train_fold
 
 WIDTH, TOKENS, GENES = 8, 3, 20
 COUNTS = (30, 41, 25)
@@ -47,7 +48,7 @@ def sections(tmp_path: Path) -> list[SectionData]:
     """Three sections whose features are in files, in eight orientations; some spots have no label."""
     random, data = np.random.default_rng(0), []
     for number, spots in enumerate(COUNTS):
-        save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", "key")
+        save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", {})
         y = random.random((spots, GENES), dtype=np.float32)
         labels = Labels(y, random.random(spots) > 0.2, np.zeros(spots), 0, 0)
         sample = Sample(str(number), tmp_path, tmp_path, tmp_path, f"P{number}", f"P{number}")
@@ -143,7 +144,7 @@ def test_opening_a_feature_file_reads_nothing_but_what_is_looked_at(tmp_path):
             "",
         ),
         tmp_path / "large.safetensors",
-        "key",
+        {},
     )
     before = resident_bytes()
     features = load_features(tmp_path / "large.safetensors")
@@ -194,7 +195,7 @@ def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, lines, 
 def test_the_fused_optimiser_learns_what_the_plain_one_does(sections, monkeypatch):
     config = tiny_config("training.epochs=3", "training.batch_size=20")
     fused = train_fold(sections, [], [], config, "cpu")
-    monkeypatch.setattr("genedml_cli.training.FUSED", ())
+    monkeypatch.setattr("genedml_cli.learner.FUSED", ())
     plain = train_fold(sections, [], [], config, "cpu")
     for one, other in zip(fused.log, plain.log, strict=True):
         assert one == pytest.approx(other, rel=1e-3)

@@ -54,6 +54,7 @@ def ablate(
     fold: options.FoldOption = "all",
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
@@ -78,6 +79,7 @@ def ablate(
         device=device,
         partial=partial,
         allow_off_tissue=allow_off_tissue,
+        deterministic=deterministic,
     )
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})

@@ -35,6 +35,7 @@ def train(
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
@@ -59,6 +60,7 @@ def train(
         partial=partial,
         dataset=named or "",
         allow_off_tissue=allow_off_tissue,
+        deterministic=deterministic,
     )
     if json_:
         console.document({**evaluation.to_dict(), "folder": run})

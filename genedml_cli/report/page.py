@@ -15,7 +15,7 @@ from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
 from genedml_cli.report.prediction_page import contents_of_prediction
 from genedml_cli.report.run_page import contents_of_run
-from genedml_cli.storage import beside, maker, write_text
+from genedml_cli.storage import beside, maker, now, write_text
 
 SEARCHED_FROM = 12  # rows; a shorter table is seen at once
 SUFFIXES = (".html", ".htm")
@@ -61,7 +61,7 @@ def render(contents: Contents) -> str:
         gradients=gradients(),
         scale_rule=SCALE_RULE,
         chart=curves,
-        maker=maker(),
+        maker=maker() | {"time": now()},
         searched_from=SEARCHED_FROM,
     )
     # A file name may hold bytes that are no text.

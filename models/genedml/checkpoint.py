@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import torch
 from pydantic import ConfigDict
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from genedml.config import STRICT, Config, from_dict
 from genedml.errors import CONTROL, GeneDMLError, reading, reason_of
 from genedml.network import GeneDML
+from genedml.tensor_files import tensor_bytes
 
 FORMAT_VERSION = 4
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
@@ -71,7 +71,7 @@ class ModelCard:
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
-        made_by: version, command, seed, time.
+        made_by: versions and seed; the command and the time are in the run's ``run.json``.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -101,7 +101,7 @@ def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
     """Card and weights as the content of one safetensors file; equal input gives equal bytes."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     values = {"format_version": FORMAT_VERSION, "weights_sha256": weights_sha256(tensors), **asdict(card)}
-    return save(tensors, sealed(METADATA_KEY, json.dumps(values, sort_keys=True)))
+    return tensor_bytes(tensors, sealed(METADATA_KEY, json.dumps(values, sort_keys=True)))
 
 
 def sealed(key: str, text: str) -> dict[str, str]:

@@ -1,0 +1,125 @@
+"""One process at a time on one output. A lock is a hidden file beside it; it vanishes with its process."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from genedml.errors import GeneDMLError
+
+SOON_S = 0.5
+_held: dict[Path, int] = {}  # by this process, and how often
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Alone on ``path`` while the block runs; waits for whoever is at it. May be nested in one process.
+
+    Raises:
+        GeneDMLError: the folder cannot be written.
+    """
+    with _locked(path, waits=True):
+        yield
+
+
+@contextmanager
+def claimed(path: Path, what: str = "") -> Iterator[None]:
+    """As :func:`in_turn`, but refuses where another process is at it: for work that takes hours.
+
+    What a process that was killed left half-written of it is removed.
+
+    Args:
+        path: the output, or a name that stands for several.
+        what: the output in words, for the error.
+
+    Raises:
+        GeneDMLError: another process is at it, or the folder cannot be written.
+    """
+    with _locked(path, waits=False, what=what):
+        for file in path.parent.glob(f".{escape(path.name)}.part*"):
+            if not file.is_dir():  # a folder may hold what it was to take the place of
+                file.unlink(missing_ok=True)
+        yield
+
+
+def forget_dead(path: Path) -> None:
+    """Remove what a process that was killed left beside ``path``; nothing, if one is alive that writes it."""
+    if _lock_file(path).exists():
+        with suppress(GeneDMLError), claimed(path):
+            pass
+
+
+def forget_all_dead(folder: Path) -> None:
+    """As :func:`forget_dead`, for everything in a folder."""
+    for lock in folder.glob(".*.lock"):
+        forget_dead(folder / lock.name.removeprefix(".").removesuffix(".lock"))
+
+
+def part_of(path: Path) -> Path:
+    """What a file is called until it is whole; of the same kind by its suffix."""
+    return path.with_name(f".{path.name}.part{path.suffix}")
+
+
+@contextmanager
+def _locked(path: Path, waits: bool, what: str = "") -> Iterator[None]:
+    path = path.absolute()
+    if path in _held:
+        _held[path] += 1
+        try:
+            yield
+        finally:
+            _held[path] -= 1
+        return
+    made = not path.parent.exists()
+    lock = _acquire(path, waits, what)
+    _held[path] = 1
+    try:
+        yield
+    finally:
+        del _held[path]
+        # While it is held: whoever waits for a file that is removed sees so, and begins anew.
+        _lock_file(path).unlink(missing_ok=True)
+        lock.release()
+        if made:
+            with suppress(OSError):  # something is in it, as it should be
+                path.parent.rmdir()
+
+
+def _acquire(path: Path, waits: bool, what: str) -> FileLock:
+    file = _lock_file(path)
+    lock = FileLock(file, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=SOON_S if waits else 0)
+        except Timeout as error:
+            if not waits:
+                raise GeneDMLError(
+                    f"{what or path} is being made by {_holder(file)}. Wait for it to end, or give another output."
+                ) from error
+            _say_waiting(path, _holder(file))
+            lock.acquire()
+        file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return lock
+
+
+def _say_waiting(path: Path, holder: str) -> None:
+    from genedml_cli import console
+
+    console.note(f"Waiting for {path}, which {holder} is writing.")
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _holder(file: Path) -> str:
+    with suppress(OSError):
+        return file.read_text(encoding="utf-8") or "another process"
+    return "another process"

@@ -1,0 +1,77 @@
+"""The file from which the training of an interrupted fold goes on."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from genedml.checkpoint import sealed, unsealed
+from genedml.errors import reading
+from genedml_cli import console
+from genedml_cli.storage import arriving
+
+EVERY_S, AT_MOST_S = 5.0, 60.0
+SHARE = 0.05
+"""Of the time that writing may take; it is written less often where it takes more, but at least each minute."""
+METADATA_KEY = "genedml"
+
+
+@dataclass
+class Moment:
+    """Where training is after an epoch: numbers and texts by name, and tensors by name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class TrainingState:
+    """A file that holds the last moment of a fold's training.
+
+    Args:
+        path: the file; None where nothing is to be kept.
+        of: all that the training depends on, by the name under which a difference is told. A moment of a training that
+            differs is not gone on from.
+    """
+
+    def __init__(self, path: Path | None, of: Mapping[str, str]) -> None:
+        self._path, self._of = path, dict(of)
+        self._next = time.monotonic() + EVERY_S
+
+    def read(self) -> Moment | None:
+        """The moment to go on from, if there is one; says so.
+
+        Raises:
+            GeneDMLError: the file is damaged.
+        """
+        if self._path is None or not self._path.exists():
+            return None
+        with reading(f"The training state {self._path}", "Remove it to train the fold anew."):
+            with safe_open(self._path, "pt") as stored:
+                saved = json.loads(unsealed(METADATA_KEY, stored.metadata()))
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
+            differ = [name for name, value in self._of.items() if saved["of"].get(name) != value]
+        if differ:
+            console.note(f"{self._path} is of other {', '.join(differ)}; training the fold anew.")
+            return None
+        return Moment(saved["values"], tensors)
+
+    def due(self) -> bool:
+        """Whether enough time has gone by since it was last written."""
+        return self._path is not None and time.monotonic() >= self._next
+
+    def write(self, moment: Moment) -> None:
+        """Put a moment in the place of the one before, whole."""
+        if self._path is None:
+            return
+        began = time.monotonic()
+        metadata = sealed(METADATA_KEY, json.dumps({"of": self._of, "values": moment.values}))
+        with arriving(self._path) as temporary:
+            save_file(moment.tensors, temporary, metadata)
+        ended = time.monotonic()
+        self._next = ended + min(max((ended - began) / SHARE, EVERY_S), AT_MOST_S)

@@ -1,0 +1,450 @@
+"""Killed, stopped, or in each other's way: what is kept is whole, and going on ends as if nothing had been."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Timer
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from genedml.checkpoint import checkpoint_bytes, load_card, load_state
+from genedml.config import ViewsConfig
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml.tensor_files import tensor_bytes
+from genedml_cli import feature_file, runs, training, training_state
+from genedml_cli.devices import all_deterministic, fitting
+from genedml_cli.encoding import BATCH_TILES, BatchRunner
+from genedml_cli.features import extract
+from genedml_cli.locks import claimed
+from genedml_cli.prediction import predict
+from genedml_cli.samples import Sample, read_sheet
+from genedml_cli.storage import arriving, write_text
+
+HERE = Path(__file__).parent
+VIEWS = ViewsConfig()
+EPOCHS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9")
+
+
+def killed(folder: Path, *words: str) -> dict:
+    """What the sweep in ``killing.py`` found."""
+    call = [sys.executable, str(HERE / "killing.py"), str(folder), *words]
+    paths = os.pathsep.join([str(HERE), *sys.path])
+    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_killed_commands_begun_again_give_the_same_bytes(tmp_path):
+    found = killed(tmp_path, "--kills", "5", "--stops", "0.2", "--seed", "3")
+    assert found["differ"] == []
+    assert found["slowest_stop_s"] < 10
+
+
+@pytest.mark.long
+def test_200_kills_give_the_same_bytes(tmp_path):
+    found = killed(tmp_path, "--kills", "200", "--stops", "0.25", "--seed", "7")
+    assert found["differ"] == []
+    assert found["slowest_stop_s"] < 10
+
+
+# Training
+
+
+@pytest.fixture
+def samples(world) -> list[Sample]:
+    return read_sheet(world / "samples.csv")
+
+
+def stopped_in(monkeypatch, epoch: int) -> None:
+    """Let training be interrupted after so many epochs, with every one of them kept."""
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    monkeypatch.setattr(training_state, "AT_MOST_S", 0.0)
+    keep, count = training._Passes.keep, iter(range(1, 100))
+
+    def keep_and_stop(self, *rest):
+        keep(self, *rest)
+        if next(count) == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training._Passes, "keep", keep_and_stop)
+
+
+def trained(samples, out: Path, *more: str) -> bytes:
+    runs.train(samples, out, tiny_config(*EPOCHS, *more), fold="P1", features=out.parent / "features", device="cpu")
+    return (out / "fold-P1.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("epoch", [1, 4, 6], ids=["first-pass", "its-end", "refit"])
+def test_training_goes_on_after_the_last_epoch(samples, tmp_path, epoch, capsys):
+    whole = trained(samples, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stopped_in(patch, epoch)
+        trained(samples, tmp_path / "run")
+    assert (tmp_path / "run" / "fold-P1.state").exists()
+    capsys.readouterr()
+    assert trained(samples, tmp_path / "run") == whole
+    assert f"going on after epoch {epoch if epoch <= 4 else epoch - 4}" in capsys.readouterr().err
+    left = {path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*")}
+    assert left == {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
+
+
+def test_a_state_of_other_labels_is_not_gone_on_from(samples, world, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stopped_in(patch, 2)
+        trained(samples, tmp_path / "run")
+    copied = tmp_path / "world"
+    shutil.copytree(world, copied)
+    for one in samples:
+        table = copied / one.counts.relative_to(world)
+        text = subprocess.run(["zcat", "-f", str(one.counts)], capture_output=True, text=True, check=True).stdout
+        head, first, *rest = text.splitlines()
+        name, *numbers = first.split("\t")
+        first = "\t".join([name, *(str(int(float(number)) + 7) for number in numbers)])
+        plain = table.with_suffix("") if table.suffix == ".gz" else table
+        table.unlink()
+        plain.write_text("\n".join([head, first, *rest]))
+    others = [replace(one, counts=next((copied / "counts").glob(f"{one.name}*"))) for one in samples]
+    (tmp_path / "run" / "run.json").unlink()
+    capsys.readouterr()
+    trained(others, tmp_path / "run")
+    assert "fold-P1.state is of other labels" in capsys.readouterr().err
+
+
+def test_a_damaged_state_is_an_error(samples, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "fold-P1.state").write_bytes(b"half")
+    with pytest.raises(GeneDMLError, match=r"fold-P1\.state cannot be read: .*Remove it"):
+        trained(samples, tmp_path / "run")
+
+
+def test_state_is_written_less_often_where_it_takes_long(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    state = training_state.TrainingState(tmp_path / "state", {})
+    assert not state.due()
+    now[0] += training_state.EVERY_S
+    assert state.due()
+    monkeypatch.setattr(training_state, "save_file", lambda *_: now.__setitem__(0, now[0] + 2) or write_nothing(_[1]))
+    state.write(training_state.Moment())
+    now[0] += 39
+    assert not state.due()
+    now[0] += 1.5
+    assert state.due()
+
+
+def write_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def test_the_bytes_of_a_checkpoint_do_not_depend_on_the_process(run):
+    file = run / "fold-P1.safetensors"
+    again = checkpoint_bytes(load_card(file), load_state(file))
+    assert again == file.read_bytes()
+    code = f"""
+from pathlib import Path
+from genedml.checkpoint import *
+file = Path({str(file)!r})
+print(checkpoint_bytes(load_card(file), load_state(file)) == file.read_bytes())
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        assert done.stdout == "True\n"
+
+
+def test_tensors_are_written_as_the_library_reads_them(tmp_path):
+    from safetensors import safe_open
+
+    tensors = {"b": torch.arange(6).reshape(2, 3), "a": torch.rand(5).half(), "c": torch.rand(2, dtype=torch.float64)}
+    (tmp_path / "file").write_bytes(tensor_bytes(tensors, {"z": "1", "a": "2"}))
+    with safe_open(tmp_path / "file", "pt") as stored:
+        assert stored.metadata() == {"a": "2", "z": "1"}
+        assert all(torch.equal(stored.get_tensor(name), tensor) for name, tensor in tensors.items())
+
+
+# Extraction
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("tiny")
+
+
+@pytest.fixture
+def red_sample(red_spot) -> Sample:
+    return Sample("red", *red_spot, red_spot[1], "P1", "P1", um_per_px=0.5)
+
+
+def stop_encoding(monkeypatch, batches: int) -> list[int]:
+    """Let the encoder be interrupted after so many batches; counts the tiles it is given."""
+    monkeypatch.setattr(feature_file, "EVERY_S", -1.0)
+    monkeypatch.setitem(BATCH_TILES, "cpu", 4)
+    call, seen = BatchRunner.__call__, []
+
+    def count(self, images):
+        if len(seen) == batches:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return call(self, images)
+
+    monkeypatch.setattr(BatchRunner, "__call__", count)
+    return seen
+
+
+def test_extraction_goes_on_where_it_was(red_sample, encoder, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        seen = stop_encoding(patch, 1000)
+        extract([red_sample], encoder, VIEWS, tmp_path / "whole")
+        tiles = sum(seen)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_encoding(patch, 5)
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    assert {path.suffix for path in (tmp_path / "features").iterdir()} == {".safetensors", ".json"}
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        seen = stop_encoding(patch, 1000)
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    assert sum(seen) <= tiles - 4 * 4 + 4
+    assert "Going on from tile" in capsys.readouterr().err
+    (whole,), (found,) = ((tmp_path / name).iterdir() for name in ("whole", "features"))
+    assert (whole.name, whole.read_bytes()) == (found.name, found.read_bytes())
+
+
+def test_a_full_disk_while_encoding_is_a_sentence_and_leaves_nothing(red_sample, encoder, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_text(tmp_path / "features" / "earlier", "kept")
+    monkeypatch.setattr(feature_file.VectorsInFile, "_write", full)
+    with pytest.raises(GeneDMLError, match="cannot be written: No space left on device"):
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    assert [path.name for path in (tmp_path / "features").iterdir()] == ["earlier"]
+
+
+def test_a_prediction_that_fails_or_ends_leaves_no_features(run, p1, tmp_path, monkeypatch):
+    def gone(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(GeneDMLError, match="cannot be written"):
+        patch.setattr(feature_file.VectorsInFile, "_write", gone)
+        predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", device="cpu")
+    assert list(tmp_path.iterdir()) == []
+    predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda sample, views: (replace(sample, um_per_px=0.4), views), "um/px"),
+        (lambda sample, views: (sample, replace(views, neighbor_grid=3)), "views"),
+    ],
+)
+def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encoder, tmp_path, capsys, change, what):
+    views = ViewsConfig(neighbor_grid=1)
+    extract([red_sample], encoder, views, tmp_path / "features")
+    capsys.readouterr()
+    sample, views = change(red_sample, views)
+    extract([sample], encoder, views, tmp_path / "features")
+    assert f"red: the features in {tmp_path / 'features'} are of other {what}; making new ones." in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+# Two processes
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from genedml_cli.locks import in_turn
+
+with in_turn(Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is at a file until its input is closed."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words, pipe = [sys.executable, "-c", HOLD, str(path)], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
+def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
+    path = tmp_path / "out"
+    with held(path) as process:
+        sentence = rf"The run is being made by process {process.pid} on .*Wait"
+        with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
+            pass
+        process.kill()
+    path.with_name(".out.part").write_text("half")
+    write_text(path, "whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
+    path = tmp_path / "out"
+    with held(path) as process:
+        assert process.stdin is not None
+        Timer(1.5, process.stdin.close).start()
+        started = time.monotonic()
+        write_text(path, "second")
+    assert time.monotonic() - started > 1
+    assert f"process {process.pid}" in capsys.readouterr().err
+    assert path.read_text() == "second"
+
+
+def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(samples, tmp_path):
+    out = tmp_path / "run"
+    with held(out / "fold-P1"):
+        with pytest.raises(GeneDMLError, match=r"Fold P1 of .* is being made by process"):
+            trained(samples, out)
+        assert [path.name for path in out.iterdir()] == [".fold-P1.lock"]
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GeneDMLError, match="cannot be written"):
+        predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", device="cpu")
+    with pytest.raises(GeneDMLError, match="cannot be written"), arriving(tmp_path / "file" / "x"):
+        pass
+
+
+# Devices
+
+
+def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
+    def out_of_memory(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("genedml_cli.learner.Learner.learn", out_of_memory)
+    with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
+        trained(samples, tmp_path / "run")
+    with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):
+        raise MemoryError
+
+
+def test_determinism_is_asked_for_and_taken_back():
+    with all_deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_deterministic_training_on_cuda_gives_the_same_bytes(samples, tmp_path):
+    config = tiny_config(*EPOCHS, "training.augment=true")
+    contents = []
+    for name in ("one", "two"):
+        runs.train(
+            samples, tmp_path / name, config, fold="P1", features=tmp_path / name, device="cuda", deterministic=True
+        )
+        contents.append((tmp_path / name / "fold-P1.safetensors").read_bytes())
+    assert contents[0] == contents[1]
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_told_to_end_says_what_is_kept(number, code, tmp_path):
+    words = [sys.executable, "-c", LONG_CALL, str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (code, "Stopped. All is kept.\n")
+    assert time.monotonic() - began < 9
+    assert not (tmp_path / "out").exists()
+
+
+LONG_CALL = """
+import sys, time
+from pathlib import Path
+from genedml_cli import app, stopping
+from genedml_cli.storage import arriving
+
+def command():
+    with stopping.keeping("All is kept."), arriving(Path(sys.argv[1])) as temporary:
+        temporary.write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+
+app.app = command
+app.main()
+"""
+
+
+def test_a_long_call_of_a_library_does_not_hold_up_the_end(tmp_path):
+    # A wait that no Python handler can break into, as inside a kernel that runs for minutes.
+    stuck = LONG_CALL.replace("time.sleep(60)", "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]")
+    code = stuck.replace("ctypes; [", "ctypes; ctypes.CDLL(None).siginterrupt(15, 0); [")
+    words = [sys.executable, "-c", code, str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
+    assert time.monotonic() - began < 12
+
+
+def test_processes_end_with_the_one_that_began_them(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    files = [tmp_path / "a.pid", tmp_path / "b.pid"]
+    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=environment) as leader:
+        until = time.monotonic() + 100
+        while not all(file.exists() and file.read_text() for file in files):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        leader.kill()
+    until = time.monotonic() + 15
+    while any(is_alive(int(file.read_text())) for file in files):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_stop_that_python_swallows_comes_again(tmp_path):
+    swallowed = LONG_CALL.replace(
+        "time.sleep(60)",
+        """
+        class Closing:
+            def __del__(self):
+                import os, signal
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        Closing()
+        time.sleep(60)""",
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", swallowed, str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
