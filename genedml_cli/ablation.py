@@ -191,7 +191,8 @@ def ablate(
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        fold, panel, features, weights, device, partial, allow_off_tissue, deterministic: as :func:`genedml_cli.runs.train`.
+        fold, panel, features, weights, device, partial, allow_off_tissue, deterministic: as of
+            :func:`genedml_cli.runs.train`.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.

@@ -60,6 +60,7 @@ class Inputs:
 
     features: dict[str, SectionFeatures]
     counts: dict[str, anndata.AnnData]
+    panels: dict[str, tuple[str, ...]]
 
 
 def train(
@@ -128,7 +129,6 @@ def train(
                 inputs=inputs,
                 out=out,
                 config=config,
-                panel=panel,
                 encoder=encoder_record(encoder),
                 origin=origin,
             )
@@ -150,10 +150,13 @@ def _prepare(
     """What the folds draw on, and the encoder that made it, on the device."""
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
-    encoder = prepare_encoder(config.encoder, weights, device, compiled)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
+    # What may be wrong with counts and panels is said before hours of encoding.
+    counts = {sample.name: read_counts(sample.counts) for sample in used}
+    panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
+    encoder = prepare_encoder(config.encoder, weights, device, compiled)
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
-    return Inputs(extracted, {sample.name: read_counts(sample.counts) for sample in used}), encoder
+    return Inputs(extracted, counts, panels), encoder
 
 
 def new_run_folder() -> Path:
@@ -161,16 +164,16 @@ def new_run_folder() -> Path:
     return Path("runs") / f"{datetime.now():%Y-%m-%d-%H%M%S}"
 
 
-def load_panel(panel: str, fold: Fold, inputs: Inputs, size: int) -> tuple[str, ...]:
+def load_panel(panel: str, fold: Fold, counts: Mapping[str, anndata.AnnData], size: int) -> tuple[str, ...]:
     """The genes of a fold, as ``panel`` of :func:`train` says.
 
     Raises:
         GeneDMLError: an unknown panel, an empty file, or too few genes in common.
     """
     if panel in ("training", "all"):
-        sections = (*fold.train, *fold.validation) if panel == "training" else tuple(inputs.counts)
+        sections = (*fold.train, *fold.validation) if panel == "training" else tuple(counts)
         names = [section.name if isinstance(section, Sample) else section for section in sections]
-        return derive_panel([inputs.counts[name] for name in names], size)
+        return derive_panel([counts[name] for name in names], size)
     if Path(panel).is_file():
         with reading(f"The panel {panel}", "Give a text file with one gene a line."):
             genes = tuple(dict.fromkeys(read_text(Path(panel)).split()))
@@ -196,7 +199,6 @@ def _run_fold(
     inputs: Inputs,
     out: Path,
     config: Config,
-    panel: str,
     encoder: EncoderRecord,
     origin: Mapping[str, str],
     at_once: int,
@@ -206,7 +208,7 @@ def _run_fold(
     Repeatable, in any process that sees the same files: neither device nor order nor other folds change what it writes.
     The checkpoint is written last, so that it marks a finished fold.
     """
-    genes = load_panel(panel, fold, inputs, config.labels.panel_size)
+    genes = inputs.panels[fold.name]
     train, validation, test = (
         [_section(sample, inputs, genes, config) for sample in side]
         for side in (fold.train, fold.validation, fold.test)
