@@ -132,10 +132,15 @@ def table(
     _results.print(grid, soft_wrap=False)
 
 
-def hide_progress() -> None:
-    """No progress lines from this process: several would write over each other."""
-    global _hidden
-    _hidden = True
+def is_quiet() -> bool:
+    """Whether notes are left out now."""
+    return _quiet
+
+
+def hide_progress(quiet: bool) -> None:
+    """No progress lines from this process, as several would write over each other; with ``quiet`` no notes either."""
+    global _hidden, _quiet
+    _hidden, _quiet = True, quiet
 
 
 @contextmanager

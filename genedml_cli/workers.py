@@ -41,7 +41,14 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
     for device in devices:
         free.put(str(device))
     ours, theirs = context.Pipe()
-    begin = (free, call, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), theirs)
+    begin = (
+        free,
+        call,
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        console.is_quiet(),
+        theirs,
+    )
     with ProcessPoolExecutor(len(devices), context, _begin, begin) as pool:
         try:
             for done in as_completed([pool.submit(_work, job) for job in jobs]):
@@ -60,7 +67,9 @@ def spread(call: Call[Job, Result], jobs: Sequence[Job], devices: Sequence[torch
             pool.shutdown(cancel_futures=True)
 
 
-def _begin(free: "SimpleQueue[str]", call: Call, threads: int, deterministic: bool, leader: Connection) -> None:
+def _begin(
+    free: "SimpleQueue[str]", call: Call, threads: int, deterministic: bool, quiet: bool, leader: Connection
+) -> None:
     global _own
     follow(leader)
     device = torch.device(free.get())
@@ -68,7 +77,7 @@ def _begin(free: "SimpleQueue[str]", call: Call, threads: int, deterministic: bo
     torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    console.hide_progress()
+    console.hide_progress(quiet)
     _own = (call, device)
 
 
