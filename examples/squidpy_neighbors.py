@@ -11,11 +11,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import squidpy
 import typer
 from anndata import read_h5ad
 from matplotlib import pyplot
 from scipy.spatial import cKDTree
+
+try:
+    import squidpy
+except ModuleNotFoundError:
+    raise SystemExit("This script needs squidpy: pip install squidpy") from None
 
 matplotlib.use("Agg")
 

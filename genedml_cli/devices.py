@@ -24,7 +24,7 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(next(kind for kind, here in available.items() if here))
     if not available.get(name, False):
         here = ", ".join(kind for kind, here in available.items() if here)
-        raise GeneDMLError(f"torch finds no device {name!r} on this machine. Here: {here}; or --device auto.")
+        raise GeneDMLError(f"torch finds no device {str(name)!r} on this machine. Here: {here}; or --device auto.")
     return torch.device(name)
 
 

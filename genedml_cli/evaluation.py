@@ -11,7 +11,7 @@ import pandas as pd
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import ceiling
-from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
+from genedml_cli.expression import JOIN_WARNED, Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.predicted import read_prediction
@@ -131,6 +131,9 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     notes = [*_notes([data]), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.whole:
         notes.append(not_raw_note([truth.name]))
+    if labels.without_counts > JOIN_WARNED * len(labels.valid):
+        without = f"{labels.without_counts} of {data.n_obs} spots have no counts in {truth.name}"
+        notes.append(f"DOUBTFUL JOIN: {without}: of another section? Spots of another section share names by chance.")
     left_out = labels.without_counts + labels.empty
     if left_out:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")

@@ -159,10 +159,11 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
     notes = notes_for_others(cards)
-    seen = sum(slide_sha256 in card.training_slides.values() for card in cards)
+    unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
+    seen = len(cards) - len(unseen)
     if seen:
         notes.append(f"SEEN: {seen} of {len(cards)} models were trained on this very slide; scores flatter.")
-        other = " Use --fold to pick one that was not." if seen < len(cards) else ""
+        other = f" Not so: --fold {' or '.join(unseen)}." if unseen else ""
         console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
     return {
         **maker(),

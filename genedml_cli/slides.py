@@ -241,6 +241,8 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
     Raises:
         GeneDMLError: not there, not an image, broken, or too large to hold in memory as a plain image.
     """
+    if path.is_dir():
+        raise GeneDMLError(f"{path} is a folder, no slide. Name a file in it; for many slides: --slides SHEET.csv.")
     if not path.is_file():
         raise GeneDMLError(f"There is no slide {path}. Check the path: it starts at the current folder.")
     slide = _open_pyramid(path) or _open_image(path)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import PRETRAINED, ModelCard, load_card, load_checkpoint
+from genedml.checkpoint import PRETRAINED, ModelCard, fingerprint, load_card, load_checkpoint
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
@@ -20,7 +20,6 @@ from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
 from genedml_cli.scores import LEAKING
-from genedml_cli.storage import sha256_of
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class Models:
 
     @cached_property
     def fingerprints(self) -> list[str]:
-        """Name and SHA-256 of every file."""
-        return [f"{file.name} {sha256_of(file)}" for file in self.files]
+        """Name and fingerprint of every file."""
+        return [f"{file.name} {fingerprint(file)}" for file in self.files]
 
     def _columns(self, number: int) -> list[int]:
         column = {gene: place for place, gene in enumerate(self.cards[number].genes)}

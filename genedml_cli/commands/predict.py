@@ -92,9 +92,15 @@ def predict(
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
     if slides is None and (jobs > 1 or not resume):
         raise typer.BadParameter("--jobs and --no-resume go with --slides.")
+    if preview is not None and out is None and json_:
+        raise typer.BadParameter("--json goes with --out; --preview alone draws a picture.")
     if slides is not None:
         if out is None or spots or preview or tissue:
-            raise typer.BadParameter("--slides goes with --out FOLDER; spots and tissue are columns of the sheet.")
+            raise typer.BadParameter(
+                "--slides goes with --out FOLDER and without --preview; spots and tissue are columns of the sheet."
+            )
+        if out.suffix in (".h5ad", ".csv", ".zarr"):
+            raise typer.BadParameter(f"With --slides, --out is a folder; {out} looks like a file.")
         _predict_cohort(slides, model, out, place, {**with_, "resume": resume, "jobs": jobs}, json_)
     elif slide is not None:
         if preview is not None:

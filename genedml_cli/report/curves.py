@@ -10,10 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from genedml_cli.report.contents import Chart, Line
 
 WIDTH, HEIGHT = 440, 230  # of a chart in its own pixels; the template draws axes at its edges
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 40
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 40
 
 TITLES = {
-    "held_out_pcc": "Held-out PCC",
+    "held_out_pcc": "PCC on the sections that choose the epoch",
     "prediction": "Prediction loss (MSE)",
     "instance": "Instance loss",
     "group": "Group loss",
@@ -38,7 +38,7 @@ def charts_of(logs: Mapping[str, pd.DataFrame]) -> list[Chart]:
 
 
 def chosen_epoch(log: pd.DataFrame) -> int | None:
-    """The epoch with the best held-out PCC; None where nothing was held out."""
+    """The epoch with the best PCC on the sections that choose it; None where there are none."""
     scores = log["held_out_pcc"] if "held_out_pcc" in log else pd.Series(dtype=float)
     return None if scores.isna().all() else int(log.loc[scores.idxmax(), "epoch"])
 

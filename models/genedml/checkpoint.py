@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -138,6 +138,17 @@ def load_card(file: Path) -> ModelCard:
         GeneDMLError: not a checkpoint of genedml, or one of another format version.
     """
     return _read_card(file)[0]
+
+
+def fingerprint(file: Path) -> str:
+    """SHA-256 of all that a checkpoint predicts by: weights and card, without the scores that later folds add to it.
+
+    Raises:
+        GeneDMLError: as :func:`load_card`.
+    """
+    card, weights = _read_card(file)
+    values = asdict(replace(card, cross_validated=None, made_by={}))
+    return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
 def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, GeneDML]:
