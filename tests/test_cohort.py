@@ -112,7 +112,8 @@ def test_ten_broken_slides_cost_the_others_nothing_and_neither_memory_nor_open_f
     assert len(list((tmp_path / "out").glob("*.h5ad"))) == good
     fifth = 4 - len(names)  # from the end: notes of loading come before those of slides
     assert memory[-1] - memory[fifth] < MEMORY_TOLERANCE
-    assert max(files[fifth:]) <= files[fifth] + 1
+    assert files[-1] <= files[fifth] + 1
+    assert max(files[fifth:]) <= files[fifth] + 4  # a note may come while a slide and its lock are open
     console.say(f"{memory[fifth] / 1e6:.0f} MB after slide 5, {memory[-1] / 1e6:.0f} MB after {len(names)}")
 
 

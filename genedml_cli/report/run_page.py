@@ -47,7 +47,10 @@ GENES_CAPTION = (
 )
 CHARTS_NOTE = "A line a fold, over the epochs on its training sections; point at one for its name."
 CHOSEN_NOTE = " The dot is the epoch that was chosen."
-REFIT_NOTE = " Afterwards each model was trained again, with the sections that had chosen the epoch, for as many epochs as were chosen."
+REFIT_NOTE = (
+    " Afterwards each model was trained again, with the sections that had chosen the epoch, for as many epochs as were "
+    "chosen."
+)
 
 
 def contents_of_run(run: Path) -> Contents:
