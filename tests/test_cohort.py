@@ -71,7 +71,7 @@ def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
         "text": (good | {"slide": "text.svs"}, "no slide that OpenSlide knows"),
         "empty": (good | {"slide": "empty.tif"}, "no slide that OpenSlide knows"),
         "missing": (good | {"slide": "none.svs"}, "There is no slide"),
-        "folder": (good | {"slide": "folder.png"}, "There is no slide"),
+        "folder": (good | {"slide": "folder.png"}, "is a folder, no slide"),
         "deep": (good | {"slide": "deep.png"}, "has 16 or more bits a channel"),
         "no scale": (good | {"um_per_px": None}, "does not say its um/px"),
         "outside": (good | {"spots": write_spots(folder / "out.csv", x=9e4)}, "No spot lies inside"),
