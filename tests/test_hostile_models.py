@@ -3,13 +3,14 @@
 import hashlib
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from hostile import GENES, PARSERS, save_tensors, small_prediction, with_header, write
+from hostile import PARSERS, save_tensors, small_prediction, with_header, write
 
 from genedml.checkpoint import load_checkpoint
 from genedml.encoders import load_weights
@@ -66,6 +67,21 @@ def test_a_model_without_its_hash_is_refused(tmp_path):
         load_checkpoint(file)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a size")
+def test_a_text_that_says_it_has_four_gigabytes_is_refused_before_they_are_taken(tmp_path):
+    small_prediction().write_h5ad(tmp_path / "out.h5ad")
+    content = bytearray((tmp_path / "out.h5ad").read_bytes())
+    place = content.index(b"column-order") + 64
+    assert content[place : place + 4] == len("in_tissue").to_bytes(4, "little")
+    content[place : place + 4] = b"\xff" * 4
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml.*(memory|alloc)"):
+        read_prediction(write(tmp_path / "out.h5ad", bytes(content)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
+
+
 class Trap:
     """Unpickled, it would leave a file."""
 
@@ -116,6 +132,12 @@ def outside(file: h5py.File) -> None:
     file.create_dataset("obsm/spatial", (4, 2), np.float64, external=[("/etc/passwd", 0, 64)])
 
 
+def sequence(file: h5py.File) -> None:
+    value = np.empty(1, dtype=object)
+    value[0] = np.arange(3, dtype=np.int32)
+    file["obs"].attrs.create("odd", value, dtype=h5py.vlen_dtype(np.int32))
+
+
 def beyond(file: h5py.File) -> None:
     file["X/indices"][0] = 10**6
 
@@ -130,6 +152,7 @@ def backwards(file: h5py.File) -> None:
         (absurd, r"declares .* GB, but .* of memory are free"),
         (elsewhere, "points into another file"),
         (outside, "lies in another file"),
+        (sequence, "odd of obs/ is of a kind that no AnnData file has"),
         (beyond, "cannot be read"),
         (backwards, "cannot be read"),
     ],
