@@ -10,9 +10,11 @@ bound of memory, so that nothing is allocated by what a file declares.
 
 import argparse
 import collections
+import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import random
 import resource
 import signal
@@ -126,8 +128,12 @@ def run_parser(name: str, runs: int, seed: int, guided: bool, folder: Path) -> N
     if guided:
         import atheris
 
+        import genedml_cli
+
+        # Before hostile, whose conftest puts another import hook in front.
         with atheris.instrument_imports(include=["genedml_cli", "genedml"]):
-            import hostile  # noqa: F401
+            for module in pkgutil.iter_modules(genedml_cli.__path__, "genedml_cli."):
+                importlib.import_module(module.name)
     judge = Judge(name, folder)
     if guided:
         corpus = folder / "corpus"
