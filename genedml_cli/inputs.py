@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ SEPARATORS = ("\t", ",", ";")
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
+HEAP = b"GCOL\x01\0\0\0"
 ROOM_BYTES = 2**29
 """Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
 
@@ -167,6 +169,7 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
     """
     if not path.is_file():
         raise ValueError("it is no regular file")
+    _check_heaps(path)
     with h5py.File(path, "r") as file:
         wanted = tuple(read)
         with at_most(ROOM_BYTES):
@@ -175,6 +178,25 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
         check_memory(declared)
         with at_most(ROOM_BYTES + 8 * path.stat().st_size + 4 * declared):
             yield file
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse texts stored without an end: libhdf5 steps through such a heap for ever.
+
+    A heap is ``GCOL``, version 1, three zero bytes, its size; then objects: number, eight bytes, size, content in
+    steps of eight. Number 0 is the free rest, whose size counts its own head.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+            while place + 16 <= min(end, len(content)):
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = 16 + -(-size // 8) * 8 if any(content[place : place + 2]) else size
+                if not 16 <= step <= end - place:
+                    raise ValueError(f"its texts are damaged at byte {place}")
+                place += step
+            start = content.find(HEAP, start + 8)
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:

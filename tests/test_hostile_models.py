@@ -82,6 +82,17 @@ def test_a_text_that_says_it_has_four_gigabytes_is_refused_before_they_are_taken
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
 
 
+@pytest.mark.parametrize("size", [0, 2**64 - 16])
+def test_texts_stored_without_an_end_are_refused_before_libhdf5_walks_them(tmp_path, size):
+    PARSERS["h5ad-counts"].write(tmp_path / "counts.h5ad")
+    content = bytearray((tmp_path / "counts.h5ad").read_bytes())
+    place = content.index(b"GCOL") + 16
+    content[place : place + 2] = bytes(2) if size == 0 else b"\1\0"
+    content[place + 8 : place + 16] = size.to_bytes(8, "little")
+    with pytest.raises(GeneDMLError, match=rf"its texts are damaged at byte {place}"):
+        read_counts(write(tmp_path / "counts.h5ad", bytes(content)))
+
+
 class Trap:
     """Unpickled, it would leave a file."""
 
