@@ -50,6 +50,21 @@ def test_a_file_cut_or_changed_anywhere_is_read_as_it_was_or_refused(name, tmp_p
             assert len(str(error)) < 2000
 
 
+@pytest.mark.parametrize("step", [10, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name",
+    ["checkpoint", "ridge", "novelty", "features", "prediction", "h5ad-counts", "patches", "svs", "tiff", "jpeg"],
+)
+def test_a_file_cut_at_every_percent_is_refused(name, step, tmp_path):
+    parser = PARSERS[name]
+    file = tmp_path / parser.file
+    parser.write(file)
+    sound = file.read_bytes()
+    for percent in range(0, 100, step):
+        with pytest.raises(GeneDMLError, match=file.name):
+            parser.read(write(file, sound[: len(sound) * percent // 100]))
+
+
 @pytest.mark.parametrize("name", ["checkpoint", "ridge", "novelty"])
 def test_no_changed_bit_of_a_model_goes_unnoticed(name, tmp_path):
     parser, chance = PARSERS[name], random.Random(7)
