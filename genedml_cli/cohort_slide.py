@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.feature_file import features_beside
 from genedml_cli.inference import BATCH_SPOTS
+from genedml_cli.inputs import opened_h5
 from genedml_cli.locks import forget_dead
 from genedml_cli.outputs import write
 from genedml_cli.prediction import predict_slide
@@ -118,11 +118,11 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
     """
     again = "Give another -o, or predict all again with --no-resume."
     try:
-        with h5py.File(file) as stored:
+        with opened_h5(file) as stored:
             shape = stored["X"].shape
             inputs = {key: value.asstr()[()] for key, value in stored["uns/genedml"][INPUTS].items()}
             notes = np.atleast_1d(stored["uns/genedml/notes"].asstr()[()]).tolist()
-    except (OSError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # h5py raises nearly every kind on a broken file
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}") from error
     wanted = _inputs(task, slide, models, sha256_of(slide.slide))
     differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]

@@ -74,8 +74,6 @@ def read_counts(path: Path) -> anndata.AnnData:
             raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
         table = _whole_table(data)
         data.X = csr_matrix(data.X if table is None else table, dtype=np.float32)
-    if table is None:
-        console.warn(not_raw_note([path.name]))
     data.uns[WHOLE] = table is not None
     if not np.isfinite(data.X.data).all() or (data.X.data < 0).any():
         raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
@@ -84,6 +82,8 @@ def read_counts(path: Path) -> anndata.AnnData:
         raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). Give every spot one row.")
     check_names(data.obs_names, "spot", path)
     check_names(data.var_names, "gene", path)
+    if table is None:
+        console.warn(not_raw_note([path.name]))
     data.var_names_make_unique()
     named = next((column for column in (GENE_IDS, *OTHER_GENE_IDS) if column in data.var), None)
     if named is not None:

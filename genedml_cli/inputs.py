@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from genedml.errors import CONTROL, GeneDMLError, reading
-from genedml_cli.memory import free_on_host
+from genedml_cli.memory import at_most, free_on_host
 from genedml_cli.storage import gigabytes
 
 TEXT_LIMIT_BYTES = 2**31
@@ -27,6 +28,12 @@ TEXT_LIMIT_BYTES = 2**31
 SMALL_LIMIT_BYTES = 2**26
 ROWS_LIMIT, COLUMNS_LIMIT = 10_000_000, 2**16
 SEPARATORS = ("\t", ",", ";")
+
+H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
+"""What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
+HEAP = b"GCOL\x01\0\0\0"
+ROOM_BYTES = 2**29
+"""Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
@@ -128,6 +135,8 @@ def read_count_table(path: Path) -> pd.DataFrame:
     header = next(csv.reader([first], delimiter=separator), [])
     if len(header) > COLUMNS_LIMIT:
         raise ValueError(f"it has {len(header)} columns, more than the {COLUMNS_LIMIT} of a table; give .h5ad")
+    if _are_counts(header[1:]):
+        raise ValueError("its first line holds counts, where the names of the genes are due")
     if b"\0" in content:
         raise ValueError("it holds zero bytes, so it is no UTF-8 text")
     if not content[end:].strip():
@@ -160,11 +169,34 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
     """
     if not path.is_file():
         raise ValueError("it is no regular file")
+    _check_heaps(path)
     with h5py.File(path, "r") as file:
         wanted = tuple(read)
-        tables = {name: table for name, table in _datasets(file).items() if not wanted or _is_below(name, wanted)}
-        check_memory(sum(table.nbytes for table in tables.values()))
-        yield file
+        with at_most(ROOM_BYTES):
+            every = _datasets(file)
+        declared = sum(table.nbytes for name, table in every.items() if not wanted or _is_below(name, wanted))
+        check_memory(declared)
+        with at_most(ROOM_BYTES + 8 * path.stat().st_size + 4 * declared):
+            yield file
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse texts stored without an end: libhdf5 steps through such a heap for ever.
+
+    A heap is ``GCOL``, version 1, three zero bytes, its size; then objects: number, eight bytes, size, content in
+    steps of eight. Number 0 is the free rest, whose size counts its own head.
+    """
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(HEAP)
+        while start >= 0:
+            place, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
+            while place + 16 <= min(end, len(content)):
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = 16 + -(-size // 8) * 8 if any(content[place : place + 2]) else size
+                if not 16 <= step <= end - place:
+                    raise ValueError(f"its texts are damaged at byte {place}")
+                place += step
+            start = content.find(HEAP, start + 8)
 
 
 def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -172,6 +204,7 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     found, groups, seen = {}, {"": file}, set()
     while groups:
         above, group = groups.popitem()
+        _check_attributes(group, above)
         for name in group:
             path, link = f"{above}{name}", group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
@@ -180,11 +213,26 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
             if isinstance(entry, h5py.Dataset):
                 if entry.external or entry.is_virtual:
                     raise ValueError(f"{path} lies in another file")
+                _check_attributes(entry, path)
+                _check_kind(entry.id.get_type(), path)
                 found[path] = entry
             elif isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in seen:
                 seen.add(address)
                 groups[f"{path}/"] = entry
     return found
+
+
+def _check_attributes(entry: h5py.Group | h5py.Dataset, path: str) -> None:
+    for name in entry.attrs:
+        _check_kind(entry.attrs.get_id(name).get_type(), f"{name} of {path or '/'}")
+
+
+def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:
+    if isinstance(kind, h5py.h5t.TypeCompoundID):
+        for number in range(kind.get_nmembers()):
+            _check_kind(kind.get_member_type(number), path)
+    elif kind.get_class() not in H5_KINDS:
+        raise ValueError(f"{path} is of a kind that no AnnData file has")
 
 
 def _is_below(name: str, parts: Iterable[str]) -> bool:
@@ -198,8 +246,7 @@ def read_h5ad(path: Path) -> anndata.AnnData:
         Exception: whatever anndata raises; ValueError as :func:`opened_h5` and for wrong indices.
     """
     with opened_h5(path):
-        pass
-    return checked(anndata.read_h5ad(path))
+        return checked(anndata.read_h5ad(path))
 
 
 def checked(data: anndata.AnnData) -> anndata.AnnData:
@@ -266,6 +313,14 @@ def _separator(text: str, path: Path) -> str:
     first = text[: _first_line_end(text.encode("utf-8", "replace")[: 2**22])]
     by_name = "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".txt")) else ","
     return next((mark for mark in (by_name, *SEPARATORS) if mark in first), by_name)
+
+
+def _are_counts(header: list[str]) -> bool:
+    """Whether a header is a row of numbers that are no Entrez ids, which are distinct and above zero."""
+    numbers = [cell.strip() for cell in header]
+    if not numbers or not all(cell.replace(".", "", 1).isdecimal() for cell in numbers):
+        return False
+    return len(set(numbers)) < len(numbers) or any(float(cell) == 0 or "." in cell for cell in numbers)
 
 
 def _first_line_end(content: bytes) -> int:

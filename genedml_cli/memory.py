@@ -1,13 +1,17 @@
 """How much memory is free, of the host and of a device."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 import psutil
 import torch
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
+_LIMITED = RLock()
 
 
 def free_on_device(device: torch.device) -> int:
@@ -22,6 +26,29 @@ def free_on_device(device: torch.device) -> int:
 def free_on_host() -> int:
     """Bytes that can be taken without swapping and within the limit of a container."""
     return min([psutil.virtual_memory().available, *_left_in_groups()])
+
+
+@contextmanager
+def at_most(more_bytes: int) -> Iterator[None]:
+    """Hold the process to ``more_bytes`` more than it has; beyond that, allocating fails at once.
+
+    For libraries that allocate what a damaged file asks for. Only Linux can be held to it; elsewhere such a file costs
+    time and memory until it is refused. One thread at a time.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    with _LIMITED:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = psutil.Process().memory_info().data + more_bytes
+        bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *bounds]), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _left_in_groups() -> Iterator[int]:

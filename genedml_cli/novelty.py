@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from genedml.checkpoint import weights_sha256
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.features import SectionFeatures
 from genedml_cli.pooled import pooled_features
@@ -84,17 +87,21 @@ def fit_novelty(train: Sequence[SectionFeatures], held_out: Sequence[SectionFeat
 def save_novelty(model: NoveltyModel, path: Path) -> None:
     """Write the model whole."""
     with arriving(path) as temporary:
-        save_file(vars(model), temporary)
+        save_file(vars(model), temporary, {"sha256": _sha256(model)})
 
 
 def load_novelty(path: Path) -> NoveltyModel:
     """Read a model.
 
     Raises:
-        GeneDMLError: unreadable.
+        GeneDMLError: unreadable, or changed since it was written.
     """
     with reading(f"The novelty measure {path}", "Remove it to go without."):
-        model = NoveltyModel(**load_file(path))
+        with safe_open(path, "np") as stored:
+            metadata = stored.metadata()
+            model = NoveltyModel(**{name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118  no mapping
+        if metadata != {"sha256": _sha256(model)}:
+            raise ValueError("it has changed since it was written")
         kept, width = model.components.shape
         if (model.mean.shape, model.scale.shape) != ((width,), (width,)) or model.spots.shape[1:] != (kept,):
             raise ValueError("its tables do not fit each other")
@@ -105,3 +112,7 @@ def load_novelty(path: Path) -> NoveltyModel:
         ):
             raise ValueError("its tables are empty, or hold NaN")
         return model
+
+
+def _sha256(model: NoveltyModel) -> str:
+    return weights_sha256({name: torch.from_numpy(table) for name, table in vars(model).items()})

@@ -71,7 +71,7 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
     """Read a model for ``genes``.
 
     Raises:
-        GeneDMLError: unreadable, or fitted for other genes.
+        GeneDMLError: unreadable, fitted for other genes, or changed since it was written.
     """
     with reading(f"The ridge reference {path}", "Remove it to go without."), safe_open(path, "np") as stored:
         metadata = stored.metadata()
@@ -79,8 +79,7 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
             raise ValueError("it is of other genes than the fold")
         tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
         model = RidgeModel(**tensors, alpha=float(metadata["alpha"]))
-        written = _metadata(model, genes)
-        if metadata not in (written, {key: written[key] for key in ("genes", "alpha")}):
+        if metadata != _metadata(model, genes):
             raise ValueError("it has changed since it was written")
         if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
             raise ValueError("its weights are of another number of genes")
@@ -88,7 +87,7 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
 
 
 def _metadata(model: RidgeModel, genes: Sequence[str]) -> dict[str, str]:
-    """Genes, penalty, and the SHA-256 of the weights, since safetensors has none of its own; earlier files lack it."""
+    """Genes, penalty, and the SHA-256 of the weights, since safetensors has none of its own."""
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
     return {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha), "sha256": weights_sha256(whole)}

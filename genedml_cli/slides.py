@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reading, reason_of
@@ -341,7 +341,7 @@ def _open_image(path: Path) -> Slide:
         ) from error
 
 
-def _check_pixels(path: Path, image: Image.Image) -> None:
+def _check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
     """Refuse, by name, pixels that are not the colours of a stain.
 
     Raises:
@@ -357,10 +357,27 @@ def _check_pixels(path: Path, image: Image.Image) -> None:
         raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
     if image.mode not in ("RGB", "RGBA", "P", "PA", "YCbCr"):
         raise GeneDMLError(f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB.")
+    check_whole(path, image)
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
         raise GeneDMLError(
             f"{path} holds {pages} images, and is no pyramid that OpenSlide knows. Export the one meant."
+        )
+
+
+def check_whole(path: Path, image: ImageFile.ImageFile) -> None:
+    """Refuse an image whose strips or tiles do not cover it; Pillow would leave the rest black.
+
+    Raises:
+        GeneDMLError: with how much of it there is.
+    """
+    boxes = {tile[1] or (0, 0, *image.size) for tile in image.tile}
+    held = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
+    if held < image.width * image.height:
+        share = held / (image.width * image.height)
+        raise GeneDMLError(
+            f"{path} says {image.width} x {image.height} px, but holds {share:.0%} of them. Fetch the file again or "
+            "export it anew."
         )
 
 

@@ -261,7 +261,10 @@ def _from_plain(table: pd.DataFrame, path: Path) -> Spots:
     if not candidates:
         raise GeneDMLError(f"{path} has x and y but no names. Add a column called name, one unique name a spot.")
     array_xy = None
-    if {"array_row", "array_col"} <= set(table.columns):
+    given = [column for column in ("array_row", "array_col") if column in table.columns]
+    if len(given) == 1:
+        raise GeneDMLError(f"{path} has {given[0]} alone. Array positions need both array_row and array_col.")
+    if given:
         array_xy = _indices(table, "array_col", "array_row", path)
     return Spots(_names(table, candidates[0], path), _pair(table, "x", "y", path), array_xy)
 

@@ -12,14 +12,15 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, label
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli.regions import REGION_SUFFIXES, draw_polygons, read_regions
-from genedml_cli.slides import WHITE, Slide
+from genedml_cli.slides import WHITE, Slide, check_whole
 
 CELL_UM = 8.0  # a nucleus: what is smaller is texture, not tissue or glass
 MAX_CELLS, CELLS_WITHOUT_SCALE = 4096, 1024  # of the longer side
 BLUR_CELLS = 2.0
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
+MASK_FORMATS = ("PNG", "TIFF")
 PROPORTIONS_TOLERANCE = 0.01
 
 # A hole as large as what one Visium spot stands for (100 um x 87 um, less one fat cell) has no room for a spot.
@@ -113,7 +114,8 @@ def _draw_regions(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
     width, height = slide.size_px
     scale = _cells(slide) / max(width, height)
     mask = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), dtype=bool)
-    draw_polygons(polygons, np.array(mask.shape[::-1]) / slide.size_px, mask)
+    with reading(str(path), "Simplify or merge them."):
+        draw_polygons(polygons, np.array(mask.shape[::-1]) / slide.size_px, mask)
     if not mask.any():
         (left, top), (right, bottom) = (
             edge(np.concatenate([rings[0] for rings in polygons]), axis=0) for edge in (np.min, np.max)
@@ -129,14 +131,17 @@ def _read_mask(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=MASK_FORMATS) as image:
                 _check_proportions(image.size, path, slide)
+                check_whole(path, image)
                 plain = image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I")
                 pixels = np.asarray(image if plain and not image.has_transparency_data else image.convert("RGBA"))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise GeneDMLError(f"{path} is larger than a mask need be: save it with about {CELL_UM:g} um/px.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise GeneDMLError(f"The mask {path} cannot be read: {error}. Save it as an 8-bit PNG.") from error
+    except GeneDMLError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly every kind on a broken file
+        raise GeneDMLError(f"The mask {path} cannot be read: {reason_of(error)}. Save it as an 8-bit PNG.") from error
     colours = pixels if pixels.ndim == 3 else pixels[..., None]
     mask: Bool[np.ndarray, "H W"] = np.all(colours[..., 3:], axis=2) & np.any(colours[..., :3], axis=2)
     if mask.all():

@@ -10,9 +10,11 @@ bound of memory, so that nothing is allocated by what a file declares.
 
 import argparse
 import collections
+import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import random
 import resource
 import signal
@@ -69,9 +71,10 @@ class Judge:
         self.parser.write(self.file)
         self.sound = self.file.read_bytes()
         self.truth = repr(self.parser.read(self.file))
+        self.inputs = 0
         self.counts: collections.Counter[str] = collections.Counter()
         self.kinds: dict[str, str] = {}
-        self.slowest_s = 0.0
+        self.slowest_s, self.started = 0.0, time.perf_counter()
         self.kept = folder.parent / f"failures-{name}"
 
     def try_one(self, content: bytes) -> None:
@@ -79,6 +82,7 @@ class Judge:
         from genedml.errors import GeneDMLError
 
         self.file.write_bytes(content)
+        self.inputs += 1
         start = time.perf_counter()
         try:
             same = repr(self.parser.read(self.file)) == self.truth
@@ -99,7 +103,8 @@ class Judge:
 
     def report(self) -> str:
         """One line of JSON."""
-        figures = {"inputs": sum(self.counts.values()), "slowest_s": round(self.slowest_s, 2), **self.counts}
+        seconds = {"seconds": round(time.perf_counter() - self.started), "slowest_s": round(self.slowest_s, 2)}
+        figures = {"inputs": self.inputs, **seconds, **self.counts}
         return json.dumps({"parser": self.name, **figures, "failures": self.kinds})
 
     def _took(self, seconds: float, content: bytes) -> None:
@@ -123,9 +128,12 @@ def run_parser(name: str, runs: int, seed: int, guided: bool, folder: Path) -> N
     if guided:
         import atheris
 
+        import genedml_cli
+
+        # Before hostile, whose conftest puts another import hook in front.
         with atheris.instrument_imports(include=["genedml_cli", "genedml"]):
-            import genedml_cli.features
-            import genedml_cli.samples  # noqa: F401
+            for module in pkgutil.iter_modules(genedml_cli.__path__, "genedml_cli."):
+                importlib.import_module(module.name)
     judge = Judge(name, folder)
     if guided:
         corpus = folder / "corpus"
@@ -134,7 +142,7 @@ def run_parser(name: str, runs: int, seed: int, guided: bool, folder: Path) -> N
 
         def one(content: bytes) -> None:
             judge.try_one(content)
-            if sum(judge.counts.values()) >= runs:
+            if judge.inputs >= runs:
                 print(judge.report(), flush=True)
                 os._exit(0)
 

@@ -16,20 +16,34 @@ import pandas as pd
 import tomli_w
 import torch
 from conftest import tiny_config, write_aperio
+from PIL import Image
 from safetensors.torch import save_file
 
-from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_checkpoint
+from genedml.checkpoint import (
+    FORMAT_VERSION,
+    EncoderRecord,
+    ModelCard,
+    build_network,
+    checkpoint_bytes,
+    load_card,
+    load_checkpoint,
+    sealed,
+)
 from genedml.config import LabelsConfig, load_config, to_dict
+from genedml_cli.cohort import read_cohort
 from genedml_cli.expression import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.novelty import NoveltyModel, load_novelty, save_novelty
 from genedml_cli.outputs import write as write_prediction
 from genedml_cli.patches import open_patches
 from genedml_cli.predicted import read_prediction
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, load_ridge, save_ridge
 from genedml_cli.samples import read_sheet
+from genedml_cli.siting import Placing
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, read_spots
+from genedml_cli.tissue import read_tissue
 
 GENES = ("GNAS", "FASN", "ERBB2")
 NAMES = ("a", "b", "c", "d")
@@ -42,6 +56,10 @@ class Parser:
     file: str
     write: Callable[[Path], Any]
     read: Callable[[Path], Any]
+
+    def named(self, file: Path) -> str:
+        """What errors call the file."""
+        return {"matrix.mtx": str(file.parent), "card.json": "card.safetensors"}.get(file.name, file.name)
 
 
 def _spots(path: Path) -> Any:
@@ -71,9 +89,21 @@ def _ridge(path: Path) -> Any:
     return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist(), ridge.alpha
 
 
+def _novelty(path: Path) -> Any:
+    return {name: table.tolist() for name, table in vars(load_novelty(path)).items()}
+
+
+def _card(path: Path) -> Any:
+    """Of any text under a right hash, as a stranger would write it."""
+    file = path.with_suffix(".safetensors")
+    save_tensors(file, sealed("genedml", path.read_text(encoding="utf-8", errors="replace")))
+    return asdict(load_card(file))
+
+
 def _features(path: Path) -> Any:
     found = load_features(path)
-    return found.spots.names, found.own.tolist(), found.neighbor.tolist()
+    tables = found.local, found.tiles, found.own, found.neighbor
+    return found.spots.names, found.spots.xy_px.tolist(), [table.tolist() for table in tables]
 
 
 def _patches(path: Path) -> Any:
@@ -88,6 +118,15 @@ def _slide(path: Path) -> Any:
 
 def _config(path: Path) -> Any:
     return to_dict(load_config(file=path))
+
+
+def _tissue_of(path: Path) -> Any:
+    with open_slide(path.with_name("slide.png"), 8.0) as slide:
+        return read_tissue(path, slide).mask.tolist()
+
+
+def _cohort(path: Path) -> Any:
+    return [asdict(slide) for slide in read_cohort(path, Placing())]
 
 
 def _sheet(path: Path) -> Any:
@@ -164,9 +203,49 @@ def _write_patches(path: Path) -> None:
         file["coords"] = np.array([[0, 0], [4, 0]])
 
 
-def _write_plain(path: Path) -> None:
-    from PIL import Image
+def _write_novelty(path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(2, 6)
+    save_novelty(NoveltyModel(values[0], values[1], values, np.ascontiguousarray(values[:, :2]), values[0]), path)
 
+
+def _write_regions(path: Path) -> None:
+    _write_plain(path.with_name("slide.png"))
+    ring = [[4, 4], [30, 4], [30, 36.5], [4, 36], [4, 4]]
+    areas = [{"type": "Polygon", "coordinates": [ring, [[8, 8], [12, 8], [12, 12]]]}]
+    areas += [{"type": "MultiPolygon", "coordinates": [[ring[:3]]]}]
+    features = [{"type": "Feature", "geometry": area, "properties": {"name": "tissue"}} for area in areas]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+def _write_mask(path: Path) -> None:
+    _write_plain(path.with_name("slide.png"))
+    Image.fromarray(np.tri(40, dtype=np.uint8) * 255).save(path)
+
+
+def _write_tenx(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array([b"a", b"b"])
+        group["data"], group["indices"], group["indptr"] = [1, 5, 2], [0, 1, 2], [0, 2, 3]
+        group["shape"] = np.array([3, 2])
+        for name, values in {
+            "name": GENES,
+            "id": GENES,
+            "feature_type": ("Gene Expression",) * 3,
+            "genome": "xxx",
+        }.items():
+            group[f"features/{name}"] = np.array([value.encode() for value in values])
+
+
+def _write_mtx(path: Path) -> None:
+    path.with_name("barcodes.tsv").write_text("a\nb\n")
+    path.with_name("genes.tsv").write_text("".join(f"{gene}\t{gene}\n" for gene in GENES))
+    path.write_text("%%MatrixMarket matrix coordinate integer general\n%\n3 2 3\n1 1 1\n2 1 5\n3 2 2\n")
+
+
+def _write_plain(path: Path) -> None:
     Image.fromarray(_tissue(40)).save(path)
 
 
@@ -204,11 +283,27 @@ PARSERS: dict[str, Parser] = {
     ),
     "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write(path), _spots),
     "sheet": Parser("sheet.csv", _write_sheet, _sheet),
+    "cohort": Parser(
+        "cohort.csv", lambda path: write(path, "slide,name,um_per_px,tissue\na.svs,A,0.5,\nb.svs,,,m.png\n"), _cohort
+    ),
+    "regions": Parser("regions.geojson", _write_regions, _tissue_of),
+    "mask": Parser("mask.png", _write_mask, _tissue_of),
+    "tiff-mask": Parser("mask.tif", _write_mask, _tissue_of),
+    "tenx-counts": Parser("counts.h5", _write_tenx, _counts),
+    "mtx-counts": Parser("matrix.mtx", _write_mtx, lambda path: _counts(path.parent)),
     "counts": Parser("counts.csv", lambda path: write(path, _counts_text()), _counts),
     "gz-counts": Parser("counts.csv.gz", lambda path: write(path, gzip.compress(_counts_text().encode())), _counts),
     "h5ad-counts": Parser("counts.h5ad", lambda path: _count_data().write(path, compression="gzip"), _counts),
     "config": Parser("config.toml", lambda path: write(path, tomli_w.dumps(to_dict(load_config("small")))), _config),
     "checkpoint": Parser("fold-1.safetensors", _write_checkpoint, _checkpoint),
+    "card": Parser(
+        "card.json",
+        lambda path: write(
+            path, json.dumps({"format_version": FORMAT_VERSION, "weights_sha256": "0", **asdict(small_card())})
+        ),
+        _card,
+    ),
+    "novelty": Parser("novelty-1.safetensors", _write_novelty, _novelty),
     "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
     "features": Parser("features.safetensors", _write_features, _features),
     "prediction": Parser("out.h5ad", lambda path: write_prediction(small_prediction(), path), _prediction),

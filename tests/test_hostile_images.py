@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import write_aperio
 from hostile import write
 from PIL import Image
@@ -31,8 +32,6 @@ def test_images_that_are_no_stain_are_refused_by_name(tmp_path, mode, name, mess
 
 
 def test_colours_of_sixteen_bits_are_refused_too(tmp_path):
-    import tifffile
-
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((40, 50, 3), np.uint16), photometric="rgb")
     with pytest.raises(GeneDMLError, match=r"deep\.tif has 16 or more bits a channel"):
         open_slide(tmp_path / "deep.tif")
@@ -43,6 +42,18 @@ def test_several_images_in_one_file_are_refused(tmp_path):
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(GeneDMLError, match=r"pages\.tif holds 2 images"):
         open_slide(tmp_path / "pages.tif")
+
+
+def tiff_of_one_strip(path, rows):
+    tifffile.imwrite(path, np.full((40, 50, 3), 120, np.uint8), photometric="rgb", rowsperstrip=40)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(rows)
+    return path
+
+
+def test_an_image_of_fewer_strips_than_it_says_is_refused(tmp_path):
+    with pytest.raises(GeneDMLError, match=r"long\.tif says 50 x 80 px, but holds 50% of them"):
+        open_slide(tiff_of_one_strip(tmp_path / "long.tif", 80))
 
 
 @pytest.mark.parametrize("kind", ["gif", "eps", "webp"])

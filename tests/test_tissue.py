@@ -207,22 +207,26 @@ def test_overlapping_outlines_add_up(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"r\.geojson is no GeoJSON of areas: .*QuPath"),
+        ("{", r"r\.geojson cannot be read as GeoJSON: .*QuPath"),
         ("7", r"holds 'int', which is no closed area"),
-        ('{"type": "Polygon"}', r"'coordinates' is missing"),
-        ('{"features": []}', r"'type' is missing"),
+        ('{"type": "Polygon"}', r"it lacks coordinates"),
+        ('{"features": []}', r"it lacks type"),
         ('{"type": "FeatureCollection", "features": []}', r"holds no area\. Draw the tissue"),
         ('{"type": "Feature", "geometry": null}', r"holds no area"),
         ('{"type": "LineString", "coordinates": [[0, 0], [1, 1]]}', r"holds 'LineString', which is no closed area"),
         (json.dumps(polygon([[0, 0], [1, 1]])), r"at least three corners"),
-        (json.dumps(polygon([[0, 0], [1], [2, 2]])), r"is no GeoJSON of areas"),
+        (json.dumps(polygon([[0, 0], [1], [2, 2]])), r"cannot be read as GeoJSON"),
         (json.dumps(polygon(ring(0, 0, float("nan"), 9))), r"a corner that is on no slide"),
         (json.dumps(polygon(ring(0, 0, 1e300, 9))), r"a corner that is on no slide"),
         (
             json.dumps(polygon(ring(900, 900, 950, 990))),
             r"No area of .* lies on slide\.png \(500 x 400 px\).*900\.\.950",
         ),
-        ("[" * 100_000, r"is no GeoJSON of areas"),
+        ("[" * 1_000_000, r"is nested too deeply"),
+        ('{"type": "Feature", "geometry": ' * 100_000, r"is nested too deeply"),
+        (json.dumps(polygon(ring(0, 0, 10**400, 9))), r"cannot be read as GeoJSON"),
+        (json.dumps(polygon(ring(0, 0, float("inf"), 9))), r"a corner that is on no slide"),
+        (json.dumps(polygon(ring(0, 0, 400, 300)) | {"type": ["Polygon"]}), r"which is no closed area"),
     ],
 )
 def test_outlines_that_are_refused(tmp_path, text, message):
@@ -245,6 +249,20 @@ def test_masks_that_are_refused(tmp_path, name, image, message):
     image.save(tmp_path / name)
     with slide_of(picture(), tmp_path) as slide, pytest.raises(GeneDMLError, match=message):
         read_tissue(tmp_path / name, slide)
+
+
+def test_outlines_that_would_take_minutes_to_draw_are_refused(tmp_path):
+    corners = np.random.default_rng(1).uniform(0, 400, (100_000, 2))
+    (tmp_path / "r.geojson").write_text(json.dumps(polygon(corners.tolist())))
+    with slide_of(picture(), tmp_path) as slide, pytest.raises(GeneDMLError, match=r"r\.geojson.* cross or overlap"):
+        read_tissue(tmp_path / "r.geojson", slide)
+
+
+def test_a_mask_of_another_format_than_its_name_says_is_not_even_parsed(tmp_path):
+    Image.new("RGB", (100, 80), 1).save(tmp_path / "mask.eps")
+    (tmp_path / "mask.eps").rename(tmp_path / "mask.png")
+    with slide_of(picture(), tmp_path) as slide, pytest.raises(GeneDMLError, match=r"mask\.png cannot be read"):
+        read_tissue(tmp_path / "mask.png", slide)
 
 
 def test_a_broken_and_a_missing_mask_are_named(tmp_path):

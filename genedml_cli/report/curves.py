@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from genedml.errors import reading
 from genedml_cli.report.contents import Chart, Line
 
 WIDTH, HEIGHT = 440, 230  # of a chart in its own pixels; the template draws axes at its edges
@@ -21,9 +22,14 @@ TITLES = {
 
 
 def read_logs(run: Path, folds: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The training logs of finished folds, by fold; those that are there."""
+    """The training logs of finished folds, by fold; those that are there.
+
+    Raises:
+        GeneDMLError: one of them cannot be read.
+    """
     files = {fold: run / f"fold-{fold}.log.csv" for fold in folds}
-    return {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
+    with reading(f"The training logs of {run}", "Train the run again."):
+        return {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
 
 
 def charts_of(logs: Mapping[str, pd.DataFrame]) -> list[Chart]:

@@ -20,6 +20,7 @@ from genedml.errors import GeneDMLError, reading, reason_of
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 TOML_LIMIT_BYTES = 2**20
+MOST_NAMED = 5  # of the problems of one configuration
 Count = Annotated[int, Field(ge=1, le=2**20)]
 Depth = Annotated[int, Field(ge=1, le=100)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -211,7 +212,10 @@ def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        raise GeneDMLError("\n".join(_sentence(kind, problem) for problem in error.errors())) from error
+        problems = error.errors()
+        more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
+        named = [_sentence(kind, problem) for problem in problems[:MOST_NAMED]]
+        raise GeneDMLError("\n".join(named + more)) from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What steers a terminal or a text file instead of standing in it: control characters, lone surrogates, and what turns
-the direction of writing."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""What steers a terminal or a text file instead of standing in it: control characters, lone surrogates, what turns the
+direction of writing, and what has no width."""
 
 REASON_CHARACTERS = 200
 
