@@ -172,14 +172,7 @@ def ablate(
     dataset: str = "",
     values: Sequence[float] = (),
     seeds: int = 3,
-    fold: str = "all",
-    panel: str = "training",
-    features: Path = Path("features"),
-    weights: Path | None = None,
-    device: str = "auto",
-    partial: str = "",
-    allow_off_tissue: bool = False,
-    deterministic: bool = False,
+    **training: Any,
 ) -> Ablation:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
@@ -191,8 +184,7 @@ def ablate(
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        fold, panel, features, weights, device, partial, allow_off_tissue, deterministic: as of
-            :func:`genedml_cli.runs.train`.
+        training: what else :func:`genedml_cli.runs.train` takes by name.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
@@ -214,22 +206,7 @@ def ablate(
         for setting, seed, own in cells:
             run = out / setting.folder(config) / f"seed-{seed}"
             console.note(f"{setting.name}, seed {seed}: {run}")
-            evaluations.append(
-                runs.train(
-                    samples,
-                    run,
-                    own,
-                    fold=fold,
-                    panel=panel,
-                    features=features,
-                    weights=weights,
-                    device=device,
-                    partial=partial,
-                    dataset=dataset,
-                    allow_off_tissue=allow_off_tissue,
-                    deterministic=deterministic,
-                )
-            )
+            evaluations.append(runs.train(samples, run, own, dataset=dataset, **training))
             advance(note=f"{setting.name}, seed {seed}")
         result = _collect(name, dataset, cells, evaluations, out)
         result.write()

@@ -104,8 +104,7 @@ def evaluate_external(
         root: folder that holds the data.
         allow_partial: use a data set of which sections are missing, and say so.
         allow_off_tissue: take spots even if most lie off the tissue.
-        features: where feature files are kept.
-        weights: the encoder's weights file, instead of the hub.
+        features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
 
     Raises:
@@ -118,7 +117,6 @@ def evaluate_external(
     cards = [load_card(file) for file in files]
     sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
     samples = read_sheet(sheet, root) if sheet else dataset(external, root or Path(), allow_partial)
-    partial = "" if sheet else partial_note(find_dataset(external), samples)
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
@@ -127,12 +125,12 @@ def evaluate_external(
     folder, views = run / f"external-{name}", models.cards[0].config.views
     scored = []
     with console.progress("Sections", len(samples) - len(seen)) as advance:
-        for sample in samples:
-            if sample.name not in seen:
-                found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
-                scored.append(_score_section(sample, models, found[sample.name], folder))
-                advance(note=sample.name)
+        for sample in (one for one in samples if one.name not in seen):
+            found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
+            scored.append(_score_section(sample, models, found[sample.name], folder))
+            advance(note=sample.name)
     published, said = _published(run, name, cards)
+    partial = "" if sheet else partial_note(find_dataset(external), samples)
     result = External(
         f"{run.name} on {name}: {len(scored)} sections, {len(files)} models",
         tuple(one for one, _ in scored),

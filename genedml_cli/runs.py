@@ -85,18 +85,14 @@ def train(
         samples: the sections, with their folds.
         out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``,
             ``novelty-N.safetensors``, ``predictions/``, ``config.toml``, ``run.json``, ``metrics.csv``,
-            ``metrics.json``, ``genes.csv``. Folds that are there are kept, and of one that was interrupted
-            the last epoch, in ``fold-N.state``.
-        config: the merged configuration.
-        fold: one fold, or ``all``.
+            ``metrics.json``, ``genes.csv``. Finished folds are kept, of an interrupted one ``fold-N.state``.
+        config, fold: the merged configuration; one fold, or ``all``.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
             a data set with a published panel, or a text file with one gene a line.
-        features: where feature files are kept.
-        weights: the encoder's weights file, instead of the hub.
+        features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps. Where there are several CUDA devices, as many folds are trained at a time.
         compiled: let torch compile the encoder.
-        partial: what to say of a data set of which sections are missing.
-        dataset: name of the published data set, if it is one: the paper's rows for it then stand in the table.
+        partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
         deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
 
@@ -123,16 +119,9 @@ def train(
                 folds, samples, config, panel, features, weights, device, compiled, allow_off_tissue
             )
             _claim(out, config, description)
-            origin = {"dataset": dataset, "partial": partial}
-            run_fold = functools.partial(
-                _run_fold,
-                inputs=inputs,
-                out=out,
-                config=config,
-                encoder=encoder_record(encoder),
-                origin=origin,
-            )
-            _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
+            fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
+            fixed["origin"] = {"dataset": dataset, "partial": partial}
+            _run_folds(folds, functools.partial(_run_fold, **fixed), all_like(encoder.device)[: len(folds)], out)
         return _score(out)
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,23 +64,11 @@ def ablate(
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     overrides = settings.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
-    result = ablation.ablate(
-        chosen,
-        out,
-        table,
-        merged,
-        dataset=named or "",
-        values=ablation.parse_values(values),
-        seeds=seeds,
-        fold=fold,
-        panel=settings.choose_panel(panel, named),
-        features=features,
-        weights=weights,
-        device=device,
-        partial=partial,
-        allow_off_tissue=allow_off_tissue,
-        deterministic=deterministic,
-    )
+    training: dict[str, Any] = {"features": features, "weights": weights, "device": device, "fold": fold}
+    training |= {"partial": partial, "allow_off_tissue": allow_off_tissue, "deterministic": deterministic}
+    training["panel"] = settings.choose_panel(panel, named)
+    swept = ablation.parse_values(values)
+    result = ablation.ablate(chosen, out, table, merged, dataset=named or "", values=swept, seeds=seeds, **training)
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:
