@@ -115,7 +115,8 @@ def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
         for problem in check.problems:
             console.say(f"{check.section.name}: {problem}")
     good = sum(check.state == "ok" for check in checks)
-    console.say(f"{'All ' if good == len(checks) else ''}{good} of {len(checks)} sections are as the table says.")
+    every = f"All {good}" if good == len(checks) else f"{good} of {len(checks)}"
+    console.say(f"{every} sections are as the table says.")
 
 
 def _number(value: float | None) -> str:

@@ -26,7 +26,7 @@ def pretended(monkeypatch):
     """Training that takes no time: scores that rise with the seed, the same for every setting but lambda's."""
 
     def train(samples, run, config, **options):
-        genes = published_panel("HER2ST") if options["panel"] == "HER2ST" else ("A", "B", "C")
+        genes = published_panel("HER2ST") if options.get("panel") == "HER2ST" else ("A", "B", "C")
         pcc = np.full(len(genes), config.training.seed / 10_000 + config.loss.group_weight)
         scores = [
             FoldScores(method, fold, genes, 0.2, 0.3, float(pcc.mean()), 0.1, pcc, None, 0)
