@@ -139,11 +139,11 @@ def _prepare(
     """What the folds draw on, and the encoder that made it, on the device."""
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
+    encoder = prepare_encoder(config.encoder, weights, device, compiled)
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     # What may be wrong with counts and panels is said before hours of encoding.
     counts = {sample.name: read_counts(sample.counts) for sample in used}
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
-    encoder = prepare_encoder(config.encoder, weights, device, compiled)
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
     return Inputs(extracted, counts, panels), encoder
 

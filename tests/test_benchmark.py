@@ -59,7 +59,7 @@ def test_every_part_is_measured_and_written(result):
     assert found.decoding.megapixels > 0 < found.decoding.took.wall_s
     assert found.prediction.peak_bytes["device"] is None
     assert found.prediction.peak_bytes["host"] > 10**8
-    assert found.training.spots >= 64 <= found.training.shuffled_spots
+    assert found.training.spots > 0 < found.training.shuffled_spots
 
 
 def test_the_table_says_what_was_not_measured(result, capsys):
