@@ -112,6 +112,8 @@ def named_table(header: list[str], rows: list[list[str]]) -> pd.DataFrame:
         ValueError: a column that is named twice.
     """
     twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None and twice.replace(".", "", 1).isdigit():
+        raise ValueError("its first line holds numbers where names of columns belong")
     if twice is not None:
         raise ValueError(f"it has two columns {twice!r}")
     return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=header, dtype=object)

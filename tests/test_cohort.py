@@ -75,7 +75,7 @@ def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
         "deep": (good | {"slide": "deep.png"}, "has 16 or more bits a channel"),
         "no scale": (good | {"um_per_px": None}, "does not say its um/px"),
         "outside": (good | {"spots": write_spots(folder / "out.csv", x=9e4)}, "No spot lies inside"),
-        "no header": (good | {"spots": "bare.csv"}, "has the columns"),
+        "no header": (good | {"spots": "bare.csv"}, "where names of columns belong"),
         "twice": (good | {"spots": write_spots(folder / "twice.csv", name="a")}, "spots twice"),
         "picture": (good | {"spots": "s0.png"}, "cannot be read"),
         "thumbnail": (good | {"um_per_px": 30}, "thumbnail"),
