@@ -78,7 +78,7 @@ def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
         "no header": (good | {"spots": "bare.csv"}, "where names of columns belong"),
         "twice": (good | {"spots": write_spots(folder / "twice.csv", name="a")}, "spots twice"),
         "picture": (good | {"spots": "s0.png"}, "cannot be read"),
-        "thumbnail": (good | {"um_per_px": 30}, "thumbnail"),
+        "thumbnail": (good | {"um_per_px": 5}, "thumbnail"),
     }
 
 
