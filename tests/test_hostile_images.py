@@ -78,7 +78,9 @@ def test_a_gigantic_declared_size_is_refused_before_a_pixel_is_decoded(tmp_path)
 
     size = (10**6).to_bytes(4, "big")
     header = chunk(b"IHDR", size + size + bytes((8, 2, 0, 0, 0)))
-    file = write(tmp_path / "vast.png", b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")))
+    file = write(
+        tmp_path / "vast.png", b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
     with pytest.raises(GeneDMLError, match=r"vast\.png has 1000000 x 1000000 px, too many"):
         open_slide(file)
 
