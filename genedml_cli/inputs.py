@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -217,6 +218,7 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
                     raise ValueError(f"{path} lies in another file")
                 _check_attributes(entry, path)
                 _check_kind(entry.id.get_type(), path)
+                _check_stored(entry, path)
                 found[path] = entry
             elif isinstance(entry, h5py.Group) and (address := h5py.h5o.get_info(entry.id).addr) not in seen:
                 seen.add(address)
@@ -227,6 +229,18 @@ def _datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 def _check_attributes(entry: h5py.Group | h5py.Dataset, path: str) -> None:
     for name in entry.attrs:
         _check_kind(entry.attrs.get_id(name).get_type(), f"{name} of {path or '/'}")
+
+
+def _check_stored(table: h5py.Dataset, path: str) -> None:
+    """Refuse a table of which parts were never stored, or lost: libhdf5 would give zeros."""
+    if not table.size or table.id.get_create_plist().get_layout() == h5py.h5d.COMPACT:
+        return
+    wanted = (
+        1 if table.chunks is None else math.prod(-(-a // b) for a, b in zip(table.shape, table.chunks, strict=True))
+    )
+    stored = int(table.id.get_storage_size() > 0) if table.chunks is None else table.id.get_num_chunks()
+    if stored < wanted:
+        raise ValueError(f"{path} holds {stored} of its {wanted} parts")
 
 
 def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:

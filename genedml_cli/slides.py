@@ -320,6 +320,8 @@ def _plausible(um_per_px: list[str | None]) -> float | None:
 def _open_image(path: Path) -> Slide:
     try:
         with _no_pixel_limit(), Image.open(path, formats=IMAGE_FORMATS) as image:
+            image.verify()  # the checksums of a PNG, which decoding passes over
+        with _no_pixel_limit(), Image.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height > IMAGE_LIMIT_PX:
                 raise GeneDMLError(

@@ -132,6 +132,8 @@ def _read_mask(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=MASK_FORMATS) as image:
+                image.verify()  # the checksums of a PNG, which decoding passes over
+            with Image.open(path, formats=MASK_FORMATS) as image:
                 _check_proportions(image.size, path, slide)
                 check_whole(path, image)
                 plain = image.mode in ("1", "L", "RGB", "F") or image.mode.startswith("I")

@@ -63,13 +63,24 @@ def test_images_of_other_formats_are_not_even_parsed(tmp_path, kind):
         open_slide(tmp_path / f"picture.{kind}")
 
 
+@pytest.mark.parametrize("bit", range(0, 400, 80))
+def test_no_changed_bit_of_the_pixels_of_a_png_goes_unnoticed(tmp_path, bit):
+    Image.fromarray(np.repeat(np.tri(80, 100, dtype=np.uint8)[..., None] * 200, 3, axis=2)).save(tmp_path / "s.png")
+    content = bytearray((tmp_path / "s.png").read_bytes())
+    content[content.index(b"IDAT") + 8 + bit // 8] ^= 1 << bit % 8
+    with pytest.raises(GeneDMLError, match=r"s\.png is broken"):
+        open_slide(write(tmp_path / "s.png", bytes(content)))
+
+
 def test_a_gigantic_declared_size_is_refused_before_a_pixel_is_decoded(tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
     size = (10**6).to_bytes(4, "big")
     header = chunk(b"IHDR", size + size + bytes((8, 2, 0, 0, 0)))
-    file = write(tmp_path / "vast.png", b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")))
+    file = write(
+        tmp_path / "vast.png", b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
     with pytest.raises(GeneDMLError, match=r"vast\.png has 1000000 x 1000000 px, too many"):
         open_slide(file)
 

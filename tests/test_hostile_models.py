@@ -149,6 +149,11 @@ def sequence(file: h5py.File) -> None:
     file["obs"].attrs.create("odd", value, dtype=h5py.vlen_dtype(np.int32))
 
 
+def unstored(file: h5py.File) -> None:
+    del file["X/data"]
+    file["X"].create_dataset("data", (7,), np.float32, chunks=(7,))
+
+
 def beyond(file: h5py.File) -> None:
     file["X/indices"][0] = 10**6
 
@@ -160,10 +165,11 @@ def backwards(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (absurd, r"declares .* GB, but .* of memory are free"),
+        (absurd, r"holds 0 of its 1099511627776 parts"),
         (elsewhere, "points into another file"),
         (outside, "lies in another file"),
         (sequence, "odd of obs/ is of a kind that no AnnData file has"),
+        (unstored, "X/data holds 0 of its 1 parts"),
         (beyond, "cannot be read"),
         (backwards, "cannot be read"),
     ],
@@ -173,13 +179,18 @@ def test_h5ad_that_reaches_beyond_itself_is_refused(tmp_path, change, message):
         read_counts(h5ad(tmp_path / "counts.h5ad", change))
 
 
+def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10)
+    with pytest.raises(GeneDMLError, match="declares .*, but .* of memory are free"):
+        read_counts(h5ad(tmp_path / "counts.h5ad", lambda file: None))
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda data: data.uns.pop("genedml"),
         lambda data: data.uns.update(genedml="text"),
         lambda data: data.uns["genedml"].pop("panels"),
-        lambda data: data.uns["genedml"].update(panels="other genes"),
         lambda data: data.uns["genedml"]["label_settings"].update(scale=float("nan")),
         lambda data: data.obsm.pop("spatial"),
         lambda data: data.obsm.update(spatial=np.full((4, 2), np.nan)),
