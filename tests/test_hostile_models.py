@@ -181,7 +181,7 @@ def test_h5ad_that_reaches_beyond_itself_is_refused(tmp_path, change, message):
 
 def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10)
-    with pytest.raises(GeneDMLError, match="declares .*, but .* of memory are free"):
+    with pytest.raises(GeneDMLError, match=r"declares .*, but .* of memory are free"):
         read_counts(h5ad(tmp_path / "counts.h5ad", lambda file: None))
 
 
