@@ -18,7 +18,7 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
+from scipy.sparse import csc_matrix, issparse
 
 from genedml.errors import CONTROL, GeneDMLError, reading
 from genedml_cli.memory import at_most, free_on_host
@@ -279,6 +279,18 @@ def checked(data: anndata.AnnData) -> anndata.AnnData:
         if issparse(table) and table.format in ("csr", "csc"):
             table.check_format(full_check=True)
     return data
+
+
+def check_tenx(file: h5py.File) -> None:
+    """Refuse a 10x ``.h5`` whose indices lie outside its tables.
+
+    Raises:
+        KeyError, ValueError: so it is.
+    """
+    for table in file.values():
+        if isinstance(table, h5py.Group) and "indptr" in table:
+            values, indices, ends = (table[name][:] for name in ("data", "indices", "indptr"))
+            csc_matrix((values, indices, ends), shape=tuple(table["shape"][:])).check_format(full_check=True)
 
 
 def check_mtx(folder: Path) -> None:
