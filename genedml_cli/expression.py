@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.inputs import check_mtx, check_names, checked, opened_h5, read_count_table, read_h5ad
+from genedml_cli.inputs import check_mtx, check_names, check_tenx, checked, opened_h5, read_count_table, read_h5ad
 from genedml_cli.spots import Spots
 
 MIN_MATCHED = 10
@@ -252,7 +252,8 @@ def _read_any(path: Path) -> anndata.AnnData:
     if name.endswith(".h5"):
         import scanpy
 
-        with opened_h5(path):
+        with opened_h5(path) as file:
+            check_tenx(file)  # scanpy takes a part of the table, and would read beyond it
             return checked(scanpy.read_10x_h5(path))
     if name.endswith((".tsv", ".csv", ".txt")):
         return _as_anndata(read_count_table(path))

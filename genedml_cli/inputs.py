@@ -18,7 +18,7 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
+from scipy.sparse import csc_matrix, issparse
 
 from genedml.errors import CONTROL, GeneDMLError, reading
 from genedml_cli.memory import at_most, free_on_host
@@ -32,6 +32,7 @@ SEPARATORS = ("\t", ",", ";")
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
+MTX_BYTES = b"0123456789.eE+- \t"
 HEAP = b"GCOL\x01\0\0\0"
 ROOM_BYTES = 2**29
 """Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
@@ -280,6 +281,18 @@ def checked(data: anndata.AnnData) -> anndata.AnnData:
     return data
 
 
+def check_tenx(file: h5py.File) -> None:
+    """Refuse a 10x ``.h5`` whose indices lie outside its tables.
+
+    Raises:
+        KeyError, ValueError: so it is.
+    """
+    for table in file.values():
+        if isinstance(table, h5py.Group) and "indptr" in table:
+            values, indices, ends = (table[name][:] for name in ("data", "indices", "indptr"))
+            csc_matrix((values, indices, ends), shape=tuple(table["shape"][:])).check_format(full_check=True)
+
+
 def check_mtx(folder: Path) -> None:
     """Refuse a 10x folder whose files unpack beyond bounds or declare more than there is.
 
@@ -290,8 +303,11 @@ def check_mtx(folder: Path) -> None:
         if file.name.startswith(("matrix.mtx", "genes.tsv", "features.tsv", "barcodes.tsv")):
             content = read_bytes(file)
             if file.name.startswith("matrix.mtx"):
-                sizes = next(line for line in content.splitlines() if line.strip() and not line.startswith(b"%"))
-                check_memory(16 * sum(int(size) for size in sizes.split()))
+                rows = [line for line in content.splitlines() if line.strip() and not line.startswith(b"%")]
+                check_memory(16 * sum(int(size) for size in rows[0].split()))
+                # scipy reads beyond the end of the last number.
+                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES) for row in rows):
+                    raise ValueError(f"{file.name} is cut off, or holds something else than numbers")
 
 
 def check_memory(needed: int) -> None:

@@ -189,6 +189,16 @@ def test_counts_whose_header_leaves_out_the_corner_keep_their_genes(tmp_path):
     assert counts.X.toarray().tolist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize("end", [b"3 2 2", b"3 2 2\x80", b"3 2 2\x80\n"])
+def test_a_matrix_without_its_end_is_refused_before_scipy_reads_beyond_it(end, tmp_path):
+    PARSERS["mtx-counts"].write(tmp_path / "matrix.mtx")
+    content = (tmp_path / "matrix.mtx").read_bytes()
+    assert len(read_counts(tmp_path)) == 2
+    (tmp_path / "matrix.mtx").write_bytes(content.removesuffix(b"3 2 2\n") + end)
+    with pytest.raises(GeneDMLError, match=r"matrix\.mtx is cut off, or holds something else"):
+        read_counts(tmp_path)
+
+
 def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("genedml_cli.inputs.TEXT_LIMIT_BYTES", 10**6)
     with pytest.raises(GeneDMLError, match=r"bomb\.csv\.gz cannot be read: it holds more than 1\.00 MB unpacked"):

@@ -179,6 +179,15 @@ def test_h5ad_that_reaches_beyond_itself_is_refused(tmp_path, change, message):
         read_counts(h5ad(tmp_path / "counts.h5ad", change))
 
 
+def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path):
+    PARSERS["tenx-counts"].write(tmp_path / "counts.h5")
+    assert read_counts(tmp_path / "counts.h5").shape == (2, 3)
+    with h5py.File(tmp_path / "counts.h5", "a") as file:
+        file["matrix/indices"][1] = 2**40
+    with pytest.raises(GeneDMLError, match=r"counts\.h5 cannot be read: .*ind"):
+        read_counts(tmp_path / "counts.h5")
+
+
 def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10)
     with pytest.raises(GeneDMLError, match=r"declares .*, but .* of memory are free"):
