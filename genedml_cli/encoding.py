@@ -6,7 +6,7 @@ D encoder width, U distinct tiles, N tiles of a batch, O spots whose own tile is
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,20 @@ from genedml_cli.tiling import TilePlan
 BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Features of the tiles from ``start`` on, in half precision, on their way to the host.
+
+    ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
+    """
+
+    start: int
+    pooled: Float[Tensor, "N D"]
+    spots: Int[Tensor, " O"]
+    tokens: list[Float[Tensor, "O L D"]]
+    arrived: torch.cuda.Event | None
+
+
 class Vectors(ABC):
     """Room for the vectors of a section: in memory here, in a file in :mod:`genedml_cli.feature_file`."""
 
@@ -32,14 +46,8 @@ class Vectors(ABC):
     """Tiles whose vectors are there; they are not encoded again."""
 
     @abstractmethod
-    def put(
-        self,
-        start: int,
-        pooled: Float[Tensor, "N D"],
-        spots: Int[Tensor, " O"],
-        tokens: Sequence[Float[Tensor, "O L D"]],
-    ) -> None:
-        """The vectors of the tiles from ``start`` on, and the tokens of those of them that are ``spots``' own."""
+    def put(self, batch: Batch) -> None:
+        """Take what has arrived of a batch."""
 
 
 class VectorsInMemory(Vectors):
@@ -49,17 +57,11 @@ class VectorsInMemory(Vectors):
         self.orientations, self.done = len(local), 0
         self._local, self._tiles = local, tiles
 
-    def put(
-        self,
-        start: int,
-        pooled: Float[Tensor, "N D"],
-        spots: Int[Tensor, " O"],
-        tokens: Sequence[Float[Tensor, "O L D"]],
-    ) -> None:
-        self.done = start + len(pooled)
-        self._tiles[start : self.done] = pooled
-        for orientation, of_batch in enumerate(tokens):
-            self._local[orientation, spots] = of_batch
+    def put(self, batch: Batch) -> None:
+        self.done = batch.start + len(batch.pooled)
+        self._tiles[batch.start : self.done] = batch.pooled
+        for orientation, tokens in enumerate(batch.tokens):
+            self._local[orientation, batch.spots] = tokens
 
 
 def encode_plan(
@@ -87,7 +89,7 @@ def encode_plan(
     with console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance:
         advance(room.done)
         for batch in _when_next_is_on_its_way(batches):
-            room.put(batch.start, batch.pooled, batch.spots, batch.tokens)
+            room.put(batch)
             advance(len(batch.pooled))
 
 
@@ -156,20 +158,6 @@ class BatchRunner:
             torch.cuda.empty_cache()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Features of the tiles from ``start`` on, in half precision, on their way to the host.
-
-    ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
-    """
-
-    start: int
-    pooled: Float[Tensor, "N D"]
-    spots: Int[Tensor, " O"]
-    tokens: list[Float[Tensor, "O L D"]]
-    arrived: torch.cuda.Event | None
-
-
 class _Batches:
     def __init__(
         self,
@@ -188,12 +176,12 @@ class _Batches:
         self._runner = runner
         self._local_grid = local_grid
 
-    def __iter__(self) -> Iterator[_Batch]:
+    def __iter__(self) -> Iterator[Batch]:
         size = self._runner.batch_tiles
         for start in range(self._done, self._tiles, size):
             yield self._encode(start, self._runner.send(self._read(slice(start, start + size))))
 
-    def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> _Batch:
+    def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> Batch:
         first, last = np.searchsorted(self._own, [start, start + len(images)])
         rows = torch.as_tensor(self._own[first:last] - start, device=images.device)
         encoded = self._runner(images)
@@ -206,16 +194,16 @@ class _Batches:
         if images.device.type == "cuda":
             arrived = torch.cuda.Event()
             arrived.record()
-        return _Batch(start, pooled, spots, tokens, arrived)
+        return Batch(start, pooled, spots, tokens, arrived)
 
     @staticmethod
     def _leave(vectors: Tensor) -> Tensor:
         return vectors.half().to("cpu", non_blocking=vectors.device.type == "cuda")
 
 
-def _when_next_is_on_its_way(batches: Iterable[_Batch]) -> Iterator[_Batch]:
+def _when_next_is_on_its_way(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Each batch once the next was handed to the device, so that it never waits for the host."""
-    before: _Batch | None = None
+    before: Batch | None = None
     for batch in batches:
         if before is not None:
             yield _arrived(before)
@@ -224,7 +212,7 @@ def _when_next_is_on_its_way(batches: Iterable[_Batch]) -> Iterator[_Batch]:
         yield _arrived(before)
 
 
-def _arrived(batch: _Batch) -> _Batch:
+def _arrived(batch: Batch) -> Batch:
     if batch.arrived is not None:
         batch.arrived.synchronize()
     return batch

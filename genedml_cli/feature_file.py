@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
-from genedml_cli.encoding import Vectors
+from genedml_cli.encoding import Batch, Vectors
 from genedml_cli.locks import in_turn, part_of
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import into_place, write_json, written
@@ -51,19 +51,12 @@ class VectorsInFile(Vectors):
         self._row_bytes = {TILES: width * torch.float16.itemsize, LOCAL: tokens * width * torch.float16.itemsize}
         self._recorded = time.monotonic()
 
-    def put(
-        self,
-        start: int,
-        pooled: Float[Tensor, "N D"],
-        spots: Int[Tensor, " O"],
-        tokens: Sequence[Float[Tensor, "O L D"]],
-    ) -> None:
-        """The vectors of the tiles from ``start`` on, and the tokens of those of them that are ``spots``' own."""
-        self._write(TILES, start, pooled)
-        for orientation, of_batch in enumerate(tokens):
-            for spot, of_spot in zip(spots.tolist(), of_batch, strict=True):
+    def put(self, batch: Batch) -> None:
+        self._write(TILES, batch.start, batch.pooled)
+        for orientation, tokens in enumerate(batch.tokens):
+            for spot, of_spot in zip(batch.spots.tolist(), tokens, strict=True):
                 self._write(LOCAL, orientation * self._spots + spot, of_spot)
-        self.done = start + len(pooled)
+        self.done = batch.start + len(batch.pooled)
         if time.monotonic() - self._recorded > EVERY_S:
             self.flush()
             write_json(self._journal, {"key": self._key, "done": self.done})
