@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from jaxtyping import Int
 from torch.utils.flop_counter import FlopCounterMode
 
 from genedml.config import Config, Neighbors, ViewsConfig
-from genedml.encoders import ENCODERS, Encoder, build_backbone, load_encoder
+from genedml.encoders import ENCODERS, Encoded, Encoder, build_backbone, load_encoder
 from genedml.network import GeneDML
 from genedml_cli import console
+from genedml_cli.batch_size import choose_batch_tiles
 from genedml_cli.devices import pick_device
-from genedml_cli.encoding import BATCH_TILES, VectorsInMemory, encode_plan, tokens_kept
+from genedml_cli.encoding import VectorsInMemory, encode_plan, tokens_kept
 from genedml_cli.features import encode_section
 from genedml_cli.inference import predict_section
 from genedml_cli.machine import Timing, describe, matrix_flops, peak_memory, stopwatch
 from genedml_cli.naive import extract_plainly, read_plainly
 from genedml_cli.outputs import write
+from genedml_cli.overlap import overlapped
 from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
@@ -42,6 +45,7 @@ from genedml_cli.workloads import MODES, Workload, workloads
 
 SYNTHETIC = SyntheticConfig(patients=1, spots_x=26, spots_y=24, pitch_um=100.0)
 LEAST_SPOTS = 8
+READ_AT_ONCE = 16
 UNION_BAND_PX = 512
 STARTS = 5
 TYPER_APP = "import typer; app = typer.Typer(); app.command('a')(lambda: None); app.command('b')(lambda: None); app()"
@@ -142,6 +146,7 @@ def benchmark(
     weights: Path | None = None,
     device: str = "auto",
     compiled: bool = False,
+    batch_tiles: int | None = None,
     against_naive: bool = False,
     max_spots: int | None = None,
     seconds: float = 10.0,
@@ -159,6 +164,7 @@ def benchmark(
         weights: the encoder's weights file.
         device: auto, cpu, cuda or mps.
         compiled: let torch compile the encoder.
+        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
         against_naive: also run the plain way, on as many spots as there is time for.
         max_spots: use no more of the spots than these, nearest to their middle.
         seconds: for each part.
@@ -170,6 +176,7 @@ def benchmark(
     where = pick_device(device)
     machine = describe(where)
     encoder = _any_weights(config.encoder, weights, where, compiled)
+    encoder.batch_tiles = batch_tiles
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if slide is None or spots is None:
@@ -210,7 +217,7 @@ class _Bench:
         console.note("Predicting ...")
         prediction = self._prediction(rate / extraction[config.views.neighbors].passes, folder)
         console.note("Training on sections of HER2ST's number and size, of random features ...")
-        training = training_speed(self._encoder.info, config, device, self._seconds)
+        training = training_speed(self._encoder.info, config, device, self._seconds, self._against_naive)
         start, typer_start = _starts(OUR_APP, TYPER_APP)
         return Benchmark(
             machine,
@@ -237,8 +244,8 @@ class _Bench:
     def _decoding(self) -> Decoding:
         raster, plan, views = self._planned(self._config.views.neighbors)
         with stopwatch(self._encoder.device) as took, reading_ahead(raster, plan.corners_xy, plan.tile_px) as read:
-            for start in range(0, len(plan.corners_xy), BATCH_TILES["cpu"]):
-                read(slice(start, start + BATCH_TILES["cpu"]))
+            for start in range(0, len(plan.corners_xy), READ_AT_ONCE):
+                read(slice(start, start + READ_AT_ONCE))
         needed = union_px(plan.corners_xy, plan.tile_px, raster.size_px) * raster.level_scale**2
         plain = None
         if self._against_naive:
@@ -259,19 +266,26 @@ class _Bench:
 
     def _encoder_alone(self) -> tuple[int, Timing]:
         device = self._encoder.device
-        images = torch.randint(0, 256, (BATCH_TILES[device.type], 224, 224, 3), dtype=torch.uint8, device=device)
+        images = torch.randint(
+            0, 256, (choose_batch_tiles(self._encoder), 224, 224, 3), dtype=torch.uint8, device=device
+        )
         self._encoder(images)
         tiles, end = 0, time.perf_counter() + self._seconds
-        with stopwatch(device) as took:
+
+        def calls() -> Iterator[Callable[[], Encoded]]:
             while tiles == 0 or time.perf_counter() < end:
-                self._encoder(images).pooled.cpu()
+                yield partial(self._encoder, images)
+
+        with stopwatch(device) as took, closing(overlapped(calls(), device)) as results:
+            for encoded in results:
+                encoded.pooled.cpu()
                 tiles += len(images)
         return tiles, took
 
     def _extraction(self, mode: Neighbors, tiles_per_s: float) -> Extraction:
         raster, plan, views = self._planned(mode)
         passes = len(plan.corners_xy) / len(self._spots)
-        head = _head(plan, max(BATCH_TILES[self._encoder.device.type], int(self._seconds * tiles_per_s)))
+        head = _head(plan, max(choose_batch_tiles(self._encoder), int(self._seconds * tiles_per_s)))
         with (
             stopwatch(self._encoder.device) as took,
             reading_ahead(raster, head.corners_xy, head.tile_px) as read,

@@ -3,6 +3,7 @@
 from genedml_cli import console
 from genedml_cli.benchmark import Benchmark
 from genedml_cli.machine import Timing
+from genedml_cli.training_speed import TrainingSpeed
 
 NOT_MEASURED = "not measured"
 FLIPS = 7
@@ -47,11 +48,8 @@ def _parts(result: Benchmark) -> list[list[str]]:
         faster = _ratio(result.plain_a_spot, part.a_spot)
         rows.append([f"extraction, {mode}", f"{part.tiles_per_s:.1f} tiles/s", of_alone, ""])
         rows.append(["", f"{1 / part.a_spot.wall_s:.1f} spots/s", f"{part.passes:.2f} passes a spot", faster])
-    few = "1 section" if training.sections_per_batch == 1 else f"{training.sections_per_batch} sections"
-    slower = _ratio(training.shuffled_took.times(training.spots / training.shuffled_spots), training.took)
+    rows += _training(training, result.machine["device"])
     rows += [
-        [f"training, {few} a batch", f"{training.spots_per_s:.0f} spots/s", f"{slower} of shuffled batches", ""],
-        ["training, shuffled", f"{training.shuffled_spots_per_s:.0f} spots/s", f"batch {training.batch_size}", ""],
         [
             f"prediction, {result.mode}",
             f"{prediction.spots / prediction.took.wall_s:.1f} spots/s",
@@ -66,6 +64,23 @@ def _parts(result: Benchmark) -> list[list[str]]:
         ],
         ["GPU: encoder, memory", *_gpu(result), ""],
     ]
+    return rows
+
+
+def _training(speed: TrainingSpeed, device: str) -> list[list[str]]:
+    few = "1 section" if speed.sections_per_batch == 1 else f"{speed.sections_per_batch} sections"
+    plain = None if speed.plain is None else speed.plain.a_spot
+    where = "in gathering" if device == "cpu" else "outside the device"
+    rows = [
+        [
+            f"training, {drawn}",
+            f"{steps.spots_per_s:.0f} spots/s",
+            f"{steps.waited_share:.0%} of its time {where}",
+            _ratio(plain, steps.a_spot),
+        ]
+        for drawn, steps in ((f"{few} a batch", speed.few), (f"shuffled, batch {speed.batch_size}", speed.shuffled))
+    ]
+    rows.append(["", "", f"{few} over shuffled {_ratio(speed.shuffled.a_spot, speed.few.a_spot)}", ""])
     return rows
 
 

@@ -96,6 +96,7 @@ def predict_cohort(
     weights: Path | None = None,
     device: str = "auto",
     compiled: bool = False,
+    batch_tiles: int | None = None,
     batch_spots: int = BATCH_SPOTS,
     resume: bool = True,
     jobs: int = 1,
@@ -113,6 +114,7 @@ def predict_cohort(
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
         compiled: let torch compile the encoder.
+        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
         batch_spots: spots predicted at a time.
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
@@ -126,7 +128,7 @@ def predict_cohort(
     """
     slides = read_cohort(sheet, placing)
     files = tuple(model_files(model or default_model(), fold))
-    task = CohortTask(files, out, weights, device, compiled, batch_spots, min_cv_pcc, resume)
+    task = CohortTask(files, out, weights, device, compiled, batch_tiles, batch_spots, min_cv_pcc, resume)
     outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (

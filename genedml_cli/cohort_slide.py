@@ -73,13 +73,14 @@ class CohortTask:
     weights: Path | None = None
     device: str = "auto"
     compiled: bool = False
+    batch_tiles: int | None = None
     batch_spots: int = BATCH_SPOTS
     min_cv_pcc: float | None = None
     resume: bool = True
 
     def load(self) -> Models:
         """The models and their encoder, to stay in memory for all slides."""
-        return load_models(self.files, self.weights, self.device, self.compiled, keep=True)
+        return load_models(self.files, self.weights, self.device, self.compiled, self.batch_tiles, keep=True)
 
 
 def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:

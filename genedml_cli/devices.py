@@ -35,17 +35,24 @@ def all_like(device: torch.device) -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
 
 
-def prepare_encoder(name: str, weights: Path | None = None, device: str = "auto", compiled: bool = False) -> Encoder:
+def prepare_encoder(
+    name: str,
+    weights: Path | None = None,
+    device: str = "auto",
+    compiled: bool = False,
+    batch_tiles: int | None = None,
+) -> Encoder:
     """The encoder on the device asked for; says in one line which it is and under which licence.
 
     Args: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`; ``compiled`` as
-        :meth:`genedml.encoders.Encoder.compile`.
+        :meth:`genedml.encoders.Encoder.compile`, ``batch_tiles`` as its attribute.
 
     Raises:
         GeneDMLError: as these do.
     """
     where = pick_device(device)
     encoder = load_encoder(name, weights, where)
+    encoder.batch_tiles = batch_tiles
     if compiled:
         console.note(f"Compiling {encoder.info.name} ...")
         encoder.compile()

@@ -6,8 +6,10 @@ D encoder width, U distinct tiles, N tiles of a batch, O spots whose own tile is
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,10 +20,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from genedml.encoders import Encoded, Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.batch_size import choose_batch_tiles
 from genedml_cli.devices import send
+from genedml_cli.overlap import overlapped
 from genedml_cli.tiling import TilePlan
-
-BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,15 @@ def encode_plan(
     Raises:
         GeneDMLError: the device has no memory for a single tile; what ``read`` raises.
     """
-    batches = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
-    with console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance:
+    calls = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
+    with (
+        console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance,
+        closing(overlapped(calls, encoder.device)) as batches,
+    ):
         advance(room.done)
-        for batch in _when_next_is_on_its_way(batches):
+        for batch in batches:
+            if batch.arrived is not None:
+                batch.arrived.synchronize()
             room.put(batch)
             advance(len(batch.pooled))
 
@@ -123,16 +130,11 @@ def tokens_kept(tokens: int, side: int) -> int:
 
 
 class BatchRunner:
-    """An encoder with the largest batch that its device has memory for: halved each time that memory runs out.
+    """An encoder with batches of :func:`choose_batch_tiles`, halved each time that its device's memory runs out."""
 
-    Args:
-        encoder: on its device.
-        batch_tiles: to begin with.
-    """
-
-    def __init__(self, encoder: Encoder, batch_tiles: int | None = None) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.batch_tiles = batch_tiles or BATCH_TILES[encoder.device.type]
+        self.batch_tiles = choose_batch_tiles(encoder)
 
     def send(self, tiles: UInt8[np.ndarray, "N 224 224 3"]) -> UInt8[Tensor, "N 224 224 3"]:
         """Tiles to the device."""
@@ -154,11 +156,13 @@ class BatchRunner:
                         f"{self.encoder.device} has no memory for one tile of {self.encoder.info.name}. Free it from "
                         "other programs, or run with --device cpu."
                     ) from error
-            self.batch_tiles = max(1, self.batch_tiles // 2)
+            self.batch_tiles = self.encoder.batch_tiles = max(1, self.batch_tiles // 2)
             torch.cuda.empty_cache()
 
 
 class _Batches:
+    """What makes each batch of a plan, its tiles read; to be called in any thread."""
+
     def __init__(
         self,
         read: Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]],
@@ -176,10 +180,10 @@ class _Batches:
         self._runner = runner
         self._local_grid = local_grid
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Callable[[], Batch]]:
         size = self._runner.batch_tiles
         for start in range(self._done, self._tiles, size):
-            yield self._encode(start, self._runner.send(self._read(slice(start, start + size))))
+            yield partial(self._encode, start, self._runner.send(self._read(slice(start, start + size))))
 
     def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> Batch:
         first, last = np.searchsorted(self._own, [start, start + len(images)])
@@ -199,20 +203,3 @@ class _Batches:
     @staticmethod
     def _leave(vectors: Tensor) -> Tensor:
         return vectors.half().to("cpu", non_blocking=vectors.device.type == "cuda")
-
-
-def _when_next_is_on_its_way(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Each batch once the next was handed to the device, so that it never waits for the host."""
-    before: Batch | None = None
-    for batch in batches:
-        if before is not None:
-            yield _arrived(before)
-        before = batch
-    if before is not None:
-        yield _arrived(before)
-
-
-def _arrived(batch: Batch) -> Batch:
-    if batch.arrived is not None:
-        batch.arrived.synchronize()
-    return batch

@@ -1,9 +1,11 @@
-"""Extraction the plain way, to compare with: one region read a spot, every tile of it encoded, nothing kept.
+"""The plain way, to compare with: one region read a spot, every tile of it encoded, every section run at each step.
 
 Letters: N tiles.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from PIL import Image
 
 from genedml.config import ViewsConfig
 from genedml.encoders import Encoder
+from genedml.network import Section, Views
 from genedml_cli.slides import WHITE, Raster
 from genedml_cli.spots import Spots
 
@@ -60,3 +63,10 @@ def cut(region: Image.Image, views: ViewsConfig) -> UInt8[np.ndarray, "N 224 224
     side, tile = views.neighbor_grid, views.tile_px
     tiles = np.asarray(region).reshape(side, tile, side, tile, 3).swapaxes(1, 2)
     return np.ascontiguousarray(tiles.reshape(-1, tile, tile, 3))
+
+
+def over_all(views: Views, sections: Sequence[Section]) -> Views:
+    """The same spots with all the sections, so that the global transformer runs over those without a spot too."""
+    number_of = {id(section): number for number, section in enumerate(sections)}
+    numbers = torch.tensor([number_of[id(section)] for section in views.sections], device=views.section.device)
+    return replace(views, sections=sections, section=numbers[views.section])

@@ -155,6 +155,16 @@ CompileOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+BatchTilesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-tiles",
+        min=1,
+        help="Tiles encoded at a time; halved where memory runs out. (default: by trial on CUDA, 16 on a CPU)",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
 TargetOption = Annotated[
     Target | None,
     typer.Option(

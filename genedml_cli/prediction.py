@@ -40,6 +40,7 @@ def predict(
     weights: Path | None = None,
     device: str = "auto",
     compiled: bool = False,
+    batch_tiles: int | None = None,
     batch_spots: int = BATCH_SPOTS,
 ) -> anndata.AnnData:
     """Predict the expression of every spot of a slide.
@@ -57,6 +58,7 @@ def predict(
         weights: the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps.
         compiled: let torch compile the encoder.
+        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
 
     Returns:
         As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
@@ -69,7 +71,7 @@ def predict(
         check_output_path(out)
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
     with nullcontext() if out is None else claimed(out):
-        models = load_models(model_files(model or default_model(), fold), weights, device, compiled)
+        models = load_models(model_files(model or default_model(), fold), weights, device, compiled, batch_tiles)
         say_genes_left_out(models)
         if out is None:
             return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)

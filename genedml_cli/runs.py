@@ -74,6 +74,7 @@ def train(
     weights: Path | None = None,
     device: str = "auto",
     compiled: bool = False,
+    batch_tiles: int | None = None,
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
@@ -92,6 +93,7 @@ def train(
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps. Where there are several CUDA devices, as many folds are trained at a time.
         compiled: let torch compile the encoder.
+        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
         deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
@@ -115,9 +117,9 @@ def train(
         folds = _unfinished(chosen, out)
         if folds:
             claims.enter_context(all_deterministic(deterministic))
-            inputs, encoder = _prepare(
-                folds, samples, config, panel, features, weights, device, compiled, allow_off_tissue
-            )
+            _check_panel(panel)
+            encoder = prepare_encoder(config.encoder, weights, device, compiled, batch_tiles)
+            inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
             _claim(out, config, description)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             fixed["origin"] = {"dataset": dataset, "partial": partial}
@@ -125,27 +127,27 @@ def train(
         return _score(out)
 
 
-def _prepare(
+def _check_panel(panel: str) -> None:
+    if panel not in ("training", "all") and not Path(panel).is_file():
+        published_panel(panel)
+
+
+def _gather(
     folds: Sequence[Fold],
     samples: Sequence[Sample],
     config: Config,
     panel: str,
     features: Path,
-    weights: Path | None,
-    device: str,
-    compiled: bool,
+    encoder: Encoder,
     allow_off_tissue: bool,
-) -> tuple[Inputs, Encoder]:
-    """What the folds draw on, and the encoder that made it, on the device."""
-    if panel not in ("training", "all") and not Path(panel).is_file():
-        published_panel(panel)
-    encoder = prepare_encoder(config.encoder, weights, device, compiled)
+) -> Inputs:
+    """What the folds draw on."""
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     # What may be wrong with counts and panels is said before hours of encoding.
     counts = {sample.name: read_counts(sample.counts) for sample in used}
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
-    return Inputs(extracted, counts, panels), encoder
+    return Inputs(extracted, counts, panels)
 
 
 def new_run_folder() -> Path:

@@ -72,7 +72,12 @@ class Models:
 
 
 def load_models(
-    files: Sequence[Path], weights: Path | None = None, device: str = "auto", compiled: bool = False, keep: bool = False
+    files: Sequence[Path],
+    weights: Path | None = None,
+    device: str = "auto",
+    compiled: bool = False,
+    batch_tiles: int | None = None,
+    keep: bool = False,
 ) -> Models:
     """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
 
@@ -81,7 +86,7 @@ def load_models(
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
-    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled, batch_tiles)
     _check_encoder(encoder, cards[0], files[0])
     return Models(files, cards, encoder, encoder.device, keep)
 

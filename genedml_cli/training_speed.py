@@ -1,23 +1,27 @@
 """How many spots a second training takes, on sections of HER2ST's number and size with random features."""
 
-from collections.abc import Sequence
+import functools
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from genedml.checkpoint import EncoderRecord
 from genedml.config import Config
 from genedml.encoders import EncoderInfo
-from genedml.network import GeneDML
+from genedml.network import GeneDML, Views
 from genedml_cli.datasets import find_dataset
 from genedml_cli.encoding import average_patches
 from genedml_cli.expression import Labels
 from genedml_cli.features import SectionFeatures
 from genedml_cli.learner import Learner
 from genedml_cli.machine import Timing, stopwatch
+from genedml_cli.naive import over_all
 from genedml_cli.placement import PlacedFeatures, Placement, choose
 from genedml_cli.samples import Sample
 from genedml_cli.sections import SectionData
@@ -26,36 +30,59 @@ from genedml_cli.training import SpotLoader
 
 LIKE = "HER2ST"
 PITCH_PX = 400.0
+PROFILED_STEPS = 10
 NEIGHBOR_TILES_A_SPOT = 4
 
 
 @dataclass(frozen=True)
-class TrainingSpeed:
-    """Spots that steps saw, and what they took: batches from few sections, and of all sections shuffled."""
+class Steps:
+    """Steps of one way to train: the spots they saw, what they took, and how long the network had no work of it.
 
-    sections_per_batch: int
-    batch_size: int
+    ``waited_s`` is the time in which a batch was gathered where that and the network share a processor; on CUDA, the
+    time in which the device ran no kernel.
+    """
+
     spots: int
     took: Timing
-    shuffled_spots: int
-    shuffled_took: Timing
+    waited_s: float
 
     @property
     def spots_per_s(self) -> float:
-        """With batches from few sections, by the clock."""
+        """By the clock."""
         return self.spots / self.took.wall_s
 
     @property
-    def shuffled_spots_per_s(self) -> float:
-        """With shuffled batches, by the clock."""
-        return self.shuffled_spots / self.shuffled_took.wall_s
+    def waited_share(self) -> float:
+        """Of the time by the clock."""
+        return self.waited_s / self.took.wall_s
+
+    @property
+    def a_spot(self) -> Timing:
+        """What a spot took."""
+        return self.took.times(1 / self.spots)
 
 
-def training_speed(encoder: EncoderInfo, config: Config, device: torch.device, seconds: float) -> TrainingSpeed:
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Ways to train, by the batch: of few sections, of all sections shuffled, and shuffled with every section run.
+
+    ``plain`` is the last, if it was asked for: the global transformer runs at each step over all that is trained on.
+    """
+
+    sections_per_batch: int
+    batch_size: int
+    few: Steps
+    shuffled: Steps
+    plain: Steps | None
+
+
+def training_speed(
+    encoder: EncoderInfo, config: Config, device: torch.device, seconds: float, against_naive: bool = False
+) -> TrainingSpeed:
     """Train one network for about ``seconds``, at least a step in each way.
 
-    The ways take turns of about the same length, a shuffled step first, so that whatever else the machine does slows
-    both. Gathering a batch is part of its step.
+    The ways take turns of about the same length, the slowest first, so that whatever else the machine does slows all.
+    Gathering a batch is part of its step.
     """
     few = max(1, config.training.sections_per_batch)
     data = _sections(encoder, config, np.random.default_rng(config.training.seed))
@@ -64,37 +91,61 @@ def training_speed(encoder: EncoderInfo, config: Config, device: torch.device, s
     network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
     learner = Learner(network, config.training, device)
     shuffled, grouped = (
-        _Way(learner, SpotLoader(data, features, replace(config.training, sections_per_batch=sections), device), device)
+        SpotLoader(data, features, replace(config.training, sections_per_batch=sections), device)
         for sections in (0, few)
     )
-    grouped.step()
-    grouped.forget()  # libraries choose their kernels at first use
-    while shuffled.took.wall_s + grouped.took.wall_s < seconds:
-        shuffled.step()
-        while grouped.took.wall_s < shuffled.took.wall_s:
-            grouped.step()
-    batch = config.training.batch_size
-    return TrainingSpeed(few, batch, grouped.spots, grouped.took, shuffled.spots, shuffled.took)
+    ways = [_Way(learner, shuffled, device), _Way(learner, grouped, device)]
+    if against_naive:
+        ways.insert(0, _Way(learner, shuffled, device, functools.partial(over_all, sections=features.sections)))
+    ways[-1].step()
+    ways[-1].forget()  # libraries choose their kernels at first use
+    while sum(way.took.wall_s for way in ways) < seconds:
+        for number, way in enumerate(ways):
+            way.step()
+            while number and way.took.wall_s < ways[0].took.wall_s:
+                way.step()
+    steps = [way.steps() for way in ways]
+    return TrainingSpeed(few, config.training.batch_size, steps[-1], steps[-2], steps[0] if against_naive else None)
 
 
 class _Way:
-    """One way to draw batches: what its steps took so far, and how many spots they saw."""
+    """One way to train: what its steps took so far, and how many spots they saw."""
 
-    def __init__(self, learner: Learner, loader: SpotLoader, device: torch.device) -> None:
-        self._learner, self._device = learner, device
+    def __init__(
+        self,
+        learner: Learner,
+        loader: SpotLoader,
+        device: torch.device,
+        change: Callable[[Views], Views] = lambda views: views,
+    ) -> None:
+        self._learner, self._device, self._change = learner, device, change
         self._random = torch.Generator().manual_seed(0)
         self._batches = chain.from_iterable(loader.epoch(self._random) for _ in count())
         self.forget()
 
     def forget(self) -> None:
-        self.spots, self.took = 0, Timing()
+        self._spots, self._gathered_s, self.took = 0, 0.0, Timing()
 
     def step(self) -> None:
         with stopwatch(self._device) as took:
+            begin = time.perf_counter()
             views, label = next(self._batches)
+            views = self._change(views)
+            self._gathered_s += time.perf_counter() - begin
             self._learner.step(views, label, self._random)
-        self.spots += len(label)
+        self._spots += len(label)
         self.took = Timing(self.took.wall_s + took.wall_s, self.took.cpu_s + took.cpu_s)
+
+    def steps(self) -> Steps:
+        if self._device.type != "cuda":
+            return Steps(self._spots, self.took, self._gathered_s)
+        spots, took = self._spots, self.took
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            for _ in range(PROFILED_STEPS):
+                self.step()
+        busy_s = sum(event.self_device_time_total for event in profiled.key_averages()) / 1e6
+        idle_s = took.wall_s - busy_s * spots / (self._spots - spots)
+        return Steps(spots, took, max(0.0, idle_s))
 
 
 def _placed(data: Sequence[SectionData], device: torch.device) -> PlacedFeatures:

@@ -59,7 +59,8 @@ def test_every_part_is_measured_and_written(result):
     assert found.decoding.megapixels > 0 < found.decoding.took.wall_s
     assert found.prediction.peak_bytes["device"] is None
     assert found.prediction.peak_bytes["host"] > 10**8
-    assert found.training.spots > 0 < found.training.shuffled_spots
+    for steps in (found.training.few, found.training.shuffled, found.training.plain):
+        assert steps.spots > 0 < steps.waited_share < 1
 
 
 def test_the_table_says_what_was_not_measured(result, capsys):

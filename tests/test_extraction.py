@@ -251,10 +251,12 @@ class Small(torch.nn.Module):
 
 
 def test_batches_are_halved_until_they_fit():
-    runner = BatchRunner(Encoder(ENCODERS["tiny"], Small(limit=5), has_class_token=True), batch_tiles=64)
+    encoder = Encoder(ENCODERS["tiny"], Small(limit=5), has_class_token=True)
+    encoder.batch_tiles = 64
+    runner = BatchRunner(encoder)
     tiles = torch.randint(0, 256, (50, TILE, TILE, 3), dtype=torch.uint8)
     encoded = runner(tiles)
-    assert runner.batch_tiles == 4
+    assert encoder.batch_tiles == 4
     torch.testing.assert_close(encoded.pooled, tiles.float().mean(dim=(1, 2)) / 255)
 
 

@@ -11,7 +11,8 @@ import torch
 from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.encoding import BATCH_TILES, average_patches, orient
+from genedml_cli.batch_size import BATCH_TILES
+from genedml_cli.encoding import average_patches, orient
 from genedml_cli.features import (
     SectionFeatures,
     encode_section,

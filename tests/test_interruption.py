@@ -23,8 +23,9 @@ from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
 from genedml_cli import feature_file, runs, training, training_state
+from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.devices import all_deterministic, fitting
-from genedml_cli.encoding import BATCH_TILES, BatchRunner
+from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
 from genedml_cli.locks import claimed
 from genedml_cli.prediction import predict

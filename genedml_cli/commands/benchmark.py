@@ -34,6 +34,7 @@ def benchmark(
     neighbors: options.NeighborsOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
     against: Annotated[
         Against | None,
         typer.Option(
@@ -65,6 +66,7 @@ def benchmark(
         weights=weights,
         device=device,
         compiled=compiled,
+        batch_tiles=batch_tiles,
         against_naive=against is not None,
         max_spots=max_spots,
         seconds=seconds,

@@ -22,6 +22,7 @@ def extract(
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
 ) -> None:
     """Fill feature files alone, so that train finds them."""
     from genedml_cli import console, settings
@@ -33,7 +34,7 @@ def extract(
     named = settings.only_dataset(dataset)
     overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides)
-    loaded = prepare_encoder(merged.encoder, weights, device, compiled)
+    loaded = prepare_encoder(merged.encoder, weights, device, compiled, batch_tiles)
     found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")

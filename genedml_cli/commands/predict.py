@@ -78,6 +78,7 @@ def predict(
     weights: options.WeightsOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
     resume: ResumeOption = True,
     jobs: JobsOption = 1,
@@ -87,7 +88,7 @@ def predict(
     place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
     place["allow_off_tissue"] = allow_off_tissue
     with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "device": device}
-    with_ |= {"compiled": compiled, "batch_spots": batch_spots}
+    with_ |= {"compiled": compiled, "batch_tiles": batch_tiles, "batch_spots": batch_spots}
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
     if slides is None and (jobs > 1 or not resume):

@@ -35,6 +35,7 @@ def train(
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
     deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
@@ -57,6 +58,7 @@ def train(
         weights=weights,
         device=device,
         compiled=compiled,
+        batch_tiles=batch_tiles,
         partial=partial,
         dataset=named or "",
         allow_off_tissue=allow_off_tissue,

@@ -142,6 +142,7 @@ class Encoder(nn.Module):
 
     The pooled vector is the class token where the backbone has one (``stain-texture`` puts its pooled vector there),
     else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from.
+    ``batch_tiles`` is how many tiles its device is best given at a time, None while nobody has said or tried.
 
     Raises:
         GeneDMLError: a backbone that needs no weights has no ``VERSION``.
@@ -160,6 +161,7 @@ class Encoder(nn.Module):
         self.info = info
         self.backbone = backbone.eval().requires_grad_(False)
         self.has_class_token = has_class_token
+        self.batch_tiles: int | None = None
         self.weights_sha256 = fingerprint(backbone)
         self._run: Callable[[Tensor], Tensor] = self._tokens
         self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
@@ -181,6 +183,8 @@ class Encoder(nn.Module):
             GeneDMLError: torch cannot: most often, this machine has no C++ compiler.
         """
         self._run = torch.compile(self._tokens, dynamic=True)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # on a CPU batches are encoded beside each other, a thread each
         try:
             self(torch.zeros(2, 224, 224, 3, dtype=torch.uint8, device=self.device))
         except Exception as error:  # torch's compilers raise many kinds, all of them private
@@ -190,6 +194,8 @@ class Encoder(nn.Module):
                 "It needs a C++ compiler such as g++ (on CUDA also the package triton). Install it, or leave out "
                 "--compile: the features are the same."
             ) from error
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
