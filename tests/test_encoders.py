@@ -249,6 +249,13 @@ def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypat
     assert "none needed" in rows["stain-texture"]
 
 
+def test_backbones_get_images_with_colours_last_in_memory(monkeypatch):
+    encoder, seen = load_encoder("tiny"), []
+    monkeypatch.setattr(encoder, "_run", lambda images: seen.append(images) or encoder._tokens(images))
+    encoder(noise_tiles(2))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_stain_texture_on_cuda_equals_the_cpu():

@@ -199,6 +199,7 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
+        # colours stay last in memory, and so convolutions run
         images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
         learned = self.info.build is None  # the filters of one without weights need all their digits
         with torch.autocast(images.device.type, torch.float16, enabled=learned and images.device.type == "cuda"):
