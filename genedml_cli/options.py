@@ -185,6 +185,10 @@ SelectOnOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+MinCvPccOption = Annotated[
+    float | None,
+    typer.Option("--min-cv-pcc", help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL),
+]
 NeighborsOption = Annotated[
     Neighbors | None,
     typer.Option(
@@ -270,7 +274,14 @@ PreviewOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings and errors stay.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No progress and no notes. Errors stay, and warnings: what must be known to trust the result.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")]
 
 

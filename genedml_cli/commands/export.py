@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genedml_cli import options
+
 
 def export(
     prediction: Annotated[Path, typer.Argument(help="An .h5ad that predict wrote, or one of a run's predictions.")],
@@ -18,6 +20,7 @@ def export(
         str | None,
         typer.Option(help="Only these genes, parted by commas, such as GNAS,FASN. (default: all)", show_default=False),
     ] = None,
+    min_cv_pcc: options.MinCvPccOption = None,
     long: Annotated[
         bool,
         typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),
@@ -27,5 +30,5 @@ def export(
     from genedml_cli import console, outputs
 
     names = [name.strip() for name in (genes or "").split(",") if name.strip()]
-    data = outputs.export(prediction, out, names, long)
+    data = outputs.export(prediction, out, names, long, min_cv_pcc)
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
