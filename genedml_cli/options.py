@@ -185,10 +185,6 @@ SelectOnOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-MinCvPccOption = Annotated[
-    float | None,
-    typer.Option("--min-cv-pcc", help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL),
-]
 NeighborsOption = Annotated[
     Neighbors | None,
     typer.Option(

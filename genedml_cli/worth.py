@@ -79,7 +79,10 @@ def worthy_genes(columns: pd.DataFrame, min_cv_pcc: float) -> list[str]:
         GeneDMLError: there are no scores, or no gene is that good.
     """
     if "cv_pcc" not in columns:
-        raise GeneDMLError("This model carries no cross-validated scores; leave out --min-cv-pcc.")
+        raise GeneDMLError(
+            "No cross-validated scores to choose by: the model carries none, or this is a section of a run. Leave out "
+            "--min-cv-pcc."
+        )
     kept = columns.index[columns["cv_pcc"] >= min_cv_pcc]
     if kept.empty:
         best = columns["cv_pcc"].max()

@@ -183,7 +183,7 @@ def test_what_cannot_be_exported_is_refused(prediction, data, tmp_path):
         export(prediction, tmp_path / "out.csv", ["ERBB3"])
     with pytest.raises(GeneDMLError, match=r"does not predict ACTB, TNF\. All 6 genes"):
         export(prediction, tmp_path / "out.csv", ["ACTB", "TNF"])
-    with pytest.raises(GeneDMLError, match="carries no cross-validated scores"):
+    with pytest.raises(GeneDMLError, match="No cross-validated scores to choose by"):
         export(prediction, tmp_path / "out.csv", min_cv_pcc=0.5)
     with pytest.raises(GeneDMLError, match=r"out\.geojson cannot be long; only tables can: \.csv, \.csv\.gz, \.parq"):
         export(prediction, tmp_path / "out.geojson", long=True)

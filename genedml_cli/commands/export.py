@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
-
 
 def export(
     prediction: Annotated[Path, typer.Argument(help="An .h5ad that predict wrote, or one of a run's predictions.")],
@@ -20,7 +18,10 @@ def export(
         str | None,
         typer.Option(help="Only these genes, parted by commas, such as GNAS,FASN. (default: all)", show_default=False),
     ] = None,
-    min_cv_pcc: options.MinCvPccOption = None,
+    min_cv_pcc: Annotated[
+        float | None,
+        typer.Option(help="Of these, only genes whose cross-validated PCC is at least this.", show_default=False),
+    ] = None,
     long: Annotated[
         bool,
         typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),

@@ -30,6 +30,9 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+MinCvPccOption = Annotated[
+    float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -69,7 +72,7 @@ def predict(
     allow_off_tissue: options.OffTissueOption = False,
     model: ModelOption = None,
     fold: Annotated[str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)] = None,
-    min_cv_pcc: options.MinCvPccOption = None,
+    min_cv_pcc: MinCvPccOption = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
