@@ -13,6 +13,7 @@ from genedml_cli.cohort_slide import ERROR_LOG, FAILED, KEPT, PREDICTED, CohortS
 from genedml_cli.crew import Crew
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import claimed
+from genedml_cli.scores import mark_of, marks_of
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
 from genedml_cli.stopping import keeping
@@ -39,7 +40,10 @@ class Cohort:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        slides = [{key: value for key, value in asdict(one).items() if key != "log"} for one in self.outcomes]
+        slides = [
+            {key: value for key, value in asdict(one).items() if key != "log"} | {"marks": marks_of(one.marks)}
+            for one in self.outcomes
+        ]
         return {"folder": self.folder, "slides": slides, "made_by": maker()}
 
     def write(self) -> None:
@@ -150,11 +154,12 @@ def predict_cohort(
 def show(cohort: Cohort) -> None:
     """One row a slide, then what failed and why."""
     rows = [
-        [one.name, one.state, _count(one.spots), _count(one.genes), f"{one.minutes:.1f}"] for one in cohort.outcomes
+        [one.name, one.state, _count(one.spots), _count(one.genes), f"{one.minutes:.1f}", _marks(one)]
+        for one in cohort.outcomes
     ]
     states = [one.state for one in cohort.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in (PREDICTED, KEPT, FAILED) if state in states)
-    console.table(f"{len(rows)} slides: {counts}", ["slide", "state", "spots", "genes", "minutes"], rows)
+    console.table(f"{len(rows)} slides: {counts}", ["slide", "state", "spots", "genes", "minutes", "marks"], rows)
     for one in cohort.failed:
         console.say(f"{one.name}: {one.problem}")
     console.say(f"Results and {SUMMARY}: {cohort.folder}/")
@@ -193,6 +198,10 @@ def _append_log(path: Path, outcome: Outcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
         log.write(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n")
+
+
+def _marks(outcome: Outcome) -> str:
+    return ", ".join(dict.fromkeys(mark_of(note) for note in outcome.marks)) or "-"
 
 
 def _count(number_: int | None) -> str:

@@ -16,7 +16,7 @@ from genedml_cli.inputs import opened_h5
 from genedml_cli.locks import forget_dead
 from genedml_cli.outputs import write
 from genedml_cli.prediction import predict_slide
-from genedml_cli.scores import marks_of
+from genedml_cli.scores import warns
 from genedml_cli.siting import Placing
 from genedml_cli.storage import sha256_of
 from genedml_cli.trained import Models, load_models
@@ -48,7 +48,7 @@ class Outcome:
         spots: predicted.
         genes: predicted.
         minutes: that it took.
-        marks: what must stand in every table of it.
+        marks: the notes that warn, which must stand in every table of it.
         problem: why it failed, and what next.
         log: the traceback of an error that nobody foresaw.
     """
@@ -59,7 +59,7 @@ class Outcome:
     spots: int | None = None
     genes: int | None = None
     minutes: float = 0.0
-    marks: str = ""
+    marks: tuple[str, ...] = ()
     problem: str = ""
     log: str = ""
 
@@ -148,4 +148,4 @@ def _inputs(task: CohortTask, slide: CohortSlide, models: Models, slide_sha256: 
 
 def _done(slide: CohortSlide, state: str, shape: tuple[int, ...], notes: Sequence[str]) -> Outcome:
     spots, genes = shape
-    return Outcome(slide.name, slide.slide, state, spots, genes, marks=marks_of(notes))
+    return Outcome(slide.name, slide.slide, state, spots, genes, marks=tuple(note for note in notes if warns(note)))

@@ -17,7 +17,7 @@ from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.predicted import read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
-from genedml_cli.scores import Evaluation, score_fold
+from genedml_cli.scores import Evaluation, ridge_note, score_fold
 
 EMPTY = "spots_without_panel_counts"
 NAMED_GENES = 5
@@ -99,7 +99,13 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     return Evaluation(
         f"{run.name}: {len(sections)} sections, {len(folds)} folds" + (f" of {dataset}" if dataset else ""),
         tuple(scores),
-        (*_notes(sections), *unfinished_notes(run, folds), *said, *([ceiling.NOTE] if with_ceiling else [])),
+        (
+            *_notes(sections),
+            *ridge_note(scores),
+            *unfinished_notes(run, folds),
+            *said,
+            *([ceiling.NOTE] if with_ceiling else []),
+        ),
         run,
         published,
         ceiling.split_halves(run, folds) if with_ceiling else (),
@@ -128,7 +134,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
-    notes = [*_notes([data]), *unmatched_notes(unmatched, data.n_vars)]
+    notes = [*_notes([data]), *ridge_note(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.whole:
         notes.append(not_raw_note([truth.name]))
     if labels.without_counts > JOIN_WARNED * len(labels.valid):

@@ -23,7 +23,7 @@ from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
-from genedml_cli.scores import Evaluation, FoldScores, marks_of, score_fold
+from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold
 from genedml_cli.storage import sha256_of, write_json, write_text
 from genedml_cli.trained import Models, load_models, model_files, notes_for_others
 
@@ -181,7 +181,7 @@ def _score_section(sample: Sample, models: Models, found: SectionFeatures, folde
         scores += score_fold(card.fold, [data])
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene in every if gene not in set(counts.var_names))
-    notes = unmatched_notes(unmatched, len(every))
+    notes = [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[WHOLE]:
         notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():

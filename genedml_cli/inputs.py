@@ -30,6 +30,9 @@ SMALL_LIMIT_BYTES = 2**26
 ROWS_LIMIT, COLUMNS_LIMIT = 10_000_000, 2**16
 SEPARATORS = ("\t", ",", ";")
 
+SPOT_COLUMNS = ({"x", "y"}, {"pxl_row_in_fullres", "pxl_col_in_fullres"})
+"""What no table of counts has, of a gene's name or of anything else."""
+
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
 MTX_BYTES = b"0123456789.eE+- \t"
@@ -139,6 +142,8 @@ def read_count_table(path: Path) -> pd.DataFrame:
     header = next(csv.reader([first], delimiter=separator), [])
     if len(header) > COLUMNS_LIMIT:
         raise ValueError(f"it has {len(header)} columns, more than the {COLUMNS_LIMIT} of a table; give .h5ad")
+    if any(columns <= set(header) for columns in SPOT_COLUMNS):
+        raise ValueError("it is a table of spots, not of counts")
     if _are_counts(header[1:]):
         raise ValueError("its first line holds counts, where the names of the genes are due")
     if b"\0" in content:

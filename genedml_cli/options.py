@@ -270,7 +270,14 @@ PreviewOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings and errors stay.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No progress and no notes. Errors stay, and warnings: what must be known to trust the result.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")]
 
 

@@ -14,6 +14,7 @@ from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
 from genedml_cli.storage import arriving
+from genedml_cli.worth import keep_worthy
 
 Write = Callable[[anndata.AnnData, Path], None]
 
@@ -87,7 +88,9 @@ def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
     to_file(data, path)
 
 
-def export(prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = False) -> anndata.AnnData:
+def export(
+    prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = False, min_cv_pcc: float | None = None
+) -> anndata.AnnData:
     """Write a predicted ``.h5ad`` as another kind of file.
 
     Args:
@@ -95,12 +98,13 @@ def export(prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = 
         out: ends with one of :data:`FORMATS`.
         genes: only these, in this order; all if empty.
         long: of a table: one row a spot and gene, with the layers as columns.
+        min_cv_pcc: of these, only the genes whose cross-validated PCC is at least this.
 
     Returns:
         What was written.
 
     Raises:
-        GeneDMLError: no prediction, unknown genes, or as for :func:`write`.
+        GeneDMLError: no prediction, unknown genes, none that good, or as for :func:`write`.
     """
     check_output_path(out, long)
     if out.resolve() == prediction.resolve():
@@ -109,6 +113,8 @@ def export(prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = 
     if genes:
         check_genes(genes, data, f"{prediction}", f"scanpy.read_h5ad({str(prediction)!r}).var_names")
         data = data[:, list(dict.fromkeys(genes))].copy()
+    if min_cv_pcc is not None:
+        data = keep_worthy(data, min_cv_pcc)
     write(data, out, long)
     return data
 

@@ -97,7 +97,7 @@ def predict_slide(
     """
     views = models.cards[0].config.views
     if min_cv_pcc is not None:
-        worthy_genes(models.cards, models.genes, min_cv_pcc)  # before hours of encoding
+        worthy_genes(gene_columns(models.cards, models.genes), min_cv_pcc)  # before hours of encoding
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
         if features_in is None:
             features = encode_section(placed.slide, placed.spots, models.encoder, views)
@@ -107,7 +107,7 @@ def predict_slide(
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)
     _add_worth(data, models, features)
-    return data if min_cv_pcc is None else keep_worthy(data, models.cards, min_cv_pcc)
+    return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
 
 
 def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
@@ -160,6 +160,7 @@ def _beside_all(models: Models, kind: str) -> list[Path]:
 def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
+    panels = [" ".join(card.genes) for card in cards]
     notes = notes_for_others(cards)
     unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
     seen = len(cards) - len(unseen)
@@ -172,7 +173,8 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         "encoder": cards[0].encoder.name,
         "encoder_weights_sha256": cards[0].encoder.weights_sha256,
         "models": models.fingerprints,
-        "panels": [" ".join(card.genes) for card in cards],
+        **({"trained_on": models.trained_on} if models.trained_on else {}),
+        "panels": panels if len(set(panels)) > 1 else panels[:1],
         "notes": notes,
         "seen_in_training": seen,
     }

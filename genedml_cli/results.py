@@ -17,6 +17,7 @@ from genedml_cli.spots import Spots, nearest_distances
 
 HIRES_PX = 2000
 LOWRES_PX = 600
+NEAR = 0.75  # of two names' letters that agree: one of four may differ
 SPOT_TO_PITCH = 0.5  # ST: 100 um spots at 200 um; Visium: 55 at 100
 
 
@@ -85,7 +86,7 @@ def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_
     unknown = [gene for gene in genes if gene not in data.var_names]
     if unknown:
         known = {name.upper(): name for name in data.var_names}
-        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, 0.5)]
+        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, NEAR)]
         raise GeneDMLError(
             f"{where} does not predict {', '.join(unknown)}."
             + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")

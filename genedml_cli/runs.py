@@ -207,7 +207,7 @@ def _run_fold(
     state = _state_file(out, fold)
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
-    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["partial"])
+    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin)
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
     save_ridge(ridge, genes, reference_file(file, "ridge"))
     novelty = fit_novelty([data.features for data in fitted], [data.features for data in test])
@@ -217,7 +217,7 @@ def _run_fold(
     network.to(device)
     for data in test:
         predicted = predict_section(network, data.features, device)
-        tested = _tested(data, predicted, card, ridge, origin["dataset"])
+        tested = _tested(data, predicted, card, ridge)
         tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
@@ -268,7 +268,7 @@ def _card(
     encoder: EncoderRecord,
     trained: Trained,
     fitted: Sequence[SectionData],
-    partial: str,
+    origin: Mapping[str, str],
 ) -> ModelCard:
     seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
@@ -284,19 +284,18 @@ def _card(
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
-        notes=tuple(filter(None, (*_fold_notes(fold, config), partial, _not_raw(fold, inputs)))),
+        notes=tuple(filter(None, (*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs)))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
-        made_by={**VERSION, "torch": str(torch.__version__), "seed": config.training.seed},
+        made_by=VERSION | {"torch": str(torch.__version__), "seed": config.training.seed, "dataset": origin["dataset"]},
     )
 
 
 def _tested(
-    data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, ridge: RidgeModel, dataset: str
+    data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, ridge: RidgeModel
 ) -> anndata.AnnData:
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
     made_by = {
         **card.made_by,
-        "dataset": dataset,
         "sample": data.sample.name,
         **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
         "patient": data.sample.patient,

@@ -134,9 +134,22 @@ def marks_of(notes: Sequence[str]) -> str:
     return " ".join(dict.fromkeys(note for note in notes if warns(note)))
 
 
+def mark_of(note: str) -> str:
+    """What a note that warns begins with, such as ``NOVEL``."""
+    return note.split(":")[0]
+
+
 def warns(note: str) -> bool:
     """Whether a note is one that must stand with every score: it begins in capitals."""
-    return note.split(":")[0].isupper()
+    return mark_of(note).isupper()
+
+
+def ridge_note(scores: Sequence[FoldScores]) -> list[str]:
+    """What must be said where ridge regression on the same features scores higher than Gene-DML."""
+    own, ridge = (nanmean([score.pcc_a for score in scores if score.method == method]) for method in (GENE_DML, RIDGE))
+    if not round(ridge, 3) > round(own, 3):
+        return []
+    return [f"Ridge regression on the same features scores higher here: PCC(A) {ridge:.3f} against {own:.3f}."]
 
 
 def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, label
 
 from genedml.errors import GeneDMLError, reading, reason_of
+from genedml_cli import console
 from genedml_cli.regions import REGION_SUFFIXES, draw_polygons, read_regions
 from genedml_cli.slides import WHITE, Slide, check_whole
 
@@ -22,6 +23,8 @@ BLUR_CELLS = 2.0
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 MASK_FORMATS = ("PNG", "TIFF")
 PROPORTIONS_TOLERANCE = 0.01
+PLACES_JUDGED = 10_000
+MICROMETRES_MARGIN = 0.3  # outlines drawn for the study may well take in glass, but not by chance the tissue elsewhere
 
 # A hole as large as what one Visium spot stands for (100 um x 87 um, less one fat cell) has no room for a spot.
 HOLE_UM2 = 10_000.0
@@ -114,17 +117,34 @@ def _draw_regions(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
     width, height = slide.size_px
     scale = _cells(slide) / max(width, height)
     mask = np.zeros((max(1, round(height * scale)), max(1, round(width * scale))), dtype=bool)
+    to_cells = np.array(mask.shape[::-1]) / slide.size_px
     with reading(str(path), "Simplify or merge them."):
-        draw_polygons(polygons, np.array(mask.shape[::-1]) / slide.size_px, mask)
+        draw_polygons(polygons, to_cells, mask)
+    (left, top), (right, bottom) = (
+        edge(np.concatenate([rings[0] for rings in polygons]), axis=0) for edge in (np.min, np.max)
+    )
+    fit_as_um = slide.knows_scale and max(right / width, bottom / height) <= slide.um_per_px
     if not mask.any():
-        (left, top), (right, bottom) = (
-            edge(np.concatenate([rings[0] for rings in polygons]), axis=0) for edge in (np.min, np.max)
-        )
+        are = "micrometres" if fit_as_um else "of another slide"
         raise GeneDMLError(
             f"No area of {path} lies on {slide.path.name} ({width} x {height} px): they span x {left:.6g}..{right:.6g},"
-            f" y {top:.6g}..{bottom:.6g}. Are they of another slide? Give level-0 pixels, as QuPath writes them."
+            f" y {top:.6g}..{bottom:.6g}. Are they {are}? Give level-0 pixels, as QuPath writes them."
         )
+    if fit_as_um:
+        cells_xy = np.argwhere(mask)[:, ::-1]
+        _doubt_pixels(path, slide, (cells_xy[:: 1 + len(cells_xy) // PLACES_JUDGED] + 0.5) / to_cells)
     return mask
+
+
+def _doubt_pixels(path: Path, slide: Slide, xy_px: Float[np.ndarray, "S 2"]) -> None:
+    """Warn where places in outlines are off the tissue that is found, but on it if taken for micrometres."""
+    tissue = find_tissue(slide)
+    px, um = (float(tissue.holds(places).mean()) for places in (xy_px, xy_px / slide.um_per_px))
+    if um - px > MICROMETRES_MARGIN:
+        console.warn(
+            f"Of the areas of {path.name} {px:.0%} is tissue on {slide.path.name}, but {um:.0%} would be if their "
+            "numbers were micrometres. They are taken for level-0 pixels, as QuPath writes them."
+        )
 
 
 def _read_mask(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:

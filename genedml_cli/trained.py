@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import PRETRAINED, ModelCard, fingerprint, load_card, load_checkpoint
+from genedml.checkpoint import PRETRAINED, PRETRAINED_ON, ModelCard, fingerprint, load_card, load_checkpoint
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
@@ -20,6 +20,8 @@ from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
 from genedml_cli.scores import LEAKING
+
+GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train."
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Models:
         """Name and fingerprint of every file."""
         return [f"{file.name} {fingerprint(file)}" for file in self.files]
 
+    @property
+    def trained_on(self) -> list[str]:
+        """The published data sets that the folds were trained on."""
+        named = [str(card.made_by.get("dataset", "")) for card in self.cards]
+        shipped = [PRETRAINED_ON for file in self.files if file.parent == PRETRAINED]
+        return list(dict.fromkeys(filter(None, [*shipped, *named])))
+
     def _columns(self, number: int) -> list[int]:
         column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
         return [column[gene] for gene in self.genes]
@@ -108,15 +117,17 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
     """The checkpoints that ``model`` stands for: one file, or the folds of a run folder.
 
     Raises:
-        GeneDMLError: nothing there, or no such fold.
+        GeneDMLError: nothing there, no model, or no such fold.
     """
+    if model.suffix.lower() == ".h5ad":
+        raise GeneDMLError(f"{model} is AnnData, a prediction or counts, and no model. {GIVE_MODEL}")
     if model.is_file():
         if fold is not None:
             raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
         return [model]
     files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
     if not files:
-        raise GeneDMLError(f"{model} holds no trained fold. Give a run folder or a .safetensors file of genedml train.")
+        raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")
     if fold is None:
         return list(files.values())
     if fold not in files:

@@ -68,15 +68,21 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
         console.warn(note.removeprefix("NOVEL: "))
 
 
-def worthy_genes(cards: Sequence[ModelCard], genes: Sequence[str], min_cv_pcc: float) -> list[str]:
+def worthy_genes(columns: pd.DataFrame, min_cv_pcc: float) -> list[str]:
     """The genes whose cross-validated PCC is at least ``min_cv_pcc``; one that is not defined is not.
 
+    Args:
+        columns: as of :func:`gene_columns`, or the ``var`` of a prediction.
+        min_cv_pcc: the least.
+
     Raises:
-        GeneDMLError: a model carries no scores, or no gene is that good.
+        GeneDMLError: there are no scores, or no gene is that good.
     """
-    columns = gene_columns(cards, genes)
     if "cv_pcc" not in columns:
-        raise GeneDMLError("This model carries no cross-validated scores; predict without --min-cv-pcc.")
+        raise GeneDMLError(
+            "No cross-validated scores to choose by: the model carries none, or this is a section of a run. Leave out "
+            "--min-cv-pcc."
+        )
     kept = columns.index[columns["cv_pcc"] >= min_cv_pcc]
     if kept.empty:
         best = columns["cv_pcc"].max()
@@ -84,9 +90,13 @@ def worthy_genes(cards: Sequence[ModelCard], genes: Sequence[str], min_cv_pcc: f
     return list(kept)
 
 
-def keep_worthy(data: anndata.AnnData, cards: Sequence[ModelCard], min_cv_pcc: float) -> anndata.AnnData:
-    """The columns of :func:`worthy_genes`, with a note that scores over them are of chosen genes."""
-    kept = worthy_genes(cards, list(data.var_names), min_cv_pcc)
+def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
+    """The :func:`worthy_genes` of a prediction, with a note that scores over them are of chosen genes.
+
+    Raises:
+        GeneDMLError: as :func:`worthy_genes`.
+    """
+    kept = worthy_genes(data.var, min_cv_pcc)
     note = f"SELECTED: {len(kept)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
     console.note(note)
     chosen = data[:, kept].copy()

@@ -229,6 +229,7 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
         "names twice": ({"spots": spot_table(folder / "twice", name=["a", "a", "b"])}, "spots twice"),
         "empty table": ({"spots": spot_table(folder / "empty", name=[], x=[], y=[])}, "no spot"),
         "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
+        "AnnData for a model": ({"model": folder / "counts.H5AD"}, "is AnnData, a prediction or counts, and no model"),
         "no such fold": ({"model": model.parent, "fold": "P9"}, "It has: P1"),
         "unknown suffix": ({"out": folder / "out.xlsx"}, "must end with one of .h5ad"),
     }

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -190,6 +191,20 @@ def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_pat
     assert "Traceback" in log and "in stumble" in log
     with pytest.raises(GeneDMLError, match=r"1 of 2 slides failed: first; summary\.csv says why"):
         done.refuse_failures()
+
+
+def test_the_table_shows_the_marks_that_the_summary_has_in_full(tmp_path, capsys):
+    marks = ("NOVEL: 31% of the spots are far.", "SEEN: 1 of 2 models.")
+    one, other = (cohort_slide.Outcome(name, Path(f"{name}.svs"), PREDICTED, 9, 20) for name in ("a", "b"))
+    done = cohort.Cohort(tmp_path, (replace(one, marks=marks), other))
+    done.write()
+    cohort.show(done)
+    rows = {words[0]: words[-2:] for words in map(str.split, capsys.readouterr().out.splitlines()) if len(words) > 2}
+    assert rows["a"] == ["NOVEL,", "SEEN"]
+    assert rows["b"] == ["0.0", "-"]
+    table = pd.read_csv(tmp_path / "summary.csv").set_index("name")
+    assert table.loc["a", "marks"] == " ".join(marks)
+    assert pd.isna(table.loc["b", "marks"])
 
 
 def test_several_processes_give_the_same_and_a_death_costs_one_slide(run, tmp_path):

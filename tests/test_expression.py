@@ -152,6 +152,20 @@ def test_counts_that_are_refused(tmp_path, name, text, message):
         read_counts(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n7\t3\t7.02\t2.98\t900\t800\t1\n7\t4\t7.0\t4.0\t900\t950\t1\n",
+        "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\nAAC-1,1,0,0,900,800\n",
+        "name,x,y\ns0,900,800\n",
+    ],
+)
+def test_a_table_of_spots_is_called_so(tmp_path, text):
+    (tmp_path / "spots.tsv").write_text(text)
+    with pytest.raises(GeneDMLError, match=r"it is a table of spots, not of counts\. Give raw counts"):
+        read_counts(tmp_path / "spots.tsv")
+
+
 def test_missing_counts_are_named(tmp_path):
     with pytest.raises(GeneDMLError, match=r"There are no counts .*gone\.tsv\.gz"):
         read_counts(tmp_path / "gone.tsv.gz")

@@ -1,11 +1,14 @@
 """Scores against scipy, and where they are not defined."""
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
 from genedml.errors import GeneDMLError
 from genedml_cli.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
+from genedml_cli.scores import ridge_note, score_fold
 
 
 @pytest.fixture
@@ -14,6 +17,21 @@ def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     depth = random.normal(size=40)
     truth = random.normal(size=(40, 6)) + depth[:, None]
     return truth, truth + random.normal(size=(40, 6)), depth
+
+
+def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
+    truth, predicted, depth = tables
+    layers = {"truth": truth, "ridge": (truth + predicted) / 2, "depth_alone": predicted, "constant": predicted}
+    section = anndata.AnnData(predicted, pd.DataFrame({"depth": depth}, index=[str(spot) for spot in range(40)]))
+    section.layers.update(layers)
+    scores = score_fold("0", [section])
+    pcc_a = {score.method: f"{score.pcc_a:.3f}" for score in scores}
+    (note,) = ridge_note(scores)
+    assert note.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
+    section.layers["ridge"] = predicted
+    assert ridge_note(score_fold("0", [section])) == []
+    del section.layers["ridge"]
+    assert ridge_note(score_fold("0", [section])) == []
 
 
 def test_pcc_equals_scipy(tables):

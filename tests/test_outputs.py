@@ -181,6 +181,10 @@ def test_export_takes_the_named_genes_in_their_order(prediction, tmp_path):
 def test_what_cannot_be_exported_is_refused(prediction, data, tmp_path):
     with pytest.raises(GeneDMLError, match=r"does not predict ERBB3\. Near to that: ERBB2"):
         export(prediction, tmp_path / "out.csv", ["ERBB3"])
+    with pytest.raises(GeneDMLError, match=r"does not predict ACTB, TNF\. All 6 genes"):
+        export(prediction, tmp_path / "out.csv", ["ACTB", "TNF"])
+    with pytest.raises(GeneDMLError, match="No cross-validated scores to choose by"):
+        export(prediction, tmp_path / "out.csv", min_cv_pcc=0.5)
     with pytest.raises(GeneDMLError, match=r"out\.geojson cannot be long; only tables can: \.csv, \.csv\.gz, \.parq"):
         export(prediction, tmp_path / "out.geojson", long=True)
     with pytest.raises(GeneDMLError, match="is the prediction itself"):

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from conftest import EXAMPLES
 
-from genedml.checkpoint import PRETRAINED, load_card, load_state
+from genedml.checkpoint import PRETRAINED, fingerprint, load_card, load_state
 from genedml_cli.panels import published_panel
 from genedml_cli.prediction import predict
+from genedml_cli.report.page import report
 
 CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(PRETRAINED.glob("fold-*.safetensors"))}
 
@@ -53,8 +54,16 @@ def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
     assert data.n_vars == 250
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
     assert {"std", "ridge"} == set(data.layers)
+    assert data.uns["genedml"]["panels"] == [" ".join(published_panel("HER2ST"))]
     assert "comes with genedml" in said
     assert str(PRETRAINED / "README.md") in said.replace(" ", "")
+
+
+def test_the_report_cites_it_and_the_data_it_was_trained_on(p1, tmp_path):
+    predict(**p1, model=PRETRAINED / "fold-C2.safetensors", out=tmp_path / "p1.h5ad")
+    cited = report(tmp_path / "p1.h5ad").read_text(encoding="utf-8").split('id="cite"')[1]
+    assert "HER2ST: HER2-positive breast cancer: Andersson et al. 2021" in cited
+    assert f"fold-C2.safetensors (SHA-256 {fingerprint(PRETRAINED / 'fold-C2.safetensors')[:12]})" in cited
 
 
 def test_genedml_model_names_another(run, p1, monkeypatch):

@@ -159,6 +159,17 @@ def test_a_model_without_scores_says_so_and_one_with_them_ranks_by_them(predicti
     assert f"{np.mean(data.obs['novelty'] > 0.95):.0%} of the spots are above 0.95" in said
 
 
+def test_models_that_differ_more_than_spots_are_counted(prediction, tmp_path):
+    data = anndata.read_h5ad(prediction)
+    data.layers["std"] = np.where(np.arange(data.n_vars) < 3, 100, 0) + np.zeros(data.shape, np.float32)
+    data.write_h5ad(tmp_path / "p3.h5ad")
+    (said,) = (text for text in read(report(tmp_path / "p3.h5ad")).texts["li"] if "differ among themselves" in text)
+    assert said.startswith(f"For 3 of {data.n_vars} genes the models")
+    data.layers["std"] = np.zeros(data.shape, np.float32)
+    data.write_h5ad(tmp_path / "p3.h5ad")
+    assert "differ among themselves" not in report(tmp_path / "p3.h5ad").read_text(encoding="utf-8")
+
+
 def test_names_from_files_stay_text(scored, scored_page):
     html = read(scored_page)
     assert [tag for tag, _ in html.found].count("script") == 1

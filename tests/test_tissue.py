@@ -196,6 +196,31 @@ def test_outlines_as_qupath_exports_them_say_what_is_tissue_holes_left_out(tmp_p
     assert overlap(tissue, expected) > 0.97
 
 
+def write_outline(folder: Path, scale: float) -> Path:
+    path = folder / "r.geojson"
+    path.write_text(json.dumps(polygon([[scale * x, scale * y] for x, y in ring(160, 170, 240, 250)])))
+    return path
+
+
+@pytest.mark.parametrize(("um_per_px", "enlarged"), [(0.5, 4), (2.0, 1)])
+def test_outlines_in_micrometres_are_doubted_and_those_in_pixels_are_not(um_per_px, enlarged, tmp_path, capsys):
+    image = picture().resize((500 * enlarged, 400 * enlarged), Image.Resampling.NEAREST)
+    with slide_of(image, tmp_path, um_per_px) as slide:
+        read_tissue(write_outline(tmp_path, enlarged), slide)
+        assert capsys.readouterr().err == ""
+        read_tissue(write_outline(tmp_path, enlarged * um_per_px), slide)
+    doubt = "100% would be if their numbers were micrometres. They are taken for level-0 pixels"
+    assert doubt in " ".join(capsys.readouterr().err.split())
+
+
+def test_outlines_of_which_none_lies_on_the_slide_may_be_micrometres(tmp_path):
+    with slide_of(picture(), tmp_path, 8.0) as slide:
+        with pytest.raises(GeneDMLError, match=r"Are they micrometres\? Give level-0 pixels"):
+            read_tissue(write_outline(tmp_path, 8.0), slide)
+        with pytest.raises(GeneDMLError, match=r"Are they of another slide\?"):
+            read_tissue(write_outline(tmp_path, 80.0), slide)
+
+
 def test_overlapping_outlines_add_up(tmp_path):
     stored = [feature(HOLED), feature(polygon(ring(150, 150, 200, 200)))]
     (tmp_path / "regions.geojson").write_text(json.dumps(stored))

@@ -12,6 +12,7 @@ from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
 from genedml_cli.features import load_features
 from genedml_cli.novelty import load_novelty
+from genedml_cli.outputs import export, write
 from genedml_cli.pooled import pooled_features
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
@@ -34,6 +35,14 @@ def test_min_cv_pcc_keeps_the_genes_that_reached_it(run, p1, tmp_path):
     kept = predict(**p1, model=run, min_cv_pcc=bar)
     assert set(kept.var_names) == set(every.var_names[every.var["cv_pcc"] >= bar])
     assert np.allclose(kept.X, every[:, kept.var_names].X)
+    write(every, tmp_path / "every.h5ad")
+    exported = export(tmp_path / "every.h5ad", tmp_path / "worthy.csv", min_cv_pcc=bar)
+    assert list(exported.var_names) == list(kept.var_names)
+    assert f"SELECTED: {kept.n_vars} of {every.n_vars} genes" in (tmp_path / "worthy.csv-metadata.json").read_text()
+    named = export(tmp_path / "every.h5ad", tmp_path / "one.csv", [str(kept.var_names[0])], min_cv_pcc=bar)
+    assert list(named.var_names) == [kept.var_names[0]]
+    for file in tmp_path.iterdir():
+        file.unlink()
     with pytest.raises(GeneDMLError, match="No gene has a cross-validated PCC of 1"):
         predict(**p1, model=run, min_cv_pcc=1.0, out=tmp_path / "none.h5ad")
     assert not list(tmp_path.iterdir())

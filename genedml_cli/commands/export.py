@@ -18,6 +18,10 @@ def export(
         str | None,
         typer.Option(help="Only these genes, parted by commas, such as GNAS,FASN. (default: all)", show_default=False),
     ] = None,
+    min_cv_pcc: Annotated[
+        float | None,
+        typer.Option(help="Of these, only genes whose cross-validated PCC is at least this.", show_default=False),
+    ] = None,
     long: Annotated[
         bool,
         typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),
@@ -27,5 +31,5 @@ def export(
     from genedml_cli import console, outputs
 
     names = [name.strip() for name in (genes or "").split(",") if name.strip()]
-    data = outputs.export(prediction, out, names, long)
+    data = outputs.export(prediction, out, names, long, min_cv_pcc)
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from genedml.encoders import ENCODERS
 from genedml_cli import __version__
+from genedml_cli.datasets import DATASETS
 from genedml_cli.scores import warns
 
 PAPER = (
@@ -179,10 +180,18 @@ def parted(notes: Sequence[str]) -> tuple[list[str], list[str]]:
     return [note for note in once if warns(note)], [note for note in once if not warns(note)]
 
 
-def citations(encoder: str, data: Sequence[str]) -> list[str]:
-    """The paper, this software, the encoder and the data."""
+def citations(encoder: str, datasets: Sequence[str], models: str = "") -> list[str]:
+    """The paper, this software, the model, the encoder and the data.
+
+    Args:
+        encoder: its name.
+        datasets: names of the published data sets that were trained on.
+        models: what predicted, where the page is not of a run, which is its own model.
+    """
     licence = f", licence {ENCODERS[encoder].licence}" if encoder in ENCODERS else ""
-    return [PAPER, f"genedml {__version__}, this software.", f"The image encoder {encoder}{licence}.", *data]
+    model = [f"The model: {models}."] if models else []
+    data = [f"The data it was trained on, {name}: {DATASETS[name].source}." for name in datasets if name in DATASETS]
+    return [PAPER, f"genedml {__version__}, this software.", *model, f"The image encoder {encoder}{licence}.", *data]
 
 
 def count(number: int, noun: str) -> str:

@@ -32,6 +32,7 @@ from genedml_cli.results import label_settings, notes_of
 from genedml_cli.worth import FAR
 
 GENES_SHOWN = 9
+SHA256_SHOWN = 12
 WORTH_KNOWING = 0.3  # of cross-validated PCC
 WITHOUT_SCORES = (
     "This model carries no cross-validated scores, so nothing here says what the prediction of a gene is worth."
@@ -71,21 +72,31 @@ def contents_of_prediction(file: Path) -> Contents:
         lead=_lead(data),
         facts=_facts(data),
         warnings=warnings,
-        notes=[*notes, UNITS],
+        notes=[*notes, *_disagreement(data, predicted), UNITS],
         tissue=None if picture.tissue is None else tissue_picture(picture),
         tissue_note=f"{made_by['slide']}.{without}",
         maps=[_maps(data, predicted, picture)],
         maps_note="" if "cv_pcc" in data.var else WITHOUT_SCORES,
         genes=_gene_table(data, predicted),
         provenance=_provenance(made_by),
-        cite=citations(str(made_by["encoder"]), []),
+        cite=citations(str(made_by["encoder"]), _strings(made_by.get("trained_on", [])), _models_named(data)),
         novelty=novelty,
         novelty_note=novelty_note,
     )
 
 
 def _models(data: anndata.AnnData) -> list[str]:
-    return [str(model) for model in np.atleast_1d(data.uns["genedml"]["models"])]
+    return _strings(data.uns["genedml"]["models"])
+
+
+def _models_named(data: anndata.AnnData) -> str:
+    """Files and the first of their SHA-256."""
+    each = [model.rpartition(" ") for model in _models(data)]
+    return ", ".join(f"{file} (SHA-256 {sha256[:SHA256_SHOWN]})" for file, _, sha256 in each)
+
+
+def _strings(stored: Any) -> list[str]:
+    return [str(one) for one in np.atleast_1d(stored)]
 
 
 def _lead(data: anndata.AnnData) -> str:
@@ -139,6 +150,19 @@ def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | 
         f" of a slide like the training slides {1 - FAR:.0%} would be."
     )
     return novelty_picture(small(picture), novelty), said
+
+
+def _disagreement(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> list[str]:
+    """For how many genes the models say more different things of a spot than their mean does of different spots."""
+    if "std" not in data.layers:
+        return []
+    more = int((np.asarray(data.layers["std"]).mean(axis=0) > predicted.std(axis=0)).sum())
+    if not more:
+        return []
+    return [
+        f"For {more:,} of {count(data.n_vars, 'gene')} the models differ among themselves more than the predicted "
+        "values differ between spots (in the table, Between models above SD over spots): do not read their maps."
+    ]
 
 
 def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> Table:

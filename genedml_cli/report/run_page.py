@@ -10,7 +10,6 @@ import pandas as pd
 
 from genedml.checkpoint import ModelCard, load_card
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets import DATASETS
 from genedml_cli.evaluation import finished_sections, score_run
 from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
@@ -70,8 +69,6 @@ def contents_of_run(run: Path) -> Contents:
     shown, picture = _section_shown(data, run)
     maps = _maps(data[shown], picture, table[table["gene"].isin(_genes_of_every_fold(evaluation))])
     warnings, notes = parted(evaluation.notes)
-    dataset = str(record["dataset"])
-    source = [DATASETS[dataset].source] if dataset in DATASETS else []
     settings = run / "config.toml"
     return Contents(
         title=run.resolve().name,
@@ -88,7 +85,7 @@ def contents_of_run(run: Path) -> Contents:
         "each name is that of this section.",
         genes=_gene_table(table),
         provenance=_provenance(record, first),
-        cite=citations(first.encoder.name, source),
+        cite=citations(first.encoder.name, [str(record["dataset"])]),
         scores=_score_table(evaluation),
         folds=_fold_table(evaluation, logs),
         sections=_section_table(data),

@@ -21,6 +21,7 @@ from genedml.tensor_files import tensor_bytes
 FORMAT_VERSION = 4
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
 PRETRAINED = Path(__file__).parent / "pretrained"  # the run that comes with genedml; its README is the card
+PRETRAINED_ON = "HER2ST"
 MEND = "Copy it again, or train the fold again."
 
 
@@ -71,7 +72,8 @@ class ModelCard:
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
-        made_by: versions and seed; the command and the time are in the run's ``run.json``.
+        made_by: versions, seed, and the published data set it was trained on, if it is one; the command and the time
+            are in the run's ``run.json``.
     """
 
     __pydantic_config__: ClassVar = STRICT
