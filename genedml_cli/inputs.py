@@ -32,7 +32,8 @@ SEPARATORS = ("\t", ",", ";")
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
-MTX_BYTES = b"0123456789.eE+- \t"
+MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
+"""What a matrix of whole numbers is made of, and one of others."""
 HEAP = b"GCOL\x01\0\0\0"
 ROOM_BYTES = 2**29
 """Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
@@ -242,6 +243,13 @@ def _check_stored(table: h5py.Dataset, path: str) -> None:
     stored = int(table.id.get_storage_size() > 0) if table.chunks is None else table.id.get_num_chunks()
     if stored < wanted:
         raise ValueError(f"{path} holds {stored} of its {wanted} parts")
+    if table.chunks is not None:
+        whole = math.prod(table.chunks) * table.id.get_type().get_size()
+        marked: list[int] = []
+        # A part that packing did not make smaller is stored as it is, and marked so.
+        table.id.chunk_iter(lambda part: marked.append(part.size) if part.filter_mask else None)
+        if any(size != whole for size in marked):
+            raise ValueError(f"{path} has a packed part that is marked as not packed")
 
 
 def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:
@@ -305,9 +313,11 @@ def check_mtx(folder: Path) -> None:
             if file.name.startswith("matrix.mtx"):
                 rows = [line for line in content.splitlines() if line.strip() and not line.startswith(b"%")]
                 check_memory(16 * sum(int(size) for size in rows[0].split()))
-                # scipy reads beyond the end of the last number.
-                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES) for row in rows):
-                    raise ValueError(f"{file.name} is cut off, or holds something else than numbers")
+                # scipy reads beyond the end of the last number, and of 1e5 in a matrix of whole numbers the 1.
+                whole = b"integer" in content[: _first_line_end(content)].lower()
+                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES[whole]) for row in rows):
+                    kind = "whole numbers" if whole else "numbers"
+                    raise ValueError(f"{file.name} is cut off, or holds something else than {kind}")
 
 
 def check_memory(needed: int) -> None:

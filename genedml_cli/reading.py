@@ -58,7 +58,7 @@ def reading_ahead(
         readers: threads; they end with the block, whatever ends it.
 
     Raises:
-        GeneDMLError: what a thread met, at the next tile that is asked for.
+        GeneDMLError: what a thread met, at the next tile that is asked for; the slide is another when the block ends.
     """
     corners = corners_xy.tolist()
     wanted = dict.fromkeys(block for x, y in corners[first:] for block in raster.blocks(x, y, tile_px, tile_px))
@@ -76,5 +76,6 @@ def reading_ahead(
             return tiles
 
         yield read
+        raster.slide.file.check()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
