@@ -41,7 +41,7 @@ def _check(data: anndata.AnnData) -> None:
     if spots.xy_px.shape != (data.n_obs, 2) or not np.isfinite(spots.xy_px).all():
         raise ValueError("obsm['spatial'] holds no positions")
     for name, layer in {"X": data.X, **data.layers}.items():
-        if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f":
+        if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f" or not layer.dtype.isnative:
             raise ValueError(f"{name} holds no numbers")
         if not np.isfinite(layer).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")

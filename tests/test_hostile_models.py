@@ -149,6 +149,11 @@ def sequence(file: h5py.File) -> None:
     file["obs"].attrs.create("odd", value, dtype=h5py.vlen_dtype(np.int32))
 
 
+def extended(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+    file["obsm/spatial"] = np.ones((4, 2), np.longdouble)
+
+
 def unstored(file: h5py.File) -> None:
     del file["X/data"]
     file["X"].create_dataset("data", (7,), np.float32, chunks=(7,))
@@ -169,6 +174,7 @@ def backwards(file: h5py.File) -> None:
         (elsewhere, "points into another file"),
         (outside, "lies in another file"),
         (sequence, "odd of obs/ is of a kind that no AnnData file has"),
+        (extended, "obsm/spatial is of a kind that no AnnData file has"),
         (unstored, "X/data holds 0 of its 1 parts"),
         (beyond, "cannot be read"),
         (backwards, "cannot be read"),
