@@ -221,3 +221,17 @@ def test_predictions_that_are_not_whole_are_refused(tmp_path, change):
     data.write_h5ad(tmp_path / "out.h5ad")
     with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
         read_prediction(tmp_path / "out.h5ad")
+
+
+@pytest.mark.parametrize("name", ["X", "obsm/spatial", "layers/ridge", "var/training_mean"])
+def test_a_prediction_of_numbers_in_reverse_is_refused(name, tmp_path):
+    """One changed bit of a file says so of numbers that are not."""
+    file = tmp_path / "out.h5ad"
+    PARSERS["prediction"].write(file)
+    with h5py.File(file, "a") as stored:
+        values, attributes = stored[name][:], dict(stored[name].attrs)
+        del stored[name]
+        stored[name] = values.view(values.dtype.newbyteorder(">"))
+        stored[name].attrs.update(attributes)
+    with pytest.raises(GeneDMLError, match="numbers whose bytes stand in reverse"):
+        read_prediction(file)
