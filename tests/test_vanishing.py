@@ -14,7 +14,8 @@ from conftest import write_aperio
 from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.encoding import BATCH_TILES, BatchRunner
+from genedml_cli.batch_size import BATCH_TILES
+from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
 from genedml_cli.samples import Sample
 
