@@ -356,8 +356,8 @@ def _describe(
 ) -> dict[str, Any]:
     """What makes two runs the same, as JSON keeps it."""
     sheet = [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples]
-    values = {"config": to_dict(config), "panel": panel, "dataset": dataset, "partial": partial, "samples": sheet}
-    values |= {"deterministic": deterministic}
+    said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": deterministic}
+    values = {"config": to_dict(config), **said, "samples": sheet}
     described: dict[str, Any] = json.loads(json.dumps(values))
     return described
 
