@@ -6,6 +6,7 @@ place.
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from genedml_cli.stopping import follow
 from genedml_cli.trained import say_genes_left_out
 
 READY = "ready"
-PATIENCE_S = 3  # for a process that was told to end
+PATIENCE_S = 3.0  # for all processes that were told to end
 
 
 @dataclass
@@ -46,8 +47,9 @@ class Crew:
     def __exit__(self, *error: object) -> None:
         for member in self._members:
             member.process.terminate()
+        until = time.monotonic() + PATIENCE_S
         for member in self._members:
-            member.process.join(PATIENCE_S)
+            member.process.join(max(0.0, until - time.monotonic()))
             member.process.kill()
             member.pipe.close()
 

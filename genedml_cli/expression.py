@@ -29,6 +29,9 @@ WHOLE = "whole_numbers"
 """In ``uns`` of counts that were read: whether they are whole numbers, as raw counts are."""
 
 
+MOST_COUNTS = 2**24
+"""Beyond which single precision does not hold whole numbers; spots have some 10,000 of a gene."""
+
 GENE_IDS = "gene_ids"
 """In ``var`` of counts and predictions, as scanpy's 10x readers call it: a gene's Ensembl id, empty if unknown."""
 
@@ -77,6 +80,11 @@ def read_counts(path: Path) -> anndata.AnnData:
     data.uns[WHOLE] = table is not None
     if not np.isfinite(data.X.data).all() or (data.X.data < 0).any():
         raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
+    if data.X.nnz and data.X.data.max() > MOST_COUNTS:
+        raise GeneDMLError(
+            f"{path} says that a spot has {data.X.data.max():.4g} counts of a gene, more than any has, so it is "
+            "damaged or no table of raw counts. Fetch it again, or export it anew."
+        )
     if data.obs_names.has_duplicates:
         twice = data.obs_names[data.obs_names.duplicated()]
         raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). Give every spot one row.")

@@ -1,5 +1,7 @@
 """A feature file in the making: written piece by piece beside its name, so that a process that is killed goes on.
 
+When it is complete it is sealed: its last 32 bytes are a hash of all the others.
+
 Letters: S spots, V orientations of the local tile, L tokens kept of it, D encoder width, N tiles, O own tiles of them.
 """
 
@@ -9,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +28,9 @@ from genedml_cli.locks import in_turn, part_of
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import into_place, write_json, written
 
-LOCAL, TILES = "local", "tiles"
+LOCAL, TILES, SEAL = "local", "tiles", "sha256"
+SEAL_BYTES = hashlib.sha256().digest_size
+PIECE_BYTES = 2**20
 EVERY_S = 5.0
 """How often what is encoded is put on record: this much, and the batch under way, is encoded again after a crash."""
 
@@ -92,6 +97,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     Raises:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
+    tensors = {**tensors, SEAL: torch.zeros(SEAL_BYTES, dtype=torch.uint8)}  # of the narrowest kind, so that it is last
     head, begins = layout(tensors, metadata)
     key = hashlib.sha256(head).hexdigest()
     part, journal = part_of(path), _journal(path)
@@ -104,12 +110,26 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
                 vectors = VectorsInFile(file, begins, tensors[LOCAL].shape, journal, key, done)
                 yield vectors
                 vectors.flush()
+                file.seek(begins[SEAL])
+                file.write(_digest(part))
             into_place(part, path)
         except Exception:
             part.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
             raise
         journal.unlink(missing_ok=True)
+
+
+def check_seal(path: Path) -> None:
+    """Hold a feature file against the hash that it ends with. Reads all of it, and keeps nothing of it in memory.
+
+    Raises:
+        ValueError: something of it is not what was written.
+    """
+    with path.open("rb") as file:
+        file.seek(-SEAL_BYTES, os.SEEK_END)
+        if file.read() != _digest(path):
+            raise ValueError("it has changed since it was written")
 
 
 @contextmanager
@@ -131,6 +151,19 @@ def features_beside(out: Path) -> Iterator[Path]:
 def started(path: Path) -> bool:
     """Whether a part of a feature file is there, to go on from."""
     return part_of(path).exists()
+
+
+def _digest(path: Path) -> bytes:
+    """SHA-256 over the SHA-256 of every piece of a file but for its seal; the pieces are hashed in threads."""
+    end = path.stat().st_size - SEAL_BYTES
+
+    def of_piece(start: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(min(PIECE_BYTES, end - start))).digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(of_piece, range(0, end, PIECE_BYTES)))).digest()
 
 
 def _lay_out(part: Path, head: bytes, begins: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml.network import Section
 from genedml_cli import console
 from genedml_cli.encoding import VectorsInMemory, encode_plan, tokens_kept
-from genedml_cli.feature_file import LOCAL, TILES, making, started
+from genedml_cli.feature_file import LOCAL, TILES, check_seal, making, started
 from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
@@ -40,7 +40,7 @@ from genedml_cli.storage import VERSION, free_bytes, gigabytes, sha256_of
 from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.tissue import find_tissue
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 METADATA_KEY = "genedml"
 WORDS = {"slide": "slide content", "um_per_px": "um/px", "weights": "weights of the encoder", "flips": "orientations"}
 """What the parts of a recipe are called, where it is not by their names."""
@@ -78,7 +78,7 @@ class SectionFeatures:
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         values = tuple(getattr(self, field.name) for field in fields(self))
-        return (load_features, (self.file,)) if self.file else (SectionFeatures, values)
+        return (load_features, (self.file, True)) if self.file else (SectionFeatures, values)
 
     @property
     def upright(self) -> "SectionFeatures":
@@ -253,18 +253,24 @@ def save_features(features: SectionFeatures, path: Path, made_of: Mapping[str, A
         file.put_all(features.local, features.tiles)
 
 
-def load_features(path: Path) -> SectionFeatures:
+def load_features(path: Path, checked: bool = False) -> SectionFeatures:
     """Open a feature file; its vectors are mapped, so that they take no memory until they are looked at.
 
+    Args:
+        path: of the file.
+        checked: this run wrote it, or has held it against its hash already.
+
     Raises:
-        GeneDMLError: broken or not a feature file of this format.
+        GeneDMLError: broken, not a feature file of this format, or changed since it was written.
     """
-    with reading(f"The feature file {path}", "Remove it and run again."):
+    with reading(f"The feature file {path}", "Remove it and run again: its section is then encoded anew."):
         with safe_open(path, "pt") as stored:
             metadata = json.loads((stored.metadata() or {})[METADATA_KEY])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {metadata['format_version']}, not {FORMAT_VERSION}")
+        if not checked:
+            check_seal(path)
         array_xy = tensors["array_xy"].numpy() if "array_xy" in tensors else None
         _check_rows(tensors, len(metadata["names"]))
         return SectionFeatures(
@@ -294,10 +300,10 @@ def _extract_sample(
     sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool, allow_off_tissue: bool
 ) -> SectionFeatures:
     spots = read_spots(sample.spots)
-    sha256 = sha256_of(sample.slide)
     if sample.slide.suffix == PATCHES_SUFFIX:
         with open_patches(sample.slide, views) as patches:
             spots = patches.with_tiles(spots)
+            sha256 = sha256_of(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
 
             def encode(file: Path) -> SectionFeatures:
@@ -307,7 +313,7 @@ def _extract_sample(
             return recipe.kept(folder, sample.name, encode)
     native = views.um_per_px == "native"
     with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
-        recipe = _recipe(slide, spots, encoder, views, flips, sha256)
+        recipe = _recipe(slide, spots, encoder, views, flips)
 
         def encode(file: Path) -> SectionFeatures:
             check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
@@ -317,7 +323,9 @@ def _extract_sample(
         return recipe.kept(folder, sample.name, encode)
 
 
-def _recipe(slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool, slide_sha256: str) -> Recipe:
+def _recipe(
+    slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool, slide_sha256: str = ""
+) -> Recipe:
     """What the features of a section depend on; of um/px, only where its views do."""
     um_per_px = None if views.um_per_px == "native" else slide.um_per_px
     return Recipe(slide_sha256 or sha256_of(slide.path), um_per_px, spots, encoder_record(encoder), views, flips)
@@ -378,7 +386,7 @@ def _encode(
         read_from(room.done) as read,
     ):
         encode_plan(read, plan, encoder, grid, title, room)
-    return load_features(file)
+    return load_features(file, checked=True)
 
 
 def _tables(features: SectionFeatures) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ A file declares sizes before it holds anything: what is declared is compared wit
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 import mmap
@@ -35,7 +36,9 @@ SPOT_COLUMNS = ({"x", "y"}, {"pxl_row_in_fullres", "pxl_col_in_fullres"})
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
-MTX_BYTES = b"0123456789.eE+- \t"
+H5_FLOATS = tuple(getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE"))
+MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
+"""What a matrix of whole numbers is made of, and one of others."""
 HEAP = b"GCOL\x01\0\0\0"
 ROOM_BYTES = 2**29
 """Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
@@ -238,22 +241,33 @@ def _check_attributes(entry: h5py.Group | h5py.Dataset, path: str) -> None:
 
 
 def _check_stored(table: h5py.Dataset, path: str) -> None:
-    """Refuse a table of which parts were never stored, or lost: libhdf5 would give zeros."""
-    if not table.size or table.id.get_create_plist().get_layout() == h5py.h5d.COMPACT:
+    """Refuse a table of which parts were never stored, or lost, for which libhdf5 would give zeros; and parts that
+    would be taken as they lie in the file though they are packed.
+    """
+    layout = table.id.get_create_plist()
+    if not table.size or layout.get_layout() == h5py.h5d.COMPACT:
         return
-    wanted = (
-        1 if table.chunks is None else math.prod(-(-a // b) for a, b in zip(table.shape, table.chunks, strict=True))
-    )
-    stored = int(table.id.get_storage_size() > 0) if table.chunks is None else table.id.get_num_chunks()
-    if stored < wanted:
-        raise ValueError(f"{path} holds {stored} of its {wanted} parts")
+    if table.chunks is None:
+        if not table.id.get_storage_size():
+            raise ValueError(f"{path} holds 0 of its 1 parts")
+        return
+    parts: list[h5py.h5d.StoreInfo] = []
+    table.id.chunk_iter(parts.append)
+    grid = [range(0, side, step) for side, step in zip(table.shape, table.chunks, strict=True)]
+    found, wanted = {part.chunk_offset for part in parts}, math.prod(map(len, grid))
+    if len(found) < wanted or found != set(itertools.product(*grid)):
+        raise ValueError(f"{path} holds {len(found)} of its {wanted} parts, or some in wrong places")
+    whole, packed = math.prod(table.chunks) * table.id.get_type().get_size(), layout.get_nfilters()
+    # A part that packing did not make smaller is stored as it is, and marked so.
+    if any(part.size != whole for part in parts if part.filter_mask or not packed):
+        raise ValueError(f"{path} has a part that is packed, but says that it is not")
 
 
 def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:
     if isinstance(kind, h5py.h5t.TypeCompoundID):
         for number in range(kind.get_nmembers()):
             _check_kind(kind.get_member_type(number), path)
-    elif kind.get_class() not in H5_KINDS:
+    elif kind.get_class() not in H5_KINDS or (isinstance(kind, h5py.h5t.TypeFloatID) and kind not in H5_FLOATS):
         raise ValueError(f"{path} is of a kind that no AnnData file has")
 
 
@@ -310,9 +324,11 @@ def check_mtx(folder: Path) -> None:
             if file.name.startswith("matrix.mtx"):
                 rows = [line for line in content.splitlines() if line.strip() and not line.startswith(b"%")]
                 check_memory(16 * sum(int(size) for size in rows[0].split()))
-                # scipy reads beyond the end of the last number.
-                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES) for row in rows):
-                    raise ValueError(f"{file.name} is cut off, or holds something else than numbers")
+                # scipy reads beyond the end of the last number, and of 1e5 in a matrix of whole numbers the 1.
+                whole = b"integer" in content[: _first_line_end(content)].lower()
+                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES[whole]) for row in rows):
+                    kind = "whole numbers" if whole else "numbers"
+                    raise ValueError(f"{file.name} is cut off, or holds something else than {kind}")
 
 
 def check_memory(needed: int) -> None:

@@ -40,6 +40,10 @@ def _check(data: anndata.AnnData) -> None:
     spots = spots_of(data)
     if spots.xy_px.shape != (data.n_obs, 2) or not np.isfinite(spots.xy_px).all():
         raise ValueError("obsm['spatial'] holds no positions")
+    columns = [table[name] for table in (data.obs, data.var) for name in table]
+    for values in (data.X, *data.layers.values(), data.obsm["spatial"], *columns):
+        if isinstance(values.dtype, np.dtype) and not values.dtype.isnative:
+            raise ValueError("it holds numbers whose bytes stand in reverse, as genedml writes none")
     for name, layer in {"X": data.X, **data.layers}.items():
         if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f":
             raise ValueError(f"{name} holds no numbers")

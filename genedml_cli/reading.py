@@ -58,7 +58,8 @@ def reading_ahead(
         readers: threads; they end with the block, whatever ends it.
 
     Raises:
-        GeneDMLError: what a thread met, at the next tile that is asked for.
+        GeneDMLError: what a thread met, or that the slide is another by now, at the next tile that is asked for; the
+            latter also at the end of the block.
     """
     corners = corners_xy.tolist()
     wanted = dict.fromkeys(block for x, y in corners[first:] for block in raster.blocks(x, y, tile_px, tile_px))
@@ -68,6 +69,7 @@ def reading_ahead(
         ahead = _Ahead(raster, iter(wanted), pool, AHEAD_OF_EACH * readers)
 
         def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
+            raster.slide.file.check()
             tiles = np.empty((len(corners[places]), tile_px, tile_px, 3), np.uint8)
             for tile, (x, y) in zip(tiles, corners[places], strict=True):
                 for block in raster.blocks(x, y, tile_px, tile_px):
@@ -76,5 +78,6 @@ def reading_ahead(
             return tiles
 
         yield read
+        raster.slide.file.check()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -32,12 +32,15 @@ Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; 
 
 @dataclass(frozen=True)
 class RidgeModel:
-    """The fitted plane, the scaling of its inputs included, its penalty, each gene's PCC inside the training side."""
+    """The fitted plane, the scaling of its inputs included, and each gene's PCC inside the training side.
+
+    ``alpha`` is the penalty that it was fitted with; files do not keep it.
+    """
 
     weight: Float[np.ndarray, "W M"]
     intercept: Float[np.ndarray, " M"]
     inner_pcc: Float[np.ndarray, " M"]
-    alpha: float
+    alpha: float | None = None
 
     def predict(self, features: SectionFeatures) -> Float[np.ndarray, "S M"]:
         """Labels of every spot of a section."""
@@ -78,8 +81,8 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
         if json.loads(metadata["genes"]) != list(genes):
             raise ValueError("it is of other genes than the fold")
         tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
-        model = RidgeModel(**tensors, alpha=float(metadata["alpha"]))
-        if metadata != _metadata(model, genes):
+        model = RidgeModel(**tensors)
+        if metadata["sha256"] != _metadata(model, genes)["sha256"]:
             raise ValueError("it has changed since it was written")
         if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
             raise ValueError("its weights are of another number of genes")
@@ -87,10 +90,10 @@ def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
 
 
 def _metadata(model: RidgeModel, genes: Sequence[str]) -> dict[str, str]:
-    """Genes, penalty, and the SHA-256 of the weights, since safetensors has none of its own."""
+    """Genes, and the SHA-256 of the weights, since safetensors has none of its own."""
     tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
-    return {"genes": json.dumps(list(genes)), "alpha": repr(model.alpha), "sha256": weights_sha256(whole)}
+    return {"genes": json.dumps(list(genes)), "sha256": weights_sha256(whole)}
 
 
 def _labelled(data: SectionData) -> Labelled:

@@ -104,7 +104,7 @@ def train(
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
-    description = _describe(config, samples, panel, partial, dataset)
+    description = _describe(config, samples, panel, partial, dataset, deterministic)
     _check_same(out, description)
     chosen = _chosen(make_folds(samples), fold)
     go_on = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command with --out {out}."
@@ -286,7 +286,13 @@ def _card(
         training_donors=tuple(sorted({sample.donor for sample in seen})),
         notes=tuple(filter(None, (*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs)))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
-        made_by=VERSION | {"torch": str(torch.__version__), "seed": config.training.seed, "dataset": origin["dataset"]},
+        made_by={
+            **VERSION,
+            "torch": str(torch.__version__),
+            "seed": config.training.seed,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "dataset": origin["dataset"],
+        },
     )
 
 
@@ -345,10 +351,13 @@ def _unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
     return [fold for fold in folds if fold not in finished]
 
 
-def _describe(config: Config, samples: Sequence[Sample], panel: str, partial: str, dataset: str) -> dict[str, Any]:
+def _describe(
+    config: Config, samples: Sequence[Sample], panel: str, partial: str, dataset: str, deterministic: bool
+) -> dict[str, Any]:
     """What makes two runs the same, as JSON keeps it."""
     sheet = [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples]
-    values = {"config": to_dict(config), "panel": panel, "dataset": dataset, "partial": partial, "samples": sheet}
+    said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": deterministic}
+    values = {"config": to_dict(config), **said, "samples": sheet}
     described: dict[str, Any] = json.loads(json.dumps(values))
     return described
 

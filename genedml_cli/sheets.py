@@ -10,6 +10,7 @@ from genedml_cli.inputs import read_named_table
 
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST_NAME_BYTES = 120  # files add to it, and most systems take 255
+LONGEST_CELL = 500
 FIRST_LINE = 2  # of the file; the header is above
 
 Row = Mapping[str, str | None]
@@ -27,7 +28,7 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
         unit: what a row is, in errors.
 
     Raises:
-        GeneDMLError: unreadable, unknown or missing columns, no rows, empty cells.
+        GeneDMLError: unreadable, unknown or missing columns, no rows, empty cells, or such as hold no name or path.
     """
     with reading(f"The {kind} {path}", f"Give a CSV file with the columns {', '.join(required)}."):
         table = read_named_table(path)
@@ -47,6 +48,13 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
         row, column = next((row, column) for column in empty for row in empty.index[empty[column]])
         raise GeneDMLError(
             f"{path}, line {row + FIRST_LINE}: the column {column} is empty. Fill it in, or remove the row."
+        )
+    long = table.fillna("").map(len) > LONGEST_CELL
+    if long.any(axis=None):
+        row, column = next((row, column) for column in long for row in long.index[long[column]])
+        raise GeneDMLError(
+            f"{path}, line {row + FIRST_LINE}: the column {column} holds {len(table.at[row, column])} characters, too "
+            "many for a name or a path. Mend the row."
         )
     every = (*required, *optional)
     return [

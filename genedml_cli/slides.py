@@ -49,6 +49,27 @@ class Source(ABC):
         """Let go of the file."""
 
 
+class Watched:
+    """A file that is to stay as it is while it is read: by its length and the time of its last change."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._state = path, _state_of(path)
+
+    def check(self) -> None:
+        """Refuse what was read of it, if it is another by now.
+
+        Raises:
+            GeneDMLError: removed, replaced, cut or rewritten.
+        """
+        state = _state_of(self._path)
+        if state != self._state:
+            what = "was changed" if state else "vanished"
+            raise GeneDMLError(
+                f"{self._path} {what} while it was read. Wait until it is in its place and nothing writes it, then run "
+                "again."
+            )
+
+
 class Slide:
     """A slide or section image.
 
@@ -56,10 +77,12 @@ class Slide:
         path: the file.
         source: its pixels.
         um_per_px: of level 0; None while nobody knows it.
+        file: watched since before it was opened.
     """
 
-    def __init__(self, path: Path, source: Source, um_per_px: float | None) -> None:
+    def __init__(self, path: Path, source: Source, um_per_px: float | None, file: Watched) -> None:
         self.path = path
+        self.file = file
         self.source = source
         self._um_per_px = um_per_px
 
@@ -245,7 +268,8 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
         raise GeneDMLError(f"{path} is a folder, no slide. Name a file in it; for many slides: --slides SHEET.csv.")
     if not path.is_file():
         raise GeneDMLError(f"There is no slide {path}. Check the path: it starts at the current folder.")
-    slide = _open_pyramid(path) or _open_image(path)
+    file = Watched(path)
+    slide = _open_pyramid(path, file) or _open_image(path, file)
     if um_per_px is not None:
         slide.set_um_per_px(um_per_px)
     return slide
@@ -257,9 +281,10 @@ def best_level(downsamples: tuple[float, ...], scale: float) -> int:
 
 
 class _Pyramid(Source):
-    def __init__(self, slide: openslide.OpenSlide, path: Path) -> None:
+    def __init__(self, slide: openslide.OpenSlide, path: Path, file: Watched) -> None:
         self._slide = slide
         self._path = path
+        self._file = file
         self.downsamples = tuple(slide.level_downsamples)
         self.sizes_px = tuple(slide.level_dimensions)
 
@@ -268,6 +293,7 @@ class _Pyramid(Source):
         try:
             region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
         except Exception as error:
+            self._file.check()
             raise GeneDMLError(
                 f"{self._path} is damaged at x {x * down:.0f}, y {y * down:.0f}: {reason_of(error)}. Fetch the file "
                 "again."
@@ -292,18 +318,27 @@ class _Plain(Source):
         self._image.close()
 
 
-def _open_pyramid(path: Path) -> Slide | None:
+def _open_pyramid(path: Path, file: Watched) -> Slide | None:
     with reading(f"As OpenSlide says, {path}", "Fetch the file again or export it anew."):
         if openslide.OpenSlide.detect_format(path) is None:
             return None
         slide = openslide.OpenSlide(path)
-        pyramid = _Pyramid(slide, path)
+        pyramid = _Pyramid(slide, path, file)
         keys = openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y
         um_per_px = [slide.properties.get(key) for key in keys]
         width, height = pyramid.sizes_px[0]
         if max(width, height) > SLIDE_LIMIT_PX:
             raise ValueError(f"it says {width} x {height} px, larger than any scan")
-    return Slide(path, pyramid, _plausible(um_per_px))
+    return Slide(path, pyramid, _plausible(um_per_px), file)
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    # Not by its inode, of which some network file systems draw a new one at will.
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _plausible(um_per_px: list[str | None]) -> float | None:
@@ -317,7 +352,7 @@ def _plausible(um_per_px: list[str | None]) -> float | None:
     return mean if low <= mean <= high else None
 
 
-def _open_image(path: Path) -> Slide:
+def _open_image(path: Path, file: Watched) -> Slide:
     try:
         with _no_pixel_limit(), Image.open(path, formats=IMAGE_FORMATS) as image:
             image.verify()  # the checksums of a PNG, which decoding passes over
@@ -330,7 +365,7 @@ def _open_image(path: Path) -> Slide:
                 )
             _check_pixels(path, image)
             check_memory(12 * width * height)  # decoded, composited on white, and copied
-            return Slide(path, _Plain(_on_white(image)), None)
+            return Slide(path, _Plain(_on_white(image)), None, file)
     except UnidentifiedImageError as error:
         raise GeneDMLError(
             f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file."

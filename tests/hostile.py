@@ -86,7 +86,7 @@ def _checkpoint(path: Path) -> Any:
 
 def _ridge(path: Path) -> Any:
     ridge = load_ridge(path, GENES)
-    return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist(), ridge.alpha
+    return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist()
 
 
 def _novelty(path: Path) -> Any:
@@ -190,7 +190,7 @@ def _write_features(path: Path) -> None:
 
 def _write_ridge(path: Path) -> None:
     values = np.arange(72, dtype=np.float32).reshape(24, 3)
-    save_ridge(RidgeModel(values, values[0], values[1], 10.0), GENES, path)
+    save_ridge(RidgeModel(values, values[0], values[1]), GENES, path)
 
 
 def _write_patches(path: Path) -> None:

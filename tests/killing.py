@@ -5,6 +5,7 @@ is a fork of a process that has loaded all modules, so that a kill costs millise
 """
 
 import argparse
+import io
 import json
 import os
 import random
@@ -16,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import conftest  # the tiny encoder
+import pandas as pd
+import psutil
 import torch
 
 from genedml_cli import (  # noqa: F401  what commands import is loaded once, here
@@ -35,18 +38,26 @@ from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SETTINGS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9", "training.augment=true")
 PATIENCE_S = 300
+ORPHAN_S = 15
 RECORD = "run.json"  # says when the run was made
+SUMMARY = "summary.csv"  # says what was predicted, what was kept, and how long it took
 
 
 def commands(world: Path, wide: bool) -> Iterator[tuple[str, ...]]:
-    """``extract``, ``train`` and ``predict``, with ``wide`` also ``ablate`` and a cohort, in a folder of their own."""
+    """``extract``, ``train`` and ``predict`` of a slide and of a sheet, in a folder of their own.
+
+    With ``wide`` also ``ablate``, a sheet in two processes, and other kinds of files.
+    """
     said = [word for setting in (*conftest.TINY, *SETTINGS) for word in ("--set", setting)]
     data = ("--samples", str(world / "samples.csv"), "--preset", "small", *said, "--device", "cpu")
     slide = (str(world / "slides" / "P1.tif"), "--spots", str(world / "spots" / "P1.csv"))
     yield "extract", *data
     yield "train", *data, "-o", "run"
     yield "predict", *slide, "--model", "run", "-o", "p1.h5ad", "--device", "cpu"
+    cohort_of = ("--slides", str(world / "cohort.csv"), "--model", "run", "--device", "cpu")
+    yield "predict", *cohort_of, "-o", "cohort"
     if wide:
+        yield "predict", *cohort_of, "-o", "crew", "--jobs", "2"
         yield "ablate", *data, "--table", "k", "--values", "3,4", "--seeds", "1", "--fold", "P1", "-o", "grid"
         yield "predict", *slide, "--model", "run", "-o", "p1.csv.gz", "--device", "cpu"
         yield "predict", *slide, "--model", "run", "-o", "p1.parquet", "--device", "cpu"
@@ -77,10 +88,12 @@ class Run:
         return self._code
 
     def send(self, number: int) -> int:
-        """The exit code after a signal."""
+        """The exit code after a signal; no process that it began runs on."""
+        begun = psutil.Process(self._pid).children(recursive=True)
         os.kill(self._pid, number)
         code = self.code(PATIENCE_S)
         assert code is not None, f"{self.words[0]} does not end"
+        assert not psutil.wait_procs(begun, ORPHAN_S)[1], f"processes of {self.words[0]} run on without it"
         return code
 
     @property
@@ -191,6 +204,8 @@ def differences(one: Path, other: Path) -> list[str]:
         contents = [(root / name).read_bytes() for root in (one, other)]
         if name.name == RECORD:
             contents = [_without_time(content) for content in contents]
+        if name.name == SUMMARY:
+            contents = [_without_history(content) for content in contents]
         if contents[0] != contents[1]:
             found.append(f"{other.name}: {name} differs")
     return found
@@ -200,6 +215,11 @@ def _without_time(record: bytes) -> bytes:
     values = json.loads(record)
     del values["made_by"]["time"]
     return json.dumps(values).encode()
+
+
+def _without_history(summary: bytes) -> bytes:
+    table = pd.read_csv(io.BytesIO(summary)).drop(columns=["state", "minutes"])
+    return table.to_csv().encode()
 
 
 def main() -> None:
@@ -212,6 +232,8 @@ def main() -> None:
     options = parser.parse_args()
     world = options.folder.absolute() / "world"
     write_dataset(world, SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20))
+    rows = [f"slides/{name}.tif,spots/{name}.csv\n" for name in ("P1", "P2", "P3")]
+    (world / "cohort.csv").write_text("".join(["slide,spots\n", *rows]))
     # Forks are safe while torch has started no threads; every epoch and batch is kept, so that little of the time is
     # without anything to go on from.
     torch.set_num_threads(1)

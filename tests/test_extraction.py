@@ -17,7 +17,7 @@ from genedml_cli.features import encode_section, load_features, save_features
 from genedml_cli.pooled import pooled_features
 from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
 from genedml_cli.settings import choose_config, to_overrides
-from genedml_cli.slides import Raster, Slide, Source, open_slide
+from genedml_cli.slides import Raster, Slide, Source, Watched, open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tiling import TilePlan, plan_tiles
 
@@ -178,7 +178,7 @@ class Made(Source):
 
 def made_raster(plan_on: np.ndarray, broken: bool = False, cache_bytes: int = 64 * 2**20) -> tuple[Raster, TilePlan]:
     width, height = (plan_on.max(axis=0) + 2000).astype(int).tolist()
-    raster = Raster(Slide(Path("made"), Made(width, height, broken), 0.5), 0.5, cache_bytes)
+    raster = Raster(Slide(Path("made"), Made(width, height, broken), 0.5, Watched(Path("made"))), 0.5, cache_bytes)
     return raster, plan_tiles(plan_on, 1.0, raster.size_px, LATTICE)
 
 

@@ -13,6 +13,7 @@ from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.encoding import average_patches, orient
+from genedml_cli.feature_file import check_seal, making
 from genedml_cli.features import (
     SectionFeatures,
     encode_section,
@@ -275,6 +276,31 @@ def test_a_truncated_feature_file_is_refused(features, tmp_path, kept):
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(GeneDMLError, match=r"feature file .*P1\.safetensors cannot be read: .*Remove it and run again"):
         load_features(path)
+
+
+@pytest.mark.parametrize("place", [200, 5000, -40, -1])
+def test_a_changed_feature_file_is_refused(features, tmp_path, place):
+    """A letter of its header, two of its tables, the hash itself."""
+    path = tmp_path / "P1.safetensors"
+    save_features(features, path, {})
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(GeneDMLError, match=r"P1\.safetensors cannot be read: .*run again: .* encoded anew"):
+        load_features(path)
+
+
+def test_features_larger_than_a_piece_are_sealed_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr("genedml_cli.feature_file.PIECE_BYTES", 7)
+    values = torch.rand(1, 40, 1, 5).half()
+    with making(tmp_path / "f", {"local": values, "tiles": values[0, :, 0]}, {}) as file:
+        file.put_all(values, values[0, :, 0])
+    check_seal(tmp_path / "f")
+    content = (tmp_path / "f").read_bytes()
+    for changed in (content[:7] + content[14:21] + content[7:14] + content[21:], content[:-40] + content[-32:]):
+        (tmp_path / "f").write_bytes(changed)
+        with pytest.raises(ValueError, match="has changed since"):
+            check_seal(tmp_path / "f")
 
 
 def test_other_safetensors_are_no_features(tmp_path):

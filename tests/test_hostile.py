@@ -3,6 +3,7 @@
 import gzip
 import random
 import sys
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.expression import read_counts
 from genedml_cli.masking import masked
+from genedml_cli.patches import open_patches
 from genedml_cli.predicted import read_prediction
 from genedml_cli.samples import read_sheet
 from genedml_cli.slides import open_slide
@@ -65,8 +67,8 @@ def test_a_file_cut_at_every_percent_is_refused(name, step, tmp_path):
             parser.read(write(file, sound[: len(sound) * percent // 100]))
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "ridge", "novelty"])
-def test_no_changed_bit_of_a_model_goes_unnoticed(name, tmp_path):
+@pytest.mark.parametrize("name", ["checkpoint", "ridge", "novelty", "features"])
+def test_no_changed_bit_of_a_model_or_of_features_goes_unnoticed(name, tmp_path):
     parser, chance = PARSERS[name], random.Random(7)
     file = tmp_path / parser.file
     parser.write(file)
@@ -197,6 +199,45 @@ def test_a_matrix_without_its_end_is_refused_before_scipy_reads_beyond_it(end, t
     (tmp_path / "matrix.mtx").write_bytes(content.removesuffix(b"3 2 2\n") + end)
     with pytest.raises(GeneDMLError, match=r"matrix\.mtx is cut off, or holds something else"):
         read_counts(tmp_path)
+
+
+@pytest.mark.parametrize("value", [b"0.5", b"1e308", b"-1"])
+def test_a_matrix_of_whole_numbers_holds_no_others(value, tmp_path):
+    PARSERS["mtx-counts"].write(tmp_path / "matrix.mtx")
+    content = (tmp_path / "matrix.mtx").read_bytes()
+    (tmp_path / "matrix.mtx").write_bytes(content.replace(b"3 2 2\n", b"3 2 %s\n" % value))
+    with pytest.raises(GeneDMLError, match=r"matrix\.mtx is cut off, or holds something else than whole numbers"):
+        read_counts(tmp_path)
+    (tmp_path / "matrix.mtx").write_bytes(content.replace(b"integer", b"real").replace(b"2 1 5", b"2 1 5.0"))
+    assert read_counts(tmp_path).X.toarray().tolist() == [[1, 5, 0], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("value", ["16777218", "1e30"])
+def test_more_counts_than_a_spot_has_are_refused(value, tmp_path):
+    with pytest.raises(GeneDMLError, match=r"counts of a gene, more than any has, so it is damaged or"):
+        read_counts(write(tmp_path / "counts.csv", f",A,B\na,1,{value}\n"))
+    assert read_counts(write(tmp_path / "counts.csv", ",A,B\na,1,16777216\n")).X.max() == 16777216
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_part_that_says_it_is_not_packed_is_not(packed, tmp_path):
+    """Else libhdf5 gives packed bytes as pixels; what packing would not make smaller is stored as it is."""
+    import h5py
+
+    PARSERS["patches"].write(tmp_path / "patches.h5")
+    pixels = np.ones((1, 224, 224, 3), np.uint8).tobytes()
+    with h5py.File(tmp_path / "patches.h5", "a") as file:
+        del file["img"]
+        images = file.create_dataset("img", (2, 224, 224, 3), np.uint8, chunks=(1, 224, 224, 3), compression="gzip")
+        images.attrs["downsample"] = 1.0
+        for tile in range(2):
+            images.id.write_direct_chunk((tile, 0, 0, 0), zlib.compress(pixels) if packed else pixels, filter_mask=1)
+    if packed:
+        with pytest.raises(GeneDMLError, match=r"patches\.h5 .*img has a part that is packed, but says"):
+            open_patches(tmp_path / "patches.h5")
+    else:
+        with open_patches(tmp_path / "patches.h5") as patches:
+            assert (patches.read(np.array([0, 1])) == 1).all()
 
 
 def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, monkeypatch):

@@ -149,6 +149,11 @@ def sequence(file: h5py.File) -> None:
     file["obs"].attrs.create("odd", value, dtype=h5py.vlen_dtype(np.int32))
 
 
+def extended(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+    file["obsm/spatial"] = np.ones((4, 2), np.longdouble)
+
+
 def unstored(file: h5py.File) -> None:
     del file["X/data"]
     file["X"].create_dataset("data", (7,), np.float32, chunks=(7,))
@@ -169,6 +174,7 @@ def backwards(file: h5py.File) -> None:
         (elsewhere, "points into another file"),
         (outside, "lies in another file"),
         (sequence, "odd of obs/ is of a kind that no AnnData file has"),
+        (extended, "obsm/spatial is of a kind that no AnnData file has"),
         (unstored, "X/data holds 0 of its 1 parts"),
         (beyond, "cannot be read"),
         (backwards, "cannot be read"),
@@ -215,3 +221,17 @@ def test_predictions_that_are_not_whole_are_refused(tmp_path, change):
     data.write_h5ad(tmp_path / "out.h5ad")
     with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
         read_prediction(tmp_path / "out.h5ad")
+
+
+@pytest.mark.parametrize("name", ["X", "obsm/spatial", "layers/ridge", "var/training_mean"])
+def test_a_prediction_of_numbers_in_reverse_is_refused(name, tmp_path):
+    """One changed bit of a file says so of numbers that are not."""
+    file = tmp_path / "out.h5ad"
+    PARSERS["prediction"].write(file)
+    with h5py.File(file, "a") as stored:
+        values, attributes = stored[name][:], dict(stored[name].attrs)
+        del stored[name]
+        stored[name] = values.view(values.dtype.newbyteorder(">"))
+        stored[name].attrs.update(attributes)
+    with pytest.raises(GeneDMLError, match="numbers whose bytes stand in reverse"):
+        read_prediction(file)

@@ -7,11 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
 
 import pytest
 import torch
@@ -27,7 +24,6 @@ from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.devices import all_deterministic, fitting
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
-from genedml_cli.locks import claimed
 from genedml_cli.prediction import predict
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.storage import arriving, write_text
@@ -263,61 +259,7 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
     )
 
 
-# Two processes
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from genedml_cli.locks import in_turn
-
-with in_turn(Path(sys.argv[1])):
-    print("ready", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is at a file until its input is closed."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words, pipe = [sys.executable, "-c", HOLD, str(path)], subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-
-
-def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
-    path = tmp_path / "out"
-    with held(path) as process:
-        sentence = rf"The run is being made by process {process.pid} on .*Wait"
-        with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
-            pass
-        process.kill()
-    path.with_name(".out.part").write_text("half")
-    write_text(path, "whole")
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
-
-
-def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
-    path = tmp_path / "out"
-    with held(path) as process:
-        assert process.stdin is not None
-        Timer(1.5, process.stdin.close).start()
-        started = time.monotonic()
-        write_text(path, "second")
-    assert time.monotonic() - started > 1
-    assert f"process {process.pid}" in capsys.readouterr().err
-    assert path.read_text() == "second"
-
-
-def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(samples, tmp_path):
-    out = tmp_path / "run"
-    with held(out / "fold-P1"):
-        with pytest.raises(GeneDMLError, match=r"Fold P1 of .* is being made by process"):
-            trained(samples, out)
-        assert [path.name for path in out.iterdir()] == [".fold-P1.lock"]
+# Disks and devices
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
@@ -326,9 +268,6 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
         predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", device="cpu")
     with pytest.raises(GeneDMLError, match="cannot be written"), arriving(tmp_path / "file" / "x"):
         pass
-
-
-# Devices
 
 
 def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
@@ -347,6 +286,15 @@ def test_determinism_is_asked_for_and_taken_back():
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_determinism_is_on_record_and_a_run_keeps_to_it(samples, tmp_path):
+    words = {"fold": "P1", "features": tmp_path / "features", "device": "cpu"}
+    runs.train(samples, tmp_path / "run", tiny_config(), deterministic=True, **words)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["deterministic"] is True
+    assert load_card(tmp_path / "run" / "fold-P1.safetensors").made_by["deterministic"] is True
+    with pytest.raises(GeneDMLError, match="holds a run of another deterministic"):
+        runs.train(samples, tmp_path / "run", tiny_config(), **words)
 
 
 @pytest.mark.gpu

@@ -130,7 +130,7 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def test_opening_a_feature_file_reads_nothing_but_what_is_looked_at(tmp_path):
+def test_an_open_feature_file_takes_no_memory_but_for_what_is_looked_at(tmp_path):
     large = torch.zeros(8, 20000, 50, 16, dtype=torch.float16)  # 256 MB
     save_features(
         SectionFeatures(

@@ -64,6 +64,7 @@ def test_absolute_paths_stay(folder):
             SHEET.replace("b.tsv,B", "b.tsv,"),
             r"samples\.csv, line 3: the column patient is empty\. Fill it in, or remove the row",
         ),
+        (SHEET.replace("b.tif", "b" * 600), r"line 3: the column slide holds 600 characters, too many"),
         (SHEET.replace("a.tsv", ""), "line 2: the column counts is empty"),
         (SHEET.replace("B1", "A1"), r"names samples twice: A1\. Give each a name of its own"),
         (SHEET.replace("B1", "../B1"), r"'\.\./B1' names a sample or a fold, but cannot be a file name"),

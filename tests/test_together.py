@@ -1,0 +1,108 @@
+"""Two processes at one output: the second waits or refuses, and what a dead one left is cleared."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+
+import pytest
+from conftest import TINY, tiny_config
+
+from genedml.errors import GeneDMLError
+from genedml_cli import runs
+from genedml_cli.locks import claimed
+from genedml_cli.samples import read_sheet
+from genedml_cli.storage import write_text
+
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from genedml_cli.locks import in_turn
+
+with in_turn(Path(sys.argv[1])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is at a file until its input is closed."""
+    words, pipe = [sys.executable, "-c", HOLD, str(path)], subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+
+
+def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
+    path = tmp_path / "out"
+    with held(path) as process:
+        sentence = rf"The run is being made by process {process.pid} on .*Wait"
+        with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
+            pass
+        process.kill()
+    path.with_name(".out.part").write_text("half")
+    write_text(path, "whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
+    path = tmp_path / "out"
+    with held(path) as process:
+        assert process.stdin is not None
+        Timer(1.5, process.stdin.close).start()
+        started = time.monotonic()
+        write_text(path, "second")
+    assert time.monotonic() - started > 1
+    assert f"process {process.pid}" in capsys.readouterr().err
+    assert path.read_text() == "second"
+
+
+def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(world, tmp_path):
+    out = tmp_path / "run"
+    with held(out / "fold-P1"):
+        with pytest.raises(GeneDMLError, match=r"Fold P1 of .* is being made by process"):
+            runs.train(read_sheet(world / "samples.csv"), out, tiny_config(), fold="P1", features=tmp_path / "features")
+        assert [path.name for path in out.iterdir()] == [".fold-P1.lock"]
+
+
+SLOW = """
+import time
+import conftest
+from genedml_cli import app, encoding
+
+encode = encoding.BatchRunner.__call__
+
+def slowly(self, images):
+    time.sleep(0.2)
+    return encode(self, images)
+
+encoding.BatchRunner.__call__ = slowly
+app.main()
+"""
+
+
+def test_two_commands_that_need_the_same_features_encode_them_once(world, tmp_path):
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    words = ["extract", "--samples", str(world / "samples.csv"), "--preset", "small", *settings, "--device", "cpu"]
+
+    def begin(name: str) -> subprocess.Popen[str]:
+        call = [sys.executable, "-c", SLOW, *words, "--features", str(tmp_path / name)]
+        return subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+    both = [begin("shared"), begin("shared"), begin("own")]
+    said = [process.communicate(timeout=200)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0], said
+    assert "Waiting for" in said[0] + said[1]
+    assert (said[0] + said[1]).count("to read and encode") == said[2].count("to read and encode") == 3
+    shared, own = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("shared", "own"))
+    assert shared == own

@@ -1,0 +1,93 @@
+"""A slide that is removed, exchanged, cut or written while it is read: a sentence, and nothing is left of it."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pandas as pd
+import pytest
+from conftest import write_aperio
+
+from genedml.config import ViewsConfig
+from genedml.encoders import load_encoder
+from genedml.errors import GeneDMLError
+from genedml_cli.batch_size import BATCH_TILES
+from genedml_cli.encoding import BatchRunner
+from genedml_cli.features import extract
+from genedml_cli.samples import Sample
+
+VIEWS = ViewsConfig(neighbor_grid=1)
+
+
+@pytest.fixture
+def sample(tmp_path) -> Sample:
+    """A pyramid of 4096 x 4096 px with a spot in every 512."""
+    slide, spots = tmp_path / "slide.svs", tmp_path / "spots.csv"
+    pixels = np.random.default_rng(0).integers(60, 250, (64, 64, 3), dtype=np.uint8)
+    write_aperio(slide, pixels.repeat(64, axis=0).repeat(64, axis=1), 0.5)
+    x, y = (side.ravel() * 512 + 256 for side in np.meshgrid(range(8), range(8)))
+    pd.DataFrame({"name": [f"s{place}" for place in range(64)], "x": x, "y": y}).to_csv(spots, index=False)
+    return Sample("one", slide, spots, spots, "P1", "P1")
+
+
+def remove(slide: Path) -> None:
+    slide.unlink()
+
+
+def exchange(slide: Path) -> None:
+    other = slide.with_name("other")
+    shutil.copy(slide, other)
+    write_into(other)
+    other.replace(slide)
+
+
+def cut(slide: Path) -> None:
+    os.truncate(slide, slide.stat().st_size // 2)
+
+
+def write_into(slide: Path) -> None:
+    content = bytearray(slide.read_bytes())
+    content[len(content) // 2] ^= 255
+    slide.write_bytes(content)
+
+
+def meanwhile(monkeypatch, what, slide: Path) -> None:
+    """Let it happen to the slide when the first tile has been encoded."""
+    call, happened = BatchRunner.__call__, []
+    monkeypatch.setitem(BATCH_TILES, "cpu", 1)
+
+    def encode(self, images):
+        if not happened:
+            happened.append(what(slide))
+        return call(self, images)
+
+    monkeypatch.setattr(BatchRunner, "__call__", encode)
+
+
+@pytest.mark.parametrize("what", [remove, exchange, cut, write_into])
+def test_a_slide_that_does_not_stay_as_it_is_leaves_no_features(sample, what, tmp_path, monkeypatch):
+    meanwhile(monkeypatch, what, sample.slide)
+    with pytest.raises(GeneDMLError, match=r"slide\.svs (vanished|was changed) while it was read\. .*run again"):
+        extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features", allow_off_tissue=True)
+    assert not (tmp_path / "features").exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_drive_that_fails_while_a_thread_reads_is_a_sentence(sample, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("genedml_cli.features.find_tissue", lambda _: None)
+    monkeypatch.setattr("genedml_cli.features.check_on_tissue", lambda *_: None)
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", fail)
+    with pytest.raises(GeneDMLError, match=r"slide\.svs is damaged at x \d+, y \d+: Input/output error\. Fetch"):
+        extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features")
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_slide_that_stays_is_read(sample, tmp_path):
+    found = extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features", allow_off_tissue=True)
+    assert len(found["one"].tiles) == 64
