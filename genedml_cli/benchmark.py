@@ -64,11 +64,15 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Reading and encoding ``tiles`` tiles of a section that takes ``passes`` of the encoder a spot."""
+    """Reading and encoding ``tiles`` tiles of a section that takes ``passes`` of the encoder a spot.
+
+    ``alone`` is the same number of tiles encoded that were on the device already, right before and right after.
+    """
 
     passes: float
     tiles: int
     took: Timing
+    alone: Timing
 
     @property
     def tiles_per_s(self) -> float:
@@ -99,7 +103,7 @@ class Benchmark:
         section: the slide, and how many spots.
         encoder: its name.
         decoding: in the mode of the configuration.
-        encoder_tiles: tiles encoded that were on the device already, and what it took.
+        encoder_alone: what a tile takes that is on the device already.
         encoder_share: the encoder's FLOP rate over a large matrix product's; None where its work is something else.
         extraction: by mode.
         plain_a_spot: what a spot costs the plain way, if asked for.
@@ -115,7 +119,7 @@ class Benchmark:
     encoder: str
     mode: str
     decoding: Decoding
-    encoder_tiles: tuple[int, Timing]
+    encoder_alone: Timing
     encoder_share: float | None
     extraction: Mapping[Neighbors, Extraction]
     plain_a_spot: Timing | None
@@ -128,8 +132,7 @@ class Benchmark:
     @property
     def encoder_tiles_per_s(self) -> float:
         """Of the encoder alone."""
-        tiles, took = self.encoder_tiles
-        return tiles / took.wall_s
+        return 1 / self.encoder_alone.wall_s
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, with who measured them."""
@@ -210,8 +213,8 @@ class _Bench:
         console.note("Reading ...")
         decoding = self._decoding()
         console.note("Encoding ...")
-        share, alone = self._encoder_share(), self._encoder_alone()
-        rate = alone[0] / alone[1].wall_s
+        share, alone = self._encoder_share(), self._encoder_alone(self._seconds)
+        rate = 1 / alone.wall_s
         extraction = {mode: self._extraction(mode, rate) for mode in MODES}
         plain = self._plain_a_spot() if self._against_naive else None
         console.note("Predicting ...")
@@ -261,16 +264,17 @@ class _Bench:
         tile = torch.zeros(1, 224, 224, 3, dtype=torch.uint8, device=self._encoder.device)
         with FlopCounterMode(display=False) as counter:
             self._encoder(tile)
-        tiles, took = self._encoder_alone()
-        return counter.get_total_flops() * tiles / took.wall_s / matrix_flops(self._encoder.device)
+        took = self._encoder_alone(self._seconds)
+        return counter.get_total_flops() / took.wall_s / matrix_flops(self._encoder.device)
 
-    def _encoder_alone(self) -> tuple[int, Timing]:
+    def _encoder_alone(self, seconds: float) -> Timing:
+        """For a tile."""
         device = self._encoder.device
         images = torch.randint(
             0, 256, (choose_batch_tiles(self._encoder), 224, 224, 3), dtype=torch.uint8, device=device
         )
         self._encoder(images)
-        tiles, end = 0, time.perf_counter() + self._seconds
+        tiles, end = 0, time.perf_counter() + seconds
 
         def calls() -> Iterator[Callable[[], Encoded]]:
             while tiles == 0 or time.perf_counter() < end:
@@ -280,18 +284,20 @@ class _Bench:
             for encoded in results:
                 encoded.pooled.cpu()
                 tiles += len(images)
-        return tiles, took
+        return took.times(1 / tiles)
 
     def _extraction(self, mode: Neighbors, tiles_per_s: float) -> Extraction:
         raster, plan, views = self._planned(mode)
         passes = len(plan.corners_xy) / len(self._spots)
         head = _head(plan, max(choose_batch_tiles(self._encoder), int(self._seconds * tiles_per_s)))
+        before = self._encoder_alone(self._seconds / 2)
         with (
             stopwatch(self._encoder.device) as took,
             reading_ahead(raster, head.corners_xy, head.tile_px) as read,
         ):
             encode_plan(read, head, self._encoder, views.local_grid, mode, self._room(head))
-        return Extraction(passes, len(head.corners_xy), took)
+        alone = before + self._encoder_alone(self._seconds / 2)
+        return Extraction(passes, len(head.corners_xy), took, alone.times(len(head.corners_xy) / 2))
 
     def _room(self, plan: TilePlan) -> VectorsInMemory:
         encoder, grid = self._encoder.info, self._config.views.local_grid

@@ -32,7 +32,6 @@ def show_benchmark(result: Benchmark) -> None:
 
 def _parts(result: Benchmark) -> list[list[str]]:
     decoding, training, prediction = result.decoding, result.training, result.prediction
-    tiles, alone = result.encoder_tiles
     share = "" if result.encoder_share is None else f"{result.encoder_share:.2f} of a matrix product"
     rows = [
         [
@@ -44,7 +43,7 @@ def _parts(result: Benchmark) -> list[list[str]]:
         ["encoder alone", f"{result.encoder_tiles_per_s:.1f} tiles/s", share, ""],
     ]
     for mode, part in result.extraction.items():
-        of_alone = f"{_ratio(alone.times(part.tiles / tiles), part.took, digits=2)} of the encoder alone"
+        of_alone = f"{_ratio(part.alone, part.took, digits=2)} of the encoder alone"
         faster = _ratio(result.plain_a_spot, part.a_spot)
         rows.append([f"extraction, {mode}", f"{part.tiles_per_s:.1f} tiles/s", of_alone, ""])
         rows.append(["", f"{1 / part.a_spot.wall_s:.1f} spots/s", f"{part.passes:.2f} passes a spot", faster])

@@ -24,6 +24,9 @@ class Timing:
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
+    def __add__(self, other: "Timing") -> "Timing":
+        return Timing(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
     def times(self, factor: float) -> "Timing":
         """The same part so many times."""
         return Timing(self.wall_s * factor, self.cpu_s * factor)

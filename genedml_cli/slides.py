@@ -423,6 +423,8 @@ def _on_white(image: Image.Image) -> Image.Image:
         image.load()
         return image.copy()
     image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() == (WHITE, WHITE):
+        return image.convert("RGB")
     background = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
     return Image.alpha_composite(background, image).convert("RGB")
 

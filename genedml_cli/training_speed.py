@@ -134,7 +134,7 @@ class _Way:
             self._gathered_s += time.perf_counter() - begin
             self._learner.step(views, label, self._random)
         self._spots += len(label)
-        self.took = Timing(self.took.wall_s + took.wall_s, self.took.cpu_s + took.cpu_s)
+        self.took += took
 
     def steps(self) -> Steps:
         if self._device.type != "cuda":

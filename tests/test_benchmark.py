@@ -46,7 +46,7 @@ def test_every_part_is_measured_and_written(result):
     assert found.section == "P1.tif, 12 spots"
     for part in (
         "decoding",
-        "encoder_tiles",
+        "encoder_alone",
         "extraction",
         "plain_a_spot",
         "training",
@@ -73,7 +73,7 @@ def test_the_table_says_what_was_not_measured(result, capsys):
 
 
 def test_a_spot_costs_its_passes():
-    part = bench.Extraction(passes=25.0, tiles=100, took=bench.Timing(10.0, 20.0))
+    part = bench.Extraction(25.0, 100, took=bench.Timing(10.0, 20.0), alone=bench.Timing(9.0, 18.0))
     assert part.tiles_per_s == 10
     assert part.a_spot == bench.Timing(2.5, 5.0)
 
