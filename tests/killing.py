@@ -38,7 +38,7 @@ from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SETTINGS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9", "training.augment=true")
 PATIENCE_S = 300
-ORPHAN_S = 15
+ORPHAN_S = 60
 RECORD = "run.json"  # says when the run was made
 SUMMARY = "summary.csv"  # says what was predicted, what was kept, and how long it took
 
