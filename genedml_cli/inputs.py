@@ -257,8 +257,11 @@ def _check_stored(table: h5py.Dataset, path: str) -> None:
     found, wanted = {part.chunk_offset for part in parts}, math.prod(map(len, grid))
     if len(found) < wanted or found != set(itertools.product(*grid)):
         raise ValueError(f"{path} holds {len(found)} of its {wanted} parts, or some in wrong places")
-    for part in parts:  # one that is listed, but not found where it is looked for, would be read as zeros
-        table.id.read_direct_chunk(part.chunk_offset)
+    for part in parts:
+        try:
+            table.id.read_direct_chunk(part.chunk_offset)
+        except RuntimeError as error:  # its entry is damaged: reading would give zeros
+            raise ValueError(f"{path} has a part that is not where the file says") from error
     whole, packed = math.prod(table.chunks) * table.id.get_type().get_size(), layout.get_nfilters()
     # A part that packing did not make smaller is stored as it is, and marked so.
     if any(part.size != whole for part in parts if part.filter_mask or not packed):

@@ -16,6 +16,7 @@ from genedml.checkpoint import load_checkpoint
 from genedml.encoders import load_weights
 from genedml.errors import GeneDMLError
 from genedml_cli.expression import read_counts
+from genedml_cli.inputs import opened_h5
 from genedml_cli.predicted import read_prediction
 
 
@@ -183,6 +184,20 @@ def backwards(file: h5py.File) -> None:
 def test_h5ad_that_reaches_beyond_itself_is_refused(tmp_path, change, message):
     with pytest.raises(GeneDMLError, match=message):
         read_counts(h5ad(tmp_path / "counts.h5ad", change))
+
+
+def test_a_part_of_a_table_that_cannot_be_found_is_refused_and_not_read_as_zeros(tmp_path):
+    path = tmp_path / "counts.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("table", data=np.ones((4, 3), np.float32), chunks=(4, 3), compression="gzip")
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"TREE\x01") + 24  # of the part: its size and filters, and where it begins in each direction
+    content[entry + 8 + 2 * 8 + 3] = 8
+    path.write_bytes(content)
+    with h5py.File(path) as file:
+        assert file["table"][:].max() == 0
+    with pytest.raises(ValueError, match="table has a part that is not where the file says"), opened_h5(path):
+        pass
 
 
 def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path):
