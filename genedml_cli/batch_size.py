@@ -9,6 +9,9 @@ from genedml_cli.machine import stopwatch
 BATCH_TILES = {"cpu": 16, "mps": 64, "cuda": 256}
 """Where nothing is tried: off CUDA, and where the same bytes are wanted each time."""
 
+LEARNED_ON_CPU = 2
+"""Of UNI's size a tile takes seconds of a core, times eight with its flips, and what is under way is lost by a kill."""
+
 SMALLEST, LARGEST = 32, 1024
 GAIN = 1.05
 """Twice the tiles must be faster by this, for they take twice the memory."""
@@ -25,7 +28,8 @@ def choose_batch_tiles(encoder: Encoder) -> int:
     if encoder.batch_tiles is not None:
         return encoder.batch_tiles
     if encoder.device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
-        return BATCH_TILES[encoder.device.type]
+        heavy = encoder.device.type == "cpu" and encoder.info.build is None
+        return LEARNED_ON_CPU if heavy else BATCH_TILES[encoder.device.type]
     encoder.batch_tiles = find_batch_tiles(encoder)
     console.note(f"Batches of {encoder.batch_tiles} tiles, by trial.")
     return encoder.batch_tiles
@@ -38,11 +42,11 @@ def find_batch_tiles(encoder: Encoder) -> int:
         try:
             rate = _tiles_per_s(encoder, size)
         except torch.cuda.OutOfMemoryError:
-            torch.cuda.empty_cache()
             break
         if rate < GAIN * best_rate:
             break
         best, best_rate, size = size, rate, 2 * size
+    torch.cuda.empty_cache()
     return best
 
 

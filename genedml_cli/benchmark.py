@@ -117,7 +117,7 @@ class Benchmark:
     machine: Mapping[str, Any]
     section: str
     encoder: str
-    mode: str
+    mode: Neighbors
     decoding: Decoding
     encoder_alone: Timing
     encoder_share: float | None
@@ -136,7 +136,21 @@ class Benchmark:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, with who measured them."""
-        return {**asdict(self), "made_by": maker() | {"time": now()}}
+        return {**asdict(self), "speeds": self.speeds(), "made_by": maker() | {"time": now()}}
+
+    def speeds(self) -> dict[str, float]:
+        """By the clock, in the units of their names."""
+        part = self.extraction[self.mode]
+        return {
+            "decoding_mpx_per_s": self.decoding.megapixels / self.decoding.took.wall_s,
+            "encoder_alone_tiles_per_s": self.encoder_tiles_per_s,
+            "extraction_tiles_per_s": part.tiles_per_s,
+            "extraction_spots_per_s": 1 / part.a_spot.wall_s,
+            "extraction_over_encoder_alone": part.alone.wall_s / part.took.wall_s,
+            "training_spots_per_s": self.training.few.spots_per_s,
+            "training_waited_share": self.training.few.waited_share,
+            "prediction_spots_per_s": self.prediction.spots / self.prediction.took.wall_s,
+        }
 
 
 def benchmark(
@@ -316,6 +330,8 @@ class _Bench:
         genes = [f"GENE{number}" for number in range(config.labels.panel_size)]
         width, side = self._encoder.info.width, config.views.neighbor_grid
         network = GeneDML(config.network, config.loss, width, len(genes), side).to(device)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         with stopwatch(device) as took:
             features = encode_section(self._slide, spots, self._encoder, config.views)
             data = to_anndata(predict_section(network, features, device), genes, spots, config.labels, maker())

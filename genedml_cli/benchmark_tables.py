@@ -52,7 +52,7 @@ def _parts(result: Benchmark) -> list[list[str]]:
         [
             f"prediction, {result.mode}",
             f"{prediction.spots / prediction.took.wall_s:.1f} spots/s",
-            f"{(prediction.peak_bytes['host'] or 0) / GIGABYTE:.1f} GB of memory",
+            f"{(prediction.peak_bytes['host'] or 0) / GIGABYTE:.1f} GB at most so far",
             "",
         ],
         [

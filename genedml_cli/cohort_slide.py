@@ -102,7 +102,8 @@ def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Ou
     file = task.out / f"{slide.name}.h5ad"
     forget_dead(file)
     if task.resume and file.exists():
-        return _keep(task, file, models, slide)
+        with features_beside(file):  # of a process that was killed right after its result was written
+            return _keep(task, file, models, slide)
     with features_beside(file) as folder:
         data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
         made_by = data.uns["genedml"]

@@ -8,7 +8,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,6 +18,7 @@ import torch
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort_slide import FAILED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.overlap import share_threads
 from genedml_cli.stopping import follow
 from genedml_cli.trained import say_genes_left_out
 
@@ -37,7 +38,8 @@ class Crew:
     """``jobs`` processes that predict slides of one task; they end with the ``with`` block."""
 
     def __init__(self, task: CohortTask, jobs: int) -> None:
-        self._task = task
+        self._task, self._jobs = task, jobs
+        self._waiting: list[CohortSlide] = []
         self._context = multiprocessing.get_context("spawn")
         self._members = [self._hire(first=number == 0) for number in range(jobs)]
 
@@ -59,7 +61,7 @@ class Crew:
         Raises:
             GeneDMLError: the models cannot be loaded.
         """
-        waiting = list(reversed(slides))
+        self._waiting = waiting = list(reversed(slides))
         while waiting or any(member.slide for member in self._members):
             for pipe in wait([member.pipe for member in self._members]):
                 place = next(place for place, member in enumerate(self._members) if member.pipe is pipe)
@@ -69,7 +71,8 @@ class Crew:
             for member in self._members:
                 if member.ready and member.slide is None and waiting:
                     member.slide = waiting.pop()
-                    member.pipe.send(member.slide)
+                    with suppress(OSError):  # it died: its end of the pipe says so next
+                        member.pipe.send(member.slide)
 
     def _hear(self, place: int) -> Outcome | None:
         """One thing that a member says; the outcome of its slide, if it is that."""
@@ -97,7 +100,7 @@ class Crew:
         why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if not dead.ready:
             raise GeneDMLError(f"A process of --jobs died ({why}) as it loaded the models. Give fewer --jobs.")
-        self._members[place] = self._hire()
+        self._members[place : place + 1] = [self._hire()] if self._waiting else []
         if dead.slide is None:
             return None
         problem = (
@@ -109,19 +112,22 @@ class Crew:
     def _hire(self, first: bool = False) -> _Member:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._task, torch.get_num_threads(), first), daemon=True
+            target=_serve,
+            args=(theirs, self._task, torch.get_num_threads(), self._jobs, first),
+            daemon=True,
         )
         process.start()
         theirs.close()
         return _Member(process, ours)
 
 
-def _serve(pipe: Connection, task: CohortTask, threads: int, first: bool) -> None:
+def _serve(pipe: Connection, task: CohortTask, threads: int, jobs: int, first: bool) -> None:
     """What a member does: load the models, then predict slide after slide until nobody is at the other end."""
     leader = multiprocessing.parent_process()
     if leader is not None:
         follow(leader.sentinel)
     torch.set_num_threads(threads)  # another number could round sums otherwise
+    share_threads(jobs)
     try:
         console.relay(pipe.send)
         try:

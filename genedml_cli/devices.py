@@ -85,6 +85,12 @@ def all_deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or the host, had no memory; only CUDA has an error of its own for it."""
+    told = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
 @contextmanager
 def fitting(what: str, mend: str) -> Iterator[None]:
     """A device that has no memory left for the block, as a sentence.
@@ -94,7 +100,9 @@ def fitting(what: str, mend: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise GeneDMLError(f"The device has no memory for {what}. {mend}") from error
 
 

@@ -21,7 +21,7 @@ from genedml.encoders import Encoded, Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.batch_size import choose_batch_tiles
-from genedml_cli.devices import send
+from genedml_cli.devices import is_out_of_memory, send
 from genedml_cli.overlap import overlapped
 from genedml_cli.tiling import TilePlan
 
@@ -150,7 +150,9 @@ class BatchRunner:
             try:
                 parts = [self.encoder(part) for part in images.split(self.batch_tiles)]
                 return Encoded(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
-            except torch.cuda.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if self.batch_tiles == 1:
                     raise GeneDMLError(
                         f"{self.encoder.device} has no memory for one tile of {self.encoder.info.name}. Free it from "

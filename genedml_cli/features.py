@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -305,19 +306,13 @@ def _extract_sample(
             spots = patches.with_tiles(spots)
             sha256 = sha256_of(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
-
-            def encode(file: Path) -> SectionFeatures:
-                _check_space(file, len(spots), encoder, views, flips)
-                return _encode_patches(patches, recipe, encoder, file)
-
-            return recipe.kept(folder, sample.name, encode)
+            return recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
     native = views.um_per_px == "native"
     with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
         recipe = _recipe(slide, spots, encoder, views, flips)
 
         def encode(file: Path) -> SectionFeatures:
             check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
-            _check_space(file, len(spots), encoder, views, flips)
             return _encode_section(slide, recipe, encoder, views, file)
 
         return recipe.kept(folder, sample.name, encode)
@@ -381,6 +376,8 @@ def _encode(
         with read_from(0) as read:
             encode_plan(read, plan, encoder, grid, title, VectorsInMemory(features.local, features.tiles))
         return features
+    if not started(file):
+        _check_space(file.parent, features.local.nbytes + features.tiles.nbytes)
     with (
         making(file, _tables(features), _metadata(features, recipe.parts)) as room,
         read_from(room.done) as read,
@@ -416,17 +413,12 @@ def _metadata(features: SectionFeatures, made_of: Mapping[str, Any]) -> dict[str
     return {METADATA_KEY: json.dumps(values, sort_keys=True)}
 
 
-def _check_space(file: Path, spots: int, encoder: Encoder, views: ViewsConfig, flips: bool) -> None:
-    """Refuse to begin what the disk cannot take; the tokens of the spots' own tiles are nearly all of a file."""
-    folder = file.parent
-    if started(file):
-        return
-    tokens = tokens_kept(encoder.info.tokens, views.local_grid)
-    needed = (8 if flips else 1) * spots * tokens * encoder.info.width * torch.float16.itemsize
+def _check_space(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot take."""
     free = free_bytes(folder)
     if needed > free:
         raise GeneDMLError(
-            f"Its features take {gigabytes(needed)}; the disk of {folder} has {gigabytes(free)} free. Keep one "
-            "orientation of each tile, an eighth (--set training.augment=false), average its tokens (--set "
-            "views.local_grid=4), or give --features on another disk."
+            f"Its features take {gigabytes(needed)}; the disk of {folder} has {gigabytes(free)} free. Make room, or "
+            "write to another disk (--features, -o). To train with less: one orientation of each tile, an eighth "
+            "(--set training.augment=false), or averaged tokens (--set views.local_grid=4)."
         )

@@ -17,7 +17,8 @@ _LIMITED = RLock()
 def free_on_device(device: torch.device) -> int:
     """Bytes that a device has free for this process; of the host's memory, where that is the device."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused  # torch holds on to what it no longer uses
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return free_on_host()

@@ -12,6 +12,8 @@ Result = TypeVar("Result")
 MOST_THREADS = 16
 """Each has a batch in memory."""
 
+_sharers = 1
+
 
 def overlapped(calls: Iterable[Callable[[], Result]], device: torch.device) -> Generator[Result, None, None]:
     """What the calls give, in their order.
@@ -21,6 +23,12 @@ def overlapped(calls: Iterable[Callable[[], Result]], device: torch.device) -> G
     On another device, which works on while its host goes on, the next call is made before a result is given out.
     """
     return _in_threads(calls) if device.type == "cpu" else _one_ahead(call() for call in calls)
+
+
+def share_threads(processes: int) -> None:
+    """Say that so many processes encode on this machine's cores."""
+    global _sharers
+    _sharers = processes
 
 
 def _one_ahead(results: Iterator[Result]) -> Generator[Result, None, None]:
@@ -33,7 +41,7 @@ def _one_ahead(results: Iterator[Result]) -> Generator[Result, None, None]:
 
 def _in_threads(calls: Iterable[Callable[[], Result]]) -> Generator[Result, None, None]:
     with _restored_threads() as count:
-        threads = min(count, MOST_THREADS)
+        threads = min(max(1, count // _sharers), MOST_THREADS)
         pool = ThreadPoolExecutor(threads, "encoder", initializer=torch.set_num_threads, initargs=(1,))
         coming: deque[Future[Result]] = deque()
         try:

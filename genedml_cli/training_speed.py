@@ -30,7 +30,7 @@ from genedml_cli.training import SpotLoader
 
 LIKE = "HER2ST"
 PITCH_PX = 400.0
-PROFILED_STEPS = 10
+TURN_STEPS = 10
 NEIGHBOR_TILES_A_SPOT = 4
 
 
@@ -97,13 +97,13 @@ def training_speed(
     ways = [_Way(learner, shuffled, device), _Way(learner, grouped, device)]
     if against_naive:
         ways.insert(0, _Way(learner, shuffled, device, functools.partial(over_all, sections=features.sections)))
-    ways[-1].step()
+    ways[-1].turn()
     ways[-1].forget()  # libraries choose their kernels at first use
     while sum(way.took.wall_s for way in ways) < seconds:
         for number, way in enumerate(ways):
-            way.step()
+            way.turn()
             while number and way.took.wall_s < ways[0].took.wall_s:
-                way.step()
+                way.turn()
     steps = [way.steps() for way in ways]
     return TrainingSpeed(few, config.training.batch_size, steps[-1], steps[-2], steps[0] if against_naive else None)
 
@@ -126,14 +126,16 @@ class _Way:
     def forget(self) -> None:
         self._spots, self._gathered_s, self.took = 0, 0.0, Timing()
 
-    def step(self) -> None:
+    def turn(self) -> None:
+        """Several steps on CUDA, where a step is gathered while the one before is computed; else one."""
         with stopwatch(self._device) as took:
-            begin = time.perf_counter()
-            views, label = next(self._batches)
-            views = self._change(views)
-            self._gathered_s += time.perf_counter() - begin
-            self._learner.step(views, label, self._random)
-        self._spots += len(label)
+            for _ in range(TURN_STEPS if self._device.type == "cuda" else 1):
+                begin = time.perf_counter()
+                views, label = next(self._batches)
+                views = self._change(views)
+                self._gathered_s += time.perf_counter() - begin
+                self._learner.step(views, label, self._random)
+                self._spots += len(label)
         self.took += took
 
     def steps(self) -> Steps:
@@ -141,8 +143,7 @@ class _Way:
             return Steps(self._spots, self.took, self._gathered_s)
         spots, took = self._spots, self.took
         with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-            for _ in range(PROFILED_STEPS):
-                self.step()
+            self.turn()
         busy_s = sum(event.self_device_time_total for event in profiled.key_averages()) / 1e6
         idle_s = took.wall_s - busy_s * spots / (self._spots - spots)
         return Steps(spots, took, max(0.0, idle_s))

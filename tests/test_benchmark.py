@@ -56,6 +56,7 @@ def test_every_part_is_measured_and_written(result):
     ):
         assert written[part], part
     assert written["machine"]["cores"] >= 1
+    assert all(value > 0 for value in written["speeds"].values())
     assert found.decoding.megapixels > 0 < found.decoding.took.wall_s
     assert found.prediction.peak_bytes["device"] is None
     assert found.prediction.peak_bytes["host"] > 10**8
