@@ -18,6 +18,7 @@ from genedml_cli.outputs import write
 from genedml_cli.prediction import predict_slide
 from genedml_cli.scores import warns
 from genedml_cli.siting import Placing
+from genedml_cli.slide_files import content_sha256
 from genedml_cli.storage import sha256_of
 from genedml_cli.trained import Models, load_models
 
@@ -126,7 +127,7 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
             notes = np.atleast_1d(stored["uns/genedml/notes"].asstr()[()]).tolist()
     except Exception as error:  # h5py raises nearly every kind on a broken file
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}") from error
-    wanted = _inputs(task, slide, models, sha256_of(slide.slide))
+    wanted = _inputs(task, slide, models, content_sha256(slide.slide))
     differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")

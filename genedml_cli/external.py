@@ -24,7 +24,8 @@ from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold
-from genedml_cli.storage import sha256_of, write_json, write_text
+from genedml_cli.slide_files import content_sha256
+from genedml_cli.storage import write_json, write_text
 from genedml_cli.trained import Models, load_models, model_files, notes_for_others
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
@@ -152,7 +153,7 @@ def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> d
     for sample in samples:
         if sample.name in known:
             seen[sample.name] = f"of {sample.donor}"
-        elif sha256_of(sample.slide) in slides:
+        elif content_sha256(sample.slide) in slides:
             seen[sample.name] = "this very slide"
     return seen
 

@@ -34,6 +34,7 @@ from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, check_resolution
+from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.stopping import keeping
@@ -323,7 +324,7 @@ def _recipe(
 ) -> Recipe:
     """What the features of a section depend on; of um/px, only where its views do."""
     um_per_px = None if views.um_per_px == "native" else slide.um_per_px
-    return Recipe(slide_sha256 or sha256_of(slide.path), um_per_px, spots, encoder_record(encoder), views, flips)
+    return Recipe(slide_sha256 or content_sha256(slide.path), um_per_px, spots, encoder_record(encoder), views, flips)
 
 
 def _encode_section(

@@ -297,12 +297,17 @@ def checked(data: anndata.AnnData) -> anndata.AnnData:
         ValueError: they do not.
     """
     tables = [data.X, None if data.raw is None else data.raw.X]
-    for part in (data.layers, data.obsm, data.varm, data.obsp, data.varp):
+    for part in (layers_of(data), data.obsm, data.varm, data.obsp, data.varp):
         tables += list(part.values())
     for table in tables:
         if issparse(table) and table.format in ("csr", "csc"):
             table.check_format(full_check=True)
     return data
+
+
+def layers_of(data: anndata.AnnData) -> dict[str, Any]:
+    """The tables beside ``X``; from anndata 0.13 on, ``data.layers`` holds ``X`` as well, under None."""
+    return {name: layer for name, layer in data.layers.items() if name is not None}
 
 
 def check_tenx(file: h5py.File) -> None:
@@ -347,12 +352,16 @@ def check_memory(needed: int) -> None:
         raise ValueError(f"it declares {gigabytes(needed)}, but {gigabytes(free)} of memory are free")
 
 
-def check_names(names: Iterable[str], what: str, path: Path) -> None:
-    """Refuse names that would steer a terminal, or break a line of a file written later.
+def check_names(names: Iterable[Any], what: str, path: Path) -> None:
+    """Refuse missing names, and those that would steer a terminal or break a line of a file written later.
 
     Raises:
         GeneDMLError: naming the first.
     """
+    names = list(names)
+    unnamed = sum(not isinstance(name, str) for name in names)
+    if unnamed:
+        raise GeneDMLError(f"{path} leaves {unnamed} of {len(names)} {what}s without a name. Give every {what} one.")
     bad = next((name for name in names if CONTROL.search(name)), None)
     if bad is not None:
         raise GeneDMLError(f"{path} names a {what} {bad!a}, with a control character in it. Rename it.")

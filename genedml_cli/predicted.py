@@ -7,7 +7,7 @@ import anndata
 import numpy as np
 
 from genedml.errors import GeneDMLError, reading
-from genedml_cli.inputs import check_names, read_h5ad
+from genedml_cli.inputs import check_names, layers_of, read_h5ad
 from genedml_cli.results import label_settings, notes_of, spots_of
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
@@ -41,10 +41,10 @@ def _check(data: anndata.AnnData) -> None:
     if spots.xy_px.shape != (data.n_obs, 2) or not np.isfinite(spots.xy_px).all():
         raise ValueError("obsm['spatial'] holds no positions")
     columns = [table[name] for table in (data.obs, data.var) for name in table]
-    for values in (data.X, *data.layers.values(), data.obsm["spatial"], *columns):
+    for values in (data.X, *layers_of(data).values(), data.obsm["spatial"], *columns):
         if isinstance(values.dtype, np.dtype) and not values.dtype.isnative:
             raise ValueError("it holds numbers whose bytes stand in reverse, as genedml writes none")
-    for name, layer in {"X": data.X, **data.layers}.items():
+    for name, layer in {"X": data.X, **layers_of(data)}.items():
         if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f":
             raise ValueError(f"{name} holds no numbers")
         if not np.isfinite(layer).all():

@@ -18,6 +18,7 @@ from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
 from genedml_cli.inputs import check_memory
+from genedml_cli.slide_files import Watched
 
 IMAGE_LIMIT_PX = 2**30
 SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
@@ -47,27 +48,6 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
-
-
-class Watched:
-    """A file that is to stay as it is while it is read: by its length and the time of its last change."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._state = path, _state_of(path)
-
-    def check(self) -> None:
-        """Refuse what was read of it, if it is another by now.
-
-        Raises:
-            GeneDMLError: removed, replaced, cut or rewritten.
-        """
-        state = _state_of(self._path)
-        if state != self._state:
-            what = "was changed" if state else "vanished"
-            raise GeneDMLError(
-                f"{self._path} {what} while it was read. Wait until it is in its place and nothing writes it, then run "
-                "again."
-            )
 
 
 class Slide:
@@ -330,15 +310,6 @@ def _open_pyramid(path: Path, file: Watched) -> Slide | None:
         if max(width, height) > SLIDE_LIMIT_PX:
             raise ValueError(f"it says {width} x {height} px, larger than any scan")
     return Slide(path, pyramid, _plausible(um_per_px), file)
-
-
-def _state_of(path: Path) -> tuple[int, int] | None:
-    # Not by its inode, of which some network file systems draw a new one at will.
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _plausible(um_per_px: list[str | None]) -> float | None:

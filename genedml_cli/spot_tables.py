@@ -9,6 +9,7 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli.expression import GENE_IDS
+from genedml_cli.inputs import layers_of
 from genedml_cli.results import about
 from genedml_cli.storage import arriving, write_json
 
@@ -89,9 +90,8 @@ def _values_by_gene(data: anndata.AnnData) -> pd.DataFrame:
     if GENE_IDS in data.var:
         table["gene_id"] = data.var[GENE_IDS].astype(str).to_numpy()[place]
     table["predicted"] = np.asarray(data.X).ravel()
-    # From anndata 0.13 on, X is among the layers, under None.
-    for name in [name for name in data.layers if name is not None]:
-        table[name] = np.asarray(data.layers[name]).ravel()
+    for name, layer in layers_of(data).items():
+        table[name] = np.asarray(layer).ravel()
     return table
 
 

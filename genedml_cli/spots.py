@@ -277,7 +277,7 @@ def _from_h5ad(path: Path) -> Spots:
         if "spatial" not in file.get("obsm", {}):
             raise GeneDMLError(f"{path} has no obsm['spatial'], so no positions. Give a spot table instead.")
         obs = read_elem(file["obs"])
-        table = obs.assign(name=obs.index.astype(str))
+        table = obs.assign(name=obs.index)
         table["x"], table["y"] = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)[:, :2].T
         if "in_tissue" in table.columns:
             table = table[table["in_tissue"].astype(int) == 1]  # HEST-1k has True and False

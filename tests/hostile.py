@@ -33,6 +33,7 @@ from genedml.config import LabelsConfig, load_config, to_dict
 from genedml_cli.cohort import read_cohort
 from genedml_cli.expression import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
+from genedml_cli.inputs import layers_of
 from genedml_cli.novelty import NoveltyModel, load_novelty, save_novelty
 from genedml_cli.outputs import write as write_prediction
 from genedml_cli.patches import open_patches
@@ -74,7 +75,7 @@ def _counts(path: Path) -> Any:
 
 def _prediction(path: Path) -> Any:
     data = read_prediction(path)
-    layers = {name: np.asarray(layer).tolist() for name, layer in data.layers.items()}
+    layers = {name: np.asarray(layer).tolist() for name, layer in layers_of(data).items()}
     columns = {name: data.var[name].tolist() for name in data.var}
     return tuple(data.obs_names), tuple(data.var_names), data.X.tolist(), data.obsm["spatial"].tolist(), layers, columns
 

@@ -17,7 +17,8 @@ from genedml_cli.features import encode_section, load_features, save_features
 from genedml_cli.pooled import pooled_features
 from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
 from genedml_cli.settings import choose_config, to_overrides
-from genedml_cli.slides import Raster, Slide, Source, Watched, open_slide
+from genedml_cli.slide_files import Watched
+from genedml_cli.slides import Raster, Slide, Source, open_slide
 from genedml_cli.spots import Spots
 from genedml_cli.tiling import TilePlan, plan_tiles
 

@@ -6,6 +6,7 @@ import sys
 import zlib
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,6 +190,27 @@ def test_counts_whose_header_leaves_out_the_corner_keep_their_genes(tmp_path):
     counts = read_counts(write(tmp_path / "counts.csv", "A,B\na,1,2\nb,3,4\n"))
     assert (list(counts.obs_names), list(counts.var_names)) == (["a", "b"], ["A", "B"])
     assert counts.X.toarray().tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(("axis", "what", "number"), [("obs", "spot", 4), ("var", "gene", 3)])
+def test_an_annotated_table_with_a_missing_name_is_refused(axis, what, number, tmp_path):
+    """As pandas 3 writes names: values and a mask of those that are missing, which one changed bit makes of any."""
+    PARSERS["h5ad-counts"].write(tmp_path / "counts.h5ad")
+    with h5py.File(tmp_path / "counts.h5ad", "r+") as file:
+        stored = file[axis]["_index"]
+        values = stored["values"] if isinstance(stored, h5py.Group) else stored
+        names = values.asstr()[:]
+        del file[axis]["_index"]
+        parts = {"values": names.astype(h5py.string_dtype()), "mask": np.arange(number) == 1}
+        for name, part in parts.items():
+            encoding = {"encoding-type": "array", "encoding-version": "0.2.0"}
+            if name == "values":
+                encoding["encoding-type"] = "string-array"
+            file[axis].create_dataset(f"_index/{name}", data=part).attrs.update(encoding)
+        file[axis]["_index"].attrs.update({"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"})
+    for read in (read_counts, read_spots) if axis == "obs" else (read_counts,):
+        with pytest.raises(GeneDMLError, match=rf"1 of {number} {what}s (without a name|.* have no name)"):
+            read(tmp_path / "counts.h5ad")
 
 
 @pytest.mark.parametrize("end", [b"3 2 2", b"3 2 2\x80", b"3 2 2\x80\n"])

@@ -9,6 +9,7 @@ import pytest
 from conftest import EXAMPLES
 
 from genedml.checkpoint import PRETRAINED, fingerprint, load_card, load_state
+from genedml_cli.inputs import layers_of
 from genedml_cli.panels import published_panel
 from genedml_cli.prediction import predict
 from genedml_cli.report.page import report
@@ -53,7 +54,7 @@ def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
     said = " ".join(capfd.readouterr().err.split())
     assert data.n_vars == 250
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
-    assert {"std", "ridge"} == set(data.layers)
+    assert {"std", "ridge"} == set(layers_of(data))
     assert data.uns["genedml"]["panels"] == [" ".join(published_panel("HER2ST"))]
     assert "comes with genedml" in said
     assert str(PRETRAINED / "README.md") in said.replace(" ", "")

@@ -18,6 +18,7 @@ from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
 from genedml_cli.samples import Sample
+from genedml_cli.slide_files import Watched, content_sha256
 
 VIEWS = ViewsConfig(neighbor_grid=1)
 
@@ -91,3 +92,25 @@ def test_a_drive_that_fails_while_a_thread_reads_is_a_sentence(sample, tmp_path,
 def test_a_slide_that_stays_is_read(sample, tmp_path):
     found = extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features", allow_off_tissue=True)
     assert len(found["one"].tiles) == 64
+
+
+@pytest.mark.parametrize(
+    ("slide", "beside", "another"),
+    [
+        ("a.mrxs", "a/Data0001.dat", "b/Data0001.dat"),
+        ("1.dcm", "2.dcm", "2.txt"),
+        ("a 10.vms", "a 10(1,0).jpg", "b 10(1,0).jpg"),
+    ],
+)
+def test_a_slide_of_several_files_is_known_and_watched_by_all_of_them(tmp_path, slide, beside, another):
+    for name in (slide, beside, another):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"as it was")
+    before, watched = content_sha256(tmp_path / slide), Watched(tmp_path / slide)
+    (tmp_path / another).write_bytes(b"of another slide")
+    watched.check()
+    assert content_sha256(tmp_path / slide) == before
+    (tmp_path / beside).write_bytes(b"other pixels")
+    assert content_sha256(tmp_path / slide) != before
+    with pytest.raises(GeneDMLError, match="was changed while it was read"):
+        watched.check()
