@@ -24,7 +24,7 @@ from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.encoding import Batch, Vectors
-from genedml_cli.locks import in_turn, part_of
+from genedml_cli.locks import forget_dead, in_turn, part_of
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import into_place, write_json, written
 
@@ -118,6 +118,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             journal.unlink(missing_ok=True)
             raise
         journal.unlink(missing_ok=True)
+        forget_dead(journal)
 
 
 def check_seal(path: Path) -> None:

@@ -40,7 +40,8 @@ def claimed(path: Path, what: str = "") -> Iterator[None]:
         GeneDMLError: another process is at it, or the folder cannot be written.
     """
     with _locked(path, waits=False, what=what):
-        for file in path.parent.glob(f".{escape(path.name)}.part*"):
+        name = escape(path.name)
+        for file in (*path.parent.glob(f".{name}.part*"), *path.parent.glob(f"..{name}.part*.lock")):
             if not file.is_dir():  # a folder may hold what it was to take the place of
                 file.unlink(missing_ok=True)
         yield

@@ -71,6 +71,7 @@ def follow(leader: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    sys.unraisablehook = _raise_again
     threading.Thread(target=_end_with, args=(leader,), name="leader", daemon=True).start()
 
 
@@ -96,7 +97,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(_exit_code(number))
+    raise SystemExit(_exit_code(signal.SIGTERM))
 
 
 def _end_after_all(told: int) -> None:
@@ -126,12 +127,16 @@ def _next_signal(told: int, grace_s: float | None) -> int | None:
 
 def _raise_again(unraisable: Any) -> None:
     """Where Python called a function of its own and lets no exception out of it, end a moment later."""
-    if isinstance(unraisable.exc_value, Stopped):
-        number = unraisable.exc_value.exit_code - _exit_code(0)
+    ended = unraisable.exc_value
+    if isinstance(ended, Stopped):
+        number = ended.exit_code - _exit_code(0)
         signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
-        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    elif isinstance(ended, SystemExit):
+        signal.signal(signal.SIGALRM, _leave)
     else:
         sys.__unraisablehook__(unraisable)
+        return
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
 
 
 def _end_with(leader: Any) -> None:

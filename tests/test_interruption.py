@@ -394,6 +394,35 @@ def test_a_stop_that_python_swallows_comes_again(tmp_path):
     assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
 
 
+def test_a_process_of_a_crew_ends_without_a_traceback_when_python_swallows_its_stop():
+    code = """
+import os, signal, sys, time
+from genedml_cli.stopping import follow
+follow(os.pipe()[0])
+class Closing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+Closing()
+time.sleep(60)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_the_lock_of_a_journal_whose_writer_was_killed_goes_with_the_file(red_sample, encoder, tmp_path):
+    extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    (file,) = (tmp_path / "features").iterdir()
+    left = file.with_name(f"..{file.name}.part.json.lock")
+    for before in (lambda: file.unlink(), lambda: file.with_name(f".{file.name}.lock").touch()):
+        before()
+        left.touch()
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+        assert [path.name for path in (tmp_path / "features").iterdir()] == [file.name]
+
+
 def is_alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
