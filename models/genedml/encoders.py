@@ -191,8 +191,8 @@ class Encoder(nn.Module):
             self._run = self._tokens
             raise GeneDMLError(
                 f"torch.compile cannot compile {self.info.name} on this machine: {str(error).strip().splitlines()[0]} "
-                "It needs a C++ compiler such as g++ (on CUDA also the package triton). Install it, or leave out "
-                "--compile: the features are the same."
+                "It needs a C++ compiler such as g++ (on CUDA also the package triton; with old versions of torch also "
+                "setuptools). Install it, or leave out --compile: the features are the same."
             ) from error
         finally:
             torch.set_num_threads(threads)
