@@ -56,10 +56,16 @@ OUR_APP = "from genedml_cli.app import main; main()"
 class Decoding:
     """Reading the views of all spots without encoding them; ``plain`` is one region a spot, for as many spots."""
 
+    tiles: int
     megapixels: float
     decoded_over_needed: float
     took: Timing
     plain: Timing | None
+
+    @property
+    def tiles_per_s(self) -> float:
+        """By the clock."""
+        return self.tiles / self.took.wall_s
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Benchmark:
         part = self.extraction[self.mode]
         return {
             "decoding_mpx_per_s": self.decoding.megapixels / self.decoding.took.wall_s,
+            "decoding_tiles_per_s": self.decoding.tiles_per_s,
             "encoder_alone_tiles_per_s": self.encoder_tiles_per_s,
             "extraction_tiles_per_s": part.tiles_per_s,
             "extraction_spots_per_s": 1 / part.a_spot.wall_s,
@@ -269,7 +276,7 @@ class _Bench:
             with stopwatch(self._encoder.device) as plain:
                 done = read_plainly(raster, _from_middle(self._spots), views, self._seconds)
             plain = plain.times(len(self._spots) / done)
-        return Decoding(raster.decoded_px / 1e6, raster.decoded_px / needed, took, plain)
+        return Decoding(len(plan.corners_xy), raster.decoded_px / 1e6, raster.decoded_px / needed, took, plain)
 
     def _encoder_share(self) -> float | None:
         """Measured at a large batch, right beside the matrix product."""

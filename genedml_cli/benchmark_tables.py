@@ -25,19 +25,24 @@ def show_benchmark(result: Benchmark) -> None:
         ]
         for work in result.workloads
     ]
-    console.table("Extraction to expect", ["", "exact", "lattice", "flips for training add"], rows)
+    console.table(
+        "Extraction to expect, nearly all of predict",
+        ["", "exact", "lattice", "flips for training add"],
+        rows,
+    )
     for line in _notes(result):
         console.say(line)
 
 
 def _parts(result: Benchmark) -> list[list[str]]:
     decoding, training, prediction = result.decoding, result.training, result.prediction
+    megapixels = decoding.megapixels / decoding.took.wall_s
     share = "" if result.encoder_share is None else f"{result.encoder_share:.2f} of a matrix product"
     rows = [
         [
             f"decoding, {result.mode}",
-            f"{decoding.megapixels / decoding.took.wall_s:.1f} Mpx/s",
-            f"{decoding.decoded_over_needed:.2f} of the pixels needed",
+            f"{decoding.tiles_per_s:.1f} tiles/s",
+            f"{megapixels:.1f} Mpx/s, {decoding.decoded_over_needed:.2f} of the pixels needed",
             _ratio(decoding.plain, decoding.took),
         ],
         ["encoder alone", f"{result.encoder_tiles_per_s:.1f} tiles/s", share, ""],
@@ -50,7 +55,7 @@ def _parts(result: Benchmark) -> list[list[str]]:
     rows += _training(training, result.machine["device"])
     rows += [
         [
-            f"prediction, {result.mode}",
+            f"prediction of {prediction.spots} spots, {result.mode}",
             f"{prediction.spots / prediction.took.wall_s:.1f} spots/s",
             f"{(prediction.peak_bytes['host'] or 0) / GIGABYTE:.1f} GB at most so far",
             "",
@@ -92,12 +97,17 @@ def _gpu(result: Benchmark) -> list[str]:
 
 def _notes(result: Benchmark) -> list[str]:
     load, cores = result.machine["load_before"], result.machine["cores"]
-    notes = ["Ratios are of the time by the clock and, in brackets, of processor time."]
+    slower = "the encoder" if result.encoder_tiles_per_s < result.decoding.tiles_per_s else "reading"
+    notes = [
+        f"Of reading and encoding alone, {slower} is the slower here.",
+        "Ratios are of the time by the clock and, in brackets, of processor time.",
+    ]
     if result.plain_a_spot is None:
         notes.append("With --against naive, one region read a spot and 26 passes are measured beside it.")
     if load > cores / 2:
         notes.append(
-            f"Other programs were at work (load {load:g} on {cores} cores): trust only the ratios in brackets."
+            f"Other programs were at work (load {load:g} on {cores} cores): trust only the ratios in brackets, no "
+            "speed and no time."
         )
     return notes
 

@@ -143,7 +143,8 @@ def predict_cohort(
         for outcome in _run(task, slides, min(jobs, len(slides))):
             outcomes[outcome.name] = outcome
             advance(note=outcome.name)
-            console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}")
+            why = f": {outcome.problem}" if outcome.problem else ""
+            console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}{why}")
             if outcome.log:
                 _append_log(out / ERROR_LOG, outcome)
         cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.feature_file import features_beside
 from genedml_cli.inference import BATCH_SPOTS
-from genedml_cli.inputs import opened_h5
 from genedml_cli.locks import forget_dead
 from genedml_cli.outputs import write
+from genedml_cli.predicted import read_prediction
 from genedml_cli.prediction import predict_slide
+from genedml_cli.results import notes_of
 from genedml_cli.scores import warns
 from genedml_cli.siting import Placing
 from genedml_cli.slide_files import content_sha256
@@ -117,21 +116,21 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
     """A result that is there, if it was made from the same.
 
     Raises:
-        GeneDMLError: it was made from something else, cannot be read, or nobody knows from what it was made.
+        GeneDMLError: it was made from something else, is damaged, or nobody knows from what it was made.
     """
     again = "Give another -o, or predict all again with --no-resume."
     try:
-        with opened_h5(file) as stored:
-            shape = stored["X"].shape
-            inputs = {key: value.asstr()[()] for key, value in stored["uns/genedml"][INPUTS].items()}
-            notes = np.atleast_1d(stored["uns/genedml/notes"].asstr()[()]).tolist()
-    except Exception as error:  # h5py raises nearly every kind on a broken file
-        raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}") from error
+        data = read_prediction(file)
+    except GeneDMLError as error:
+        raise GeneDMLError(f"{error} {again}") from error
+    if INPUTS not in data.uns["genedml"]:
+        raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
+    inputs = data.uns["genedml"][INPUTS]
     wanted = _inputs(task, slide, models, content_sha256(slide.slide))
     differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
-    return _done(slide, KEPT, shape, notes)
+    return _done(slide, KEPT, data.shape, notes_of(data))
 
 
 def _inputs(task: CohortTask, slide: CohortSlide, models: Models, slide_sha256: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.encoding import Batch, Vectors
 from genedml_cli.locks import forget_dead, in_turn, part_of
-from genedml_cli.stopping import keeping
+from genedml_cli.stopping import Stopped, keeping
 from genedml_cli.storage import into_place, write_json, written
 
 LOCAL, TILES, SEAL = "local", "tiles", "sha256"
@@ -63,9 +63,13 @@ class VectorsInFile(Vectors):
                 self._write(LOCAL, orientation * self._spots + spot, of_spot)
         self.done = batch.start + len(batch.pooled)
         if time.monotonic() - self._recorded > EVERY_S:
-            self.flush()
-            write_json(self._journal, {"key": self._key, "done": self.done})
-            self._recorded = time.monotonic()
+            self.record()
+
+    def record(self) -> None:
+        """Let the next process find what was put here."""
+        self.flush()
+        write_json(self._journal, {"key": self._key, "done": self.done})
+        self._recorded = time.monotonic()
 
     def put_all(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "_ D"]) -> None:
         """All vectors of a section that are in memory."""
@@ -108,7 +112,11 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
                 _lay_out(part, head, begins, tensors)
             with part.open("r+b") as file:
                 vectors = VectorsInFile(file, begins, tensors[LOCAL].shape, journal, key, done)
-                yield vectors
+                try:
+                    yield vectors
+                except Stopped:
+                    vectors.record()
+                    raise
                 vectors.flush()
                 file.seek(begins[SEAL])
                 file.write(_digest(part))

@@ -13,7 +13,7 @@ from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
-from genedml_cli.storage import arriving
+from genedml_cli.storage import arriving, free_bytes, gigabytes
 from genedml_cli.worth import keep_worthy
 
 Write = Callable[[anndata.AnnData, Path], None]
@@ -84,8 +84,19 @@ def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
         GeneDMLError: an unknown suffix, or it cannot be written.
     """
     kind = check_output_path(path, long)
+    _check_space(data, path)
     to_file = kind.write_long if long and kind.write_long is not None else kind.write
     to_file(data, path)
+
+
+def _check_space(data: anndata.AnnData, path: Path) -> None:
+    """Refuse what the disk may not take: libhdf5 cannot bear a disk that becomes full."""
+    needed, free = data.__sizeof__(), free_bytes(path.parent)
+    if needed > free:
+        raise GeneDMLError(
+            f"{path} may take {gigabytes(needed)} until it is packed; its disk has {gigabytes(free)} free. Make room, "
+            "or write to another disk."
+        )
 
 
 def export(

@@ -20,7 +20,7 @@ def read_prediction(path: Path) -> anndata.AnnData:
         GeneDMLError: something else, damaged, or of an earlier version.
     """
     try:
-        with reading("What genedml writes into it", "Predict, or train, again."):
+        with reading("What genedml writes into it", "If it is one, it is damaged: make it again."):
             data = read_h5ad(path)
             _check(data)
     except GeneDMLError as error:

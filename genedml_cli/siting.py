@@ -137,7 +137,8 @@ def check_resolution(slide: Slide, views: ViewsConfig) -> None:
     if views.um_per_px != "native" and slide.knows_scale and slide.um_per_px > COARSEST * views.um_per_px:
         raise GeneDMLError(
             f"{slide.path.name} has {slide.um_per_px:.3g} um/px and the model looks at {views.um_per_px:g}: this is a "
-            "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels."
+            "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels; or mend the um/px that "
+            "you said (--um-per-px, or the sheet's column)."
         )
 
 

@@ -3,6 +3,7 @@
 Letters: H, W rows and columns of pixels. Coordinates are level-0 pixels, x before y, unless a name says otherwise.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -247,7 +248,8 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
     if path.is_dir():
         raise GeneDMLError(f"{path} is a folder, no slide. Name a file in it; for many slides: --slides SHEET.csv.")
     if not path.is_file():
-        raise GeneDMLError(f"There is no slide {path}. Check the path: it starts at the current folder.")
+        begins = "" if path.is_absolute() else ": it starts at the current folder"
+        raise GeneDMLError(f"There is no slide {path}. Check the path{begins}.")
     file = Watched(path)
     slide = _open_pyramid(path, file) or _open_image(path, file)
     if um_per_px is not None:
@@ -339,7 +341,8 @@ def _open_image(path: Path, file: Watched) -> Slide:
             return Slide(path, _Plain(_on_white(image)), None, file)
     except UnidentifiedImageError as error:
         raise GeneDMLError(
-            f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file."
+            f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file; if it was one, "
+            f"it is cut short or damaged (it has {path.stat().st_size:,} bytes): copy it again."
         ) from error
     except GeneDMLError:
         raise
@@ -405,6 +408,7 @@ def _no_pixel_limit() -> Iterator[None]:
     # Pillow's limit is below the size of an ST section; IMAGE_LIMIT_PX is checked before a pixel is decoded.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # what is wrong with a file is an error of ours, or nothing
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

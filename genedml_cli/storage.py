@@ -14,7 +14,7 @@ from typing import Any
 
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__
-from genedml_cli.locks import in_turn, part_of
+from genedml_cli.locks import cannot_write, in_turn, part_of
 from genedml_cli.masking import masked
 
 VERSION = {"genedml": __version__}
@@ -80,7 +80,7 @@ def written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise GeneDMLError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise cannot_write(path, error) from error
 
 
 def beside(target: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import PRETRAINED, PRETRAINED_ON, ModelCard, fingerprint, load_card, load_checkpoint
+from genedml.checkpoint import PRETRAINED, PRETRAINED_ON, ModelCard, fingerprint, load_card, load_checkpoint, load_state
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
@@ -95,6 +95,8 @@ def load_models(
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
+    for file in files:
+        load_state(file)  # damaged weights are refused before hours of encoding
     encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled, batch_tiles)
     _check_encoder(encoder, cards[0], files[0])
     return Models(files, cards, encoder, encoder.device, keep)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import psutil
@@ -169,10 +170,22 @@ def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
     out.mkdir()
     (out / "one.h5ad").write_text("half a file")
     (failed,) = predict_cohort(sheet, run, out).failed
-    assert "was not made by predicting a cohort" in failed.problem
+    assert "is not a prediction of genedml" in failed.problem
     predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, out / "one.h5ad", um_per_px=0.5)
     (failed,) = predict_cohort(sheet, run, out).failed
     assert "was not made by predicting a cohort" in failed.problem
+
+
+def test_a_damaged_result_is_not_kept(run, tmp_path):
+    sheet, out = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out"
+    predict_cohort(sheet, run, out)
+    content = bytearray((out / "one.h5ad").read_bytes())
+    with h5py.File(out / "one.h5ad") as file:
+        content[file["X"].id.get_chunk_info(0).byte_offset + 20] ^= 0xFF
+    (out / "one.h5ad").write_bytes(content)
+    (failed,) = predict_cohort(sheet, run, out).failed
+    assert "it is damaged" in failed.problem
+    assert "--no-resume" in failed.problem
 
 
 def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_path, monkeypatch):

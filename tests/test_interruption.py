@@ -26,6 +26,7 @@ from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
 from genedml_cli.prediction import predict
 from genedml_cli.samples import Sample, read_sheet
+from genedml_cli.stopping import Stopped
 from genedml_cli.storage import arriving, write_text
 
 HERE = Path(__file__).parent
@@ -410,6 +411,24 @@ time.sleep(60)
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_what_was_encoded_when_it_was_stopped_is_on_record(red_sample, encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(BATCH_TILES, "cpu", 4)
+    put, seen = feature_file.VectorsInFile.put, []
+
+    def stop(self, batch):
+        put(self, batch)
+        seen.append(batch)
+        if len(seen) == 3:
+            raise Stopped(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(feature_file.VectorsInFile, "put", stop)
+        extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    capsys.readouterr()
+    extract([red_sample], encoder, VIEWS, tmp_path / "features")
+    assert "Going on from tile 13," in capsys.readouterr().err
 
 
 def test_the_lock_of_a_journal_whose_writer_was_killed_goes_with_the_file(red_sample, encoder, tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -258,3 +259,11 @@ def test_ids_go_from_the_counts_into_the_model_and_the_prediction(world, tmp_pat
     data = predict(world / "slides" / "P1.tif", world / "spots" / "P1.csv", run)
     assert data.var["gene_ids"].to_dict() == known
     assert anndata.read_h5ad(run / "predictions" / "P1.h5ad").var["gene_ids"].to_dict() == known
+
+
+def test_a_disk_too_small_for_a_result_is_said_before_it_is_written(data, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(GeneDMLError, match=r"out\.h5ad may take .*; its disk has 0\.00 MB free"):
+        write(data, tmp_path / "out.h5ad")
+    assert list(tmp_path.iterdir()) == []
