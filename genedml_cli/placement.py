@@ -95,13 +95,21 @@ class _Rows:
         """Some rows, on the device."""
         if len(self._tables) == 1:
             (table,) = self._tables
-            return send(table[send(index, table.device)], self._device)
-        out = self._tables[0].new_empty(len(index), *self._tables[0].shape[1:])
+            if table.device.type == self._device.type:
+                return table[send(index, table.device)]
+            rows = torch.index_select(table, 0, index, out=self._room(len(index)))
+            return rows.to(self._device, non_blocking=True)
+        out = self._room(len(index))
         number = torch.searchsorted(self.starts, index, right=True) - 1
         for one in number.unique().tolist():
             here = number == one
             out[here] = self._tables[one][index[here] - self.starts[one]]
-        return send(out, self._device)
+        return out.to(self._device, non_blocking=True)
+
+    def _room(self, rows: int) -> Float[Tensor, "N ..."]:
+        """On the host, pinned where the device is CUDA's, so that what is gathered is copied once."""
+        first = self._tables[0]
+        return torch.empty(rows, *first.shape[1:], dtype=first.dtype, pin_memory=self._device.type == "cuda")
 
 
 def place(features: Sequence[SectionFeatures], device: torch.device | str, at_once: int = 1) -> PlacedFeatures:
