@@ -1,13 +1,15 @@
 """The files a prediction is written to, chosen by their suffix."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anndata
 
 from genedml.errors import GeneDMLError
+from genedml_cli.inputs import layers_of
 from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
@@ -43,6 +45,9 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
     with arriving(path) as temporary:
         data.write_h5ad(temporary, compression="gzip")
 
+
+OVERHEAD_BYTES = 2**20
+"""More than names, columns and the structure of a small file take."""
 
 FORMATS = {
     ".h5ad": Format(write_h5ad, "scanpy.read_h5ad({!r})"),
@@ -91,12 +96,20 @@ def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
 
 def _check_space(data: anndata.AnnData, path: Path) -> None:
     """Refuse what the disk may not take: libhdf5 cannot bear a disk that becomes full."""
-    needed, free = data.__sizeof__(), free_bytes(path.parent)
+    held = (data.X, layers_of(data), data.obsm, data.uns)
+    needed, free = OVERHEAD_BYTES + sum(map(_size, held)), free_bytes(path.parent)
     if needed > free:
         raise GeneDMLError(
             f"{path} may take {gigabytes(needed)} until it is packed; its disk has {gigabytes(free)} free. Make room, "
             "or write to another disk."
         )
+
+
+def _size(held: Any) -> int:
+    """Bytes of all arrays in nested tables."""
+    if isinstance(held, Mapping):
+        return sum(map(_size, held.values()))
+    return int(getattr(held, "nbytes", 0))
 
 
 def export(
