@@ -143,10 +143,7 @@ def predict_cohort(
         for outcome in _run(task, slides, min(jobs, len(slides))):
             outcomes[outcome.name] = outcome
             advance(note=outcome.name)
-            why = f": {outcome.problem}" if outcome.problem else ""
-            console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}{why}")
-            if outcome.log:
-                _append_log(out / ERROR_LOG, outcome)
+            _tell(outcome, f"{len(outcomes)}/{len(slides)}", out)
         cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
         cohort.write()
     return cohort
@@ -193,6 +190,14 @@ def _check_names(names: Sequence[str], path: Path) -> None:
                 "slide a name of its own in the column name."
             )
         lines[name.casefold()] = line
+
+
+def _tell(outcome: Outcome, place: str, folder: Path) -> None:
+    """Say what became of a slide, as it comes."""
+    why = f": {outcome.problem}" if outcome.problem else ""
+    console.note(f"{place} {outcome.name}: {outcome.state}{why}")
+    if outcome.log:
+        _append_log(folder / ERROR_LOG, outcome)
 
 
 def _append_log(path: Path, outcome: Outcome) -> None:

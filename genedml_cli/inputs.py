@@ -186,8 +186,11 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
         wanted = tuple(read)
         with at_most(ROOM_BYTES):
             every = _datasets(file)
-        declared = sum(table.nbytes for name, table in every.items() if not wanted or _is_below(name, wanted))
+        tables = {name: table for name, table in every.items() if not wanted or _is_below(name, wanted)}
+        declared = sum(table.nbytes for table in tables.values())
         check_memory(declared)
+        for name, table in tables.items():
+            _check_found(table, name)
         with at_most(ROOM_BYTES + 8 * path.stat().st_size + 4 * declared):
             yield file
 
@@ -257,15 +260,22 @@ def _check_stored(table: h5py.Dataset, path: str) -> None:
     found, wanted = {part.chunk_offset for part in parts}, math.prod(map(len, grid))
     if len(found) < wanted or found != set(itertools.product(*grid)):
         raise ValueError(f"{path} holds {len(found)} of its {wanted} parts, or some in wrong places")
-    for part in parts:
-        try:
-            table.id.read_direct_chunk(part.chunk_offset)
-        except RuntimeError as error:  # its entry is damaged: reading would give zeros
-            raise ValueError(f"{path} has a part that is not where the file says") from error
     whole, packed = math.prod(table.chunks) * table.id.get_type().get_size(), layout.get_nfilters()
     # A part that packing did not make smaller is stored as it is, and marked so.
     if any(part.size != whole for part in parts if part.filter_mask or not packed):
         raise ValueError(f"{path} has a part that is packed, but says that it is not")
+
+
+def _check_found(table: h5py.Dataset, path: str) -> None:
+    """Refuse a table that lists a part whose entry is so damaged that reading gives zeros. Reads all of it."""
+    parts: list[h5py.h5d.StoreInfo] = []
+    if table.chunks is not None:
+        table.id.chunk_iter(parts.append)
+    for part in parts:
+        try:
+            table.id.read_direct_chunk(part.chunk_offset)
+        except RuntimeError as error:
+            raise ValueError(f"{path} has a part that is not where the file says") from error
 
 
 def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:

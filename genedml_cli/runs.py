@@ -92,8 +92,7 @@ def train(
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         device: auto, cpu, cuda or mps. Where there are several CUDA devices, as many folds are trained at a time.
-        compiled: let torch compile the encoder.
-        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
+        compiled, batch_tiles: as of :func:`genedml_cli.devices.prepare_encoder`.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
         deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
@@ -122,8 +121,8 @@ def train(
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
             _claim(out, config, description)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
-            fixed["origin"] = {"dataset": dataset, "partial": partial}
-            _run_folds(folds, functools.partial(_run_fold, **fixed), all_like(encoder.device)[: len(folds)], out)
+            run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})
+            _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
         return _score(out)
 
 

@@ -261,6 +261,26 @@ def test_batches_are_halved_until_they_fit():
     torch.testing.assert_close(encoded.pooled, tiles.float().mean(dim=(1, 2)) / 255)
 
 
+@pytest.mark.parametrize(
+    ("told", "is_memory"),
+    [
+        ("MPS backend out of memory (MPS allocated: 17 GB)", True),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors_on_every_device(told, is_memory, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError(told)
+
+    encoder = load_encoder("tiny")
+    monkeypatch.setattr(encoder, "forward", fail)
+    with pytest.raises(
+        GeneDMLError if is_memory else RuntimeError, match="no memory for one tile" if is_memory else told
+    ):
+        BatchRunner(encoder)(torch.zeros(3, TILE, TILE, 3, dtype=torch.uint8))
+
+
 def test_no_memory_for_one_tile_is_an_error():
     runner = BatchRunner(Encoder(ENCODERS["tiny"], Small(limit=0), has_class_token=True))
     with pytest.raises(GeneDMLError, match="no memory for one tile of tiny"):

@@ -1,7 +1,7 @@
 """genedml train"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,22 +48,10 @@ def train(
     overrides = settings.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     run = out or runs.new_run_folder()
-    evaluation = runs.train(
-        chosen,
-        run,
-        merged,
-        fold=fold,
-        panel=settings.choose_panel(panel, named),
-        features=features,
-        weights=weights,
-        device=device,
-        compiled=compiled,
-        batch_tiles=batch_tiles,
-        partial=partial,
-        dataset=named or "",
-        allow_off_tissue=allow_off_tissue,
-        deterministic=deterministic,
-    )
+    training: dict[str, Any] = {"features": features, "weights": weights, "device": device, "fold": fold}
+    training |= {"partial": partial, "allow_off_tissue": allow_off_tissue, "deterministic": deterministic}
+    training |= {"compiled": compiled, "batch_tiles": batch_tiles, "panel": settings.choose_panel(panel, named)}
+    evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
     if json_:
         console.document({**evaluation.to_dict(), "folder": run})
         return
