@@ -25,6 +25,7 @@ from genedml.encoders import ENCODERS, Encoded, Encoder, build_backbone, load_en
 from genedml.network import GeneDML
 from genedml_cli import console
 from genedml_cli.batch_size import choose_batch_tiles
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.devices import pick_device
 from genedml_cli.encoding import VectorsInMemory, encode_plan, tokens_kept
 from genedml_cli.features import encode_section
@@ -168,9 +169,7 @@ def benchmark(
     um_per_px: float | None = None,
     pitch_um: float | None = None,
     weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
+    compute: Compute = AUTO,
     against_naive: bool = False,
     max_spots: int | None = None,
     seconds: float = 10.0,
@@ -186,9 +185,7 @@ def benchmark(
         um_per_px: of level 0, where the slide does not say.
         pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
         weights: the encoder's weights file.
-        device: auto, cpu, cuda or mps.
-        compiled: let torch compile the encoder.
-        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
+        compute: where and how the arithmetic runs.
         against_naive: also run the plain way, on as many spots as there is time for.
         max_spots: use no more of the spots than these, nearest to their middle.
         seconds: for each part.
@@ -197,10 +194,10 @@ def benchmark(
     Raises:
         GeneDMLError: as for slides, spots and encoders; the file cannot be written.
     """
-    where = pick_device(device)
+    where = pick_device(compute.device)
     machine = describe(where)
-    encoder = _any_weights(config.encoder, weights, where, compiled)
-    encoder.batch_tiles = batch_tiles
+    encoder = _any_weights(config.encoder, weights, where, compute.compiled)
+    encoder.batch_tiles = compute.batch_tiles
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if slide is None or spots is None:

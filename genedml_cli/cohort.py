@@ -10,7 +10,9 @@ import pandas as pd
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort_slide import ERROR_LOG, FAILED, KEPT, PREDICTED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.crew import Crew
+from genedml_cli.devices import all_deterministic
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import claimed
 from genedml_cli.scores import mark_of, marks_of
@@ -98,9 +100,7 @@ def predict_cohort(
     min_cv_pcc: float | None = None,
     placing: Placing = Placing(),  # noqa: B008  frozen
     weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
+    compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
     resume: bool = True,
     jobs: int = 1,
@@ -116,9 +116,7 @@ def predict_cohort(
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         placing: of the slides whose row does not say it.
         weights: the encoder's weights file, instead of the hub.
-        device: auto, cpu, cuda or mps.
-        compiled: let torch compile the encoder.
-        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
+        compute: where and how the arithmetic runs.
         batch_spots: spots predicted at a time.
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
@@ -132,12 +130,13 @@ def predict_cohort(
     """
     slides = read_cohort(sheet, placing)
     files = tuple(model_files(model or default_model(), fold))
-    task = CohortTask(files, out, weights, device, compiled, batch_tiles, batch_spots, min_cv_pcc, resume)
+    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume)
     outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (
         claimed(out / SUMMARY, f"The cohort in {out}"),
         keeping(kept),
+        all_deterministic(compute.deterministic),
         console.progress("Slides", len(slides)) as advance,
     ):
         for outcome in _run(task, slides, min(jobs, len(slides))):

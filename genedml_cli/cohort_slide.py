@@ -8,6 +8,7 @@ from pathlib import Path
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.feature_file import features_beside
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import forget_dead
@@ -71,16 +72,14 @@ class CohortTask:
     files: tuple[Path, ...]
     out: Path
     weights: Path | None = None
-    device: str = "auto"
-    compiled: bool = False
-    batch_tiles: int | None = None
+    compute: Compute = AUTO
     batch_spots: int = BATCH_SPOTS
     min_cv_pcc: float | None = None
     resume: bool = True
 
     def load(self) -> Models:
         """The models and their encoder, to stay in memory for all slides."""
-        return load_models(self.files, self.weights, self.device, self.compiled, self.batch_tiles, keep=True)
+        return load_models(self.files, self.weights, self.compute, keep=True)
 
 
 def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:

@@ -18,6 +18,7 @@ import torch
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort_slide import FAILED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.devices import all_deterministic
 from genedml_cli.overlap import share_threads
 from genedml_cli.stopping import follow
 from genedml_cli.trained import say_genes_left_out
@@ -128,19 +129,24 @@ def _serve(pipe: Connection, task: CohortTask, threads: int, jobs: int, first: b
         follow(leader.sentinel)
     torch.set_num_threads(threads)  # another number could round sums otherwise
     share_threads(jobs)
+    console.relay(pipe.send)
     try:
-        console.relay(pipe.send)
-        try:
-            with nullcontext() if first else console.quieted():
-                models = task.load()
-                say_genes_left_out(models)
-        except GeneDMLError as error:
-            pipe.send(error)
-            return
-        pipe.send(READY)
-        while True:
-            pipe.send(predict_one(task, models, pipe.recv()))
+        with all_deterministic(task.compute.deterministic):
+            _predict_all(pipe, task, first)
     except (EOFError, BrokenPipeError):
         return
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _predict_all(pipe: Connection, task: CohortTask, first: bool) -> None:
+    try:
+        with nullcontext() if first else console.quieted():
+            models = task.load()
+            say_genes_left_out(models)
+    except GeneDMLError as error:
+        pipe.send(error)
+        return
+    pipe.send(READY)
+    while True:
+        pipe.send(predict_one(task, models, pipe.recv()))

@@ -8,6 +8,7 @@ import numpy as np
 
 from genedml.config import load_config
 from genedml_cli import console
+from genedml_cli.compute import Compute
 from genedml_cli.evaluation import evaluate_prediction, labels_of_prediction
 from genedml_cli.metrics import nanmean, pcc
 from genedml_cli.pictures import plot
@@ -50,9 +51,9 @@ def run_demo(folder: Path) -> DemoResult:
     held_out, run = samples[-1], folder / "run"
     config = load_config("small", overrides=SETTINGS)
     console.note(f"Training on {len(samples) - 1} patients; {held_out.name} is held out ...")
-    train(samples, run, config, fold=held_out.fold, panel="all", features=folder / "features", device="cpu")
+    train(samples, run, config, fold=held_out.fold, panel="all", features=folder / "features", compute=Compute("cpu"))
     prediction = folder / f"{held_out.name}.h5ad"
-    data = predict(held_out.slide, held_out.spots, run, prediction, fold=held_out.fold, device="cpu")
+    data = predict(held_out.slide, held_out.spots, run, prediction, fold=held_out.fold, compute=Compute("cpu"))
     evaluation = evaluate_prediction(prediction, held_out.counts)
     truth = labels_of_prediction(data, held_out.counts).y
     picture = folder / f"{held_out.name}.png"

@@ -11,6 +11,7 @@ from torch import Tensor
 from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -35,25 +36,16 @@ def all_like(device: torch.device) -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
 
 
-def prepare_encoder(
-    name: str,
-    weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
-) -> Encoder:
+def prepare_encoder(name: str, weights: Path | None = None, compute: Compute = AUTO) -> Encoder:
     """The encoder on the device asked for; says in one line which it is and under which licence.
 
-    Args: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`; ``compiled`` as
-        :meth:`genedml.encoders.Encoder.compile`, ``batch_tiles`` as its attribute.
-
     Raises:
-        GeneDMLError: as these do.
+        GeneDMLError: as :func:`genedml.encoders.load_encoder` and :func:`pick_device`.
     """
-    where = pick_device(device)
+    where = pick_device(compute.device)
     encoder = load_encoder(name, weights, where)
-    encoder.batch_tiles = batch_tiles
-    if compiled:
+    encoder.batch_tiles = compute.batch_tiles
+    if compute.compiled:
         console.note(f"Compiling {encoder.info.name} ...")
         encoder.compile()
     console.note(f"Encoder {encoder.info.name} on {where.type}; licence: {encoder.info.licence}.")

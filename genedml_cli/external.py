@@ -12,6 +12,7 @@ import pandas as pd
 from genedml.checkpoint import ModelCard, load_card, load_checkpoint
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
 from genedml_cli.expression import WHOLE, Labels, make_labels, match_panel, not_raw_note, read_counts
@@ -92,7 +93,7 @@ def evaluate_external(
     features: Path = Path("features"),
     *,
     weights: Path | None = None,
-    device: str = "auto",
+    compute: Compute = AUTO,
 ) -> External:
     """Score every fold's model of a run on sections of other donors, and write the tables into the run's folder.
 
@@ -106,7 +107,7 @@ def evaluate_external(
         allow_partial: use a data set of which sections are missing, and say so.
         allow_off_tissue: take spots even if most lie off the tissue.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
-        device: auto, cpu, cuda or mps.
+        compute: where and how the arithmetic runs.
 
     Raises:
         GeneDMLError: whatever the user can mend; every donor was seen in training; too few genes in common.
@@ -121,13 +122,14 @@ def evaluate_external(
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
-    models = load_models(files, weights, device)
+    models = load_models(files, weights, compute)
     name = sheet.stem if sheet else external
     folder, views = run / f"external-{name}", models.cards[0].config.views
     scored = []
     with console.progress("Sections", len(samples) - len(seen)) as advance:
         for sample in (one for one in samples if one.name not in seen):
             found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
+            models.check_scale(sample.name, found[sample.name].um_per_px)
             scored.append(_score_section(sample, models, found[sample.name], folder))
             advance(note=sample.name)
     published, said = _published(run, name, cards)

@@ -33,7 +33,7 @@ from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
-from genedml_cli.siting import check_on_tissue, check_resolution
+from genedml_cli.siting import check_on_tissue
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
@@ -61,7 +61,7 @@ class SectionFeatures:
         own: row of ``tiles`` of each spot's own tile.
         neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
         encoder: whose features these are.
-        um_per_px: of level 0 of the slide; None for views in level-0 pixels, which do not depend on it.
+        um_per_px: of level 0 of the slide; None where views in level-0 pixels did not need it and nobody knows it.
         slide_sha256: content of the slide file.
         file: the feature file, of which ``local`` and ``tiles`` are maps: only what is looked at is read. None while
             they are in memory alone.
@@ -80,7 +80,7 @@ class SectionFeatures:
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         values = tuple(getattr(self, field.name) for field in fields(self))
-        return (load_features, (self.file, True)) if self.file else (SectionFeatures, values)
+        return (_mapped_again, (self.file, self.um_per_px)) if self.file else (SectionFeatures, values)
 
     @property
     def upright(self) -> "SectionFeatures":
@@ -100,7 +100,10 @@ class SectionFeatures:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the features of a section depend on: they are used again only where nothing of it differs."""
+    """All that the features of a section depend on: they are used again only where none of its parts differs.
+
+    ``um_per_px`` is none of them where views are in level-0 pixels.
+    """
 
     slide_sha256: str
     um_per_px: float | None
@@ -117,7 +120,7 @@ class Recipe:
         listed = json.dumps([spots.names, spots.xy_px.tolist(), array_xy])
         return {
             "slide": self.slide_sha256,
-            "um_per_px": self.um_per_px,
+            "um_per_px": None if self.views.um_per_px == "native" else self.um_per_px,
             "spots": hashlib.sha256(listed.encode()).hexdigest(),
             "encoder": self.encoder.name,
             "weights": self.encoder.weights_sha256,
@@ -135,10 +138,10 @@ class Recipe:
         file = folder / f"{name}.{self.encoder.name.replace(':', '-')}.{key[:12]}.safetensors"
         if file.exists():
             forget_dead(file)
-            return load_features(file)
+            return replace(load_features(file), um_per_px=self.um_per_px)
         with in_turn(file):
             if file.exists():  # by now: another process was at it
-                return load_features(file)
+                return replace(load_features(file), um_per_px=self.um_per_px)
             _say_what_differs(folder, name, parts)
             return encode(file)
 
@@ -288,6 +291,10 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
         )
 
 
+def _mapped_again(path: Path, um_per_px: float | None) -> SectionFeatures:
+    return replace(load_features(path, checked=True), um_per_px=um_per_px)
+
+
 def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
     """Refuse tables of other lengths than the spots, and rows of ``tiles`` that are not there."""
     lengths = {len(tensors[name]) for name in ("own", "neighbor", "xy_px")} | {tensors["local"].shape[1]}
@@ -308,8 +315,9 @@ def _extract_sample(
             sha256 = sha256_of(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
             return recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
-    native = views.um_per_px == "native"
-    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=not native) as slide:
+    with open_section(
+        sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
+    ) as slide:
         recipe = _recipe(slide, spots, encoder, views, flips)
 
         def encode(file: Path) -> SectionFeatures:
@@ -322,15 +330,18 @@ def _extract_sample(
 def _recipe(
     slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool, slide_sha256: str = ""
 ) -> Recipe:
-    """What the features of a section depend on; of um/px, only where its views do."""
-    um_per_px = None if views.um_per_px == "native" else slide.um_per_px
+    """What the features of a section depend on.
+
+    Raises:
+        GeneDMLError: views in um need the slide's um/px, which is unknown.
+    """
+    um_per_px = slide.um_per_px if slide.knows_scale or views.um_per_px != "native" else None
     return Recipe(slide_sha256 or content_sha256(slide.path), um_per_px, spots, encoder_record(encoder), views, flips)
 
 
 def _encode_section(
     slide: Slide, recipe: Recipe, encoder: Encoder, views: ViewsConfig, file: Path | None
 ) -> SectionFeatures:
-    check_resolution(slide, views)
     raster = Raster(slide, views.um_per_px)
     plan = plan_tiles(recipe.spots.xy_px, raster.scale, raster.size_px, views)
     console.note(f"{slide.path.name}: {len(recipe.spots)} spots, {len(plan.corners_xy)} tiles to read and encode ...")
@@ -384,7 +395,7 @@ def _encode(
         read_from(room.done) as read,
     ):
         encode_plan(read, plan, encoder, grid, title, room)
-    return load_features(file, checked=True)
+    return _mapped_again(file, recipe.um_per_px)
 
 
 def _tables(features: SectionFeatures) -> dict[str, Tensor]:
@@ -406,7 +417,7 @@ def _metadata(features: SectionFeatures, made_of: Mapping[str, Any]) -> dict[str
         "format_version": FORMAT_VERSION,
         "names": features.spots.names,
         "encoder": asdict(features.encoder),
-        "um_per_px": features.um_per_px,
+        "um_per_px": made_of.get("um_per_px", features.um_per_px),  # what the file is made of, not what else was said
         "slide_sha256": features.slide_sha256,
         "made_of": made_of,
         "made_by": VERSION,

@@ -142,7 +142,7 @@ DeterministicOption = Annotated[
     bool,
     typer.Option(
         "--deterministic",
-        help="On CUDA too the same model each time, by slower kernels; on the CPU it always is.",
+        help="On CUDA too the same result each time, by slower kernels; on the CPU it always is.",
         rich_help_panel=RUN,
     ),
 ]

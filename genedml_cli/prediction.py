@@ -8,6 +8,8 @@ import anndata
 import numpy as np
 
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
+from genedml_cli.devices import all_deterministic
 from genedml_cli.feature_file import features_beside
 from genedml_cli.features import SectionFeatures, encode_section, keep_section
 from genedml_cli.inference import BATCH_SPOTS
@@ -38,9 +40,7 @@ def predict(
     tissue: Path | None = None,
     allow_off_tissue: bool = False,
     weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
+    compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
 ) -> anndata.AnnData:
     """Predict the expression of every spot of a slide.
@@ -56,9 +56,7 @@ def predict(
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
         pitch_um, grid, tissue, allow_off_tissue: see :class:`genedml_cli.siting.Placing`.
         weights: the encoder's weights file, instead of the hub.
-        device: auto, cpu, cuda or mps.
-        compiled: let torch compile the encoder.
-        batch_tiles: tiles encoded at a time; None as :func:`genedml_cli.batch_size.choose_batch_tiles` says.
+        compute: where and how the arithmetic runs.
 
     Returns:
         As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
@@ -70,8 +68,8 @@ def predict(
     if out is not None:
         check_output_path(out)
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
-    with nullcontext() if out is None else claimed(out):
-        models = load_models(model_files(model or default_model(), fold), weights, device, compiled, batch_tiles)
+    with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
+        models = load_models(model_files(model or default_model(), fold), weights, compute)
         say_genes_left_out(models)
         if out is None:
             return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
@@ -99,6 +97,7 @@ def predict_slide(
     if min_cv_pcc is not None:
         worthy_genes(gene_columns(models.cards, models.genes), min_cv_pcc)  # before hours of encoding
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
+        models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
         if features_in is None:
             features = encode_section(placed.slide, placed.spots, models.encoder, views)
         else:

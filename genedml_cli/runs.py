@@ -22,6 +22,7 @@ from genedml.config import Config, to_dict
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
@@ -72,13 +73,10 @@ def train(
     panel: str = "training",
     features: Path = Path("features"),
     weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
+    compute: Compute = AUTO,
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
-    deterministic: bool = False,
 ) -> Evaluation:
     """Train and test Gene-DML on every fold of ``samples``.
 
@@ -91,11 +89,9 @@ def train(
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
-        device: auto, cpu, cuda or mps. Where there are several CUDA devices, as many folds are trained at a time.
-        compiled, batch_tiles: as of :func:`genedml_cli.devices.prepare_encoder`.
+        compute: where and how the arithmetic runs. On several CUDA devices as many folds are trained at a time.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
-        deterministic: the same result each time on CUDA too, from slower kernels (:func:`all_deterministic`).
 
     Returns:
         The scores over the folds that are there.
@@ -103,7 +99,7 @@ def train(
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
-    description = _describe(config, samples, panel, partial, dataset, deterministic)
+    description = _describe(config, samples, panel, partial, dataset, compute.deterministic)
     _check_same(out, description)
     chosen = _chosen(make_folds(samples), fold)
     go_on = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command with --out {out}."
@@ -115,9 +111,9 @@ def train(
         forget_all_dead(out / "predictions")
         folds = _unfinished(chosen, out)
         if folds:
-            claims.enter_context(all_deterministic(deterministic))
+            claims.enter_context(all_deterministic(compute.deterministic))
             _check_panel(panel)
-            encoder = prepare_encoder(config.encoder, weights, device, compiled, batch_tiles)
+            encoder = prepare_encoder(config.encoder, weights, compute)
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
             _claim(out, config, description)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
@@ -275,6 +271,7 @@ def _card(
     return ModelCard(
         config=config,
         genes=tuple(genes),
+        um_per_px=_scales(fitted),
         gene_ids=agreed_gene_ids([gene_ids_of(inputs.counts[data.sample.name]) for data in fitted], genes),
         encoder=encoder,
         fold=fold.name,
@@ -293,6 +290,12 @@ def _card(
             "dataset": origin["dataset"],
         },
     )
+
+
+def _scales(fitted: Sequence[SectionData]) -> tuple[float, ...]:
+    """The smallest and the largest um/px of level 0, if any is known."""
+    known = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
+    return (min(known), max(known)) if known else ()
 
 
 def _tested(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from genedml.config import ViewsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.grid import lay_grid
@@ -25,8 +24,6 @@ GRID_PITCH_UM = 100.0
 LEAST_ON_TISSUE = 0.6
 EXCHANGE_MARGIN = 0.1
 FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
-
-COARSEST = 4.0  # um/px of a slide over those of the views; slides of objectives from 10x on are within 2
 
 
 @dataclass(frozen=True)
@@ -126,20 +123,6 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     if problem:
         console.warn(problem)
     return share
-
-
-def check_resolution(slide: Slide, views: ViewsConfig) -> None:
-    """Refuse a thumbnail that stands for a slide: the views would show nothing but enlarged pixels.
-
-    Raises:
-        GeneDMLError: um/px is known and far coarser than the views'.
-    """
-    if views.um_per_px != "native" and slide.knows_scale and slide.um_per_px > COARSEST * views.um_per_px:
-        raise GeneDMLError(
-            f"{slide.path.name} has {slide.um_per_px:.3g} um/px and the model looks at {views.um_per_px:g}: this is a "
-            "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels; or mend the um/px that "
-            "you said (--um-per-px, or the sheet's column)."
-        )
 
 
 def _runs_across(spots: Spots) -> bool:

@@ -26,7 +26,8 @@ SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
 COARSEST = 4.0
-"""Pixels of the views to one of the slide, beyond which a slide shows less than what models look at."""
+"""um/px of a slide over those of the views, beyond which they show nothing but enlarged pixels; slides of objectives
+from 10x on are within 2."""
 UM_PER_PX_RANGE = (0.05, 20.0)
 BLOCK_PX = 512
 THUMBNAIL_BAND_PX = 2**26
@@ -157,8 +158,9 @@ class Raster:
         self.scale = 1.0 if um_per_px == "native" else um_per_px / slide.um_per_px
         if self.scale < 1 / COARSEST:
             raise GeneDMLError(
-                f"{slide.path.name} has {slide.um_per_px:.4g} um/px, too coarse for views at {um_per_px:g} um/px: is "
-                "it a thumbnail? Give the slide in full resolution; or mend --um-per-px or --pitch-um."
+                f"{slide.path.name} has {slide.um_per_px:.4g} um/px and the model looks at {um_per_px:g}: this is a "
+                "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels; or mend the um/px "
+                "or the pitch that you said (--um-per-px, --pitch-um, or the sheet's columns)."
             )
         width, height = slide.size_px
         self.size_px = (max(1, int(width / self.scale)), max(1, int(height / self.scale)))

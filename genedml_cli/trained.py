@@ -15,12 +15,16 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import console
+from genedml_cli.compute import AUTO, Compute
 from genedml_cli.devices import prepare_encoder
 from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
 from genedml_cli.scores import LEAKING
 
+SCALE_TOLERANCE = 1.25
+"""Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
+one objective less than this."""
 GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train."
 
 
@@ -75,6 +79,30 @@ class Models:
         shipped = [PRETRAINED_ON for file in self.files if file.parent == PRETRAINED]
         return list(dict.fromkeys(filter(None, [*shipped, *named])))
 
+    def check_scale(self, slide: str, um_per_px: float | None) -> None:
+        """Refuse a slide of another scale than the training's where views are in level-0 pixels.
+
+        Warns where the slide's or the training's is not known.
+
+        Raises:
+            GeneDMLError: tissue on ``slide``, of ``um_per_px``, has another size in the views than it was trained at.
+        """
+        if self.cards[0].config.views.um_per_px != "native":
+            return
+        trained = [value for card in self.cards for value in card.um_per_px]
+        if not trained or um_per_px is None:
+            whose = "sections it was trained on" if not trained else f"slide {slide}"
+            console.warn(
+                f"The model looks at level-0 pixels, and nobody knows um/px of the {whose}: whether tissue has the "
+                "size that it was trained at is not checked."
+            )
+        elif not min(trained) / SCALE_TOLERANCE <= um_per_px <= max(trained) * SCALE_TOLERANCE:
+            raise GeneDMLError(
+                f"{slide} has {um_per_px:.3g} um/px. The model looks at level-0 pixels and was trained on slides of "
+                f"{min(trained):.3g} to {max(trained):.3g} um/px, so it would see tissue at another size. Give a model "
+                "with views in um (train without --um-per-px native), or one trained on such slides."
+            )
+
     def _columns(self, number: int) -> list[int]:
         column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
         return [column[gene] for gene in self.genes]
@@ -83,9 +111,7 @@ class Models:
 def load_models(
     files: Sequence[Path],
     weights: Path | None = None,
-    device: str = "auto",
-    compiled: bool = False,
-    batch_tiles: int | None = None,
+    compute: Compute = AUTO,
     keep: bool = False,
 ) -> Models:
     """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
@@ -97,7 +123,7 @@ def load_models(
     _check_alike(cards, files)
     for file in files:
         load_state(file)  # damaged weights are refused before hours of encoding
-    encoder = prepare_encoder(cards[0].config.encoder, weights, device, compiled, batch_tiles)
+    encoder = prepare_encoder(cards[0].config.encoder, weights, compute)
     _check_encoder(encoder, cards[0], files[0])
     return Models(files, cards, encoder, encoder.device, keep)
 

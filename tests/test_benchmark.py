@@ -5,17 +5,37 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from genedml.config import ViewsConfig, load_config
+from genedml.network import Section, Views
 from genedml_cli import benchmark as bench
 from genedml_cli import training_speed
 from genedml_cli.benchmark_tables import show_benchmark
+from genedml_cli.compute import Compute
 from genedml_cli.datasets import find_dataset
-from genedml_cli.naive import cut, read_region
+from genedml_cli.naive import cut, over_all, read_region
 from genedml_cli.slides import Raster, open_slide
 from genedml_cli.spots import read_spots
 from genedml_cli.tiling import plan_tiles
 from genedml_cli.workloads import workloads
+
+
+def test_the_plain_way_of_training_runs_over_all_sections_and_takes_the_same_spots():
+    random = torch.Generator().manual_seed(0)
+    sections = [
+        Section(torch.randn(size, 8, generator=random), torch.randint(0, 9, (size, 2), generator=random))
+        for size in (4, 6, 5)
+    ]
+    tables = torch.zeros(3, 5, 8), torch.zeros(3, 25, 8), torch.zeros(3, 25, dtype=torch.bool)
+    of_two = Views(*tables, [sections[2], sections[1]], torch.tensor([0, 1, 0]), torch.tensor([4, 5, 1]))
+    plain = over_all(of_two, sections)
+    assert len(plain.sections) == 3
+    for views in (of_two, plain):
+        own = [views.sections[section].pooled[row] for section, row in zip(views.section, views.row, strict=True)]
+        assert torch.equal(
+            torch.stack(own), sections[2].pooled[[4, 0, 1]].index_copy(0, torch.tensor([1]), sections[1].pooled[5:])
+        )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +51,7 @@ def result(world, tmp_path_factory):
             world / "slides/P1.tif",
             world / "spots/P1.csv",
             load_config("small", overrides=settings),
-            device="cpu",
+            compute=Compute("cpu"),
             against_naive=True,
             max_spots=12,
             seconds=0.1,

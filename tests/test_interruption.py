@@ -21,6 +21,7 @@ from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
 from genedml_cli import feature_file, runs, training, training_state
 from genedml_cli.batch_size import BATCH_TILES
+from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
@@ -79,7 +80,9 @@ def stopped_in(monkeypatch, epoch: int) -> None:
 
 
 def trained(samples, out: Path, *more: str) -> bytes:
-    runs.train(samples, out, tiny_config(*EPOCHS, *more), fold="P1", features=out.parent / "features", device="cpu")
+    runs.train(
+        samples, out, tiny_config(*EPOCHS, *more), fold="P1", features=out.parent / "features", compute=Compute("cpu")
+    )
     return (out / "fold-P1.safetensors").read_bytes()
 
 
@@ -236,9 +239,9 @@ def test_a_prediction_that_fails_or_ends_leaves_no_features(run, p1, tmp_path, m
 
     with monkeypatch.context() as patch, pytest.raises(GeneDMLError, match="cannot be written"):
         patch.setattr(feature_file.VectorsInFile, "_write", gone)
-        predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", device="cpu")
+        predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))
     assert list(tmp_path.iterdir()) == []
-    predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", device="cpu")
+    predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))
     assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
 
 
@@ -266,7 +269,7 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
 def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GeneDMLError, match="cannot be written"):
-        predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", device="cpu")
+        predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", compute=Compute("cpu"))
     with pytest.raises(GeneDMLError, match="cannot be written"), arriving(tmp_path / "file" / "x"):
         pass
 
@@ -290,12 +293,12 @@ def test_determinism_is_asked_for_and_taken_back():
 
 
 def test_determinism_is_on_record_and_a_run_keeps_to_it(samples, tmp_path):
-    words = {"fold": "P1", "features": tmp_path / "features", "device": "cpu"}
-    runs.train(samples, tmp_path / "run", tiny_config(), deterministic=True, **words)
+    words = {"fold": "P1", "features": tmp_path / "features"}
+    runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu", deterministic=True), **words)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["deterministic"] is True
     assert load_card(tmp_path / "run" / "fold-P1.safetensors").made_by["deterministic"] is True
     with pytest.raises(GeneDMLError, match="holds a run of another deterministic"):
-        runs.train(samples, tmp_path / "run", tiny_config(), **words)
+        runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu"), **words)
 
 
 @pytest.mark.gpu
@@ -304,9 +307,8 @@ def test_a_deterministic_training_on_cuda_gives_the_same_bytes(samples, tmp_path
     config = tiny_config(*EPOCHS, "training.augment=true")
     contents = []
     for name in ("one", "two"):
-        runs.train(
-            samples, tmp_path / name, config, fold="P1", features=tmp_path / name, device="cuda", deterministic=True
-        )
+        compute = Compute("cuda", deterministic=True)
+        runs.train(samples, tmp_path / name, config, fold="P1", features=tmp_path / name, compute=compute)
         contents.append((tmp_path / name / "fold-P1.safetensors").read_bytes())
     assert contents[0] == contents[1]
 

@@ -16,6 +16,7 @@ from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
 from genedml_cli.prediction import predict
+from genedml_cli.results import notes_of
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, planted_genes
@@ -194,6 +195,13 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     assert (tmp_path / "p1.evaluation" / "metrics.csv").is_file()
     assert not any("trained on this very slide" in note for note in result.notes)
     other = pd.read_csv(world / "counts" / "P1.tsv.gz", sep="\t", index_col=0)
+    joined = other.rename(index={name: f"other {name}" for name in other.index[:4]})
+    joined.to_csv(tmp_path / "joined.tsv", sep="\t")
+    marks = evaluate(tmp_path / "p1.h5ad", tmp_path / "joined.tsv").notes
+    assert any(
+        note.startswith(f"DOUBTFUL JOIN: 4 of {len(other)} spots have no counts in joined.tsv") for note in marks
+    )
+    assert not any(note.startswith("DOUBTFUL JOIN") for note in result.notes)
     other.index = [f"other{number}" if number else name for number, name in enumerate(other.index)]
     other.to_csv(tmp_path / "other.tsv", sep="\t")
     with pytest.raises(GeneDMLError, match=r"spots of p1\.h5ad have no counts in other\.tsv"):
@@ -206,7 +214,7 @@ def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):
     assert "SEEN: 2 of 3 models were trained on this very slide" in result.marks
 
 
-def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp_path):
+def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1, tmp_path):
     sheet = pd.read_csv(world / "samples.csv").assign(patient="P", fold=[0, 1, 2])
     sheet.to_csv(tmp_path / "leaking.csv", index=False)
     samples = read_sheet(tmp_path / "leaking.csv", root=world)
@@ -214,6 +222,9 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, tmp
     result = train(samples, tmp_path / "run", settings, fold="0", features=run.parent / "features")
     assert any(note.startswith("LEAKING") for note in result.notes)
     assert not any(note.startswith("LEAKING") for note in evaluate(run).notes)
+    elsewhere = notes_of(predict(**p1, model=tmp_path / "run"))
+    assert not any(note.startswith("LEAKING") for note in elsewhere)
+    assert any("share patients with their training" in note for note in elsewhere)
 
 
 def test_choosing_on_test_is_marked(world, run, tmp_path):

@@ -18,6 +18,7 @@ from genedml_cli.features import SectionFeatures, load_features, save_features
 from genedml_cli.learner import Learner
 from genedml_cli.memory import free_on_host
 from genedml_cli.placement import PlacedFeatures, Placement, place
+from genedml_cli.pooled import pooled_features
 from genedml_cli.samples import Sample
 from genedml_cli.sections import SectionData
 from genedml_cli.spots import Spots
@@ -41,6 +42,15 @@ def make_features(spots: int, orientations: int, seed: int) -> SectionFeatures:
         0.5,
         "",
     )
+
+
+def test_pooled_features_are_the_own_tile_and_means_over_the_grid_and_its_ring():
+    features = make_features(9, 1, 0)
+    tiles = features.tiles.float().numpy()
+    ring = [place for place in range(25) if place // 5 in (0, 4) or place % 5 in (0, 4)]
+    for spot, (own, grid) in enumerate(zip(features.own.tolist(), features.neighbor.tolist(), strict=True)):
+        around = [np.mean([tiles[grid[at]] for at in places if grid[at] >= 0], axis=0) for places in (range(25), ring)]
+        np.testing.assert_allclose(pooled_features(features)[spot], np.concatenate([tiles[own], *around]), atol=1e-5)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The paper's protocol: its rows beside ours, external sections, the ceiling, native views, label targets."""
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -356,21 +357,25 @@ def test_native_features_are_the_same_file_whether_um_per_px_is_known_or_not(noi
     encoder = load_encoder("tiny")
     with pytest.raises(GeneDMLError, match="does not say its um/px"):
         extract([sample], encoder, ViewsConfig(), tmp_path / "features")
-    for one in (sample, replace(sample, um_per_px=0.7), replace(sample, pitch_um=200.0)):
+    known = []
+    for one in (sample, replace(sample, um_per_px=0.7), sample):
         found = extract([one], encoder, ViewsConfig(um_per_px="native"), tmp_path / "features")["s"]
-        assert found.um_per_px is None
+        known.append((found.um_per_px, pickle.loads(pickle.dumps(found)).um_per_px))
+    assert known == [(None, None), (0.7, 0.7), (None, None)]
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 
-def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path):
+def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path, capsys):
     config = tiny_config("views.um_per_px=native")
     run, features = tmp_path / "run", tmp_path / "features"
     train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
     assert load_config(file=run / "config.toml") == config
+    assert load_card(run / "fold-P1.safetensors").um_per_px == pytest.approx((0.5, 0.5))
     plain = tmp_path / "P1.png"
     with open_slide(world / "slides/P1.tif") as slide:
         slide.source.read(0, 0, 0, *slide.size_px).save(plain)
     data = predict(plain, world / "spots/P1.csv", run, tmp_path / "out.h5ad")
+    assert "nobody knows um/px of the slide P1.png" in capsys.readouterr().err
     tiled = predict(world / "slides/P1.tif", world / "spots/P1.csv", run)
     np.testing.assert_allclose(data.X, tiled.X, atol=1e-4)
     stored = anndata.read_h5ad(tmp_path / "out.h5ad").uns
@@ -378,6 +383,9 @@ def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path):
     assert "um_per_px" not in stored["genedml"]
     assert tiled.uns["genedml"]["um_per_px"] == pytest.approx(0.5)
     assert "um_per_px" not in stored["spatial"]["P1"]["metadata"]
+    with pytest.raises(GeneDMLError, match=r"P1\.png has 0\.25 um/px\..*trained on slides of 0\.5 to 0\.5 um/px"):
+        predict(plain, world / "spots/P1.csv", run, um_per_px=0.25)
+    predict(plain, world / "spots/P1.csv", run, um_per_px=0.42)
 
 
 # Options

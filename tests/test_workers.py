@@ -10,6 +10,7 @@ from conftest import tiny_config
 from genedml.checkpoint import load_checkpoint
 from genedml.errors import GeneDMLError
 from genedml_cli import runs
+from genedml_cli.compute import Compute
 from genedml_cli.samples import read_sheet
 from genedml_cli.workers import spread
 
@@ -18,9 +19,9 @@ TWO = [torch.device("cpu"), torch.device("cpu")]
 
 def test_folds_on_two_devices_are_those_of_one(world, tmp_path, monkeypatch):
     samples, config = read_sheet(world / "samples.csv"), tiny_config("training.epochs=2")
-    runs.train(samples, tmp_path / "one", config, features=tmp_path / "features", device="cpu")
+    runs.train(samples, tmp_path / "one", config, features=tmp_path / "features", compute=Compute("cpu"))
     monkeypatch.setattr(runs, "all_like", lambda _: TWO)
-    runs.train(samples, tmp_path / "two", config, features=tmp_path / "features", device="cpu")
+    runs.train(samples, tmp_path / "two", config, features=tmp_path / "features", compute=Compute("cpu"))
     for fold in ("P1", "P2", "P3"):
         one, two = (load_checkpoint(tmp_path / run / f"fold-{fold}.safetensors")[1] for run in ("one", "two"))
         for (name, value), other in zip(one.state_dict().items(), two.state_dict().values(), strict=True):

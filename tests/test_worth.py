@@ -1,6 +1,7 @@
 """What a prediction says of its own worth: each gene's cross-validated score, each spot's novelty."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from conftest import LEARNING, tiny_config
 from PIL import Image
 
-from genedml.checkpoint import load_card
+from genedml.checkpoint import checkpoint_bytes, fingerprint, load_card, load_state
 from genedml.errors import GeneDMLError
 from genedml_cli.features import load_features
 from genedml_cli.novelty import load_novelty
@@ -27,6 +28,17 @@ def test_a_prediction_says_what_each_gene_was_worth_in_cross_validation(run, p1)
     assert np.allclose(data.var["baseline_pcc"], genes["ridge_pcc"], atol=1e-4)
     alone = predict(**p1, model=run / "fold-P1.safetensors")
     assert np.allclose(alone.var["cv_pcc"][data.var_names], data.var["cv_pcc"])
+
+
+def test_later_scores_leave_a_model_the_same_and_other_weights_do_not(run, tmp_path):
+    file = run / "fold-P1.safetensors"
+    card, state = load_card(file), load_state(file)
+    scored, trained, changed = (tmp_path / f"{name}.safetensors" for name in ("scored", "trained", "changed"))
+    scored.write_bytes(checkpoint_bytes(replace(card, cross_validated=None), state))
+    trained.write_bytes(checkpoint_bytes(replace(card, training_patients=("P9",)), state))
+    changed.write_bytes(checkpoint_bytes(card, {name: value + 1 for name, value in state.items()}))
+    assert fingerprint(scored) == fingerprint(file)
+    assert len({fingerprint(one) for one in (file, trained, changed)}) == 3
 
 
 def test_min_cv_pcc_keeps_the_genes_that_reached_it(run, p1, tmp_path):

@@ -54,19 +54,22 @@ def ablate(
     fold: options.FoldOption = "all",
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
     deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
     from genedml_cli import ablation, console, settings, tables
+    from genedml_cli.compute import Compute
 
     scale, named = settings.known_scale(um_per_px), settings.only_dataset(dataset)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     overrides = settings.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
-    training: dict[str, Any] = {"features": features, "weights": weights, "device": device, "fold": fold}
-    training |= {"partial": partial, "allow_off_tissue": allow_off_tissue, "deterministic": deterministic}
-    training["panel"] = settings.choose_panel(panel, named)
+    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
+    training |= {"allow_off_tissue": allow_off_tissue, "panel": settings.choose_panel(panel, named)}
+    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     swept = ablation.parse_values(values)
     result = ablation.ablate(chosen, out, table, merged, dataset=named or "", values=swept, seeds=seeds, **training)
     if json_:

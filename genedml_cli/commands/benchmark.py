@@ -52,6 +52,7 @@ def benchmark(
     from genedml_cli import console, settings
     from genedml_cli.benchmark import benchmark as measure
     from genedml_cli.benchmark_tables import show_benchmark
+    from genedml_cli.compute import Compute
 
     if (slide is None) != (spots is None):
         raise typer.BadParameter("give a slide and --spots, or neither for a synthetic section")
@@ -64,9 +65,7 @@ def benchmark(
         um_per_px=um_per_px,
         pitch_um=pitch_um,
         weights=weights,
-        device=device,
-        compiled=compiled,
-        batch_tiles=batch_tiles,
+        compute=Compute(device, compiled, batch_tiles),
         against_naive=against is not None,
         max_spots=max_spots,
         seconds=seconds,

@@ -38,13 +38,14 @@ def evaluate(
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
     from genedml_cli import console, evaluation, tables
+    from genedml_cli.compute import Compute
     from genedml_cli.external import evaluate_external
 
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
         found = evaluate_external(
-            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, device=device
+            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=Compute(device)
         )
         if json_:
             console.document({**found.to_dict(), "folder": found.folder})

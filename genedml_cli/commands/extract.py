@@ -23,10 +23,12 @@ def extract(
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
+    deterministic: options.DeterministicOption = False,
 ) -> None:
     """Fill feature files alone, so that train finds them."""
     from genedml_cli import console, settings
-    from genedml_cli.devices import prepare_encoder
+    from genedml_cli.compute import Compute
+    from genedml_cli.devices import all_deterministic, prepare_encoder
     from genedml_cli.features import extract as extract_features
 
     scale = settings.known_scale(um_per_px)
@@ -34,7 +36,8 @@ def extract(
     named = settings.only_dataset(dataset)
     overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides)
-    loaded = prepare_encoder(merged.encoder, weights, device, compiled, batch_tiles)
-    found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
+    with all_deterministic(deterministic):
+        loaded = prepare_encoder(merged.encoder, weights, Compute(device, compiled, batch_tiles))
+        found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")

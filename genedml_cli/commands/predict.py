@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from genedml_cli import options
+from genedml_cli.compute import Compute
 from genedml_cli.options import DATA, MODEL, RUN
 
 SlideArgument = Annotated[
@@ -79,6 +80,7 @@ def predict(
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
+    deterministic: options.DeterministicOption = False,
     batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
     resume: ResumeOption = True,
     jobs: JobsOption = 1,
@@ -87,8 +89,8 @@ def predict(
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
     place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
     place["allow_off_tissue"] = allow_off_tissue
-    with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "device": device}
-    with_ |= {"compiled": compiled, "batch_tiles": batch_tiles, "batch_spots": batch_spots}
+    with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "batch_spots": batch_spots}
+    with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
     if slides is None and (jobs > 1 or not resume):

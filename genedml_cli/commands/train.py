@@ -41,6 +41,7 @@ def train(
 ) -> None:
     """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
     from genedml_cli import console, runs, settings, tables
+    from genedml_cli.compute import Compute
 
     scale = settings.known_scale(um_per_px)
     chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
@@ -48,9 +49,9 @@ def train(
     overrides = settings.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     run = out or runs.new_run_folder()
-    training: dict[str, Any] = {"features": features, "weights": weights, "device": device, "fold": fold}
-    training |= {"partial": partial, "allow_off_tissue": allow_off_tissue, "deterministic": deterministic}
-    training |= {"compiled": compiled, "batch_tiles": batch_tiles, "panel": settings.choose_panel(panel, named)}
+    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
+    training |= {"allow_off_tissue": allow_off_tissue, "panel": settings.choose_panel(panel, named)}
+    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
     if json_:
         console.document({**evaluation.to_dict(), "folder": run})

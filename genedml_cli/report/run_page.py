@@ -260,6 +260,6 @@ def _provenance(record: Mapping[str, Any], card: ModelCard) -> Sequence[tuple[st
         ("Time", str(record["made_by"].get("time", ""))),
         ("Seed", str(config.training.seed)),
         ("Gene panel", str(record.get("panel", ""))),
-        ("Views", f"{config.views.um_per_px} \u00b5m/px" if config.views.um_per_px != "native" else "level-0 pixels"),
+        ("Views", "level-0 pixels" if config.views.um_per_px == "native" else f"{config.views.um_per_px} \u00b5m/px"),
         ("Encoder", f"{card.encoder.name}, weights {card.encoder.weights_sha256}"),
     ]

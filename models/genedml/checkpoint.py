@@ -68,6 +68,8 @@ class ModelCard:
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
         training_donors: their donors, who may be patients of other names in other data sets.
+        um_per_px: of level 0 of the sections it was trained on, the smallest and the largest; nothing if nobody knew
+            them. A model of views in level-0 pixels is for slides of about these.
         gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
@@ -86,6 +88,7 @@ class ModelCard:
     training_slides: Mapping[str, str]
     training_patients: tuple[str, ...]
     training_donors: tuple[str, ...]
+    um_per_px: tuple[float, ...] = ()
     gene_ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -215,6 +218,8 @@ def _check_card(card: ModelCard) -> None:
         raise ValueError(f"it has {genes} genes, but references for another number")
     if not all(math.isfinite(value) for value in (*card.mean_label, *slope, *intercept)):
         raise ValueError("its references are no numbers")
+    if len(card.um_per_px) not in (0, 2) or not all(0 < value < math.inf for value in card.um_per_px):
+        raise ValueError(f"its um/px are {card.um_per_px}")
     if len(card.gene_ids) not in (0, genes):
         raise ValueError(f"it has {len(card.gene_ids)} ids for {genes} genes")
     if len(card.scores["held_out_pcc"]) not in (0, genes):
