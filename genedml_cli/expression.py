@@ -32,6 +32,9 @@ WHOLE = "whole_numbers"
 MOST_COUNTS = 2**24
 """Beyond which single precision does not hold whole numbers; spots have some 10,000 of a gene."""
 
+GENES_10X = "Gene Expression"
+"""What Space Ranger and Cell Ranger call the kind of the features that are genes."""
+
 GENE_IDS = "gene_ids"
 """In ``var`` of counts and predictions, as scanpy's 10x readers call it: a gene's Ensembl id, empty if unknown."""
 
@@ -254,7 +257,7 @@ def _read_any(path: Path) -> anndata.AnnData:
         import scanpy
 
         check_mtx(path)
-        return checked(scanpy.read_10x_mtx(path))
+        return _genes_alone(checked(scanpy.read_10x_mtx(path, gex_only=False)), path)
     if name.endswith(".h5ad"):
         return read_h5ad(path)
     if name.endswith(".h5"):
@@ -262,10 +265,23 @@ def _read_any(path: Path) -> anndata.AnnData:
 
         with opened_h5(path) as file:
             check_tenx(file)  # scanpy takes a part of the table, and would read beyond it
-            return checked(scanpy.read_10x_h5(path))
+            return _genes_alone(checked(scanpy.read_10x_h5(path, gex_only=False)), path)
     if name.endswith((".tsv", ".csv", ".txt")):
         return _as_anndata(read_count_table(path))
     raise ValueError("known are .tsv, .csv (also .gz), .h5ad, 10x .h5 and 10x mtx folders")
+
+
+def _genes_alone(data: anndata.AnnData, path: Path) -> anndata.AnnData:
+    """Without the features of other kinds that a 10x file may hold; says which."""
+    if "feature_types" not in data.var:
+        return data
+    kinds = data.var["feature_types"].astype(str)
+    others = kinds[kinds != GENES_10X].value_counts()
+    if others.empty:
+        return data
+    listed = ", ".join(f"{count} of the kind {kind!r}" for kind, count in others.head(5).items())
+    console.note(f"{path.name} holds features that are no {GENES_10X}, which are left out: {listed}.")
+    return data[:, (kinds == GENES_10X).to_numpy()].copy()
 
 
 def _as_anndata(table: pd.DataFrame) -> anndata.AnnData:

@@ -16,9 +16,9 @@ from genedml.errors import reading
 from genedml_cli import console
 from genedml_cli.storage import arriving
 
-EVERY_S, AT_MOST_S = 5.0, 60.0
+AT_MOST_S = 60.0
 SHARE = 0.05
-"""Of the time that writing may take; it is written less often where it takes more, but at least each minute."""
+"""Of the time that writing may take: every epoch is kept, but where that takes more, some, at least one each minute."""
 METADATA_KEY = "genedml"
 
 
@@ -41,7 +41,7 @@ class TrainingState:
 
     def __init__(self, path: Path | None, of: Mapping[str, str]) -> None:
         self._path, self._of = path, dict(of)
-        self._next = time.monotonic() + EVERY_S
+        self._next = time.monotonic()
 
     def read(self) -> Moment | None:
         """The moment to go on from, if there is one; says so.
@@ -74,4 +74,4 @@ class TrainingState:
         with arriving(self._path) as temporary:
             save_file(moment.tensors, temporary, metadata)
         ended = time.monotonic()
-        self._next = ended + min(max((ended - began) / SHARE, EVERY_S), AT_MOST_S)
+        self._next = ended + min((ended - began) / SHARE, AT_MOST_S)

@@ -237,7 +237,7 @@ def main() -> None:
     # Forks are safe while torch has started no threads; every epoch and batch is kept, so that little of the time is
     # without anything to go on from.
     torch.set_num_threads(1)
-    training_state.EVERY_S = training_state.AT_MOST_S = feature_file.EVERY_S = 0.0
+    training_state.AT_MOST_S = feature_file.EVERY_S = 0.0
     print(json.dumps(sweep(options.folder.absolute(), world, options.kills, options.seed, options.stops)))
 
 

@@ -86,6 +86,21 @@ def test_ids_of_10x_features_are_kept(tmp_path, write_counts):
     assert gene_ids_of(read_counts(write_counts(tmp_path))) == {gene: f"ENSG{gene}" for gene in GENES}
 
 
+@pytest.mark.parametrize("write_counts", [write_10x_h5, write_mtx])
+def test_10x_features_that_are_no_genes_are_left_out_by_name(tmp_path, write_counts, capfd):
+    path = write_counts(tmp_path)
+    if path.is_dir():
+        table = path / "features.tsv.gz"
+        table.write_bytes(gzip.compress(gzip.decompress(table.read_bytes()).replace(b"Gene Exp", b"Gene Esp", 1)))
+    else:
+        with h5py.File(path, "r+") as file:
+            file["matrix/features/feature_type"][0] = b"Gene Espression"
+    counts = read_counts(path)
+    assert list(counts.var_names) == GENES[1:]
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS[:, 1:])
+    assert "no Gene Expression, which are left out: 1 of the kind 'Gene Espression'" in capfd.readouterr().err
+
+
 def test_ids_are_found_under_other_names_and_may_be_missing(tmp_path):
     path = write_h5ad(tmp_path)
     assert gene_ids_of(read_counts(path)) == {}

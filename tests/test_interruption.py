@@ -67,7 +67,6 @@ def samples(world) -> list[Sample]:
 
 def stopped_in(monkeypatch, epoch: int) -> None:
     """Let training be interrupted after so many epochs, with every one of them kept."""
-    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
     monkeypatch.setattr(training_state, "AT_MOST_S", 0.0)
     keep, count = training._Passes.keep, iter(range(1, 100))
 
@@ -133,8 +132,6 @@ def test_state_is_written_less_often_where_it_takes_long(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     state = training_state.TrainingState(tmp_path / "state", {})
-    assert not state.due()
-    now[0] += training_state.EVERY_S
     assert state.due()
     monkeypatch.setattr(training_state, "save_file", lambda *_: now.__setitem__(0, now[0] + 2) or write_nothing(_[1]))
     state.write(training_state.Moment())
