@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5
 H5_FLOATS = tuple(getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE"))
 MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
 """What a matrix of whole numbers is made of, and one of others."""
+ENDS = "indptr"  # of a sparse table: where its rows end among the values
 HEAP = b"GCOL\x01\0\0\0"
 ROOM_BYTES = 2**29
 """Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
@@ -191,6 +192,8 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
         check_memory(declared)
         for name, table in tables.items():
             _check_found(table, name)
+            if name.endswith(ENDS):
+                _check_ends(tables, name.removesuffix(ENDS))
         with at_most(ROOM_BYTES + 8 * path.stat().st_size + 4 * declared):
             yield file
 
@@ -276,6 +279,14 @@ def _check_found(table: h5py.Dataset, path: str) -> None:
             table.id.read_direct_chunk(part.chunk_offset)
         except RuntimeError as error:
             raise ValueError(f"{path} has a part that is not where the file says") from error
+
+
+def _check_ends(tables: Mapping[str, h5py.Dataset], above: str) -> None:
+    """Refuse a sparse table whose rows end before they begin, or elsewhere than its values: scipy cuts it silently."""
+    ends = np.ravel(tables[f"{above}{ENDS}"][()])
+    lengths = [tables[f"{above}{name}"].size for name in ("indices", "data") if f"{above}{name}" in tables]
+    if not ends.size or ends[0] or (ends[1:] < ends[:-1]).any() or any(ends[-1] != length for length in lengths):
+        raise ValueError(f"{above}{ENDS} does not part the {max(lengths, default=0)} values of its table into rows")
 
 
 def _check_kind(kind: h5py.h5t.TypeID, path: str) -> None:

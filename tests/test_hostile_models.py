@@ -168,6 +168,14 @@ def backwards(file: h5py.File) -> None:
     file["X/indptr"][2] = 10**6
 
 
+def ended_early(file: h5py.File) -> None:
+    file["X/indptr"][-1] = file["X/indptr"][-2]
+
+
+def ended_before_its_beginning(file: h5py.File) -> None:
+    file["X/indptr"][-1] = -5
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,6 +186,8 @@ def backwards(file: h5py.File) -> None:
         (extended, "obsm/spatial is of a kind that no AnnData file has"),
         (unstored, "X/data holds 0 of its 1 parts"),
         (beyond, "cannot be read"),
+        (ended_early, "X/indptr does not part the 8 values"),
+        (ended_before_its_beginning, "X/indptr does not part the 8 values"),
         (backwards, "cannot be read"),
     ],
 )
@@ -202,12 +212,15 @@ def test_a_part_of_a_table_that_cannot_be_found_is_refused_and_not_read_as_zeros
         pass
 
 
-def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("table", "place", "value"), [("indices", 1, 2**40), ("indptr", -1, -(2**40)), ("indptr", -1, 1)]
+)
+def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path, table, place, value):
     PARSERS["tenx-counts"].write(tmp_path / "counts.h5")
     assert read_counts(tmp_path / "counts.h5").shape == (2, 3)
     with h5py.File(tmp_path / "counts.h5", "a") as file:
-        file["matrix/indices"][1] = 2**40
-    with pytest.raises(GeneDMLError, match=r"counts\.h5 cannot be read: .*ind"):
+        file[f"matrix/{table}"][place] = value
+    with pytest.raises(GeneDMLError, match=r"counts\.h5 cannot be read: .*(ind|end)"):
         read_counts(tmp_path / "counts.h5")
 
 
