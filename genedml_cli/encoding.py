@@ -27,7 +27,7 @@ from genedml_cli.tiling import TilePlan
 
 
 @dataclass(frozen=True)
-class Batch:
+class TileVectors:
     """Features of the tiles from ``start`` on, in half precision, on their way to the host.
 
     ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
@@ -48,7 +48,7 @@ class Vectors(ABC):
     """Tiles whose vectors are there; they are not encoded again."""
 
     @abstractmethod
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: TileVectors) -> None:
         """Take what has arrived of a batch."""
 
 
@@ -59,7 +59,7 @@ class VectorsInMemory(Vectors):
         self.orientations, self.done = len(local), 0
         self._local, self._tiles = local, tiles
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: TileVectors) -> None:
         self.done = batch.start + len(batch.pooled)
         self._tiles[batch.start : self.done] = batch.pooled
         for orientation, tokens in enumerate(batch.tokens):
@@ -182,12 +182,12 @@ class _Batches:
         self._runner = runner
         self._local_grid = local_grid
 
-    def __iter__(self) -> Iterator[Callable[[], Batch]]:
+    def __iter__(self) -> Iterator[Callable[[], TileVectors]]:
         size = self._runner.batch_tiles
         for start in range(self._done, self._tiles, size):
             yield partial(self._encode, start, self._runner.send(self._read(slice(start, start + size))))
 
-    def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> Batch:
+    def _encode(self, start: int, images: UInt8[Tensor, "N 224 224 3"]) -> TileVectors:
         first, last = np.searchsorted(self._own, [start, start + len(images)])
         rows = torch.as_tensor(self._own[first:last] - start, device=images.device)
         encoded = self._runner(images)
@@ -200,7 +200,7 @@ class _Batches:
         if images.device.type == "cuda":
             arrived = torch.cuda.Event()
             arrived.record()
-        return Batch(start, pooled, spots, tokens, arrived)
+        return TileVectors(start, pooled, spots, tokens, arrived)
 
     @staticmethod
     def _leave(vectors: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
-from genedml_cli.encoding import Batch, Vectors
+from genedml_cli.encoding import TileVectors, Vectors
 from genedml_cli.locks import forget_dead, in_turn, part_of
 from genedml_cli.stopping import Stopped, keeping
 from genedml_cli.storage import into_place, write_json, written
@@ -56,7 +56,7 @@ class VectorsInFile(Vectors):
         self._row_bytes = {TILES: width * torch.float16.itemsize, LOCAL: tokens * width * torch.float16.itemsize}
         self._recorded = time.monotonic()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: TileVectors) -> None:
         self._write(TILES, batch.start, batch.pooled)
         for orientation, tokens in enumerate(batch.tokens):
             for spot, of_spot in zip(batch.spots.tolist(), tokens, strict=True):
