@@ -283,3 +283,12 @@ def test_the_demo_runs_finds_what_was_planted_and_draws_it(tmp_path):
     assert float(found[1]) > 0.5
     assert float(found[1]) > abs(float(found[2])) + 0.3
     assert {path.suffix for path in (tmp_path / "demo").iterdir() if path.is_file()} == {".h5ad", ".png"}
+
+
+def test_the_words_that_troubleshooting_quotes_are_said():
+    files = (path for folder in ("genedml_cli", "models/genedml") for path in (EXAMPLES.parent / folder).rglob("*.py"))
+    said = re.sub(r'"\s*\n\s*f?"', "", "".join(path.read_text() for path in files))
+    quoted = re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", (EXAMPLES / "troubleshooting.md").read_text())
+    assert len(quoted) > 10
+    parts = [part.strip(" :") for words in quoted for part in words.split("...")]
+    assert [part for part in parts if part not in said] == []
