@@ -104,18 +104,20 @@ def _acquire(path: Path, waits: bool, what: str) -> FileLock:
                 ) from error
             _say_waiting(path, _holder(file))
             lock.acquire()
-        file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        with suppress(OSError):  # on a full disk the holder has no name, but holds it all the same
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except OSError as error:
         raise cannot_write(path, error) from error
     return lock
 
 
-def cannot_write(path: Path, error: OSError) -> GeneDMLError:
+def cannot_write(path: Path, error: Exception) -> GeneDMLError:
     """What the system says against writing ``path``, as a sentence."""
     above = next((one for one in path.absolute().parents if one.exists()), path)
     if not above.is_dir():
         return GeneDMLError(f"{path} cannot be written: {above} is a file. Give another output.")
-    return GeneDMLError(f"{path} cannot be written: {error.strerror or error}. Mend that, or give another output.")
+    why = getattr(error, "strerror", None) or error
+    return GeneDMLError(f"{path} cannot be written: {why}. Mend that, or give another output.")
 
 
 def _say_waiting(path: Path, holder: str) -> None:

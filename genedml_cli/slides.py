@@ -13,22 +13,23 @@ from pathlib import Path
 import numpy as np
 import openslide
 from jaxtyping import UInt8
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
 from genedml_cli.inputs import check_memory
+from genedml_cli.pixels import check_pixels, check_tiff
 from genedml_cli.slide_files import Watched
 
 IMAGE_LIMIT_PX = 2**30
 SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
-COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
 COARSEST = 4.0
 """um/px of a slide over those of the views, beyond which they show nothing but enlarged pixels; slides of objectives
 from 10x on are within 2."""
 UM_PER_PX_RANGE = (0.05, 20.0)
+SQUARE_TOLERANCE = 0.05  # by which um/px of x and y may differ
 BLOCK_PX = 512
 THUMBNAIL_BAND_PX = 2**26
 WHITE = 255
@@ -313,10 +314,12 @@ def _open_pyramid(path: Path, file: Watched) -> Slide | None:
         width, height = pyramid.sizes_px[0]
         if max(width, height) > SLIDE_LIMIT_PX:
             raise ValueError(f"it says {width} x {height} px, larger than any scan")
-    return Slide(path, pyramid, _plausible(um_per_px), file)
+        if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
+            check_tiff(path)  # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
+    return Slide(path, pyramid, _plausible(path, um_per_px), file)
 
 
-def _plausible(um_per_px: list[str | None]) -> float | None:
+def _plausible(path: Path, um_per_px: list[str | None]) -> float | None:
     # Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
     try:
         x, y = (float(value) for value in um_per_px if value is not None)
@@ -324,6 +327,9 @@ def _plausible(um_per_px: list[str | None]) -> float | None:
         return None
     mean = (x + y) / 2
     low, high = UM_PER_PX_RANGE
+    if abs(x - y) > SQUARE_TOLERANCE * mean:
+        console.warn(f"{path.name} says {x:.4g} x {y:.4g} um/px, so its pixels are not square: taken as not known.")
+        return None
     return mean if low <= mean <= high else None
 
 
@@ -338,7 +344,7 @@ def _open_image(path: Path, file: Watched) -> Slide:
                     f"{path} has {width} x {height} px, too many for a plain image. Convert it to a tiled pyramidal "
                     f"TIFF, for example with: vips tiffsave {path.name} slide.tif --tile --pyramid --compression jpeg"
                 )
-            _check_pixels(path, image)
+            check_pixels(path, image)
             check_memory(12 * width * height)  # decoded, composited on white, and copied
             return Slide(path, _Plain(_on_white(image)), None, file)
     except UnidentifiedImageError as error:
@@ -352,46 +358,6 @@ def _open_image(path: Path, file: Watched) -> Slide:
         raise GeneDMLError(
             f"The image {path} is broken: {reason_of(error)}. Fetch the file again or export it anew."
         ) from error
-
-
-def _check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
-    """Refuse, by name, pixels that are not the colours of a stain.
-
-    Raises:
-        GeneDMLError: greyscale, 16 bits, inks, several pages.
-    """
-    if image.mode in COLOURLESS:
-        raise GeneDMLError(f"{path} is {COLOURLESS[image.mode]}; H&E needs its colours. Export it as 8-bit RGB.")
-    if ";16" in str(getattr(image, "tile", "")) or image.mode.startswith(("I", "F")):
-        raise GeneDMLError(
-            f"{path} has 16 or more bits a channel, and how many of them are used nobody says. Export it as 8-bit RGB."
-        )
-    if image.mode == "CMYK":
-        raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
-    if image.mode not in ("RGB", "RGBA", "P", "PA", "YCbCr"):
-        raise GeneDMLError(f"{path} has pixels of kind {image.mode}, not 8-bit colour. Export it as 8-bit RGB.")
-    check_whole(path, image)
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        raise GeneDMLError(
-            f"{path} holds {pages} images, and is no pyramid that OpenSlide knows. Export the one meant."
-        )
-
-
-def check_whole(path: Path, image: ImageFile.ImageFile) -> None:
-    """Refuse an image whose strips or tiles do not cover it; Pillow would leave the rest black.
-
-    Raises:
-        GeneDMLError: with how much of it there is.
-    """
-    boxes = {tile[1] or (0, 0, *image.size) for tile in image.tile}
-    held = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
-    if held < image.width * image.height:
-        share = held / (image.width * image.height)
-        raise GeneDMLError(
-            f"{path} says {image.width} x {image.height} px, but holds {share:.0%} of them. Fetch the file again or "
-            "export it anew."
-        )
 
 
 def _on_white(image: Image.Image) -> Image.Image:

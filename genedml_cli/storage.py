@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__
 from genedml_cli.locks import cannot_write, in_turn, part_of
@@ -79,7 +81,7 @@ def written(path: Path) -> Iterator[None]:
     """What the system says against writing ``path``, as a sentence."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from error
 
 

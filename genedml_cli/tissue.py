@@ -14,8 +14,9 @@ from scipy.ndimage import gaussian_filter, label
 
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
+from genedml_cli.pixels import check_whole
 from genedml_cli.regions import REGION_SUFFIXES, draw_polygons, read_regions
-from genedml_cli.slides import WHITE, Slide, check_whole
+from genedml_cli.slides import WHITE, Slide
 
 CELL_UM = 8.0  # a nucleus: what is smaller is texture, not tissue or glass
 MAX_CELLS, CELLS_WITHOUT_SCALE = 4096, 1024  # of the longer side

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from genedml.checkpoint import sealed, unsealed
+from genedml.checkpoint import sealed, unsealed, weights_sha256
 from genedml.errors import reading
 from genedml_cli import console
 from genedml_cli.storage import arriving
@@ -55,6 +55,8 @@ class TrainingState:
             with safe_open(self._path, "pt") as stored:
                 saved = json.loads(unsealed(METADATA_KEY, stored.metadata()))
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no mapping
+            if saved["tensors_sha256"] != weights_sha256(tensors):
+                raise ValueError("it has changed since it was written")
             differ = [name for name, value in self._of.items() if saved["of"].get(name) != value]
         if differ:
             console.note(f"{self._path} is of other {', '.join(differ)}; training the fold anew.")
@@ -70,8 +72,9 @@ class TrainingState:
         if self._path is None:
             return
         began = time.monotonic()
-        metadata = sealed(METADATA_KEY, json.dumps({"of": self._of, "values": moment.values}))
+        tensors = {name: value.detach().cpu().contiguous() for name, value in moment.tensors.items()}
+        known = {"of": self._of, "values": moment.values, "tensors_sha256": weights_sha256(tensors)}
         with arriving(self._path) as temporary:
-            save_file(moment.tensors, temporary, metadata)
+            save_file(tensors, temporary, sealed(METADATA_KEY, json.dumps(known)))
         ended = time.monotonic()
         self._next = ended + min((ended - began) / SHARE, AT_MOST_S)

@@ -75,7 +75,7 @@ def write_broken(folder: Path) -> dict[str, tuple[dict[str, object], str]]:
         "empty": (good | {"slide": "empty.tif"}, "no slide that OpenSlide knows"),
         "missing": (good | {"slide": "none.svs"}, "There is no slide"),
         "folder": (good | {"slide": "folder.png"}, "is a folder, no slide"),
-        "deep": (good | {"slide": "deep.png"}, "has 16 or more bits a channel"),
+        "deep": (good | {"slide": "deep.png"}, "has more than 8 bits a channel"),
         "no scale": (good | {"um_per_px": None}, "does not say its um/px"),
         "outside": (good | {"spots": write_spots(folder / "out.csv", x=9e4)}, "No spot lies inside"),
         "no header": (good | {"spots": "bare.csv"}, "where names of columns belong"),

@@ -19,8 +19,8 @@ from genedml_cli.slides import Raster, open_slide
         ("L", "grey.png", "is greyscale; H&E needs its colours"),
         ("LA", "grey.png", "is greyscale; H&E needs its colours"),
         ("1", "line.png", "is black and white"),
-        ("I;16", "deep.png", "has 16 or more bits a channel"),
-        ("F", "deep.tif", "has 16 or more bits a channel"),
+        ("I;16", "deep.png", "has more than 8 bits a channel"),
+        ("F", "deep.tif", "has more than 8 bits a channel"),
         ("CMYK", "ink.jpg", "is CMYK: inks"),
         ("CMYK", "ink.tif", "is CMYK: inks"),
     ],
@@ -33,8 +33,39 @@ def test_images_that_are_no_stain_are_refused_by_name(tmp_path, mode, name, mess
 
 def test_colours_of_sixteen_bits_are_refused_too(tmp_path):
     tifffile.imwrite(tmp_path / "deep.tif", np.zeros((40, 50, 3), np.uint16), photometric="rgb")
-    with pytest.raises(GeneDMLError, match=r"deep\.tif has 16 or more bits a channel"):
+    with pytest.raises(GeneDMLError, match=r"deep\.tif has more than 8 bits a channel"):
         open_slide(tmp_path / "deep.tif")
+
+
+TILED = {"tile": (64, 64), "metadata": None}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "photometric", "message"),
+    [
+        ((128, 128), np.uint8, "minisblack", "is greyscale"),
+        ((128, 128), np.uint8, "miniswhite", "is greyscale"),
+        ((128, 128, 3), np.uint16, "rgb", "has more than 8 bits a channel"),
+        ((128, 128), np.uint16, "minisblack", "has more than 8 bits a channel"),
+        ((128, 128, 4), np.uint8, "separated", "is CMYK: inks"),
+        ((128, 128, 3), np.uint8, "cielab", "has pixels of kind LAB"),
+    ],
+)
+def test_tiled_images_that_are_no_stain_are_refused_by_name(tmp_path, shape, kind, photometric, message):
+    tifffile.imwrite(tmp_path / "tiled.tif", np.full(shape, 99, kind), photometric=photometric, **TILED)
+    with pytest.raises(GeneDMLError, match=rf"tiled\.tif {message}.* Export it as 8-bit RGB"):
+        open_slide(tmp_path / "tiled.tif")
+
+
+def test_pixels_that_are_not_square_have_no_known_scale(tmp_path, capsys):
+    for name, across in (("square", 20_000), ("oblong", 40_000)):
+        image = np.full((128, 128, 3), 99, np.uint8)
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", image, photometric="rgb", resolution=(across, 20_000), resolutionunit=3, **TILED
+        )
+    assert open_slide(tmp_path / "square.tif").um_per_px == pytest.approx(0.5)
+    assert not open_slide(tmp_path / "oblong.tif").knows_scale
+    assert "oblong.tif says 0.25 x 0.5 um/px, so its pixels are not square" in capsys.readouterr().err
 
 
 def test_several_images_in_one_file_are_refused(tmp_path):
@@ -100,5 +131,5 @@ def test_a_pyramid_larger_than_any_scan_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_thumbnail_given_as_a_slide_is_refused(red_spot):
-    with open_slide(red_spot[0], 8.0) as slide, pytest.raises(GeneDMLError, match="is it a thumbnail"):
+    with open_slide(red_spot[0], 8.0) as slide, pytest.raises(GeneDMLError, match="this is a thumbnail of a slide"):
         Raster(slide, 0.5)

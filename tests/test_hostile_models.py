@@ -115,6 +115,12 @@ def test_weights_that_are_code_are_refused_and_not_run(tmp_path, name, dump):
     assert not (tmp_path / "ran").exists()
 
 
+def test_weights_that_are_a_program_are_refused_by_every_torch(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
+    with pytest.raises(GeneDMLError, match=r"program\.pt cannot be read: it is a TorchScript program"):
+        load_weights(torch.nn.Linear(2, 2), tmp_path / "program.pt", "linear")
+
+
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(2)])
 def test_weights_that_are_no_state_are_refused(tmp_path, value):
     torch.save(value, tmp_path / "odd.pth")

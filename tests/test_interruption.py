@@ -25,10 +25,9 @@ from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
-from genedml_cli.prediction import predict
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.stopping import Stopped
-from genedml_cli.storage import arriving, write_text
+from genedml_cli.storage import write_text
 
 HERE = Path(__file__).parent
 VIEWS = ViewsConfig()
@@ -230,18 +229,6 @@ def test_a_full_disk_while_encoding_is_a_sentence_and_leaves_nothing(red_sample,
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["earlier"]
 
 
-def test_a_prediction_that_fails_or_ends_leaves_no_features(run, p1, tmp_path, monkeypatch):
-    def gone(*_: object) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch, pytest.raises(GeneDMLError, match="cannot be written"):
-        patch.setattr(feature_file.VectorsInFile, "_write", gone)
-        predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))
-    assert list(tmp_path.iterdir()) == []
-    predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))
-    assert [path.name for path in tmp_path.iterdir()] == ["out.h5ad"]
-
-
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -261,14 +248,6 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
 
 
 # Disks and devices
-
-
-def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(GeneDMLError, match="cannot be written"):
-        predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", compute=Compute("cpu"))
-    with pytest.raises(GeneDMLError, match="cannot be written"), arriving(tmp_path / "file" / "x"):
-        pass
 
 
 def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ class NetworkConfig:
     fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
     ffn_width: Count = 1024
     ffn_dropout: Fraction = 0.1
-    head_widths: tuple[Count, ...] = (1536, 512)
+    head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
     head_dropout: Fraction = 0.1
     gene_dropout: Fraction = 0.3
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from jaxtyping import Float, UInt8
@@ -381,6 +382,8 @@ def _read_state(file: Path) -> dict[str, Tensor]:
             raise ValueError("there is no such file")
         if file.suffix == ".safetensors":
             return load_file(file)
+        if is_zipfile(file) and any(Path(name).name == "constants.pkl" for name in ZipFile(file).namelist()):
+            raise ValueError("it is a TorchScript program, which torch before 2.6 would run")
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than named tensors")

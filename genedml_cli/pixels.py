@@ -1,0 +1,73 @@
+"""What kind of pixels an image holds: refused by name unless they are the colours of a stain."""
+
+from pathlib import Path
+
+import tifffile
+from PIL import ImageFile
+
+from genedml.errors import GeneDMLError
+
+COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
+TIFF_MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
+"""Photometric interpretations of TIFF as modes of Pillow."""
+
+
+def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
+    """Refuse a plain image that is not whole, or whose pixels are not the colours of a stain.
+
+    Raises:
+        GeneDMLError: greyscale, 16 bits, inks, several pages, parts that are missing.
+    """
+    deep = ";16" in str(getattr(image, "tile", "")) or image.mode.startswith(("I", "F"))
+    _check_mode(path, image.mode, deep)
+    check_whole(path, image)
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise GeneDMLError(
+            f"{path} holds {pages} images, and is no pyramid that OpenSlide knows. Export the one meant."
+        )
+
+
+def check_tiff(path: Path) -> None:
+    """Refuse a tiled TIFF by the kind of pixels that its first image says it has.
+
+    Raises:
+        GeneDMLError: greyscale, inks, another colour space, more than 8 bits.
+        ValueError, tifffile.TiffFileError: it does not say.
+    """
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        bits, photometric = int(page.bitspersample), int(page.photometric)
+    mode = TIFF_MODES.get(photometric, f"photometric {photometric}")
+    _check_mode(path, "1" if mode == "L" and bits == 1 else mode, deep=bits > 8)
+    if bits != 8:
+        raise ValueError(f"it has {bits} bits a channel, not 8")
+
+
+def _check_mode(path: Path, mode: str, deep: bool) -> None:
+    if mode in COLOURLESS and not deep:
+        raise GeneDMLError(f"{path} is {COLOURLESS[mode]}; H&E needs its colours. Export it as 8-bit RGB.")
+    if deep:
+        raise GeneDMLError(
+            f"{path} has more than 8 bits a channel, and how many of them are used nobody says. Export it as 8-bit RGB."
+        )
+    if mode == "CMYK":
+        raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
+    if mode not in ("RGB", "RGBA", "P", "PA", "YCbCr"):
+        raise GeneDMLError(f"{path} has pixels of kind {mode}, not 8-bit colour. Export it as 8-bit RGB.")
+
+
+def check_whole(path: Path, image: ImageFile.ImageFile) -> None:
+    """Refuse an image whose strips or tiles do not cover it; Pillow would leave the rest black.
+
+    Raises:
+        GeneDMLError: with how much of it there is.
+    """
+    boxes = {tile[1] or (0, 0, *image.size) for tile in image.tile}
+    held = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
+    if held < image.width * image.height:
+        share = held / (image.width * image.height)
+        raise GeneDMLError(
+            f"{path} says {image.width} x {image.height} px, but holds {share:.0%} of them. Fetch the file again or "
+            "export it anew."
+        )
