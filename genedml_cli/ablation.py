@@ -196,7 +196,7 @@ def ablate(
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
     evaluations: list[Evaluation] = []
-    kept = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command again."
+    kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
     with (
         claimed(out / f"{name}.csv", f"The ablation {name} in {out}"),
         keeping(kept),

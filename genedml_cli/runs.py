@@ -1,8 +1,6 @@
 """A run: every fold of a set of samples trained and tested, in one folder."""
 
-import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,12 +11,11 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-import tomli_w
 import torch
 from jaxtyping import Float
 
 from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
-from genedml.config import Config, to_dict
+from genedml.config import Config
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
@@ -38,18 +35,19 @@ from genedml_cli.expression import (
 )
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.inference import predict_section
-from genedml_cli.inputs import check_names, read_json, read_text
+from genedml_cli.inputs import check_names, read_text
 from genedml_cli.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
+from genedml_cli.run_record import RunRecord, check_finished, state_file, unfinished, what_is_kept
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import VERSION, arriving, maker, now, write_json, write_text
+from genedml_cli.storage import VERSION, arriving, write_text
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
@@ -99,23 +97,24 @@ def train(
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
-    description = _describe(config, samples, panel, partial, dataset, compute.deterministic)
-    _check_same(out, description)
+    said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": compute.deterministic}
+    record = RunRecord.of(out, config, samples, said)
+    record.check()
     chosen = _chosen(make_folds(samples), fold)
-    go_on = f"Finished folds and the last epoch are kept in {out}. To go on, run the same command with --out {out}."
-    with ExitStack() as claims, keeping(go_on):
+    with ExitStack() as claims, keeping(functools.partial(what_is_kept, out, features)):
         for one in chosen:
             claims.enter_context(claimed(out / f"fold-{one.name}", f"Fold {one.name} of {out}"))
-        _check_same(out, description)  # by now: another process may have begun another run
+        record.check()  # by now: another process may have begun another run
         forget_all_dead(out)
         forget_all_dead(out / "predictions")
-        folds = _unfinished(chosen, out)
+        folds = unfinished(chosen, out)
         if folds:
             claims.enter_context(all_deterministic(compute.deterministic))
             _check_panel(panel)
             encoder = prepare_encoder(config.encoder, weights, compute)
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
-            _claim(out, config, description)
+            check_finished(out, inputs.features, encoder_record(encoder))
+            record.write(config)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})
             _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
@@ -141,8 +140,21 @@ def _gather(
     # What may be wrong with counts and panels is said before hours of encoding.
     counts = {sample.name: read_counts(sample.counts) for sample in used}
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
+    _check_panels(panels, counts)
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
     return Inputs(extracted, counts, panels)
+
+
+def _check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
+    for genes in {tuple(genes) for genes in panels.values()}:
+        for name, section in counts.items():
+            missing = [gene for gene in genes if gene not in section.var_names]
+            if missing:
+                raise GeneDMLError(
+                    f"{len(missing)} of the panel's {len(genes)} genes are not in the counts of {name}: "
+                    f"{', '.join(missing[:3])} ...; these have {', '.join(section.var_names[:3])} ... Name genes as "
+                    "the counts do (symbols or Ensembl ids), and leave out those that a section lacks."
+                )
 
 
 def new_run_folder() -> Path:
@@ -199,7 +211,7 @@ def _run_fold(
         [_section(sample, inputs, genes, config) for sample in side]
         for side in (fold.train, fold.validation, fold.test)
     )
-    state = _state_file(out, fold)
+    state = state_file(out, fold.name)
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin)
@@ -330,11 +342,6 @@ def _score(out: Path) -> Evaluation:
     return evaluation
 
 
-def _state_file(out: Path, fold: Fold) -> Path:
-    """Keeps the last epoch of a fold that is not finished."""
-    return out / f"fold-{fold.name}.state"
-
-
 def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
     if name == "all":
         return list(folds)
@@ -342,39 +349,3 @@ def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
     if not chosen:
         raise GeneDMLError(f"There is no fold {name}. There are: {', '.join(fold.name for fold in folds)}, and all.")
     return chosen
-
-
-def _unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
-    """The folds that are not in ``out`` yet; says which are."""
-    finished = [fold for fold in folds if (out / f"fold-{fold.name}.safetensors").exists()]
-    for fold in finished:
-        console.note(f"Fold {fold.name} is there already; keeping it.")
-        _state_file(out, fold).unlink(missing_ok=True)
-    return [fold for fold in folds if fold not in finished]
-
-
-def _describe(
-    config: Config, samples: Sequence[Sample], panel: str, partial: str, dataset: str, deterministic: bool
-) -> dict[str, Any]:
-    """What makes two runs the same, as JSON keeps it."""
-    sheet = [{key: str(value) for key, value in dataclasses.asdict(sample).items()} for sample in samples]
-    said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": deterministic}
-    values = {"config": to_dict(config), **said, "samples": sheet}
-    described: dict[str, Any] = json.loads(json.dumps(values))
-    return described
-
-
-def _check_same(out: Path, description: dict[str, Any]) -> None:
-    record = out / "run.json"
-    if record.exists():
-        before = read_json(record)
-        differ = [key for key in description if before.get(key) != description[key]]
-        if differ:
-            raise GeneDMLError(f"{out} holds a run of another {', '.join(differ)}. Give another --out, or remove it.")
-
-
-def _claim(out: Path, config: Config, description: dict[str, Any]) -> None:
-    """Say whose run folder this is; only when everything it needs could be read."""
-    if not (out / "run.json").exists():
-        write_text(out / "config.toml", tomli_w.dumps(to_dict(config)))
-        write_json(out / "run.json", {**description, "made_by": maker() | {"time": now()}, "torch": torch.__version__})

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -16,7 +16,7 @@ GRACE_S = 5.0
 """After which a process ends that could not in order: in a long call of a library, say. A second signal ends it too."""
 WORKER_GRACE_S = 3.0
 AGAIN_S = 0.05
-_kept: list[str] = []
+_kept: list[Callable[[], str]] = []
 _told = False
 
 
@@ -29,16 +29,17 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def keeping(text: str) -> Iterator[None]:
-    """Say ``text`` where the process is told to end in the block; of several, the outermost."""
-    _kept.append(text)
+def keeping(text: str | Callable[[], str]) -> Iterator[None]:
+    """Say ``text``, or what it then returns, where the process is told to end in the block; of many, the outermost."""
+    say = text if callable(text) else lambda: text
+    _kept.append(say)
     try:
         yield
     except Stopped as stopped:
-        stopped.__notes__ = [text]
+        stopped.__notes__ = [say()]
         raise
     finally:
-        _kept.remove(text)
+        _kept.remove(say)
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def _end_after_all(told: int) -> None:
         return
     if _next_signal(told, GRACE_S) is None:
         return
-    say_stopped(_kept[0] if _kept else "")
+    say_stopped(_kept[0]() if _kept else "")
     os._exit(_exit_code(number))
 
 

@@ -273,7 +273,7 @@ def test_determinism_is_on_record_and_a_run_keeps_to_it(samples, tmp_path):
     runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu", deterministic=True), **words)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["deterministic"] is True
     assert load_card(tmp_path / "run" / "fold-P1.safetensors").made_by["deterministic"] is True
-    with pytest.raises(GeneDMLError, match="holds a run of another deterministic"):
+    with pytest.raises(GeneDMLError, match="deterministic: True there, False here"):
         runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu"), **words)
 
 

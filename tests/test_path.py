@@ -1,7 +1,9 @@
 """The whole path on the tiny world: train, predict, evaluate, and what must hold between them."""
 
+import gzip
 import json
 import shutil
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -103,7 +105,7 @@ def test_training_again_gives_the_same_bytes_and_keeps_finished_folds(world, run
     train(samples, again, tiny_config(*LEARNING), fold="P2", features=run.parent / "features")
     assert (again / "fold-P2.safetensors").stat().st_mtime_ns == before
     assert "Fold P2 is there already" in capfd.readouterr().err
-    with pytest.raises(GeneDMLError, match="another config"):
+    with pytest.raises(GeneDMLError, match=r"config\.training\.epochs: 80 there, 3 here"):
         train(samples, again, tiny_config(*LEARNING, "training.epochs=3"), features=run.parent / "features")
 
 
@@ -239,3 +241,32 @@ def test_a_model_of_another_encoder_is_refused(run, p1, monkeypatch):
     monkeypatch.setattr(ENCODERS["tiny"].build, "VERSION", 2)
     with pytest.raises(GeneDMLError, match="trained on features of tiny with weights"):
         predict(**p1, model=run)
+
+
+@pytest.fixture
+def own_world(world, tmp_path) -> Path:
+    """A world of its own, to change files of."""
+    return Path(shutil.copytree(world, tmp_path / "world"))
+
+
+@pytest.mark.parametrize("what", ["counts/P2.tsv.gz", "spots/P2.csv", "panel.txt", "slides/P2.tif"])
+def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what):
+    panel = own_world / "panel.txt"
+    panel.write_text("\n".join(pd.read_csv(own_world / "counts/P1.tsv.gz", sep="\t", index_col=0).columns))
+    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1", "labels.panel_size=20")
+    words = {"features": tmp_path / "features", "panel": str(panel)}
+    train(samples, tmp_path / "run", config, fold="P1", **words)
+    file = own_world / what
+    if file.suffix == ".tif":
+        shutil.copy(own_world / "slides/P3.tif", file)
+        message = r"fold-P1\.safetensors was trained on other slides \(P2\)"
+    else:
+        content = file.read_bytes()
+        text = gzip.decompress(content) if file.suffix == ".gz" else content
+        turned = b"\n".join([text.rstrip().split(b"\n")[0], *reversed(text.rstrip().split(b"\n")[1:])])
+        file.write_bytes(gzip.compress(turned) if file.suffix == ".gz" else turned)
+        named = "panel" if what == "panel.txt" else f"samples.P2.{what.split('/')[0]}"
+        message = rf"run holds another run \({named}: another content\)"
+    with pytest.raises(GeneDMLError, match=message):
+        train(samples, tmp_path / "run", config, fold="P3", **words)
+    assert not (tmp_path / "run" / "fold-P3.safetensors").exists()
