@@ -143,6 +143,8 @@ def _inputs(task: CohortTask, slide: CohortSlide, models: Models, slide_sha256: 
         "um_per_px": str(slide.placing.um_per_px),
         "pitch_um": str(slide.placing.pitch_um),
         "min_cv_pcc": str(task.min_cv_pcc),
+        "allow_off_tissue": str(slide.placing.allow_off_tissue),
+        "references": models.references_sha256,
     }
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError, reading
-from genedml_cli import ceiling
-from genedml_cli.expression import JOIN_WARNED, Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
+from genedml_cli import ceiling, console
+from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.predicted import read_prediction
@@ -125,7 +125,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     if not panels >= set(data.var_names):
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
     labels = labels_of_prediction(data, truth)
-    check_join(labels, prediction.name, truth)
+    joined = check_join(labels, prediction.name, truth)
     data.layers["truth"] = labels.y
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
     data.layers["constant"] = np.tile(mean, (data.n_obs, 1))
@@ -137,15 +137,16 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     notes = [*_notes([data]), *ridge_note(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.whole:
         notes.append(not_raw_note([truth.name]))
-    if labels.without_counts > JOIN_WARNED * len(labels.valid):
-        without = f"{labels.without_counts} of {data.n_obs} spots have no counts in {truth.name}"
-        notes.append(f"DOUBTFUL JOIN: {without}: of another section? Spots of another section share names by chance.")
+    notes += [joined] if joined else []
     left_out = labels.without_counts + labels.empty
     if left_out:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
     folder = prediction.with_suffix(".evaluation")
     title = f"{prediction.name} against {truth.name}"
     evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched)
+    before = folder / "metrics.json"
+    if before.is_file() and read_json(before).get("title") != title:
+        console.warn(f"The scores in {folder} were of {read_json(before).get('title')}; they are replaced.")
     evaluation.write()
     return evaluation
 

@@ -206,8 +206,11 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
     )
 
 
-def check_join(labels: Labels, section: str, counts: Path) -> None:
+def check_join(labels: Labels, section: str, counts: Path) -> str:
     """Warn of spots without counts; refuse where most have none, since the rest then only share names by chance.
+
+    Returns:
+        What must be said with every score; empty where nothing must.
 
     Raises:
         GeneDMLError: most spots have no counts.
@@ -217,6 +220,8 @@ def check_join(labels: Labels, section: str, counts: Path) -> None:
         raise GeneDMLError(f"{said}: are they of another section? Give the counts of these spots.")
     if labels.without_counts > JOIN_WARNED * len(labels.valid):
         console.warn(f"{said}; they are left out.")
+        return f"DOUBTFUL JOIN: {said}: of another section? Spots of another section share names by chance."
+    return ""
 
 
 def not_raw_note(names: Sequence[str]) -> str:

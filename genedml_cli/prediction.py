@@ -119,6 +119,7 @@ def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_s
         "views_um_per_px": config.views.um_per_px,
         **placed.record,
     }
+    made_by["notes"] = [*made_by["notes"], *placed.notes]
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
     mean = np.mean(each, axis=0)
     return to_anndata(mean, models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids)

@@ -48,6 +48,7 @@ from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, arriving, write_text
+from genedml_cli.trained import SCALE_TOLERANCE
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
@@ -214,7 +215,9 @@ def _run_fold(
     state = state_file(out, fold.name)
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
-    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin)
+    said = [*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs), _scale_note(fitted, test, config)]
+    said += [data.note for data in (*fitted, *test)]
+    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], said)
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
     save_ridge(ridge, genes, reference_file(file, "ridge"))
     novelty = fit_novelty([data.features for data in fitted], [data.features for data in test])
@@ -238,11 +241,11 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     features = inputs.features[sample.name]
     try:
         labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
-        check_join(labels, sample.name, sample.counts)
+        joined = check_join(labels, sample.name, sample.counts)
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
-    return SectionData(sample, features, labels)
+    return SectionData(sample, features, labels, joined)
 
 
 def _fold_notes(fold: Fold, config: Config) -> list[str]:
@@ -275,7 +278,8 @@ def _card(
     encoder: EncoderRecord,
     trained: Trained,
     fitted: Sequence[SectionData],
-    origin: Mapping[str, str],
+    dataset: str,
+    notes: Sequence[str],
 ) -> ModelCard:
     seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
@@ -292,16 +296,32 @@ def _card(
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
-        notes=tuple(filter(None, (*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs)))),
+        notes=tuple(filter(None, notes)),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by={
             **VERSION,
             "torch": str(torch.__version__),
             "seed": config.training.seed,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "dataset": origin["dataset"],
+            "dataset": dataset,
         },
     )
+
+
+def _scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:
+    """What must be said where views in level-0 pixels show tissue at several sizes, or at sizes that nobody knows."""
+    if config.views.um_per_px != "native":
+        return ""
+    known = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
+    unknown = [name for name, um_per_px in known.items() if not um_per_px]
+    if unknown:
+        return f"SCALES: views are in level-0 pixels, and nobody knows um/px of {', '.join(unknown)}."
+    low, high = _scales(fitted)
+    tested = {data.sample.name: known[data.sample.name] for data in test}
+    away = {name: at for name, at in tested.items() if not low / SCALE_TOLERANCE <= at <= high * SCALE_TOLERANCE}
+    listed = ", ".join(f"{name} ({um_per_px:.3g} um/px)" for name, um_per_px in away.items())
+    trained = f"training sections of {low:.3g} to {high:.3g} um/px"
+    return f"SCALES: views are in level-0 pixels: {listed} meet {trained}, so tissue has another size." if away else ""
 
 
 def _scales(fitted: Sequence[SectionData]) -> tuple[float, ...]:

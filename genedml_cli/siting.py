@@ -22,6 +22,7 @@ GRID_PITCH_UM = 100.0
 # 35 HER2ST sections put on each of the five, at most .84, mostly less than .50. With x and y exchanged .56 to .86
 # remain, since tissue lies in the middle of a slide: .13 to .43 less.
 LEAST_ON_TISSUE = 0.6
+OWN_ON_TISSUE = 0.9
 EXCHANGE_MARGIN = 0.1
 FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
 
@@ -30,13 +31,14 @@ FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
 class Site:
     """A slide, the spots to predict on it, and the tissue that they were held against or laid over.
 
-    ``record`` is what a result remembers of it.
+    ``record`` is what a result remembers of it, ``notes`` what must be said with it.
     """
 
     slide: Slide
     spots: Spots
     tissue: Tissue
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
     with opened:
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
         record: dict[str, Any] = {"slide": slide.name, "tissue": where.source}
+        notes = list(opened.notes)
         if opened.knows_scale:
             record["um_per_px"] = opened.um_per_px
         if spots is None or table is None:
@@ -89,14 +92,16 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         else:
             share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
-        yield Site(opened, table, where, record)
+            if share < OWN_ON_TISSUE and len(table) >= FEWEST_SPOTS:
+                notes.append(f"DOUBTFUL SPOTS: {share:.0%} of {spots.name} lie on the tissue found; see the warning.")
+        yield Site(opened, table, where, record, tuple(notes))
 
 
 def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue: bool = False) -> float:
     """The share of spots whose centre is on tissue; refused if it says that the spots are not of this slide.
 
-    Few spots are not judged. An array that runs across the image is warned of where tissue cannot tell whether x and
-    y are exchanged or the image is turned.
+    Few spots are not judged. A share that a section's own spots hardly have is warned of, and an array that runs across
+    the image where tissue cannot tell whether x and y are exchanged or the image is turned.
 
     Raises:
         GeneDMLError: far more would be on tissue with x and y exchanged, or too few are, unless ``allow_off_tissue``:
@@ -113,6 +118,8 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
             f"{found}; of a section's own it is nearly all. Are they of another slide, or pixels of a smaller image? "
             "Look at them: genedml predict SLIDE --spots FILE --preview FILE.png."
         )
+    elif judged and share < OWN_ON_TISSUE:
+        console.warn(f"{found}; of a section's own it is nearly all. Are they of another section, or is tissue missed?")
     elif exchanged - share > -EXCHANGE_MARGIN and _runs_across(spots):
         console.warn(
             f"The array's columns run along y and its rows along x on {slide.path.name}. Unless the image is turned by "

@@ -61,12 +61,16 @@ class Slide:
         source: its pixels.
         um_per_px: of level 0; None while nobody knows it.
         file: watched since before it was opened.
+
+    Attributes:
+        notes: what must be said with whatever is made of it.
     """
 
     def __init__(self, path: Path, source: Source, um_per_px: float | None, file: Watched) -> None:
         self.path = path
         self.file = file
         self.source = source
+        self.notes: list[str] = []
         self._um_per_px = um_per_px
 
     @property
@@ -107,6 +111,7 @@ class Slide:
             )
         if self._um_per_px is not None and abs(value / self._um_per_px - 1) > 0.05:
             console.warn(f"{self.path.name} says {self._um_per_px:.4g} um/px; taking {value:.4g} as you say.")
+            self.notes.append(f"SCALE: taken as {value:.4g} um/px, where the slide says {self._um_per_px:.4g}.")
         self._um_per_px = value
 
     def thumbnail(self, max_px: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -21,6 +21,7 @@ from genedml_cli.slides import Slide, open_slide
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
 FARTHEST = 1e7
+PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 """No slide is as wide in pixels, no array in spots."""
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
@@ -154,19 +155,34 @@ def open_section(
     It may stay unknown if not ``scale_needed``, as for views in level-0 pixels.
 
     Raises:
-        GeneDMLError: as :func:`genedml_cli.slides.open_slide`; spots that are not of this slide; unknown um/px.
+        GeneDMLError: as :func:`genedml_cli.slides.open_slide`; spots that are not of this slide; unknown um/px; a
+            pitch that contradicts it.
     """
     slide = open_slide(path, um_per_px)
     try:
         check_on_slide(spots, slide)
         if pitch_um is not None and not slide.knows_scale:
             slide.set_um_per_px(pitch_um / spots.pitch_px)
+        elif pitch_um is not None:
+            _check_pitch(spots, slide, pitch_um)
         if scale_needed:
             slide.um_per_px  # noqa: B018  raises where it is still unknown
     except GeneDMLError:
         slide.close()
         raise
     return slide
+
+
+def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
+    if not len(nearest_distances(spots.xy_px)):
+        return
+    apart_um = spots.pitch_px * slide.um_per_px
+    if not 1 / PITCH_TOLERANCE <= apart_um / pitch_um <= PITCH_TOLERANCE:
+        raise GeneDMLError(
+            f"At {slide.um_per_px:.4g} um/px the spots on {slide.path.name} are {apart_um:.0f} um apart, by the pitch "
+            f"they are {pitch_um:g} um: um/px would be {pitch_um / spots.pitch_px:.4g}. Was the image exported anew at "
+            "another size? Give the one that is right, and not the other."
+        )
 
 
 def check_on_slide(spots: Spots, slide: Slide) -> None:
@@ -180,7 +196,7 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
     where = f"{slide.path.name} ({width} x {height} px)"
     span = f"x {x.min():.6g}..{x.max():.6g}, y {y.min():.6g}..{y.max():.6g}"
     distances = nearest_distances(spots.xy_px)
-    if len(distances) and spots.xy_px.max() < 300 and np.median(distances) <= 2:
+    if len(distances) and np.median(distances) <= 2 and (spots.xy_px == np.rint(spots.xy_px)).all():
         raise GeneDMLError(
             f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
         )

@@ -1,5 +1,6 @@
 """Trained folds that predict together. Letters: S spots, M genes."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from genedml_cli.devices import prepare_encoder
 from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
+from genedml_cli.references import reference_file
 from genedml_cli.scores import LEAKING
+from genedml_cli.storage import sha256_of
 
 SCALE_TOLERANCE = 1.25
 """Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
@@ -71,6 +74,13 @@ class Models:
     def fingerprints(self) -> list[str]:
         """Name and fingerprint of every file."""
         return [f"{file.name} {fingerprint(file)}" for file in self.files]
+
+    @cached_property
+    def references_sha256(self) -> str:
+        """Of all that stands beside a prediction: scores of the genes, ridges, measures of novelty."""
+        kept = [reference_file(file, kind) for file in self.files for kind in ("ridge", "novelty")]
+        listed = [card.cross_validated for card in self.cards], [file.is_file() and sha256_of(file) for file in kept]
+        return hashlib.sha256(repr(listed).encode()).hexdigest()
 
     @property
     def trained_on(self) -> list[str]:

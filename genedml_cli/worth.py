@@ -61,8 +61,8 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
     far = float((novelty > FAR).mean())
     if far > FAR_SPOTS:
         note = (
-            f"NOVEL: {far:.0%} of the spots are farther from the training features than {FAR:.0%} of the held-out "
-            'spots were (about 5% of familiar tissue); see obs["novelty"] before trusting them.'
+            f"NOVEL: {far:.0%} of the spots look like hardly any of the training; of familiar tissue about 5% do. What "
+            "is predicted there is a guess, be it for stain, scanner, tissue or a wrong um/px (spot by spot: novelty)."
         )
         data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], note]
         console.warn(note.removeprefix("NOVEL: "))

@@ -30,6 +30,7 @@ from genedml.checkpoint import (
     sealed,
 )
 from genedml.config import LabelsConfig, load_config, to_dict
+from genedml.encoders import load_weights
 from genedml_cli.cohort import read_cohort
 from genedml_cli.expression import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
@@ -45,6 +46,7 @@ from genedml_cli.siting import Placing
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import Spots, read_spots
 from genedml_cli.tissue import read_tissue
+from genedml_cli.training_state import Moment, TrainingState
 
 GENES = ("GNAS", "FASN", "ERBB2")
 NAMES = ("a", "b", "c", "d")
@@ -209,6 +211,22 @@ def _write_novelty(path: Path) -> None:
     save_novelty(NoveltyModel(values[0], values[1], values, np.ascontiguousarray(values[:, :2]), values[0]), path)
 
 
+def _write_state(path: Path) -> None:
+    TrainingState(path, {"settings": "small"}).write(Moment({"steps": 3}, {"weights": torch.arange(4.0)}))
+
+
+def _state(path: Path) -> Any:
+    moment = TrainingState(path, {"settings": "small"}).read()
+    assert moment is not None
+    return moment.values, {name: tensor.tolist() for name, tensor in moment.tensors.items()}
+
+
+def _weights(path: Path) -> Any:
+    linear = torch.nn.Linear(2, 2)
+    load_weights(linear, path, "linear")
+    return {name: tensor.tolist() for name, tensor in linear.state_dict().items()}
+
+
 def _write_regions(path: Path) -> None:
     _write_plain(path.with_name("slide.png"))
     ring = [[4, 4], [30, 4], [30, 36.5], [4, 36], [4, 4]]
@@ -306,6 +324,12 @@ PARSERS: dict[str, Parser] = {
     ),
     "novelty": Parser("novelty-1.safetensors", _write_novelty, _novelty),
     "ridge": Parser("ridge-1.safetensors", _write_ridge, _ridge),
+    "state": Parser("fold-1.state", _write_state, _state),
+    "weights": Parser(
+        "weights.pth",
+        lambda path: torch.save({"weight": torch.ones(2, 2), "bias": torch.zeros(2)}, path),
+        _weights,
+    ),
     "features": Parser("features.safetensors", _write_features, _features),
     "prediction": Parser("out.h5ad", lambda path: write_prediction(small_prediction(), path), _prediction),
     "patches": Parser("patches.h5", _write_patches, _patches),

@@ -234,10 +234,10 @@ def main() -> None:
     write_dataset(world, SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20))
     rows = [f"slides/{name}.tif,spots/{name}.csv\n" for name in ("P1", "P2", "P3")]
     (world / "cohort.csv").write_text("".join(["slide,spots\n", *rows]))
-    # Forks are safe while torch has started no threads; every epoch and batch is kept, so that little of the time is
-    # without anything to go on from.
+    # Forks are safe while torch has started no threads; every batch is kept, so that little of the time is without
+    # anything to go on from.
     torch.set_num_threads(1)
-    training_state.AT_MOST_S = feature_file.EVERY_S = 0.0
+    feature_file.EVERY_S = 0.0
     print(json.dumps(sweep(options.folder.absolute(), world, options.kills, options.seed, options.stops)))
 
 

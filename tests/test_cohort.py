@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,8 +160,13 @@ def test_resuming_keeps_what_was_made_from_the_same_and_refuses_the_rest(run, tm
     for outcome, differs in zip(again.failed, ("spots", "slide", "um per px"), strict=True):
         assert f"made from other {differs}." in outcome.problem
     other_model = predict_cohort(sheet, run, out, fold="P2").outcomes[0]
-    assert "made from other models." in other_model.problem
+    assert "made from other models, references." in other_model.problem
     assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5ad")} == times
+    placing = Placing(allow_off_tissue=True)
+    assert "other allow off tissue." in predict_cohort(sheet, run, out, fold="P1", placing=placing).outcomes[0].problem
+    without = Path(shutil.copytree(run, tmp_path / "without"))
+    (without / "ridge-P1.safetensors").unlink()
+    assert "made from other references." in predict_cohort(sheet, without, out, fold="P1").outcomes[0].problem
     anew = predict_cohort(sheet, run, out, fold="P1", resume=False)
     assert [one.state for one in anew.outcomes] == [PREDICTED] * 4
 

@@ -12,6 +12,7 @@ from genedml import encoders
 from genedml.encoders import ENCODERS, build_backbone, load_encoder, load_weights
 from genedml.errors import GeneDMLError
 from genedml.stain_texture import StainTexture
+from genedml_cli.compute import Compute
 from genedml_cli.devices import prepare_encoder
 
 SMALL_VIT = "timm:vit_tiny_patch16_224"
@@ -226,7 +227,7 @@ def test_a_new_version_is_another_encoder_and_none_is_refused(monkeypatch):
     ("name", "licence"), [("stain-texture", "MIT"), (SMALL_VIT, "see timm"), ("tiny", ENCODERS["tiny"].licence)]
 )
 def test_whose_encoder_it_is_and_its_licence_are_said_once(vit_weights, capfd, name, licence):
-    encoder = prepare_encoder(name, vit_weights if name == SMALL_VIT else None, "cpu")
+    encoder = prepare_encoder(name, vit_weights if name == SMALL_VIT else None, Compute("cpu"))
     said = capfd.readouterr()
     assert said.err == f"Encoder {name} on cpu; licence: {licence}.\n"
     assert said.out == ""

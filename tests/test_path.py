@@ -184,7 +184,7 @@ def test_scanpy_uses_the_prediction_unchanged(run, p1, tmp_path):
     assert len(axes[0].collections) == 1
 
 
-def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_path):
+def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_path, capsys):
     predict(**p1, model=run, out=tmp_path / "p1.h5ad", fold="P1")
     result = evaluate(tmp_path / "p1.h5ad", world / "counts" / "P1.tsv.gz")
     of_run = evaluate(run).values().query("method == 'Gene-DML' and fold == 'P1'").iloc[0]
@@ -201,9 +201,11 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     joined.to_csv(tmp_path / "joined.tsv", sep="\t")
     marks = evaluate(tmp_path / "p1.h5ad", tmp_path / "joined.tsv").notes
     assert any(
-        note.startswith(f"DOUBTFUL JOIN: 4 of {len(other)} spots have no counts in joined.tsv") for note in marks
+        note.startswith(f"DOUBTFUL JOIN: 4 of {len(other)} spots of p1.h5ad have no counts in joined.tsv")
+        for note in marks
     )
     assert not any(note.startswith("DOUBTFUL JOIN") for note in result.notes)
+    assert "were of p1.h5ad against P1.tsv.gz; they are replaced" in " ".join(capsys.readouterr().err.split())
     other.index = [f"other{number}" if number else name for number, name in enumerate(other.index)]
     other.to_csv(tmp_path / "other.tsv", sep="\t")
     with pytest.raises(GeneDMLError, match=r"spots of p1\.h5ad have no counts in other\.tsv"):
@@ -227,6 +229,19 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1,
     elsewhere = notes_of(predict(**p1, model=tmp_path / "run"))
     assert not any(note.startswith("LEAKING") for note in elsewhere)
     assert any("share patients with their training" in note for note in elsewhere)
+
+
+def test_counts_that_hardly_join_are_marked_in_training_too(own_world, run, tmp_path):
+    counts = pd.read_csv(own_world / "counts" / "P2.tsv.gz", sep="\t", index_col=0)
+    renamed = counts.rename(index={name: f"other {name}" for name in counts.index[:4]})
+    renamed.to_csv(own_world / "counts" / "P2.tsv.gz", sep="\t")
+    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1")
+    result = train(samples, tmp_path / "run", config, fold="P1", features=run.parent / "features")
+    assert f"DOUBTFUL JOIN: 4 of {len(counts)} spots of P2 have no counts in P2.tsv.gz" in result.marks
+
+
+def test_a_scale_that_the_slide_contradicts_is_marked(run, p1):
+    assert "SCALE: taken as 0.4 um/px, where the slide says 0.5." in notes_of(predict(**p1, model=run, um_per_px=0.4))
 
 
 def test_choosing_on_test_is_marked(world, run, tmp_path):

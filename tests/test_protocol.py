@@ -388,6 +388,16 @@ def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path, caps
     predict(plain, world / "spots/P1.csv", run, um_per_px=0.42)
 
 
+def test_a_native_run_over_several_scales_is_marked(world, tmp_path):
+    config, features = tiny_config("views.um_per_px=native", "training.epochs=1"), tmp_path / "features"
+    samples = [replace(one, um_per_px=1.5 if one.name == "P3" else None) for one in read_sheet(world / "samples.csv")]
+    marks = {name: train(samples, tmp_path / name, config, fold=name, features=features).marks for name in ("P3", "P1")}
+    assert (
+        "SCALES: views are in level-0 pixels: P3 (1.5 um/px) meet training sections of 0.5 to 0.5 um/px" in marks["P3"]
+    )
+    assert "SCALES" not in marks["P1"]
+
+
 # Options
 
 

@@ -159,6 +159,18 @@ def test_spots_off_the_tissue_are_refused_unless_allowed(upright, tmp_path, capf
     assert "Of the 96 spots" in capfd.readouterr().err
 
 
+def test_spots_that_hardly_are_of_the_slide_are_marked(upright, tmp_path, capfd):
+    for shift_px, marked in ((0, False), (90, True)):
+        spots = table(tmp_path, on_tissue() + np.array([shift_px, 0]))
+        with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)) as placed:
+            share = placed.record["spots_on_tissue"]
+            assert (0.6 < share < 0.9) == marked
+            assert any(note.startswith(f"DOUBTFUL SPOTS: {share:.0%} of") for note in placed.notes) == marked
+        assert (
+            "Are they of another section, or is tissue missed?" in " ".join(capfd.readouterr().err.split())
+        ) == marked
+
+
 def test_the_users_own_tissue_decides(upright, tmp_path):
     spots = table(tmp_path, on_tissue()[:, ::-1])
     outline = [[0, 0], [1499, 0], [1499, 1100], [0, 1100]]

@@ -309,6 +309,7 @@ def at(*xy_px: tuple[float, float]) -> Spots:
         (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900"),
         (at((300, 900), (350, 200)), r"Are x and y exchanged\?"),
         (at((1, 1), (1, 2), (2, 1)), r"x 1\.\.2, y 1\.\.2: these are array indices, not pixels\. Give full-resolution"),
+        (at((801, 701), (801, 702), (802, 701)), r"x 801\.\.802, y 701\.\.702: these are array indices, not pixels"),
     ],
 )
 def test_spots_that_are_not_of_the_slide(wide_slide, spots, message):
@@ -321,14 +322,22 @@ def test_pitch_gives_the_slides_um_per_px(wide_slide):
         assert slide.um_per_px == pytest.approx(0.8)
 
 
-def test_um_per_px_said_goes_before_the_pitch(wide_slide):
-    with open_section(wide_slide, at((100, 100), (350, 100)), um_per_px=0.5, pitch_um=200) as slide:
+def test_um_per_px_said_goes_before_the_pitch_and_is_refused_where_they_contradict_each_other(wide_slide):
+    spots = at((100, 100), (350, 100))
+    with open_section(wide_slide, spots, um_per_px=0.5, pitch_um=150) as slide:
+        assert slide.um_per_px == 0.5
+    with pytest.raises(GeneDMLError, match=r"125 um apart, by the pitch they are 200 um: um/px would be 0\.8\."):
+        open_section(wide_slide, spots, um_per_px=0.5, pitch_um=200)
+    with open_section(wide_slide, at((100, 100)), um_per_px=0.5, pitch_um=200) as slide:
         assert slide.um_per_px == 0.5
 
 
 def test_the_slides_own_um_per_px_goes_before_the_pitch(world):
-    with open_section(world / "slides/P1.tif", read_spots(world / "spots/P1.csv"), pitch_um=999) as slide:
+    spots = read_spots(world / "spots/P1.csv")
+    with open_section(world / "slides/P1.tif", spots, pitch_um=100) as slide:
         assert slide.um_per_px == pytest.approx(0.5)
+    with pytest.raises(GeneDMLError, match=r"P1\.tif are 112 um apart, by the pitch they are 200 um"):
+        open_section(world / "slides/P1.tif", spots, pitch_um=200)
 
 
 def test_a_section_without_any_um_per_px_is_refused(wide_slide):

@@ -153,6 +153,8 @@ def fingerprint(file: Path) -> str:
     """
     card, weights = _read_card(file)
     values = asdict(replace(card, cross_validated=None, made_by={}))
+    if not card.um_per_px:  # as models of before it was known
+        del values["um_per_px"]
     return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
