@@ -156,7 +156,9 @@ def show(cohort: Cohort) -> None:
     ]
     states = [one.state for one in cohort.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in (PREDICTED, KEPT, FAILED) if state in states)
-    console.table(f"{len(rows)} slides: {counts}", ["slide", "state", "spots", "genes", "minutes", "marks"], rows)
+    console.table(
+        f"{console.count(len(rows), 'slide')}: {counts}", ["slide", "state", "spots", "genes", "minutes", "marks"], rows
+    )
     for one in cohort.failed:
         console.say(f"{one.name}: {one.problem}")
     console.say(f"Results and {SUMMARY}: {cohort.folder}/")

@@ -182,3 +182,8 @@ def _new_progress() -> Progress:
         TextColumn("{task.fields[note]}", style="dim"),
     ]
     return Progress(*columns, console=_messages, disable=hidden)
+
+
+def count(number: int, noun: str) -> str:
+    """``1 fold``, ``5 folds``, ``2,604 spots``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -77,6 +77,10 @@ def finished_files(run: Path) -> list[Path]:
         if (run / f"fold-{read_prediction(file).uns['genedml']['fold']}.safetensors").exists()
     ]
     if not files:
+        if any(run.glob("*.h5ad")):
+            raise GeneDMLError(
+                f"{run} holds predictions, and is no run. Score one: genedml evaluate FILE --truth COUNTS"
+            )
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
     return files
 
@@ -97,7 +101,8 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     dataset = str(sections[0].uns["genedml"].get("dataset", ""))
     published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
     return Evaluation(
-        f"{run.name}: {len(sections)} sections, {len(folds)} folds" + (f" of {dataset}" if dataset else ""),
+        f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
+        + (f" of {dataset}" if dataset else ""),
         tuple(scores),
         (
             *_notes(sections),

@@ -73,7 +73,7 @@ def read_counts(path: Path) -> anndata.AnnData:
         GeneDMLError: not there, unreadable, of an unknown kind, empty, negative, not a number, or a spot named twice.
     """
     if not path.exists():
-        raise GeneDMLError(f"There are no counts {path}.")
+        raise GeneDMLError(f"There are no counts {path}. Check the path.")
     with reading(f"The counts {path}", "Give raw counts, spots in rows, as .tsv, .csv, .h5ad, 10x .h5 or 10x mtx."):
         data = _read_any(path)
         if 0 in data.shape:

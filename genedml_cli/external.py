@@ -135,7 +135,7 @@ def evaluate_external(
     published, said = _published(run, name, cards)
     partial = "" if sheet else partial_note(find_dataset(external), samples)
     result = External(
-        f"{run.name} on {name}: {len(scored)} sections, {len(files)} models",
+        f"{run.name} on {name}: {console.count(len(scored), 'section')}, {console.count(len(files), 'model')}",
         tuple(one for one, _ in scored),
         tuple(spots for _, spots in scored),
         len(_all_genes(cards)),

@@ -87,8 +87,9 @@ class Slide:
         """
         if self._um_per_px is None:
             raise GeneDMLError(
-                f"{self.path.name} does not say its um/px. Give --um-per-px (from the scanner), or --pitch-um, the "
-                "distance of neighbouring spots (ST 200, Visium 100), from which it follows."
+                f"{self.path.name} does not say its um/px. Give --um-per-px (from the scanner; of many slides, the "
+                "sheet's column um_per_px), or --pitch-um, the distance of neighbouring spots (ST 200, Visium 100), "
+                "from which it follows."
             )
         return self._um_per_px
 

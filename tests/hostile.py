@@ -13,6 +13,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+import tifffile
 import tomli_w
 import torch
 from conftest import tiny_config, write_aperio
@@ -337,6 +338,13 @@ PARSERS: dict[str, Parser] = {
     "png": Parser("slide.png", _write_plain, _slide),
     "jpeg": Parser("slide.jpg", _write_plain, _slide),
     "tiff": Parser("slide.tif", _write_plain, _slide),
+    "tiled": Parser(
+        "slide.tif",
+        lambda path: tifffile.imwrite(
+            path, _tissue(128), photometric="rgb", tile=(64, 64), resolution=(20_000, 20_000), resolutionunit=3
+        ),
+        _slide,
+    ),
 }
 
 

@@ -40,4 +40,4 @@ def extract(
         loaded = prepare_encoder(merged.encoder, weights, Compute(device, compiled, batch_tiles))
         found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
     tiles = sum(len(section.tiles) for section in found.values())
-    console.say(f"{features}/: {len(found)} sections, {tiles} tiles by {merged.encoder}.")
+    console.say(f"{features}/: {console.count(len(found), 'section')}, {tiles} tiles by {merged.encoder}.")

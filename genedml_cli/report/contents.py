@@ -192,8 +192,3 @@ def citations(encoder: str, datasets: Sequence[str], models: str = "") -> list[s
     model = [f"The model: {models}."] if models else []
     data = [f"The data it was trained on, {name}: {DATASETS[name].source}." for name in datasets if name in DATASETS]
     return [PAPER, f"genedml {__version__}, this software.", *model, f"The image encoder {encoder}{licence}.", *data]
-
-
-def count(number: int, noun: str) -> str:
-    """``1 fold``, ``5 folds``, ``2,604 spots``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

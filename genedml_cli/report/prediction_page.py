@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
+from genedml_cli.console import count
 from genedml_cli.evaluation import label_note
 from genedml_cli.maps import SectionPicture
 from genedml_cli.pictures import section_picture
@@ -22,7 +23,6 @@ from genedml_cli.report.contents import (
     Picture,
     Table,
     citations,
-    count,
     gene_table,
     number_cell,
     parted,

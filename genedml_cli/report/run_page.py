@@ -10,6 +10,7 @@ import pandas as pd
 
 from genedml.checkpoint import ModelCard, load_card
 from genedml.errors import GeneDMLError
+from genedml_cli.console import count
 from genedml_cli.evaluation import finished_sections, score_run
 from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
@@ -22,7 +23,6 @@ from genedml_cli.report.contents import (
     MapGroup,
     Table,
     citations,
-    count,
     gene_table,
     number_cell,
     parted,
