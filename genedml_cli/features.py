@@ -391,7 +391,7 @@ def _encode(
     if not started(file):
         _check_space(file.parent, features.local.nbytes + features.tiles.nbytes)
     with (
-        making(file, _tables(features), _metadata(features, recipe.parts)) as room,
+        making(file, _tables(features), _metadata(features, recipe.parts, encoder.device.type)) as room,
         read_from(room.done) as read,
     ):
         encode_plan(read, plan, encoder, grid, title, room)
@@ -412,7 +412,8 @@ def _tables(features: SectionFeatures) -> dict[str, Tensor]:
     return tensors
 
 
-def _metadata(features: SectionFeatures, made_of: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(features: SectionFeatures, made_of: Mapping[str, Any], device: str = "") -> dict[str, str]:
+    """What a feature file says of itself. A part that was made on another kind of device is not gone on from."""
     values = {
         "format_version": FORMAT_VERSION,
         "names": features.spots.names,
@@ -420,7 +421,7 @@ def _metadata(features: SectionFeatures, made_of: Mapping[str, Any]) -> dict[str
         "um_per_px": made_of.get("um_per_px", features.um_per_px),  # what the file is made of, not what else was said
         "slide_sha256": features.slide_sha256,
         "made_of": made_of,
-        "made_by": VERSION,
+        "made_by": {**VERSION, "device": device},
     }
     return {METADATA_KEY: json.dumps(values, sort_keys=True)}
 

@@ -200,7 +200,7 @@ def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_pat
 
     def stumble(models, slide, *words, **settings):
         if slide.name == "s0.png":
-            raise ZeroDivisionError("a bug")
+            raise ZeroDivisionError("a bug with hf_abcdefghij")
         return predicted(models, slide, *words, **settings)
 
     monkeypatch.setattr(cohort_slide, "predict_slide", stumble)
@@ -209,6 +209,7 @@ def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_pat
     assert "ZeroDivisionError: a bug" in done.failed[0].problem
     log = (tmp_path / "out" / "errors.log").read_text()
     assert "Traceback" in log and "in stumble" in log
+    assert "abcdefghij" not in log + (tmp_path / "out" / "summary.csv").read_text()
     with pytest.raises(GeneDMLError, match=r"1 of 2 slides failed: first; summary\.csv says why"):
         done.refuse_failures()
 

@@ -36,8 +36,9 @@ def extract(
     named = settings.only_dataset(dataset)
     overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
     merged = settings.choose_config(named, encoder, preset, config, overrides)
-    with all_deterministic(deterministic):
-        loaded = prepare_encoder(merged.encoder, weights, Compute(device, compiled, batch_tiles))
+    compute = Compute(device, compiled, batch_tiles, deterministic)
+    with all_deterministic(compute.deterministic):
+        loaded = prepare_encoder(merged.encoder, weights, compute)
         found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {console.count(len(found), 'section')}, {tiles} tiles by {merged.encoder}.")
