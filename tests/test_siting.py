@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
 from genedml_cli.preview import preview
 from genedml_cli.samples import read_sheet
-from genedml_cli.siting import Placing, place_spots
+from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, place_spots
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots
+from genedml_cli.spots import Spots, check_on_slide, read_spots
 from genedml_cli.tissue import Tissue, find_tissue
 
 TISSUE = (200, 180, 1000, 1380)  # left, top, right, bottom, upright on a square slide
@@ -254,6 +255,21 @@ def test_real_sections_hold_their_spots_and_a_grid_covers_them(her2st, name):
 
 
 @pytest.mark.data
+def test_no_spots_of_another_real_section_pass_unmarked(her2st):
+    (slide,) = (her2st / "ST-imgs/C/C4").glob("*.jpg")
+    unmarked, marked = [], []
+    with open_slide(slide, 0.687) as opened:
+        tissue = find_tissue(opened)
+        for file in sorted((her2st / "ST-spotfiles").glob("*.tsv")):
+            with suppress(GeneDMLError):
+                spots = read_spots(file)
+                check_on_slide(spots, opened)
+                kept = marked if check_on_tissue(spots, opened, tissue) < OWN_ON_TISSUE else unmarked
+                kept.append(file.name.split("_")[0])
+    assert unmarked == ["C4"]
+    assert len(marked) < 12
+
+
 def test_a_real_visium_section_holds_its_spots_and_its_printed_frame_is_no_tissue():
     folder = SHARED_DATA / "visium_mouse_colon"
     if not folder.is_dir():
