@@ -74,8 +74,7 @@ def main() -> None:
         with stopping.orderly():
             app()
     except stopping.Stopped as stopped:
-        stopping.say_stopped("\n".join(getattr(stopped, "__notes__", [])))
-        sys.exit(stopped.exit_code)
+        stopping.end(stopped)
     except GeneDMLError as error:
         from genedml_cli import console
 

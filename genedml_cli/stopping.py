@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
@@ -84,6 +84,18 @@ def say_stopped(text: str) -> None:
         from genedml_cli import console
 
         console.stopped(f"Stopped. {text}".strip())
+
+
+def end(stopped: Stopped) -> NoReturn:
+    """Say what is kept and end the process.
+
+    At once: threads of libraries that are still at work crash an interpreter that is taken down around them.
+    """
+    say_stopped("\n".join(getattr(stopped, "__notes__", [])))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(stopped.exit_code)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
-from genedml_cli import feature_file, runs, training, training_state
+from genedml_cli import feature_file, runs, stopping, training, training_state
 from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
@@ -338,6 +338,20 @@ def test_a_long_call_of_a_library_does_not_hold_up_the_end(tmp_path):
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
     assert time.monotonic() - began < 12
+
+
+def test_the_end_does_not_wait_for_threads_that_are_at_work(tmp_path):
+    threads = "import threading; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
+    words = [sys.executable, "-c", LONG_CALL.replace("time.sleep(60)", threads), str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        began = time.monotonic()
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
+    assert time.monotonic() - began < stopping.GRACE_S - 1
 
 
 def test_processes_end_with_the_one_that_began_them(tmp_path):
