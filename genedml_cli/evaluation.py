@@ -78,9 +78,7 @@ def finished_files(run: Path) -> list[Path]:
     ]
     if not files:
         if any(run.glob("*.h5ad")):
-            raise GeneDMLError(
-                f"{run} holds predictions, and is no run. Score one: genedml evaluate FILE --truth COUNTS"
-            )
+            raise GeneDMLError(f"{run} holds no finished fold, but predictions: name one; --truth COUNTS scores it.")
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
     return files
 

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the end comes within seconds, in order, with one sentence on what is kept and how to go on."""
 
+import gc
 import os
 import select
 import signal
@@ -89,9 +90,12 @@ def say_stopped(text: str) -> None:
 def end(stopped: Stopped) -> NoReturn:
     """Say what is kept and end the process.
 
-    At once: threads of libraries that are still at work crash an interpreter that is taken down around them.
+    At once: threads of libraries that are still at work crash an interpreter that is taken down around them. What waits
+    in the frames of the exception to be put in order, as generators do, is so before.
     """
     say_stopped("\n".join(getattr(stopped, "__notes__", [])))
+    stopped.__traceback__ = stopped.__context__ = stopped.__cause__ = None
+    gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
