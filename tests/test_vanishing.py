@@ -57,12 +57,13 @@ def write_into(slide: Path) -> None:
 
 def meanwhile(monkeypatch, what, slide: Path) -> None:
     """Let it happen to the slide when the first tile has been encoded."""
-    call, happened = BatchRunner.__call__, []
+    call, happened, one_thread = BatchRunner.__call__, [], threading.Lock()
     monkeypatch.setitem(BATCH_TILES, "cpu", 1)
 
     def encode(self, images):
-        if not happened:
-            happened.append(what(slide))
+        with one_thread:
+            if not happened:
+                happened.append(what(slide))
         return call(self, images)
 
     monkeypatch.setattr(BatchRunner, "__call__", encode)
