@@ -21,8 +21,8 @@ from genedml_cli.slides import Slide, open_slide
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
 FARTHEST = 1e7
-PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 """No slide is as wide in pixels, no array in spots."""
+PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
 
