@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import h5py
 import numpy as np
@@ -117,8 +118,38 @@ def test_weights_that_are_code_are_refused_and_not_run(tmp_path, name, dump):
 
 def test_weights_that_are_a_program_are_refused_by_every_torch(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
-    with pytest.raises(GeneDMLError, match=r"program\.pt cannot be read: it is a TorchScript program"):
+    with pytest.raises(GeneDMLError, match=r"program\.pt cannot be read: it is not as torch\.save writes it"):
         load_weights(torch.nn.Linear(2, 2), tmp_path / "program.pt", "linear")
+
+
+def packed(file: Path) -> None:
+    """The parts of a file of torch, packed."""
+    with ZipFile(file) as parts:
+        contents = {name: parts.read(name) for name in parts.namelist()}
+    with ZipFile(file, "w", ZIP_DEFLATED) as parts:
+        for name, content in contents.items():
+            parts.writestr(name, content)
+
+
+def lengthened(file: Path) -> None:
+    """Bytes behind the directory, so that readers may disagree on where it is."""
+    file.write_bytes(file.read_bytes() + bytes(68_000))
+
+
+@pytest.mark.parametrize("change", [packed, lengthened])
+def test_weights_that_unpack_to_more_than_their_file_are_refused(tmp_path, change):
+    torch.save({"weight": torch.zeros(1_000, 1_000)}, tmp_path / "bomb.pth")
+    change(tmp_path / "bomb.pth")
+    with pytest.raises(GeneDMLError, match=r"bomb\.pth cannot be read: (it is not as torch\.save|File is not a zip)"):
+        load_weights(torch.nn.Linear(1_000, 1_000, bias=False), tmp_path / "bomb.pth", "linear")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_in_both_formats_of_torch_are_read(tmp_path, zipped):
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    layer = torch.nn.Linear(3, 2)
+    load_weights(layer, tmp_path / "w.pth", "linear")
+    assert torch.equal(layer.weight, torch.load(tmp_path / "w.pth", weights_only=True)["weight"])
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}, torch.zeros(2)])

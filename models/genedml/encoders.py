@@ -5,11 +5,12 @@ To add an encoder, add a row to :data:`ENCODERS`.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,6 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TIMM_PREFIX = "timm:"
 SWIGLU = "swiglu"
+ZIP_END_BYTES = 22
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class Encoder(nn.Module):
     """A frozen backbone with its own normalisation: 8-bit tiles in, :class:`Encoded` out, never a gradient.
 
     The pooled vector is the class token where the backbone has one (``stain-texture`` puts its pooled vector there),
-    else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from.
+    else the mean of the tokens. ``weights_sha256`` fingerprints the loaded weights, whatever file they came from,
+    with the normalisation and the kind of pooled vector.
     ``batch_tiles`` is how many tiles its device is best given at a time, None while nobody has said or tried.
 
     Raises:
@@ -163,7 +166,9 @@ class Encoder(nn.Module):
         self.backbone = backbone.eval().requires_grad_(False)
         self.has_class_token = has_class_token
         self.batch_tiles: int | None = None
-        self.weights_sha256 = fingerprint(backbone)
+        # one without weights has these numbers in its VERSION
+        how = "" if info.build is not None else f"{info.mean} {info.std} {has_class_token}"
+        self.weights_sha256 = fingerprint(backbone, how)
         self._run: Callable[[Tensor], Tensor] = self._tokens
         self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
@@ -296,9 +301,9 @@ def find_weights(info: EncoderInfo) -> Path | None:
     return next((Path(hit) for hit in hits if isinstance(hit, str)), None)
 
 
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the class, its ``VERSION`` if any, and names, shapes and values of everything in the state."""
-    digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}".encode())
+def fingerprint(module: nn.Module, how: str = "") -> str:
+    """SHA-256 over the class, its ``VERSION`` if any, ``how`` it is used, and names, shapes and values of its state."""
+    digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}{how}".encode())
     for key, value in sorted(module.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -382,12 +387,22 @@ def _read_state(file: Path) -> dict[str, Tensor]:
             raise ValueError("there is no such file")
         if file.suffix == ".safetensors":
             return load_file(file)
-        if is_zipfile(file) and any(Path(name).name == "constants.pkl" for name in ZipFile(file).namelist()):
-            raise ValueError("it is a TorchScript program, which torch before 2.6 would run")
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with file.open("rb") as content:
+            zipped = content.read(4) == b"PK\3\4"  # by which torch tells too
+        if zipped:
+            _check_stored(file)
+        state = torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than named tensors")
         return state
+
+
+def _check_stored(file: Path) -> None:
+    """Refuse a file of torch that unpacks to more than it is, or whose directory is not its very end, as torch's is."""
+    with file.open("rb") as content, ZipFile(content) as parts:
+        content.seek(-ZIP_END_BYTES, os.SEEK_END)
+        if content.read(4) != b"PK\5\6" or any(part.compress_type != ZIP_STORED for part in parts.infolist()):
+            raise ValueError("it is not as torch.save writes it")
 
 
 def _first(keys: list[str]) -> str:
