@@ -24,6 +24,8 @@ from genedml_cli.slide_files import Watched
 
 IMAGE_LIMIT_PX = 2**30
 SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
+TILE_LIMIT_PX = 2**28  # 1 GiB when decoded; scanners write 2^16 or so
+SIDES = ("width", "height")
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 COARSEST = 4.0
 """um/px of a slide over those of the views, beyond which they show nothing but enlarged pixels; slides of objectives
@@ -112,7 +114,8 @@ class Slide:
             )
         if self._um_per_px is not None and abs(value / self._um_per_px - 1) > 0.05:
             console.warn(f"{self.path.name} says {self._um_per_px:.4g} um/px; taking {value:.4g} as you say.")
-            self.notes.append(f"SCALE: taken as {value:.4g} um/px, where the slide says {self._um_per_px:.4g}.")
+            said = f"where it says {self._um_per_px:.4g}"
+            self.notes.append(f"SCALE: {self.path.name} taken as {value:.4g} um/px, {said}.")
         self._um_per_px = value
 
     def thumbnail(self, max_px: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -320,9 +323,18 @@ def _open_pyramid(path: Path, file: Watched) -> Slide | None:
         width, height = pyramid.sizes_px[0]
         if max(width, height) > SLIDE_LIMIT_PX:
             raise ValueError(f"it says {width} x {height} px, larger than any scan")
+        _check_tiles(slide)
         if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
             check_tiff(path)  # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
     return Slide(path, pyramid, _plausible(path, um_per_px), file)
+
+
+def _check_tiles(slide: openslide.OpenSlide) -> None:
+    """OpenSlide takes memory for a whole tile at once, and ends the process where there is none."""
+    for level in range(slide.level_count):
+        width, height = (int(slide.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in SIDES)
+        if width * height > TILE_LIMIT_PX:
+            raise ValueError(f"it says {width} x {height} px for one tile, larger than any scanner's")
 
 
 def _plausible(path: Path, um_per_px: list[str | None]) -> float | None:

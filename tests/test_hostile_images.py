@@ -57,6 +57,21 @@ def test_tiled_images_that_are_no_stain_are_refused_by_name(tmp_path, shape, kin
         open_slide(tmp_path / "tiled.tif")
 
 
+@pytest.mark.parametrize("side", [20_000, 400_000])
+@pytest.mark.parametrize("aperio", [False, True])
+def test_tiles_that_no_scanner_writes_are_refused_before_openslide_takes_memory_for_one(tmp_path, side, aperio):
+    file, pixels = tmp_path / "bomb.tif", np.full((1024, 1024, 3), 180, np.uint8)
+    if aperio:
+        write_aperio(file, pixels, 0.5)
+    else:
+        tifffile.imwrite(file, pixels, photometric="rgb", **TILED)
+    with tifffile.TiffFile(file, mode="r+b") as written:
+        for name in ("TileWidth", "TileLength"):
+            written.pages.first.tags[name].overwrite(side, dtype="I")
+    with pytest.raises(GeneDMLError, match=rf"bomb\.tif cannot be read: it says {side} x {side} px for one tile"):
+        open_slide(file)
+
+
 def test_pixels_that_are_not_square_have_no_known_scale(tmp_path, capsys):
     for name, across in (("square", 20_000), ("oblong", 40_000)):
         image = np.full((128, 128, 3), 99, np.uint8)
