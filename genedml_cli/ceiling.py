@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from genedml.config import LabelsConfig
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.expression import make_labels, read_counts
-from genedml_cli.inputs import read_json
 from genedml_cli.metrics import column_nanmean, nanmean, partial_pcc, pcc
 from genedml_cli.results import label_settings, spots_of
+from genedml_cli.run_record import read_record
 from genedml_cli.scores import SPLIT_HALVES, FoldScores
 from genedml_cli.spots import Spots
 
@@ -105,11 +105,7 @@ def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], counts: Mapping
 
 
 def _counts_of(run: Path) -> Mapping[str, Path]:
-    record = run / "run.json"
-    if not record.is_file():
-        raise GeneDMLError(f"{run} holds no run.json, so where its counts are is not known.")
-    with reading(f"The record {record}", "Train again."):
-        return {sample["name"]: Path(sample["counts"]) for sample in read_json(record)["samples"]}
+    return {sample["name"]: Path(sample["counts"]) for sample in read_record(run)["samples"]}
 
 
 def _read(counts: Mapping[str, Path], sample: str) -> anndata.AnnData:

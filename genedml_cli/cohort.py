@@ -15,7 +15,7 @@ from genedml_cli.crew import Crew
 from genedml_cli.devices import all_deterministic
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import claimed
-from genedml_cli.masking import masked
+from genedml_cli.masking import shown
 from genedml_cli.scores import mark_of, marks_of
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
@@ -205,7 +205,7 @@ def _tell(outcome: Outcome, place: str, folder: Path) -> None:
 def _append_log(path: Path, outcome: Outcome) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as log:
-        log.write(masked(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
+        log.write(shown(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
 
 
 def _marks(outcome: Outcome) -> str:

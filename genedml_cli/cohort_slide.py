@@ -12,7 +12,7 @@ from genedml_cli.compute import AUTO, Compute
 from genedml_cli.feature_file import features_beside
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import forget_dead
-from genedml_cli.masking import masked
+from genedml_cli.masking import shown
 from genedml_cli.outputs import write
 from genedml_cli.predicted import read_prediction
 from genedml_cli.prediction import predict_slide
@@ -90,10 +90,10 @@ def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome
         try:
             outcome = _predict_or_keep(task, models, slide)
         except GeneDMLError as error:
-            problem = " ".join([str(error), *getattr(error, "__notes__", [])])
+            problem = shown(" ".join([str(error), *getattr(error, "__notes__", [])]))
             outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem)
         except Exception as error:  # one slide's surprise is not to cost the others theirs
-            problem = masked(f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)")
+            problem = shown(f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)")
             outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem, log=traceback.format_exc())
     return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 

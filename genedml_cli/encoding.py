@@ -130,7 +130,10 @@ def tokens_kept(tokens: int, side: int) -> int:
 
 
 class BatchRunner:
-    """An encoder with batches of :func:`choose_batch_tiles`, halved each time that its device's memory runs out."""
+    """An encoder with batches of :func:`choose_batch_tiles`, halved each time that its device's memory runs out.
+
+    On a CPU the number stays, as bytes depend on it.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
@@ -144,7 +147,7 @@ class BatchRunner:
         """Tokens and pooled vectors of tiles on the device.
 
         Raises:
-            GeneDMLError: no memory for a single tile.
+            GeneDMLError: no memory for a single tile; on a CPU, for a batch.
         """
         while True:
             try:
@@ -153,13 +156,16 @@ class BatchRunner:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.batch_tiles == 1:
-                    raise GeneDMLError(
-                        f"{self.encoder.device} has no memory for one tile of {self.encoder.info.name}. Free it from "
-                        "other programs, or run with --device cpu."
-                    ) from error
+                if self.batch_tiles == 1 or self.encoder.device.type == "cpu":
+                    raise self._no_memory() from error
             self.batch_tiles = self.encoder.batch_tiles = max(1, self.batch_tiles // 2)
             torch.cuda.empty_cache()
+
+    def _no_memory(self) -> GeneDMLError:
+        what = f"has no memory for {console.count(self.batch_tiles, 'tile')} of {self.encoder.info.name}"
+        if self.encoder.device.type == "cpu":  # where fewer at a time would round otherwise, unasked
+            return GeneDMLError(f"This machine {what}. Free it from other programs, or take fewer with --batch-tiles.")
+        return GeneDMLError(f"{self.encoder.device} {what}. Free it from other programs, or run with --device cpu.")
 
 
 class _Batches:

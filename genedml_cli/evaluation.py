@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from genedml.config import LabelsConfig, target_name
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError
 from genedml_cli import ceiling, console
 from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.inputs import read_json
@@ -17,6 +17,7 @@ from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.predicted import read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
+from genedml_cli.run_record import RECORD, read_record
 from genedml_cli.scores import Evaluation, ridge_note, score_fold
 
 EMPTY = "spots_without_panel_counts"
@@ -221,11 +222,9 @@ def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -
 
 def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
     """What must be said of a run of which folds are missing."""
-    record = run / "run.json"
-    if not record.is_file():
+    if not (run / RECORD).is_file():  # models put together by hand
         return []
-    with reading(f"The record {record}", "Train again."):
-        every = {sample["fold"] for sample in read_json(record)["samples"]}
+    every = {sample["fold"] for sample in read_record(run)["samples"]}
     return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
 
 

@@ -14,18 +14,21 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
 from genedml_cli.datasets import dataset, find_dataset, partial_note
+from genedml_cli.devices import all_deterministic
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
-from genedml_cli.expression import WHOLE, Labels, make_labels, match_panel, not_raw_note, read_counts
+from genedml_cli.expression import WHOLE, Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
-from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
+from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
+from genedml_cli.run_record import RECORD, read_record
 from genedml_cli.samples import Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold
 from genedml_cli.slide_files import content_sha256
+from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import write_json, write_text
 from genedml_cli.trained import Models, load_models, model_files, notes_for_others
 
@@ -126,10 +129,10 @@ def evaluate_external(
     name = sheet.stem if sheet else external
     folder, views = run / f"external-{name}", models.cards[0].config.views
     scored = []
-    with console.progress("Sections", len(samples) - len(seen)) as advance:
+    with all_deterministic(compute.deterministic), console.progress("Sections", len(samples) - len(seen)) as advance:
         for sample in (one for one in samples if one.name not in seen):
+            _check_scale(sample, models)
             found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
-            models.check_scale(sample.name, found[sample.name].um_per_px)
             scored.append(_score_section(sample, models, found[sample.name], folder))
             advance(note=sample.name)
     published, said = _published(run, name, cards)
@@ -165,15 +168,31 @@ def _seen_note(seen: Mapping[str, str]) -> str:
     return f"Left out, as their donors were seen in training: {named}."
 
 
+def _check_scale(sample: Sample, models: Models) -> None:
+    """Before the hours of encoding, refuse what the models would see at another size."""
+    views = models.cards[0].config.views
+    if views.um_per_px != "native":
+        return
+    if sample.slide.suffix == PATCHES_SUFFIX:
+        with open_patches(sample.slide, views) as patches:
+            models.check_scale(sample.name, patches.um_per_px)
+        return
+    spots = read_spots(sample.spots)
+    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=False) as slide:
+        models.check_scale(sample.name, slide.um_per_px if slide.knows_scale else None)
+
+
 def _score_section(sample: Sample, models: Models, found: SectionFeatures, folder: Path) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
     counts = read_counts(sample.counts)
     scores: list[FoldScores] = []
+    joined: list[str] = []
     valid = np.ones(len(found.spots), dtype=bool)
     for file, card in zip(models.files, models.cards, strict=True):
         try:
             genes = match_panel(counts, card.genes)[0]
             labels = make_labels(counts, found.spots, genes, card.config.labels)
+            joined.append(check_join(labels, sample.name, sample.counts))
         except GeneDMLError as error:
             error.add_note(f"This was section {sample.name}.")
             raise
@@ -184,7 +203,8 @@ def _score_section(sample: Sample, models: Models, found: SectionFeatures, folde
         scores += score_fold(card.fold, [data])
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene in every if gene not in set(counts.var_names))
-    notes = [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
+    notes = [*filter(None, dict.fromkeys(joined)), *found.notes]
+    notes += [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[WHOLE]:
         notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():
@@ -235,17 +255,11 @@ def _notes(models: Models, run: Path, partial: str) -> list[str]:
     return notes
 
 
-def _record(run: Path) -> dict[str, Any]:
-    file = run / "run.json"
-    record: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return record
-
-
 def _published(
     run: Path, external: str, cards: Sequence[ModelCard]
 ) -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
     """Table 2, where it is of the same data: models of HER2ST on Visium breast sections."""
-    trained_on = _record(run).get("dataset", "")
+    trained_on = read_record(run)["dataset"] if (run / RECORD).is_file() else ""
     if external != PUBLISHED_ON:
         return (), ()
     if trained_on != PUBLISHED_TRAINING:

@@ -109,6 +109,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         try:
             done = _done(part, journal, key)
             if not done:
+                journal.unlink(missing_ok=True)  # first: one of another part is not to be taken for one of this
                 _lay_out(part, head, begins, tensors)
             with part.open("r+b") as file:
                 vectors = VectorsInFile(file, begins, tensors[LOCAL].shape, journal, key, done)

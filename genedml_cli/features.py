@@ -33,7 +33,7 @@ from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
-from genedml_cli.siting import check_on_tissue
+from genedml_cli.siting import check_on_tissue, doubt_spots
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
@@ -65,6 +65,7 @@ class SectionFeatures:
         slide_sha256: content of the slide file.
         file: the feature file, of which ``local`` and ``tiles`` are maps: only what is looked at is read. None while
             they are in memory alone.
+        notes: what must be said with whatever is made of them: doubts about the slide's scale or where the spots lie.
     """
 
     spots: Spots
@@ -76,11 +77,12 @@ class SectionFeatures:
     um_per_px: float | None
     slide_sha256: str
     file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         values = tuple(getattr(self, field.name) for field in fields(self))
-        return (_mapped_again, (self.file, self.um_per_px)) if self.file else (SectionFeatures, values)
+        return (_mapped_again, (self.file, self.um_per_px, self.notes)) if self.file else (SectionFeatures, values)
 
     @property
     def upright(self) -> "SectionFeatures":
@@ -170,7 +172,7 @@ def extract(
     """Features of every sample by name: read from ``folder`` where they are there, else computed and kept there.
 
     A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same. Spots
-    that are to be encoded are first held against the tissue; ``allow_off_tissue`` takes them all the same.
+    are held against the tissue each time; ``allow_off_tissue`` takes them all the same.
 
     Raises:
         GeneDMLError: as for slides and spots, with the sample named.
@@ -291,8 +293,8 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
         )
 
 
-def _mapped_again(path: Path, um_per_px: float | None) -> SectionFeatures:
-    return replace(load_features(path, checked=True), um_per_px=um_per_px)
+def _mapped_again(path: Path, um_per_px: float | None, notes: tuple[str, ...] = ()) -> SectionFeatures:
+    return replace(load_features(path, checked=True), um_per_px=um_per_px, notes=notes)
 
 
 def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
@@ -318,13 +320,10 @@ def _extract_sample(
     with open_section(
         sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
     ) as slide:
+        share = check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
         recipe = _recipe(slide, spots, encoder, views, flips)
-
-        def encode(file: Path) -> SectionFeatures:
-            check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
-            return _encode_section(slide, recipe, encoder, views, file)
-
-        return recipe.kept(folder, sample.name, encode)
+        found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
+        return replace(found, notes=(*slide.notes, *doubt_spots(spots, share, sample.spots)))
 
 
 def _recipe(

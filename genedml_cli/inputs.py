@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import mmap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,10 @@ TEXT_LIMIT_BYTES = 2**31
 """Of a table, unpacked: a Visium section of all genes takes a sixth of it."""
 SMALL_LIMIT_BYTES = 2**26
 ROWS_LIMIT, COLUMNS_LIMIT = 10_000_000, 2**16
+CELLS_LIMIT, CELLS_LIMIT_BYTES = 6_000_000, 2**27
+"""Of a table whose cells are read as text: a million spots with array positions, which take some seconds."""
+CELL_BYTES, NUMBER_BYTES = 100, 24
+"""What a cell takes as text and as a number, with all copies, while a table is read."""
 SEPARATORS = ("\t", ",", ";")
 
 SPOT_COLUMNS = ({"x", "y"}, {"pxl_row_in_fullres", "pxl_col_in_fullres"})
@@ -71,14 +76,17 @@ def read_text(path: Path) -> str:
     return _decoded(read_bytes(path, SMALL_LIMIT_BYTES))
 
 
-def read_json(path: Path) -> Any:
-    """A small JSON file that genedml wrote.
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON file that genedml wrote: names and values.
 
     Raises:
         GeneDMLError: it cannot be read.
     """
     with reading(f"The record {path}", "Copy it again, or make it again."):
-        return json.loads(read_text(path))
+        values = json.loads(read_text(path))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no names and values")
+        return values
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -89,12 +97,19 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     Raises:
         OSError, EOFError, ValueError, csv.Error: as :func:`read_bytes`; rows of another length than the header.
     """
-    text = _decoded(read_bytes(path))
-    _check_rows(text.count("\n") + text.count("\r"))
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, path), skipinitialspace=True)
+    text = _decoded(read_bytes(path, CELLS_LIMIT_BYTES))
+    separator = _separator(text, path)
+    cells = text.count(separator) + text.count("\n") + text.count("\r")
+    if cells > CELLS_LIMIT:
+        raise ValueError(
+            f"it has {cells} cells, more than the {CELLS_LIMIT} that are read of a text; spots may be .parquet"
+        )
+    check_memory(CELL_BYTES * cells)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     header = [cell.strip() for cell in next((row for row in lines if row), [])]
     if not header:
         raise ValueError("it is empty")
+    _check_columns(len(header))
     rows = []
     for row in lines:
         if row and len(row) != len(header):
@@ -120,7 +135,7 @@ def named_table(header: list[str], rows: list[list[str]]) -> pd.DataFrame:
     Raises:
         ValueError: a column that is named twice.
     """
-    twice = next((name for name in header if header.count(name) > 1), None)
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
     if twice is not None and twice.replace(".", "", 1).isdigit():
         raise ValueError("its first line holds numbers where names of columns belong")
     if twice is not None:
@@ -137,15 +152,16 @@ def read_count_table(path: Path) -> pd.DataFrame:
     content = read_bytes(path)
     if not content.strip():
         raise ValueError("it is empty")
-    _check_rows(content.count(b"\n") + content.count(b"\r"))
+    lines = content.count(b"\n") + content.count(b"\r")
+    if lines > ROWS_LIMIT:
+        raise ValueError(f"it has {lines} lines, more than the {ROWS_LIMIT} of a table")
     end = _first_line_end(content)
     if end > SMALL_LIMIT_BYTES:
         raise ValueError("its first line is longer than that of any table")
     first = _decoded(content[:end])
     separator = _separator(first, path)
     header = next(csv.reader([first], delimiter=separator), [])
-    if len(header) > COLUMNS_LIMIT:
-        raise ValueError(f"it has {len(header)} columns, more than the {COLUMNS_LIMIT} of a table; give .h5ad")
+    _check_columns(len(header))
     if any(columns <= set(header) for columns in SPOT_COLUMNS):
         raise ValueError("it is a table of spots, not of counts")
     if _are_counts(header[1:]):
@@ -154,6 +170,7 @@ def read_count_table(path: Path) -> pd.DataFrame:
         raise ValueError("it holds zero bytes, so it is no UTF-8 text")
     if not content[end:].strip():
         return pd.DataFrame(columns=pd.Index(header[1:], dtype=str), dtype=float)
+    check_memory(NUMBER_BYTES * (content.count(separator.encode()) + lines))
     as_they_stand = {"header": None, "index_col": 0, "dtype": {0: str}, "keep_default_na": False, "na_values": [""]}
     table = pd.read_csv(io.BytesIO(content[end:]), sep=separator, **as_they_stand)
     if table.index.hasnans:
@@ -353,6 +370,7 @@ def check_mtx(folder: Path) -> None:
         if file.name.startswith(("matrix.mtx", "genes.tsv", "features.tsv", "barcodes.tsv")):
             content = read_bytes(file)
             if file.name.startswith("matrix.mtx"):
+                check_memory(CELL_BYTES * content.count(b"\n"))
                 rows = [line for line in content.splitlines() if line.strip() and not line.startswith(b"%")]
                 check_memory(16 * sum(int(size) for size in rows[0].split()))
                 # scipy reads beyond the end of the last number, and of 1e5 in a matrix of whole numbers the 1.
@@ -419,9 +437,9 @@ def _first_line_end(content: bytes) -> int:
     return min(ends) + (2 if content[min(ends) : min(ends) + 2] == b"\r\n" else 1)
 
 
-def _check_rows(lines: int) -> None:
-    if lines > ROWS_LIMIT:
-        raise ValueError(f"it has {lines} lines, more than the {ROWS_LIMIT} of a table")
+def _check_columns(columns: int) -> None:
+    if columns > COLUMNS_LIMIT:
+        raise ValueError(f"it has {columns} columns, more than the {COLUMNS_LIMIT} of a table; give .h5ad")
 
 
 def as_numbers(values: pd.Series) -> np.ndarray:

@@ -96,7 +96,7 @@ def _acquire(path: Path, waits: bool, what: str) -> FileLock:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=SOON_S if waits else 0)
+            lock.acquire(timeout=SOON_S)  # whoever clears up after the dead holds it for a moment
         except Timeout as error:
             if not waits:
                 raise GeneDMLError(

@@ -7,16 +7,17 @@ import anndata
 import numpy as np
 from jaxtyping import Float
 
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation import finished_files, labels_of_prediction
 from genedml_cli.figures import check_picture_path, draw_genes
-from genedml_cli.inputs import read_json
 from genedml_cli.maps import SectionPicture
 from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.predicted import read_prediction
 from genedml_cli.results import add_tissue_image, check_genes, notes_of, spots_of, stored_spot_diameter_px
+from genedml_cli.run_record import CONTENT, RECORD, read_record
 from genedml_cli.scores import marks_of
+from genedml_cli.slide_files import content_sha256
 from genedml_cli.spots import open_section
 from genedml_cli.storage import beside
 
@@ -193,12 +194,19 @@ def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "
 
 
 def add_tissue_of_run(data: anndata.AnnData, run: Path, section: str) -> None:
-    """Give a run's section its image, where its slide is still where it was trained from."""
-    with reading(f"The record {run / 'run.json'}", "Train again."):
-        samples = read_json(run / "run.json")["samples"]
-        slide = next(Path(sample["slide"]) for sample in samples if sample["name"] == section)
+    """Give a run's section its image, where its slide is still where it was trained from, and still that one.
+
+    Raises:
+        GeneDMLError: the record of the run cannot be read, or has no such section.
+    """
+    sample = next((one for one in read_record(run)["samples"] if one["name"] == section), None)
+    if sample is None:
+        raise GeneDMLError(f"{run / RECORD} does not name the section {section}. Copy the run again, or train again.")
+    slide = Path(sample["slide"])
     if not slide.is_file():
         console.note(f"{slide} is not there from this folder, so {section} is drawn without its tissue.")
+    elif content_sha256(slide) != sample[f"slide{CONTENT}"]:
+        console.warn(f"{slide} is another by now than {section} was trained on, so it is drawn without its tissue.")
     elif slide.suffix != PATCHES_SUFFIX:
         spots = spots_of(data)
         with open_section(slide, spots, scale_needed=False) as opened:

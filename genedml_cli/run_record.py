@@ -4,31 +4,31 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 
-from genedml.checkpoint import EncoderRecord, load_card
 from genedml.config import Config, to_dict
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.features import SectionFeatures
 from genedml_cli.inputs import read_json
 from genedml_cli.samples import Fold, Sample
+from genedml_cli.slide_files import content_sha256
 from genedml_cli.storage import maker, now, sha256_of, write_json, write_text
 
 SHOWN = 5
 """Differences that a message names."""
 CONTENT = "_sha256"
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """``run.json``: all that makes two runs the same, as JSON keeps it.
 
-    Of slides and encoder weights the models know the content (:func:`check_finished`); spots and counts are known here.
+    Of encoder weights the models know the content; that of slides, spots and counts stands here.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class RunRecord:
         """The record of a run to be; ``said`` is what else it is told, its panel among it.
 
         Raises:
-            GeneDMLError: a file of spots or counts is not there.
+            GeneDMLError: a file of a section is not there.
         """
         sheet = [_described(sample) for sample in samples]
         panel = Path(str(said.get("panel", "")))
@@ -54,7 +54,7 @@ class RunRecord:
         """
         if not self._file.exists():
             return
-        before = read_json(self._file)
+        before = read_record(self.folder)
         there = dict(_flat({key: before.get(key) for key in self.description}))
         here = dict(_flat(self.description))
         differ = [key for key in here | there if here.get(key) != there.get(key)]
@@ -67,12 +67,27 @@ class RunRecord:
         """Say whose folder this is; only when everything the run needs could be read."""
         if not self._file.exists():
             write_text(self.folder / "config.toml", tomli_w.dumps(to_dict(config)))
-            made_by = {"made_by": maker() | {"time": now()}, "torch": torch.__version__}
+            made_by = {"made_by": maker() | {"time": now()}, "torch": version("torch")}
             write_json(self._file, {**self.description, **made_by})
 
     @property
     def _file(self) -> Path:
-        return self.folder / "run.json"
+        return self.folder / RECORD
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What ``run.json`` in a run folder says.
+
+    Raises:
+        GeneDMLError: it is not there, or not the record of a run.
+    """
+    file = run / RECORD
+    with reading(f"The record {file}", "Copy the run again, or train again into a new folder."):
+        record = read_json(file)
+        for sample in record["samples"]:
+            [str(sample[key]) for key in ("name", "slide", f"slide{CONTENT}", "counts", "fold")]
+        str(record["dataset"]), record["made_by"].get("command")
+    return record
 
 
 def unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
@@ -82,21 +97,6 @@ def unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
         console.note(f"Fold {fold.name} is there already; keeping it.")
         state_file(out, fold.name).unlink(missing_ok=True)
     return [fold for fold in folds if fold not in finished]
-
-
-def check_finished(out: Path, features: Mapping[str, SectionFeatures], encoder: EncoderRecord) -> None:
-    """Refuse to add folds to those of other slides or of an encoder with other weights.
-
-    Raises:
-        GeneDMLError: naming which.
-    """
-    for file in sorted(out.glob("fold-*.safetensors")):
-        card = load_card(file)
-        slides = {name: found.slide_sha256 for name, found in features.items()}
-        changed = [name for name, sha256 in card.training_slides.items() if slides.get(name, sha256) != sha256]
-        what = f"other slides ({', '.join(changed)})" if changed else f"other weights of {card.encoder.name}"
-        if changed or card.encoder != encoder:
-            raise GeneDMLError(f"{file} was trained on {what} than those here now. Give another --out.")
 
 
 def state_file(out: Path, fold: str) -> Path:
@@ -118,8 +118,13 @@ def what_is_kept(out: Path, features: Path) -> str:
 
 
 def _described(sample: Sample) -> dict[str, str]:
-    content = {f"{name}{CONTENT}": sha256_of(getattr(sample, name)) for name in ("spots", "counts")}
-    return {**{key: str(value) for key, value in dataclasses.asdict(sample).items()}, **content}
+    content = {
+        "slide": content_sha256(sample.slide),
+        "spots": sha256_of(sample.spots),
+        "counts": sha256_of(sample.counts),
+    }
+    said = {key: str(value) for key, value in dataclasses.asdict(sample).items()}
+    return said | {f"{name}{CONTENT}": sha256 for name, sha256 in content.items()}
 
 
 def _difference(key: str, there: Any, here: Any) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes
+from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_card
 from genedml.config import Config
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
@@ -42,7 +42,7 @@ from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
-from genedml_cli.run_record import RunRecord, check_finished, state_file, unfinished, what_is_kept
+from genedml_cli.run_record import RunRecord, state_file, unfinished, what_is_kept
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
@@ -109,17 +109,28 @@ def train(
         forget_all_dead(out)
         forget_all_dead(out / "predictions")
         folds = unfinished(chosen, out)
-        if folds:
+        if folds or weights is not None:  # weights that are named are held against those of folds that are there
             claims.enter_context(all_deterministic(compute.deterministic))
             _check_panel(panel)
             encoder = prepare_encoder(config.encoder, weights, compute)
+            _check_encoder(out, encoder_record(encoder))
+        if folds:
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
-            check_finished(out, inputs.features, encoder_record(encoder))
             record.write(config)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})
             _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
         return _score(out)
+
+
+def _check_encoder(out: Path, encoder: EncoderRecord) -> None:
+    """Refuse to add folds to those of an encoder with other weights."""
+    for file in sorted(out.glob("fold-*.safetensors")):
+        known = load_card(file).encoder
+        if known != encoder:
+            raise GeneDMLError(
+                f"{file} was trained on other weights of {known.name} than those here now. Give another --out."
+            )
 
 
 def _check_panel(panel: str) -> None:
@@ -216,7 +227,7 @@ def _run_fold(
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
     said = [*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs), _scale_note(fitted, test, config)]
-    said += [data.note for data in (*fitted, *test)]
+    said += [note for data in (*fitted, *test) for note in data.notes]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], said)
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
     save_ridge(ridge, genes, reference_file(file, "ridge"))
@@ -245,7 +256,7 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
-    return SectionData(sample, features, labels, joined)
+    return SectionData(sample, features, labels, (joined, *features.notes))
 
 
 def _fold_notes(fold: Fold, config: Config) -> list[str]:

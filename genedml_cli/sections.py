@@ -9,9 +9,9 @@ from genedml_cli.samples import Sample
 
 @dataclass(frozen=True)
 class SectionData:
-    """One section with all that training needs of it; ``note`` is what must be said of it with every score."""
+    """One section with all that training needs of it; ``notes`` are what must be said of it with every score."""
 
     sample: Sample
     features: SectionFeatures
     labels: Labels
-    note: str = ""
+    notes: tuple[str, ...] = ()

@@ -92,8 +92,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         else:
             share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
-            if share < OWN_ON_TISSUE and len(table) >= FEWEST_SPOTS:
-                notes.append(f"DOUBTFUL SPOTS: {share:.0%} of {spots.name} lie on the tissue found; see the warning.")
+            notes += doubt_spots(table, share, spots)
         yield Site(opened, table, where, record, tuple(notes))
 
 
@@ -130,6 +129,13 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     if problem:
         console.warn(problem)
     return share
+
+
+def doubt_spots(spots: Spots, share: float, file: Path) -> list[str]:
+    """What must be said with results of spots of which fewer are on tissue than of a section's own."""
+    if share >= OWN_ON_TISSUE or len(spots) < FEWEST_SPOTS:
+        return []
+    return [f"DOUBTFUL SPOTS: {share:.0%} of {file.name} lie on the tissue found; see the warning."]
 
 
 def _runs_across(spots: Spots) -> bool:

@@ -1,6 +1,7 @@
 """The files that a slide consists of: their content, and whether they stay as they are while they are read."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from genedml.errors import GeneDMLError
@@ -29,11 +30,16 @@ class Watched:
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 of all files that a slide consists of.
+    """SHA-256 of all files that a slide consists of; read once in a process, as long as they stay as they are.
 
     Raises:
         GeneDMLError: one cannot be read.
     """
+    return _content_sha256(path.absolute(), tuple(_state_of(path) or ()))
+
+
+@cache
+def _content_sha256(path: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     files = files_of(path)
     if files == [path]:
         return sha256_of(path)

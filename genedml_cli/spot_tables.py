@@ -63,12 +63,12 @@ def write_csv(data: anndata.AnnData, path: Path, long: bool = False) -> None:
         GeneDMLError: it cannot be written, or a gene has the name of another column.
     """
     table = spot_table(data, long)
-    # First, so that a table that exists has it.
-    write_json(path.with_name(f"{path.name}-metadata.json"), _csv_metadata(data, table, path.name))
+    # The time is left out, so that equal tables are equal files.
+    gzipped: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
     with arriving(path) as temporary:
-        # The time is left out, so that equal tables are equal files.
-        gzipped: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
         table.to_csv(temporary, index=False, compression=gzipped)
+        # Before the table takes its name, so that a table that exists has it.
+        write_json(path.with_name(f"{path.name}-metadata.json"), _csv_metadata(data, table, path.name))
 
 
 def write_parquet(data: anndata.AnnData, path: Path, long: bool = False) -> None:

@@ -73,6 +73,8 @@ def arriving_folder(path: Path) -> Iterator[Path]:
                 path.replace(before)
             (around / path.name).replace(path)
         finally:
+            if before.exists() and not path.exists():  # stopped between the two
+                before.replace(path)
             shutil.rmtree(around, ignore_errors=True)
 
 

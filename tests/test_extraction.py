@@ -251,7 +251,8 @@ class Small(torch.nn.Module):
         return images.mean(dim=(2, 3))[:, None].repeat(1, 5, 1)
 
 
-def test_batches_are_halved_until_they_fit():
+def test_batches_are_halved_until_they_fit(monkeypatch):
+    monkeypatch.setattr(Encoder, "device", torch.device("cuda:0"))  # which it is told, not asked
     encoder = Encoder(ENCODERS["tiny"], Small(limit=5), has_class_token=True)
     encoder.batch_tiles = 64
     runner = BatchRunner(encoder)
@@ -276,12 +277,20 @@ def test_want_of_memory_is_told_from_other_errors_on_every_device(told, is_memor
     encoder = load_encoder("tiny")
     monkeypatch.setattr(encoder, "forward", fail)
     with pytest.raises(
-        GeneDMLError if is_memory else RuntimeError, match="no memory for one tile" if is_memory else told
+        GeneDMLError if is_memory else RuntimeError, match="no memory for 16 tiles" if is_memory else told
     ):
         BatchRunner(encoder)(torch.zeros(3, TILE, TILE, 3, dtype=torch.uint8))
 
 
-def test_no_memory_for_one_tile_is_an_error():
-    runner = BatchRunner(Encoder(ENCODERS["tiny"], Small(limit=0), has_class_token=True))
-    with pytest.raises(GeneDMLError, match="no memory for one tile of tiny"):
-        runner(torch.zeros(3, TILE, TILE, 3, dtype=torch.uint8))
+def test_on_a_cpu_batches_stay_as_bytes_depend_on_them():
+    encoder = Encoder(ENCODERS["tiny"], Small(limit=5), has_class_token=True)
+    with pytest.raises(GeneDMLError, match=r"This machine has no memory for 16 tiles of tiny\. .*--batch-tiles"):
+        BatchRunner(encoder)(torch.zeros(16, TILE, TILE, 3, dtype=torch.uint8))
+
+
+def test_no_memory_for_one_tile_is_an_error(monkeypatch):
+    monkeypatch.setattr(Encoder, "device", torch.device("cuda:0"))
+    encoder = Encoder(ENCODERS["tiny"], Small(limit=0), has_class_token=True)
+    encoder.batch_tiles = 2
+    with pytest.raises(GeneDMLError, match=r"cuda:0 has no memory for 1 tile of tiny\. .*--device cpu"):
+        BatchRunner(encoder)(torch.zeros(3, TILE, TILE, 3, dtype=torch.uint8))

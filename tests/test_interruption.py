@@ -218,6 +218,24 @@ def test_extraction_goes_on_where_it_was(red_sample, encoder, tmp_path, capsys):
     assert (whole.name, whole.read_bytes()) == (found.name, found.read_bytes())
 
 
+class Killed(BaseException):
+    """Ends a block as a SIGKILL does: nothing is cleared up."""
+
+
+def test_a_journal_of_another_part_is_not_gone_on_from(tmp_path):
+    path, tensors = tmp_path / "file", {"local": torch.ones(1, 2, 1, 3), "tiles": torch.ones(2, 3)}
+    with pytest.raises(Killed), feature_file.making(path, tensors, {"of": "one"}) as file:
+        file.put_all(tensors["local"], tensors["tiles"])
+        file.done = 2
+        file.record()
+        raise Killed
+    with pytest.raises(Killed), feature_file.making(path, tensors, {"of": "another"}):
+        raise Killed
+    with feature_file.making(path, tensors, {"of": "one"}) as file:
+        assert file.done == 0
+        file.put_all(tensors["local"], tensors["tiles"])
+
+
 def test_a_full_disk_while_encoding_is_a_sentence_and_leaves_nothing(red_sample, encoder, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

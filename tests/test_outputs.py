@@ -24,6 +24,7 @@ from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.slides import open_slide
 from genedml_cli.spots import read_spots
+from genedml_cli.storage import arriving_folder
 
 GENES = ("ERBB2", "GNAS", "FASN", "XBP1", "CD74", "COL1A1")
 IDS = ("ENSG00000141736", "ENSG00000087460", "ENSG00000169710", "ENSG00000100219", "", "ENSG00000108821")
@@ -95,6 +96,18 @@ def test_a_wide_table_has_a_column_a_gene_and_its_units_beside_it(data, tmp_path
     assert columns[6]["dc:description"].startswith("predicted label of ERBB2 (ENSG00000141736): log10(1 + 10000")
     assert columns[10]["dc:description"].startswith("predicted label of CD74: log10")
     assert beside["notes"][0]["notes"] == ["PARTIAL: a test."]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_earlier_one_and_its_units(data, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write(data, tmp_path / "out.csv")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(GeneDMLError, match=r"out\.csv cannot be written: No space left"):
+        write(data[:, :2].copy(), tmp_path / "out.csv")
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
 
 def test_a_compressed_table_is_the_same_text(data, tmp_path):
@@ -171,6 +184,25 @@ def test_a_store_is_replaced_but_no_other_folder(data, tmp_path):
     with pytest.raises(GeneDMLError, match="is no zarr store"):
         write(data, tmp_path / "mine.zarr")
     assert (tmp_path / "mine.zarr" / "thesis.txt").read_text() == "kept"
+
+
+def test_a_store_whose_exchange_is_stopped_is_the_earlier_one(tmp_path, monkeypatch):
+    (tmp_path / "out.zarr").mkdir()
+    (tmp_path / "out.zarr" / "earlier").write_text("kept")
+    replace, calls = Path.replace, iter(range(10))
+
+    def stopped(self: Path, target: Path) -> Path:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt), arriving_folder(tmp_path / "out.zarr") as folder:
+        folder.mkdir(exist_ok=True)
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "out.zarr",
+        "out.zarr/earlier",
+    ]
 
 
 def test_export_takes_the_named_genes_in_their_order(prediction, tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
 from genedml_cli.prediction import predict
+from genedml_cli.report.page import report
 from genedml_cli.results import notes_of
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
@@ -241,7 +243,41 @@ def test_counts_that_hardly_join_are_marked_in_training_too(own_world, run, tmp_
 
 
 def test_a_scale_that_the_slide_contradicts_is_marked(run, p1):
-    assert "SCALE: taken as 0.4 um/px, where the slide says 0.5." in notes_of(predict(**p1, model=run, um_per_px=0.4))
+    assert "SCALE: P1.tif taken as 0.4 um/px, where it says 0.5." in notes_of(predict(**p1, model=run, um_per_px=0.4))
+
+
+def test_spots_off_the_tissue_are_refused_or_marked_each_time(own_world, run, tmp_path):
+    spots = pd.read_csv(own_world / "spots" / "P2.csv")
+    spots.assign(x=spots["x"] / 3, y=spots["y"] / 3).to_csv(own_world / "spots" / "P2.csv", index=False)
+    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1")
+    words = {"fold": "P1", "features": tmp_path / "features"}
+    for name in ("first", "again"):  # encoded, and from what was kept
+        result = train(samples, tmp_path / name, config, allow_off_tissue=True, **words)
+        assert re.search(r"DOUBTFUL SPOTS: \d+% of P2\.csv lie on the tissue found", result.marks)
+    with pytest.raises(GeneDMLError, match=r"lie on the tissue of P2\.tif"):
+        train(samples, tmp_path / "refused", config, **words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", b"[]"),
+        ("run.json", b'{"samples": 3}'),
+        ("run.json", b'{"samples": [{"name": "P1"}], "dataset": "", "made_by": {}}'),
+        ("run.json", b"\xff"),
+        ("config.toml", b"\xff"),
+        ("fold-P1.log.csv", b"pass,epoch\n1,1\n"),
+        ("fold-P1.log.csv", b"pass,epoch,prediction\n1,one,0\n"),
+    ],
+)
+def test_a_run_folder_of_other_files_is_a_sentence(run, tmp_path, name, content):
+    copied = shutil.copytree(run, tmp_path / "run")
+    (copied / name).write_bytes(content)
+    with pytest.raises(
+        GeneDMLError, match=rf"{name if name != 'fold-P1.log.csv' else 'training logs'}.* cannot be read"
+    ):
+        report(copied, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_choosing_on_test_is_marked(world, run, tmp_path):
@@ -274,14 +310,14 @@ def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what
     file = own_world / what
     if file.suffix == ".tif":
         shutil.copy(own_world / "slides/P3.tif", file)
-        message = r"fold-P1\.safetensors was trained on other slides \(P2\)"
     else:
         content = file.read_bytes()
         text = gzip.decompress(content) if file.suffix == ".gz" else content
         turned = b"\n".join([text.rstrip().split(b"\n")[0], *reversed(text.rstrip().split(b"\n")[1:])])
         file.write_bytes(gzip.compress(turned) if file.suffix == ".gz" else turned)
-        named = "panel" if what == "panel.txt" else f"samples.P2.{what.split('/')[0]}"
-        message = rf"run holds another run \({named}: another content\)"
-    with pytest.raises(GeneDMLError, match=message):
-        train(samples, tmp_path / "run", config, fold="P3", **words)
+    kind = file.parent.name.removesuffix("s") if file.suffix == ".tif" else file.parent.name
+    named = "panel" if what == "panel.txt" else f"samples.P2.{kind}"
+    for fold in ("P3", "P1"):  # one that is to be added, one that is there
+        with pytest.raises(GeneDMLError, match=rf"run holds another run \({named}: another content\)"):
+            train(samples, tmp_path / "run", config, fold=fold, **words)
     assert not (tmp_path / "run" / "fold-P3.safetensors").exists()

@@ -20,6 +20,7 @@ from genedml_cli.report.contents import GENES_LISTED, Cell, gene_table, number_c
 from genedml_cli.report.curves import charts_of
 from genedml_cli.report.page import report
 from genedml_cli.report.prediction_page import WITHOUT_SCORES
+from genedml_cli.report.run_page import contents_of_run
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 
@@ -193,6 +194,26 @@ def test_curves_go_where_the_log_says():
     assert first[1][1] < first[2][1] < first[0][1], "up is better"
     assert chart.lines[0].dot == first[1]
     assert chart.lines[1].dot == points["fold B"][2]
+
+
+def test_a_run_whose_folds_are_trained_once_has_its_curves(world, tmp_path):
+    config = tiny_config("training.epochs=2", "training.refit=false")
+    train(read_sheet(world / "samples.csv"), tmp_path / "run", config, fold="P1", features=tmp_path / "features")
+    contents = contents_of_run(tmp_path / "run")
+    assert [len(chart.lines) for chart in contents.charts] == [1] * len(contents.charts) != []
+    assert "again" not in contents.charts_note
+
+
+def test_a_slide_that_was_exchanged_is_not_drawn_under_a_runs_spots(world, tmp_path, capsys):
+    own = shutil.copytree(world, tmp_path / "world")
+    samples = read_sheet(own / "samples.csv")
+    train(samples, tmp_path / "run", tiny_config("training.epochs=1"), fold="P1", features=tmp_path / "features")
+    assert contents_of_run(tmp_path / "run").tissue is not None
+    shutil.copy(own / "slides/P2.tif", own / "slides/P1.tif")
+    contents = contents_of_run(tmp_path / "run")
+    assert contents.tissue is None
+    assert "Its slide is not there as it was trained from" in contents.tissue_note
+    assert "P1.tif is another by now than P1 was trained on" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_large_panel_is_cut_and_said():

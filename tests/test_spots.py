@@ -309,6 +309,7 @@ def at(*xy_px: tuple[float, float]) -> Spots:
         (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900"),
         (at((300, 900), (350, 200)), r"Are x and y exchanged\?"),
         (at((1, 1), (1, 2), (2, 1)), r"x 1\.\.2, y 1\.\.2: these are array indices, not pixels\. Give full-resolution"),
+        (at((8.1, 8.2), (8.1, 9.3), (9.2, 8.2)), r"x 8\.1\.\.9\.2, y 8\.2\.\.9\.3: these are array indices"),
         (at((801, 701), (801, 702), (802, 701)), r"x 801\.\.802, y 701\.\.702: these are array indices, not pixels"),
     ],
 )

@@ -34,6 +34,7 @@ def evaluate(
     weights: options.WeightsOption = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
+    deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
@@ -44,16 +45,18 @@ def evaluate(
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
+        compute = Compute(device, deterministic=deterministic)
         found = evaluate_external(
-            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=Compute(device)
+            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
         )
         if json_:
             console.document({**found.to_dict(), "folder": found.folder})
         else:
             tables.show_external(found)
         return
-    if root or weights or allow_partial or allow_off_tissue:
-        raise typer.BadParameter("--root, --weights, --allow-partial and --allow-off-tissue go with --external.")
+    if root or weights or allow_partial or allow_off_tissue or deterministic:
+        others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
+        raise typer.BadParameter(f"{others} go with --external.")
     result = evaluation.evaluate(target, truth, ceiling)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}

@@ -13,6 +13,8 @@ from genedml_cli.report.contents import Chart, Line
 WIDTH, HEIGHT = 440, 230  # of a chart in its own pixels; the template draws axes at its edges
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 40
 
+PASS = "pass"
+
 TITLES = {
     "held_out_pcc": "PCC on the sections that choose the epoch",
     "prediction": "Prediction loss (MSE)",
@@ -22,19 +24,23 @@ TITLES = {
 
 
 def read_logs(run: Path, folds: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The training logs of finished folds, by fold; those that are there.
+    """The training logs of finished folds, by fold; those that are there. Each has the column :data:`PASS`.
 
     Raises:
         GeneDMLError: one of them cannot be read.
     """
     files = {fold: run / f"fold-{fold}.log.csv" for fold in folds}
     with reading(f"The training logs of {run}", "Train the run again."):
-        return {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
+        logs = {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
+        for log in logs.values():
+            log[["epoch", "prediction"]].astype(float), log.filter(TITLES).astype(float)
+    # Only a fold that is trained again, with its held-out sections, has a second pass.
+    return {fold: log if PASS in log else log.assign(**{PASS: 1}) for fold, log in logs.items()}
 
 
 def charts_of(logs: Mapping[str, pd.DataFrame]) -> list[Chart]:
     """A chart for each loss part and score that a log has, of the first pass over the training sections."""
-    first = {fold: log[log["pass"] == 1] for fold, log in logs.items()}
+    first = {fold: log[log[PASS] == 1] for fold, log in logs.items()}
     charts = []
     for column, title in TITLES.items():
         known = {fold: log for fold, log in first.items() if column in log and log[column].notna().any()}

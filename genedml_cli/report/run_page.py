@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from genedml.checkpoint import ModelCard, load_card
-from genedml.errors import GeneDMLError
+from genedml.errors import reading
 from genedml_cli.console import count
 from genedml_cli.evaluation import finished_sections, score_run
-from genedml_cli.inputs import read_json
+from genedml_cli.inputs import read_text
 from genedml_cli.maps import SectionPicture
 from genedml_cli.metrics import nanmean, pcc
 from genedml_cli.pictures import add_tissue_of_run, section_picture
@@ -27,8 +27,9 @@ from genedml_cli.report.contents import (
     number_cell,
     parted,
 )
-from genedml_cli.report.curves import charts_of, chosen_epoch, read_logs
+from genedml_cli.report.curves import PASS, charts_of, chosen_epoch, read_logs
 from genedml_cli.report.images import gene_picture, small, tissue_picture
+from genedml_cli.run_record import read_record
 from genedml_cli.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
 
 GENES_SHOWN = 6  # at either end
@@ -59,7 +60,7 @@ def contents_of_run(run: Path) -> Contents:
         GeneDMLError: no run, none of its folds is finished, or it is by an earlier version.
     """
     finished = finished_sections(run)
-    record = _record(run)
+    record = read_record(run)
     evaluation = score_run(run, finished)
     data = {str(section.uns["genedml"]["sample"]): section for section in finished.values()}
     cards = {fold: load_card(run / f"fold-{fold}.safetensors") for fold in _folds(evaluation)}
@@ -69,7 +70,6 @@ def contents_of_run(run: Path) -> Contents:
     shown, picture = _section_shown(data, run)
     maps = _maps(data[shown], picture, table[table["gene"].isin(_genes_of_every_fold(evaluation))])
     warnings, notes = parted(evaluation.notes)
-    settings = run / "config.toml"
     return Contents(
         title=run.resolve().name,
         kind="run",
@@ -79,7 +79,7 @@ def contents_of_run(run: Path) -> Contents:
         notes=notes,
         tissue=None if picture.tissue is None else tissue_picture(picture),
         tissue_note=f"Section {shown}, whose mean PCC is nearest to the mean of all sections."
-        + ("" if picture.tissue is not None else " Its slide is not where it was trained from, so it is not drawn."),
+        + ("" if picture.tissue is not None else " Its slide is not there as it was trained from, so it is not drawn."),
         maps=maps,
         maps_note=f"The genes with the highest and the lowest PCC over all folds, on section {shown}; the PCC beside "
         "each name is that of this section.",
@@ -91,19 +91,13 @@ def contents_of_run(run: Path) -> Contents:
         sections=_section_table(data),
         charts=charts_of(logs),
         charts_note=_charts_note(logs),
-        settings=settings.read_text(encoding="utf-8") if settings.is_file() else "",
+        settings=_settings(run / "config.toml"),
     )
 
 
-def _record(run: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = read_json(run / "run.json")
-        record["samples"], record["dataset"], record["made_by"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GeneDMLError(
-            f"{run / 'run.json'} is not the record of a run: {error}. Train again into a new folder."
-        ) from error
-    return record
+def _settings(file: Path) -> str:
+    with reading(f"The settings {file}", "Copy the file again."):
+        return read_text(file) if file.is_file() else ""
 
 
 def _folds(evaluation: Evaluation) -> list[str]:
@@ -248,7 +242,7 @@ def _signed(value: float) -> Cell:
 
 def _charts_note(logs: Mapping[str, pd.DataFrame]) -> str:
     chosen = any(chosen_epoch(log) is not None for log in logs.values())
-    again = any((log["pass"] > 1).any() for log in logs.values())
+    again = any((log[PASS] > 1).any() for log in logs.values())
     return CHARTS_NOTE + (CHOSEN_NOTE if chosen else "") + (REFIT_NOTE if again else "")
 
 
