@@ -2,6 +2,7 @@
 
 ``python tests/killing.py FOLDER --kills 200 --seed 1`` prints what it found as JSON. A script of its own: each command
 is a fork of a process that has loaded all modules, so that a kill costs milliseconds rather than the start of torch.
+The commands left alone are forks of another process, in which texts have other hashes.
 """
 
 import argparse
@@ -10,10 +11,13 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import conftest  # the tiny encoder
@@ -31,12 +35,16 @@ from genedml_cli import (  # noqa: F401  what commands import is loaded once, he
     outputs,
     prediction,
     runs,
+    spatialdata_store,
     tables,
     training_state,
 )
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 SETTINGS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9", "training.augment=true")
+WIDE = 50
+"""Kills from which on every kind of output is written."""
+KEPT_EVERY_S = (0.0, 0.1)  # so that little of the time is without anything to go on from
 PATIENCE_S = 300
 ORPHAN_S = 60
 RECORD = "run.json"  # says when the run was made
@@ -46,7 +54,7 @@ SUMMARY = "summary.csv"  # says what was predicted, what was kept, and how long 
 def commands(world: Path, wide: bool) -> Iterator[tuple[str, ...]]:
     """``extract``, ``train`` and ``predict`` of a slide and of a sheet, in a folder of their own.
 
-    With ``wide`` also ``ablate``, a sheet in two processes, and other kinds of files.
+    With ``wide`` also ``ablate``, a sheet in two processes, and all other kinds of files.
     """
     said = [word for setting in (*conftest.TINY, *SETTINGS) for word in ("--set", setting)]
     data = ("--samples", str(world / "samples.csv"), "--preset", "small", *said, "--device", "cpu")
@@ -59,8 +67,8 @@ def commands(world: Path, wide: bool) -> Iterator[tuple[str, ...]]:
     if wide:
         yield "predict", *cohort_of, "-o", "crew", "--jobs", "2"
         yield "ablate", *data, "--table", "k", "--values", "3,4", "--seeds", "1", "--fold", "P1", "-o", "grid"
-        yield "predict", *slide, "--model", "run", "-o", "p1.csv.gz", "--device", "cpu"
-        yield "predict", *slide, "--model", "run", "-o", "p1.parquet", "--device", "cpu"
+        for name in ("p1.csv.gz", "p1.parquet", "p1.geojson", *(["p1.zarr"] if find_spec("spatialdata") else [])):
+            yield "predict", *slide, "--model", "run", "-o", name, "--device", "cpu"
 
 
 class Run:
@@ -134,20 +142,27 @@ def at_work_on(folder: Path) -> str:
     return "training" if any(name.endswith(".state") for name in left) else "elsewhere"
 
 
+def undisturbed(every: Iterable[Sequence[str]], folder: Path) -> list[float]:
+    """Seconds of each command, run without a stop."""
+    folder.mkdir(parents=True)
+    takes_s = []
+    for words in every:
+        run = Run(words, folder)
+        assert run.code(PATIENCE_S) == 0, run.said
+        takes_s.append(time.monotonic() - run.began)
+    return takes_s
+
+
 def sweep(folder: Path, world: Path, kills: int, seed: int, stops: float) -> dict[str, object]:
     """Run all commands again and again, killed ``kills`` times, and compare each time what they leave.
 
     ``stops``: the share that gets SIGTERM or SIGINT instead of SIGKILL.
     """
     drawn = random.Random(seed)
-    alone = folder / "alone"
-    alone.mkdir(parents=True)
-    every = list(commands(world, wide=kills > 50))
-    takes_s = []
-    for words in every:
-        run = Run(words, alone)
-        assert run.code(PATIENCE_S) == 0, run.said
-        takes_s.append(time.monotonic() - run.began)
+    alone, every = folder / "alone", list(commands(world, wide=kills > WIDE))
+    elsewhere = [sys.executable, __file__, str(folder), "--kills", str(kills), "--alone"]
+    hashes = os.environ | {"PYTHONHASHSEED": str(seed + 1)}
+    takes_s = json.loads(subprocess.run(elsewhere, env=hashes, stdout=subprocess.PIPE, check=True).stdout)
     counts: Counter[str] = Counter()
     differ: list[str] = []
     slowest_s, rounds = 0.0, 0
@@ -157,6 +172,7 @@ def sweep(folder: Path, world: Path, kills: int, seed: int, stops: float) -> dic
         killed.mkdir()
         for words, usual_s in zip(every, takes_s, strict=True):
             while True:
+                feature_file.EVERY_S = drawn.choice(KEPT_EVERY_S)
                 run = Run(words, killed)
                 left = counts["kills"] < kills
                 code = run.code(drawn.uniform(0, 1.1 * usual_s) if left else PATIENCE_S)
@@ -229,16 +245,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stops", type=float, default=0.0)
+    parser.add_argument("--alone", action="store_true", help="for the commands that nothing stops")
     options = parser.parse_args()
-    world = options.folder.absolute() / "world"
+    torch.set_num_threads(1)  # forks are safe while torch has started no threads
+    if options.kills > WIDE and find_spec("spatialdata"):
+        import_module("spatialdata")
+    folder = options.folder.absolute()
+    world = folder / "world"
+    if options.alone:
+        print(json.dumps(undisturbed(commands(world, options.kills > WIDE), folder / "alone")))
+        return
     write_dataset(world, SyntheticConfig(patients=3, spots_x=7, spots_y=6, genes=20))
     rows = [f"slides/{name}.tif,spots/{name}.csv\n" for name in ("P1", "P2", "P3")]
     (world / "cohort.csv").write_text("".join(["slide,spots\n", *rows]))
-    # Forks are safe while torch has started no threads; every batch is kept, so that little of the time is without
-    # anything to go on from.
-    torch.set_num_threads(1)
-    feature_file.EVERY_S = 0.0
-    print(json.dumps(sweep(options.folder.absolute(), world, options.kills, options.seed, options.stops)))
+    print(json.dumps(sweep(folder, world, options.kills, options.seed, options.stops)))
 
 
 if __name__ == "__main__":
