@@ -65,7 +65,7 @@ class Cohort:
             more = f" and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
             raise GeneDMLError(
                 f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Mend "
-                "their rows and run the same command again: results that are there are kept."
+                "their rows or files and run the same command again: results that are there are kept."
             )
 
 

@@ -16,6 +16,7 @@ from genedml_cli.prediction import predict
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.scores import Evaluation
+from genedml_cli.stopping import keeping
 from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
 
 GENES_SHOWN = ("TUMOR1", "LYMPH1")
@@ -51,7 +52,9 @@ def run_demo(folder: Path) -> DemoResult:
     held_out, run = samples[-1], folder / "run"
     config = load_config("small", overrides=SETTINGS)
     console.note(f"Training on {len(samples) - 1} patients; {held_out.name} is held out ...")
-    train(samples, run, config, fold=held_out.fold, panel="all", features=folder / "features", compute=Compute("cpu"))
+    with keeping(f"What was done is kept in {folder}. To go on, run the same command again."):
+        features = folder / "features"
+        train(samples, run, config, fold=held_out.fold, panel="all", features=features, compute=Compute("cpu"))
     prediction = folder / f"{held_out.name}.h5ad"
     data = predict(held_out.slide, held_out.spots, run, prediction, fold=held_out.fold, compute=Compute("cpu"))
     evaluation = evaluate_prediction(prediction, held_out.counts)

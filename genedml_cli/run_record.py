@@ -61,7 +61,9 @@ class RunRecord:
         if differ:
             listed = "; ".join(_difference(key, there.get(key), here.get(key)) for key in differ[:SHOWN])
             more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
-            raise GeneDMLError(f"{self.folder} holds another run ({listed}{more}). Give another --out.")
+            raise GeneDMLError(
+                f"{self.folder} holds another run ({listed}{more}). Put back what it was made of, or give another --out."
+            )
 
     def write(self, config: Config) -> None:
         """Say whose folder this is; only when everything the run needs could be read."""
@@ -112,7 +114,7 @@ def what_is_kept(out: Path, features: Path) -> str:
     )
     kept = [f"fold {name} in {out}" for name in finished]
     kept += [f"fold {name} as it was a minute or an epoch ago" for name in begun if name not in finished]
-    kept += [f"features in {features}"] if features.exists() else []
+    kept += [f"features in {features}/"] if features.exists() else []
     said = f"Kept: {', '.join(kept)}." if kept else "Nothing was done yet that could be kept."
     return f"{said} To go on, run the same command with --out {out}."
 

@@ -20,6 +20,8 @@ from genedml_cli.slides import Slide, open_slide
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
+SHOWN = 40
+"""Characters of a cell that a message quotes."""
 FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 CLOSEST_PX = 2.0
@@ -115,6 +117,8 @@ def read_spots(path: Path) -> Spots:
     Raises:
         GeneDMLError: unreadable, empty, without the columns of any known kind, NaN positions or duplicate names.
     """
+    if path.exists() and not path.is_file():
+        raise GeneDMLError(f"{path} is no file, so no spot table. Name a file.")
     if not path.is_file():
         raise GeneDMLError(f"There is no spot table {path}. Check the path: it starts at the current folder.")
     spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
@@ -336,10 +340,20 @@ def _pair(table: pd.DataFrame, x: str, y: str, path: Path) -> Float[np.ndarray, 
     return np.column_stack([_numbers(table, x, path), _numbers(table, y, path)])
 
 
+def _first_odd(values: pd.Series) -> str:
+    """The first text that is no number, and in which row of the table it stands; empty if none is known."""
+    odd = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna() & values.notna())
+    if not len(odd):
+        return ""
+    said = str(values.iloc[odd[0]])
+    return f"{said if len(said) <= SHOWN else said[:SHOWN] + ' ...'!a} in row {odd[0] + 1}"
+
+
 def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, " S"]:
     try:
         return as_numbers(table[column])
     except (ValueError, TypeError, OverflowError) as error:
         raise GeneDMLError(
-            f"The column {column} of {path} holds something else than numbers: {reason_of(error)}. Mend that cell."
+            f"The column {column} of {path} holds something else than numbers: "
+            f"{_first_odd(table[column]) or reason_of(error)}. Mend that cell."
         ) from error

@@ -283,7 +283,8 @@ def _fit(
     if passes.begun is not None:
         learner.go_on_from(passes.begun, generator)
         course = _Course.of(passes.begun, device)
-        console.note(f"{description}: going on after epoch {len(course.log)}, where an earlier run was interrupted.")
+        done = f"epoch {len(course.log)} of {epochs}"
+        console.note(f"{description}: going on after {done}, where an earlier run was interrupted.")
     with console.progress(description, epochs) as advance:
         advance(len(course.log))
         while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:

@@ -296,7 +296,7 @@ def test_names_that_would_write_elsewhere_are_refused_with_their_row(tmp_path, n
         ("[training]\nlearning_rate = inf", "finite"),
         ("[views]\num_per_px = inf", "give a number above 0"),
         ("network = 3", "network = 3"),
-        ("".join(f"key{number} = 1\n" for number in range(99)), r"There are 94 more\.$"),
+        ("".join(f"key{number} = 1\n" for number in range(99)), r"There are 94 more\."),
     ],
 )
 def test_configurations_that_are_refused(tmp_path, text, message):

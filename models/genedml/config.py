@@ -200,7 +200,12 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         merged = _merge(merged, _read_toml(file))
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
-    return from_dict(Config, merged)
+    try:
+        return from_dict(Config, merged)
+    except GeneDMLError as error:
+        if file is not None:
+            error.add_note(f"Among the settings are those of {file}.")
+        raise
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
