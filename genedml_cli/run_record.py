@@ -62,7 +62,8 @@ class RunRecord:
             listed = "; ".join(_difference(key, there.get(key), here.get(key)) for key in differ[:SHOWN])
             more = f"; and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
             raise GeneDMLError(
-                f"{self.folder} holds another run ({listed}{more}). Put back what it was made of, or give another --out."
+                f"{self.folder} holds another run ({listed}{more}). Put back what it was made of, or give "
+                "another --out."
             )
 
     def write(self, config: Config) -> None:
