@@ -164,7 +164,8 @@ class BatchRunner:
     def _no_memory(self) -> GeneDMLError:
         what = f"has no memory for {console.count(self.batch_tiles, 'tile')} of {self.encoder.info.name}"
         if self.encoder.device.type == "cpu":  # where fewer at a time would round otherwise, unasked
-            return GeneDMLError(f"This machine {what}. Free it from other programs, or take fewer with --batch-tiles.")
+            fewer = ", or take fewer with --batch-tiles" if self.batch_tiles > 1 else ""
+            return GeneDMLError(f"This machine {what}. Free it from other programs{fewer}.")
         return GeneDMLError(f"{self.encoder.device} {what}. Free it from other programs, or run with --device cpu.")
 
 

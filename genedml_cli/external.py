@@ -125,13 +125,14 @@ def evaluate_external(
     seen = seen_in_training(cards, samples)
     if len(seen) == len(samples):
         raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
-    models = load_models(files, weights, compute)
     name = sheet.stem if sheet else external
-    folder, views = run / f"external-{name}", models.cards[0].config.views
-    scored = []
-    with all_deterministic(compute.deterministic), console.progress("Sections", len(samples) - len(seen)) as advance:
-        for sample in (one for one in samples if one.name not in seen):
+    folder, views = run / f"external-{name}", cards[0].config.views
+    scored, unseen = [], [sample for sample in samples if sample.name not in seen]
+    with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:
+        models = load_models(files, weights, compute)
+        for sample in unseen:
             _check_scale(sample, models)
+        for sample in unseen:
             found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
             scored.append(_score_section(sample, models, found[sample.name], folder))
             advance(note=sample.name)

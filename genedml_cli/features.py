@@ -38,7 +38,7 @@ from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import VERSION, free_bytes, gigabytes, sha256_of
+from genedml_cli.storage import VERSION, free_bytes, gigabytes
 from genedml_cli.tiling import TilePlan, plan_tiles
 from genedml_cli.tissue import find_tissue
 
@@ -244,7 +244,7 @@ def encode_patches(
     Args: as for :func:`encode_section`; ``spots`` are among those of ``patches``.
     """
     recipe = Recipe(
-        slide_sha256 or sha256_of(patches.path), patches.um_per_px, spots, encoder_record(encoder), views, flips
+        slide_sha256 or content_sha256(patches.path), patches.um_per_px, spots, encoder_record(encoder), views, flips
     )
     return _encode_patches(patches, recipe, encoder, None)
 
@@ -314,7 +314,7 @@ def _extract_sample(
     if sample.slide.suffix == PATCHES_SUFFIX:
         with open_patches(sample.slide, views) as patches:
             spots = patches.with_tiles(spots)
-            sha256 = sha256_of(sample.slide)
+            sha256 = content_sha256(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
             return recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
     with open_section(

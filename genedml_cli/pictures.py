@@ -205,9 +205,11 @@ def add_tissue_of_run(data: anndata.AnnData, run: Path, section: str) -> None:
     slide = Path(sample["slide"])
     if not slide.is_file():
         console.note(f"{slide} is not there from this folder, so {section} is drawn without its tissue.")
-    elif content_sha256(slide) != sample[f"slide{CONTENT}"]:
+    elif slide.suffix == PATCHES_SUFFIX:  # tiles alone
+        return
+    elif content_sha256(slide) != sample.get(f"slide{CONTENT}"):
         console.warn(f"{slide} is another by now than {section} was trained on, so it is drawn without its tissue.")
-    elif slide.suffix != PATCHES_SUFFIX:
+    else:
         spots = spots_of(data)
         with open_section(slide, spots, scale_needed=False) as opened:
             add_tissue_image(data, opened, spots)

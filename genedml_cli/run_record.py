@@ -41,7 +41,11 @@ class RunRecord:
         Raises:
             GeneDMLError: a file of a section is not there.
         """
-        sheet = [_described(sample) for sample in samples]
+        sheet = []
+        with console.progress("Slides looked at", len(samples)) as advance:
+            for sample in samples:
+                sheet.append(_described(sample))
+                advance(note=sample.name)
         panel = Path(str(said.get("panel", "")))
         of_panel = {f"panel{CONTENT}": sha256_of(panel)} if panel.is_file() else {}
         return cls(folder, json.loads(json.dumps({"config": to_dict(config), **said, **of_panel, "samples": sheet})))
@@ -66,6 +70,17 @@ class RunRecord:
                 "another --out."
             )
 
+    def check_slides(self, content: Mapping[str, str]) -> None:
+        """Refuse to train on slides that were exchanged since the record was begun; ``content`` is by section.
+
+        Raises:
+            GeneDMLError: naming the slide.
+        """
+        for sample in self.description["samples"]:
+            known = sample[f"slide{CONTENT}"]
+            if content.get(sample["name"], known) != known:
+                raise GeneDMLError(f"{sample['slide']} was exchanged while this command ran. Run it again.")
+
     def write(self, config: Config) -> None:
         """Say whose folder this is; only when everything the run needs could be read."""
         if not self._file.exists():
@@ -88,7 +103,7 @@ def read_record(run: Path) -> dict[str, Any]:
     with reading(f"The record {file}", "Copy the run again, or train again into a new folder."):
         record = read_json(file)
         for sample in record["samples"]:
-            [str(sample[key]) for key in ("name", "slide", f"slide{CONTENT}", "counts", "fold")]
+            [str(sample[key]) for key in ("name", "slide", "counts", "fold")]
         str(record["dataset"]), record["made_by"].get("command")
     return record
 

@@ -99,9 +99,10 @@ def train(
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
     said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": compute.deterministic}
+    _check_panel(panel)
+    chosen = _chosen(make_folds(samples), fold)
     record = RunRecord.of(out, config, samples, said)
     record.check()
-    chosen = _chosen(make_folds(samples), fold)
     with ExitStack() as claims, keeping(functools.partial(what_is_kept, out, features)):
         for one in chosen:
             claims.enter_context(claimed(out / f"fold-{one.name}", f"Fold {one.name} of {out}"))
@@ -111,11 +112,11 @@ def train(
         folds = unfinished(chosen, out)
         if folds or weights is not None:  # weights that are named are held against those of folds that are there
             claims.enter_context(all_deterministic(compute.deterministic))
-            _check_panel(panel)
             encoder = prepare_encoder(config.encoder, weights, compute)
             _check_encoder(out, encoder_record(encoder))
         if folds:
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
+            record.check_slides({name: found.slide_sha256 for name, found in inputs.features.items()})
             record.write(config)
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})

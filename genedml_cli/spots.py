@@ -25,7 +25,7 @@ SHOWN = 40
 FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 CLOSEST_PX = 2.0
-"""Spots nearer to each other are array indices, whole or refined: Visium's are 1 to 2 apart, no spot is so small."""
+"""Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
 PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
@@ -202,7 +202,7 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
     where = f"{slide.path.name} ({width} x {height} px)"
     span = f"x {x.min():.6g}..{x.max():.6g}, y {y.min():.6g}..{y.max():.6g}"
     distances = nearest_distances(spots.xy_px)
-    if len(distances) and np.median(distances) <= CLOSEST_PX:
+    if len(distances) and np.median(distances) < CLOSEST_PX:
         raise GeneDMLError(
             f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
         )

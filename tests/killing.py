@@ -36,6 +36,7 @@ from genedml_cli import (  # noqa: F401  what commands import is loaded once, he
     prediction,
     runs,
     spatialdata_store,
+    stopping,
     tables,
     training_state,
 )
@@ -47,6 +48,7 @@ WIDE = 50
 KEPT_EVERY_S = (0.0, 0.1)  # so that little of the time is without anything to go on from
 PATIENCE_S = 300
 ORPHAN_S = 60
+UNHEARD = 75  # the exit code where a signal comes before the command listens, or after its last word
 RECORD = "run.json"  # says when the run was made
 SUMMARY = "summary.csv"  # says what was predicted, what was kept, and how long it took
 
@@ -78,9 +80,11 @@ class Run:
         self.began, self.words, self._code = time.monotonic(), words, None
         self._log = folder.with_name(f"{folder.name}.log")
         sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         self._pid = os.fork()
         if self._pid == 0:
             self._become(folder)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
 
     def code(self, timeout_s: float) -> int | None:
         """The exit code, negative for a signal; None if it has not ended after ``timeout_s``."""
@@ -110,6 +114,9 @@ class Run:
         return self._log.read_text()
 
     def _become(self, folder: Path) -> None:
+        for number in stopping.SIGNALS:
+            signal.signal(number, lambda *_: os._exit(UNHEARD))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(log, stream)
@@ -183,6 +190,8 @@ def sweep(folder: Path, world: Path, kills: int, seed: int, stops: float) -> dic
                     number, sent = drawn.choice((signal.SIGTERM, signal.SIGINT)), time.monotonic()
                     code = run.send(number)
                     slowest_s = max(slowest_s, time.monotonic() - sent)
+                    if code == UNHEARD:
+                        continue
                     differ += check_stopped(code, number, run.said, killed)
                     counts["stops"] += 1
                     if code == 0:

@@ -116,9 +116,11 @@ def test_weights_that_are_code_are_refused_and_not_run(tmp_path, name, dump):
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_that_are_a_program_are_refused_by_every_torch(tmp_path):
+def test_weights_that_are_a_program_are_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "program.pt")
-    with pytest.raises(GeneDMLError, match=r"program\.pt cannot be read: it is not as torch\.save writes it"):
+    with pytest.raises(
+        GeneDMLError, match=r"program\.pt cannot be read: it is not as torch\.save writes weights: .*TorchScript"
+    ):
         load_weights(torch.nn.Linear(2, 2), tmp_path / "program.pt", "linear")
 
 
@@ -133,14 +135,14 @@ def packed(file: Path) -> None:
 
 def lengthened(file: Path) -> None:
     """Bytes behind the directory, so that readers may disagree on where it is."""
-    file.write_bytes(file.read_bytes() + bytes(68_000))
+    file.write_bytes(file.read_bytes() + bytes(100))
 
 
 @pytest.mark.parametrize("change", [packed, lengthened])
 def test_weights_that_unpack_to_more_than_their_file_are_refused(tmp_path, change):
     torch.save({"weight": torch.zeros(1_000, 1_000)}, tmp_path / "bomb.pth")
     change(tmp_path / "bomb.pth")
-    with pytest.raises(GeneDMLError, match=r"bomb\.pth cannot be read: (it is not as torch\.save|File is not a zip)"):
+    with pytest.raises(GeneDMLError, match=r"bomb\.pth cannot be read: it is not as torch\.save"):
         load_weights(torch.nn.Linear(1_000, 1_000, bias=False), tmp_path / "bomb.pth", "linear")
 
 

@@ -17,6 +17,7 @@ from genedml.checkpoint import load_card
 from genedml.config import load_config
 from genedml.encoders import ENCODERS
 from genedml.errors import GeneDMLError
+from genedml_cli import runs
 from genedml_cli.evaluation import evaluate
 from genedml_cli.prediction import predict
 from genedml_cli.report.page import report
@@ -268,6 +269,7 @@ def test_spots_off_the_tissue_are_refused_or_marked_each_time(own_world, run, tm
         ("config.toml", b"\xff"),
         ("fold-P1.log.csv", b"pass,epoch\n1,1\n"),
         ("fold-P1.log.csv", b"pass,epoch,prediction\n1,one,0\n"),
+        ("fold-P1.log.csv", b"pass,epoch,prediction\nx,1,0\n"),
     ],
 )
 def test_a_run_folder_of_other_files_is_a_sentence(run, tmp_path, name, content):
@@ -321,3 +323,17 @@ def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what
         with pytest.raises(GeneDMLError, match=rf"run holds another run \({named}: another content\)"):
             train(samples, tmp_path / "run", config, fold=fold, **words)
     assert not (tmp_path / "run" / "fold-P3.safetensors").exists()
+
+
+def test_a_slide_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, monkeypatch):
+    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1")
+    prepare = runs.prepare_encoder
+
+    def exchange(*words: object) -> object:
+        shutil.copy(own_world / "slides/P3.tif", own_world / "slides/P2.tif")
+        return prepare(*words)
+
+    monkeypatch.setattr(runs, "prepare_encoder", exchange)
+    with pytest.raises(GeneDMLError, match=r"P2\.tif was exchanged while this command ran"):
+        train(samples, tmp_path / "run", config, fold="P1", features=tmp_path / "features")
+    assert not list((tmp_path / "run").glob("fold-*"))

@@ -32,10 +32,16 @@ def read_logs(run: Path, folds: Sequence[str]) -> dict[str, pd.DataFrame]:
     files = {fold: run / f"fold-{fold}.log.csv" for fold in folds}
     with reading(f"The training logs of {run}", "Train the run again."):
         logs = {fold: pd.read_csv(file) for fold, file in files.items() if file.is_file()}
+        # Only a fold that is trained again, with its held-out sections, has a second pass.
+        logs = {fold: log if PASS in log else log.assign(**{PASS: 1}) for fold, log in logs.items()}
         for log in logs.values():
-            log[["epoch", "prediction"]].astype(float), log.filter(TITLES).astype(float)
-    # Only a fold that is trained again, with its held-out sections, has a second pass.
-    return {fold: log if PASS in log else log.assign(**{PASS: 1}) for fold, log in logs.items()}
+            _check_numbers(log)
+    return logs
+
+
+def _check_numbers(log: pd.DataFrame) -> None:
+    for column in {PASS, "epoch", "prediction", *log.columns.intersection(list(TITLES))}:
+        log[column].astype(float)
 
 
 def charts_of(logs: Mapping[str, pd.DataFrame]) -> list[Chart]:

@@ -197,8 +197,8 @@ class Encoder(nn.Module):
             self._run = self._tokens
             raise GeneDMLError(
                 f"torch.compile cannot compile {self.info.name} on this machine: {str(error).strip().splitlines()[0]} "
-                "It needs a C++ compiler such as g++ (on CUDA also the package triton; with old versions of torch also "
-                "setuptools). Install it, or leave out --compile: the features are the same."
+                "It needs a C++ compiler such as g++ (on CUDA also the package triton). "
+                "Install it, or leave out --compile: the features are the same."
             ) from error
         finally:
             torch.set_num_threads(threads)
@@ -402,7 +402,7 @@ def _check_stored(file: Path) -> None:
     with file.open("rb") as content, ZipFile(content) as parts:
         content.seek(-ZIP_END_BYTES, os.SEEK_END)
         if content.read(4) != b"PK\5\6" or any(part.compress_type != ZIP_STORED for part in parts.infolist()):
-            raise ValueError("it is not as torch.save writes it")
+            raise ValueError("it is not as torch.save writes weights: packed, cut, or a TorchScript program")
 
 
 def _first(keys: list[str]) -> str:
