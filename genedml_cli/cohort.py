@@ -20,7 +20,7 @@ from genedml_cli.scores import mark_of, marks_of
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import maker, now, write_text
+from genedml_cli.storage import check_apart, maker, now, write_text
 from genedml_cli.trained import default_model, model_files, say_genes_left_out
 
 REQUIRED_COLUMNS = ("slide",)
@@ -130,6 +130,7 @@ def predict_cohort(
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
     slides = read_cohort(sheet, placing)
+    check_apart(out / SUMMARY, sheet)
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume)
     outcomes: dict[str, Outcome] = {}

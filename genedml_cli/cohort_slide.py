@@ -20,7 +20,7 @@ from genedml_cli.results import notes_of
 from genedml_cli.scores import warns
 from genedml_cli.siting import Placing
 from genedml_cli.slide_files import content_sha256
-from genedml_cli.storage import sha256_of
+from genedml_cli.storage import check_apart, sha256_of
 from genedml_cli.trained import Models, load_models
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
@@ -100,6 +100,7 @@ def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome
 
 def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
     file = task.out / f"{slide.name}.h5ad"
+    check_apart(file, slide.slide, slide.spots, slide.placing.tissue)
     forget_dead(file)
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written

@@ -15,7 +15,7 @@ from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
-from genedml_cli.storage import arriving, free_bytes, gigabytes
+from genedml_cli.storage import arriving, check_apart, free_bytes, gigabytes
 from genedml_cli.worth import keep_worthy
 
 Write = Callable[[anndata.AnnData, Path], None]
@@ -131,8 +131,7 @@ def export(
         GeneDMLError: no prediction, unknown genes, none that good, or as for :func:`write`.
     """
     check_output_path(out, long)
-    if out.resolve() == prediction.resolve():
-        raise GeneDMLError(f"{out} is the prediction itself; give another name.")
+    check_apart(out, prediction)
     data = read_prediction(prediction)
     if genes:
         check_genes(genes, data, f"{prediction}", f"scanpy.read_h5ad({str(prediction)!r}).var_names")

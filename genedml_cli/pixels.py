@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import tifffile
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from genedml.errors import GeneDMLError
 
+ORIENTATION = 0x0112
+UPRIGHT = 1
 COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
 TIFF_MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
 """Photometric interpretations of TIFF as modes of Pillow."""
@@ -16,10 +18,12 @@ def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
     """Refuse a plain image that is not whole, or whose pixels are not the colours of a stain.
 
     Raises:
-        GeneDMLError: greyscale, 16 bits, inks, several pages, parts that are missing.
+        GeneDMLError: greyscale, 16 bits, inks, several pages, parts that are missing, pixels to be shown turned.
     """
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode.startswith(("I", "F"))
     _check_mode(path, image.mode, deep)
+    exif = Image.Image.getexif(image)  # that of PNG images decodes them first
+    _check_upright(path, exif.get(ORIENTATION, UPRIGHT))
     check_whole(path, image)
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
@@ -32,16 +36,18 @@ def check_tiff(path: Path) -> None:
     """Refuse a tiled TIFF by the kind of pixels that its first image says it has.
 
     Raises:
-        GeneDMLError: greyscale, inks, another colour space, more than 8 bits.
+        GeneDMLError: greyscale, inks, another colour space, more than 8 bits, pixels to be shown turned.
         ValueError, tifffile.TiffFileError: it does not say.
     """
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         bits, photometric = int(page.bitspersample), int(page.photometric)
+        turned = page.tags.valueof(ORIENTATION, UPRIGHT)
     mode = TIFF_MODES.get(photometric, f"photometric {photometric}")
     _check_mode(path, "1" if mode == "L" and bits == 1 else mode, deep=bits > 8)
     if bits != 8:
         raise ValueError(f"it has {bits} bits a channel, not 8")
+    _check_upright(path, turned)
 
 
 def _check_mode(path: Path, mode: str, deep: bool) -> None:
@@ -55,6 +61,15 @@ def _check_mode(path: Path, mode: str, deep: bool) -> None:
         raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
     if mode not in ("RGB", "RGBA", "P", "PA", "YCbCr"):
         raise GeneDMLError(f"{path} has pixels of kind {mode}, not 8-bit colour. Export it as 8-bit RGB.")
+
+
+def _check_upright(path: Path, orientation: int) -> None:
+    """Programs differ on whether they turn such pixels, and so on where the spots lie."""
+    if orientation != UPRIGHT:
+        raise GeneDMLError(
+            f"{path} is stored turned or mirrored (EXIF orientation {orientation}), so nobody knows how x and y of its "
+            "spots run. Export it upright, as the spots were placed on it."
+        )
 
 
 def check_whole(path: Path, image: ImageFile.ImageFile) -> None:

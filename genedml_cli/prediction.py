@@ -21,7 +21,7 @@ from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
 from genedml_cli.siting import Placing, Site, place_spots
-from genedml_cli.storage import maker
+from genedml_cli.storage import check_apart, maker
 from genedml_cli.trained import Models, default_model, load_models, model_files, notes_for_others, say_genes_left_out
 from genedml_cli.worth import add_novelty, gene_columns, keep_worthy, worthy_genes
 
@@ -67,6 +67,7 @@ def predict(
     """
     if out is not None:
         check_output_path(out)
+        check_apart(out, slide, spots, tissue)
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         models = load_models(model_files(model or default_model(), fold), weights, compute)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from genedml_cli.figures import DOTS_PER_INCH, LETTER, LINE, STYLE, check_picture_path
 from genedml_cli.results import spot_diameter_px
 from genedml_cli.siting import Placing, Site, place_spots
-from genedml_cli.storage import arriving
+from genedml_cli.storage import arriving, check_apart
 
 SIDE_INCHES, NARROWEST_INCHES = 7.2, 3.0  # the longer side; the picture of a narrow slide
 OUTLINE, ON_TISSUE, OFF_TISSUE = "black", "#F0E442", "#D55E00"  # Okabe and Ito's, told apart without colour vision
@@ -30,6 +30,7 @@ def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str
         GeneDMLError: as there; a picture that cannot be written.
     """
     check_picture_path(out)
+    check_apart(out, slide, spots, placing.tissue)
     with (
         place_spots(slide, spots, replace(placing, allow_off_tissue=True), scale_needed=False) as placed,
         rc_context(STYLE),

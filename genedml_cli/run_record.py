@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ SHOWN = 5
 """Differences that a message names."""
 CONTENT = "_sha256"
 RECORD = "run.json"
+CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class RunRecord:
             GeneDMLError: naming what differs.
         """
         if not self._file.exists():
+            self._check_config()
             return
         before = read_record(self.folder)
         there = dict(_flat({key: before.get(key) for key in self.description}))
@@ -81,12 +84,21 @@ class RunRecord:
             if content.get(sample["name"], known) != known:
                 raise GeneDMLError(f"{sample['slide']} was exchanged while this command ran. Run it again.")
 
-    def write(self, config: Config) -> None:
+    def write(self) -> None:
         """Say whose folder this is; only when everything the run needs could be read."""
         if not self._file.exists():
-            write_text(self.folder / "config.toml", tomli_w.dumps(to_dict(config)))
+            write_text(self.folder / CONFIG, self._config)
             made_by = {"made_by": maker() | {"time": now()}, "torch": version("torch")}
             write_json(self._file, {**self.description, **made_by})
+
+    def _check_config(self) -> None:
+        file = self.folder / CONFIG
+        if file.exists() and sha256_of(file) != sha256(self._config.encode()).hexdigest():
+            raise GeneDMLError(f"{file} is there, of no run, and would be written over. Give another --out.")
+
+    @property
+    def _config(self) -> str:
+        return tomli_w.dumps(self.description["config"])
 
     @property
     def _file(self) -> Path:

@@ -117,7 +117,7 @@ def train(
         if folds:
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
             record.check_slides({name: found.slide_sha256 for name, found in inputs.features.items()})
-            record.write(config)
+            record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})
             _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)

@@ -87,6 +87,17 @@ def written(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
+def check_apart(out: Path, *read: Path | None) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        GeneDMLError: ``out`` is one of ``read``, by whatever name.
+    """
+    for path in read:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise GeneDMLError(f"{out} is what is read, and would be written over. Give another output.")
+
+
 def beside(target: Path, name: str) -> Path:
     """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file."""
     return target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name

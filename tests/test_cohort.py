@@ -3,6 +3,7 @@
 import gc
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from genedml_cli.cohort_slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.crew import Crew
 from genedml_cli.inputs import layers_of
 from genedml_cli.prediction import predict
+from genedml_cli.preview import preview
+from genedml_cli.run_record import RunRecord
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.siting import Placing
@@ -180,6 +183,30 @@ def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
     predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, out / "one.h5ad", um_per_px=0.5)
     (failed,) = predict_cohort(sheet, run, out).failed
     assert "was not made by predicting a cohort" in failed.problem
+
+
+def test_nothing_that_is_read_is_written_over(run, tmp_path):
+    good, refused = write_good(tmp_path, 1), "is what is read, and would be written over"
+    slide, spots, out = tmp_path / "s1.png", tmp_path / "s1.csv", tmp_path / "out"
+    out.mkdir()
+    os.link(spots, out / "one.h5ad")
+    before = {file: file.read_bytes() for file in (slide, spots)}
+    sheet = write_sheet(tmp_path, {"one": good | {"spots": "out/one.h5ad"}})
+    for resume in (True, False):
+        (failed,) = predict_cohort(sheet, run, out, resume=resume).failed
+        assert refused in failed.problem
+    with pytest.raises(GeneDMLError, match=refused):
+        predict(slide, spots, run, spots, um_per_px=0.5)
+    with pytest.raises(GeneDMLError, match=refused):
+        preview(slide, spots, slide, Placing(0.5))
+    os.link(sheet, tmp_path / cohort.SUMMARY)
+    with pytest.raises(GeneDMLError, match=refused):
+        predict_cohort(sheet, run, tmp_path)
+    (out / "config.toml").write_text("# mine")
+    with pytest.raises(GeneDMLError, match=r"config\.toml is there, of no run, and would be written over"):
+        RunRecord.of(out, tiny_config(), [], {}).check()
+    assert before == {file: file.read_bytes() for file in before}
+    assert (out / "config.toml").read_text() == "# mine"
 
 
 def test_a_damaged_result_is_not_kept(run, tmp_path):

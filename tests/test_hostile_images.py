@@ -57,6 +57,21 @@ def test_tiled_images_that_are_no_stain_are_refused_by_name(tmp_path, shape, kin
         open_slide(tmp_path / "tiled.tif")
 
 
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.tif", "tiled.tif"])
+def test_images_stored_turned_are_refused(tmp_path, name):
+    if name == "tiled.tif":
+        tags = [(0x0112, "H", 1, 6, True)]
+        tifffile.imwrite(
+            tmp_path / name, np.full((128, 96, 3), 99, np.uint8), photometric="rgb", extratags=tags, **TILED
+        )
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (64, 48)).save(tmp_path / name, exif=exif)
+    with pytest.raises(GeneDMLError, match=rf"{name} is stored turned or mirrored \(EXIF orientation 6\)"):
+        open_slide(tmp_path / name)
+
+
 @pytest.mark.parametrize("side", [20_000, 400_000])
 @pytest.mark.parametrize("aperio", [False, True])
 def test_tiles_that_no_scanner_writes_are_refused_before_openslide_takes_memory_for_one(tmp_path, side, aperio):

@@ -220,7 +220,7 @@ def test_what_cannot_be_exported_is_refused(prediction, data, tmp_path):
         export(prediction, tmp_path / "out.csv", min_cv_pcc=0.5)
     with pytest.raises(GeneDMLError, match=r"out\.geojson cannot be long; only tables can: \.csv, \.csv\.gz, \.parq"):
         export(prediction, tmp_path / "out.geojson", long=True)
-    with pytest.raises(GeneDMLError, match="is the prediction itself"):
+    with pytest.raises(GeneDMLError, match="is what is read, and would be written over"):
         export(prediction, prediction, ["ERBB2"])
     anndata.AnnData(np.ones((2, 2), np.float32)).write_h5ad(tmp_path / "other.h5ad")
     with pytest.raises(GeneDMLError, match=r"other\.h5ad is not a prediction of genedml"):

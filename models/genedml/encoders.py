@@ -6,9 +6,11 @@ To add an encoder, add a row to :data:`ENCODERS`.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
 
@@ -391,7 +393,11 @@ def _read_state(file: Path) -> dict[str, Tensor]:
             zipped = content.read(4) == b"PK\3\4"  # by which torch tells too
         if zipped:
             _check_stored(file)
-        state = torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch's, of pickles that are not its own
+                state = torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
+        except UnpicklingError as error:  # whose text proposes to load it all the same
+            raise ValueError("it is cut, or holds something else than tensors, which may be code") from error
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than named tensors")
         return state
