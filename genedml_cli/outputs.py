@@ -1,21 +1,22 @@
 """The files a prediction is written to, chosen by their suffix."""
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anndata
+import h5py
+from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
-from genedml_cli.inputs import layers_of
 from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
-from genedml_cli.storage import arriving, check_apart, free_bytes, gigabytes
+from genedml_cli.storage import arriving, check_apart
 from genedml_cli.worth import keep_worthy
 
 Write = Callable[[anndata.AnnData, Path], None]
@@ -42,12 +43,12 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
     Raises:
         GeneDMLError: the folder cannot be written or the disk is full.
     """
+    whole = io.BytesIO()  # not into the file itself: libhdf5 crashes on a disk or a quota that takes no more
+    with h5py.File(whole, "w") as file:
+        write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
     with arriving(path) as temporary:
-        data.write_h5ad(temporary, compression="gzip")
+        temporary.write_bytes(whole.getbuffer())
 
-
-OVERHEAD_BYTES = 2**20
-"""More than names, columns and the structure of a small file take."""
 
 FORMATS = {
     ".h5ad": Format(write_h5ad, "scanpy.read_h5ad({!r})"),
@@ -89,27 +90,8 @@ def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
         GeneDMLError: an unknown suffix, or it cannot be written.
     """
     kind = check_output_path(path, long)
-    _check_space(data, path)
     to_file = kind.write_long if long and kind.write_long is not None else kind.write
     to_file(data, path)
-
-
-def _check_space(data: anndata.AnnData, path: Path) -> None:
-    """Refuse what the disk may not take: libhdf5 cannot bear a disk that becomes full."""
-    held = (data.X, layers_of(data), data.obsm, data.uns)
-    needed, free = OVERHEAD_BYTES + sum(map(_size, held)), free_bytes(path.parent)
-    if needed > free:
-        raise GeneDMLError(
-            f"{path} may take {gigabytes(needed)} until it is packed; its disk has {gigabytes(free)} free. Make room, "
-            "or write to another disk."
-        )
-
-
-def _size(held: Any) -> int:
-    """Bytes of all arrays in nested tables."""
-    if isinstance(held, Mapping):
-        return sum(map(_size, held.values()))
-    return int(getattr(held, "nbytes", 0))
 
 
 def export(

@@ -2,8 +2,8 @@
 
 import gzip
 import json
+import resource
 import runpy
-import shutil
 import sys
 from pathlib import Path
 
@@ -293,9 +293,13 @@ def test_ids_go_from_the_counts_into_the_model_and_the_prediction(world, tmp_pat
     assert anndata.read_h5ad(run / "predictions" / "P1.h5ad").var["gene_ids"].to_dict() == known
 
 
-def test_a_disk_too_small_for_a_result_is_said_before_it_is_written(data, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-    with pytest.raises(GeneDMLError, match=r"out\.h5ad may take .*; its disk has 0\.00 MB free"):
-        write(data, tmp_path / "out.h5ad")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_disk_that_takes_no_more_is_a_sentence_and_leaves_nothing(data, tmp_path, suffix):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(GeneDMLError, match=rf"out\{suffix}.* cannot be written: .*File too large"):
+            write(data, tmp_path / f"out{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
