@@ -16,7 +16,7 @@ from genedml_cli.published import METRIC_NAMES, published_rows, rows_beside
 from genedml_cli.samples import Sample
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import maker, write_json, write_text
+from genedml_cli.storage import check_apart, maker, write_json, write_text
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
 COMPONENTS = {
@@ -195,6 +195,7 @@ def ablate(
         for setting in settings
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
+    check_apart(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
     evaluations: list[Evaluation] = []
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
     with (

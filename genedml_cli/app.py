@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from genedml.errors import GeneDMLError
+from genedml.errors import lines_of
 from genedml_cli import options, stopping
 from genedml_cli.commands import (
     ablate,
@@ -75,8 +75,11 @@ def main() -> None:
             app()
     except stopping.Stopped as stopped:
         stopping.end(stopped)
-    except GeneDMLError as error:
+    except Exception as error:
+        lines = lines_of(error)
+        if not lines:
+            raise
         from genedml_cli import console
 
-        console.error("\n".join([str(error), *getattr(error, "__notes__", [])]))
+        console.error("\n".join(lines))
         sys.exit(1)

@@ -130,7 +130,9 @@ def predict_cohort(
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
     slides = read_cohort(sheet, placing)
-    check_apart(out / SUMMARY, sheet)
+    results = [out / f"{slide.name}.h5ad" for slide in slides]
+    read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
+    check_apart([out / SUMMARY, out / ERROR_LOG, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume)
     outcomes: dict[str, Outcome] = {}
@@ -204,9 +206,12 @@ def _tell(outcome: Outcome, place: str, folder: Path) -> None:
 
 
 def _append_log(path: Path, outcome: Outcome) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as log:
-        log.write(shown(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(shown(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
+    except OSError as error:  # which is not to cost the other slides theirs
+        console.warn(f"{path} cannot be written: {error.strerror}. What it was to take:\n{outcome.log}")
 
 
 def _marks(outcome: Outcome) -> str:

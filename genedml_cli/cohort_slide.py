@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, lines_of, reading
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
 from genedml_cli.feature_file import features_beside
@@ -20,7 +20,7 @@ from genedml_cli.results import notes_of
 from genedml_cli.scores import warns
 from genedml_cli.siting import Placing
 from genedml_cli.slide_files import content_sha256
-from genedml_cli.storage import check_apart, sha256_of
+from genedml_cli.storage import sha256_of
 from genedml_cli.trained import Models, load_models
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
@@ -89,26 +89,28 @@ def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome
     with console.about(slide.name):
         try:
             outcome = _predict_or_keep(task, models, slide)
-        except GeneDMLError as error:
-            problem = shown(" ".join([str(error), *getattr(error, "__notes__", [])]))
-            outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem)
         except Exception as error:  # one slide's surprise is not to cost the others theirs
-            problem = shown(f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)")
-            outcome = Outcome(slide.name, slide.slide, FAILED, problem=problem, log=traceback.format_exc())
+            problem, log = " ".join(lines_of(error)), ""
+            if not problem:
+                problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
+                log = traceback.format_exc()
+            outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(problem), log=log)
     return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 
 
 def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
     file = task.out / f"{slide.name}.h5ad"
-    check_apart(file, slide.slide, slide.spots, slide.placing.tissue)
     forget_dead(file)
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written
             return _keep(task, file, models, slide)
+    asked = _asked(task, slide, models)
     with features_beside(file) as folder:
         data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
+        if _asked(task, slide, models) != asked:
+            raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
         made_by = data.uns["genedml"]
-        made_by[INPUTS] = _inputs(task, slide, models, made_by["slide_sha256"])
+        made_by[INPUTS] = {"slide": made_by["slide_sha256"], **asked}
         write(data, file)
     return _done(slide, PREDICTED, data.shape, made_by["notes"])
 
@@ -126,19 +128,19 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
         raise GeneDMLError(f"{error} {again}") from error
     if INPUTS not in data.uns["genedml"]:
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
-    inputs = data.uns["genedml"][INPUTS]
-    wanted = _inputs(task, slide, models, content_sha256(slide.slide))
+    with reading(f"What {file} was made from", again):
+        inputs = {key: str(value) for key, value in data.uns["genedml"][INPUTS].items()}
+    wanted = {"slide": content_sha256(slide.slide), **_asked(task, slide, models)}
     differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
     return _done(slide, KEPT, data.shape, notes_of(data))
 
 
-def _inputs(task: CohortTask, slide: CohortSlide, models: Models, slide_sha256: str) -> dict[str, str]:
-    """All that a result depends on, each by what a difference of it is called."""
+def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, str]:
+    """All but its slide that a result depends on, each by what a difference of it is called."""
     tissue = slide.placing.tissue
     return {
-        "slide": slide_sha256,
         "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(slide.spots),
         "tissue": "found" if tissue is None else sha256_of(tissue),
         "models": " ".join(models.fingerprints),

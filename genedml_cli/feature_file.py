@@ -24,7 +24,7 @@ from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.encoding import TileVectors, Vectors
-from genedml_cli.locks import forget_dead, in_turn, part_of
+from genedml_cli.locks import forget_dead, in_turn, journal_of, part_of
 from genedml_cli.stopping import Stopped, keeping
 from genedml_cli.storage import into_place, write_json, written
 
@@ -104,7 +104,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     tensors = {**tensors, SEAL: torch.zeros(SEAL_BYTES, dtype=torch.uint8)}  # of the narrowest kind, so that it is last
     head, begins = layout(tensors, metadata)
     key = hashlib.sha256(head).hexdigest()
-    part, journal = part_of(path), _journal(path)
+    part, journal = part_of(path), journal_of(path)
     with in_turn(path), written(path):
         try:
             done = _done(part, journal, key)
@@ -199,7 +199,3 @@ def _done(part: Path, journal: Path, key: str) -> int:
     if done:
         console.note(f"Going on from tile {done + 1}, where an earlier run was interrupted.")
     return done
-
-
-def _journal(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part.json")

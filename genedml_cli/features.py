@@ -231,24 +231,6 @@ def keep_section(
     return recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
 
 
-def encode_patches(
-    patches: PatchFile,
-    spots: Spots,
-    encoder: Encoder,
-    views: ViewsConfig,
-    flips: bool = False,
-    slide_sha256: str = "",
-) -> SectionFeatures:
-    """Encode the local tiles that a patch file holds, one a spot; there is no slide to take neighbors from.
-
-    Args: as for :func:`encode_section`; ``spots`` are among those of ``patches``.
-    """
-    recipe = Recipe(
-        slide_sha256 or content_sha256(patches.path), patches.um_per_px, spots, encoder_record(encoder), views, flips
-    )
-    return _encode_patches(patches, recipe, encoder, None)
-
-
 def encoder_record(encoder: Encoder) -> EncoderRecord:
     """What a model remembers of its encoder."""
     return EncoderRecord(encoder.info.name, encoder.info.width, encoder.info.tokens, encoder.weights_sha256)

@@ -55,14 +55,21 @@ def forget_dead(path: Path) -> None:
 
 
 def forget_all_dead(folder: Path) -> None:
-    """As :func:`forget_dead`, for everything in a folder."""
+    """As :func:`forget_dead`, for everything in a folder but feature files that are to be gone on from."""
     for lock in folder.glob(".*.lock"):
-        forget_dead(folder / lock.name.removeprefix(".").removesuffix(".lock"))
+        path = folder / lock.name.removeprefix(".").removesuffix(".lock")
+        if journal_of(path) == part_of(path) or not journal_of(path).exists():
+            forget_dead(path)
 
 
 def part_of(path: Path) -> Path:
     """What a file is called until it is whole; of the same kind by its suffix."""
     return path.with_name(f".{path.name}.part{path.suffix}")
+
+
+def journal_of(path: Path) -> Path:
+    """Says how far a feature file has come that is not whole yet."""
+    return path.with_name(f".{path.name}.part.json")
 
 
 @contextmanager

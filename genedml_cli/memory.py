@@ -25,8 +25,8 @@ def free_on_device(device: torch.device) -> int:
 
 
 def free_on_host() -> int:
-    """Bytes that can be taken without swapping and within the limit of a container."""
-    return min([psutil.virtual_memory().available, *_left_in_groups()])
+    """Bytes that can be taken without swapping, within the limits of a container and of this process."""
+    return min([psutil.virtual_memory().available, *_left_in_groups(), *_left_to_process()])
 
 
 @contextmanager
@@ -50,6 +50,19 @@ def at_most(more_bytes: int) -> Iterator[None]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _left_to_process() -> Iterator[int]:
+    """What ``ulimit -v`` and ``-d`` leave it, where the system knows such limits."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = psutil.Process().memory_info()
+    for limit, size in ((resource.RLIMIT_AS, used.vms), (resource.RLIMIT_DATA, getattr(used, "data", used.vms))):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield max(0, soft - size)
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -1,6 +1,7 @@
 """The files a prediction is written to, chosen by their suffix."""
 
 import io
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,17 @@ import h5py
 from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
+from genedml_cli.memory import free_on_host
 from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
-from genedml_cli.storage import arriving, check_apart
+from genedml_cli.storage import arriving, check_apart, gigabytes
 from genedml_cli.worth import keep_worthy
+
+MEMORY_BYTES = 2**26
+"""More than the picture of a slide and the structure of a file take."""
 
 Write = Callable[[anndata.AnnData, Path], None]
 
@@ -41,9 +46,16 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
     """Write AnnData, compressed.
 
     Raises:
-        GeneDMLError: the folder cannot be written or the disk is full.
+        GeneDMLError: the folder cannot be written, the disk is full, or memory is.
     """
-    whole = io.BytesIO()  # not into the file itself: libhdf5 crashes on a disk or a quota that takes no more
+    # Not into the file itself: libhdf5 crashes on a disk or a quota that takes no more, and where memory is lacking.
+    needed, free = MEMORY_BYTES + 2 * sys.getsizeof(data), free_on_host()
+    if needed > free:
+        raise GeneDMLError(
+            f"To write {path} takes {gigabytes(needed)} of memory; {gigabytes(free)} are free. Free it from other "
+            "programs."
+        )
+    whole = io.BytesIO()
     with h5py.File(whole, "w") as file:
         write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
     with arriving(path) as temporary:
@@ -113,7 +125,7 @@ def export(
         GeneDMLError: no prediction, unknown genes, none that good, or as for :func:`write`.
     """
     check_output_path(out, long)
-    check_apart(out, prediction)
+    check_apart([out], [prediction])
     data = read_prediction(prediction)
     if genes:
         check_genes(genes, data, f"{prediction}", f"scanpy.read_h5ad({str(prediction)!r}).var_names")

@@ -17,6 +17,7 @@ from genedml.config import ViewsConfig
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.inputs import opened_h5
+from genedml_cli.slide_files import Watched
 from genedml_cli.spots import Spots
 
 PATCHES_SUFFIX = ".h5"
@@ -29,13 +30,15 @@ class PatchFile:
     Args:
         path: the file.
         file: the same, open.
+        watched: the same, since before it was opened.
 
     Raises:
         KeyError, ValueError: it is no patch file.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, watched: Watched) -> None:
         self.path = path
+        self._watched = watched
         self._file = file
         self._images = file["img"]
         names = np.asarray(file["barcode"]).reshape(-1)
@@ -72,10 +75,17 @@ class PatchFile:
         return Spots(tuple(np.array(spots.names)[kept].tolist()), spots.xy_px[kept], array_xy)
 
     def read(self, rows: Int[np.ndarray, " N"]) -> UInt8[np.ndarray, "N 224 224 3"]:
-        """Some tiles, in the order asked for."""
+        """Some tiles, in the order asked for.
+
+        Raises:
+            GeneDMLError: damaged, or another by now than was opened.
+        """
         distinct, back = np.unique(rows, return_inverse=True)  # HDF5 reads rows in rising order only
-        with reading(f"A tile of {self.path}", "Fetch it again."):
-            return np.asarray(self._images[distinct])[back]
+        try:
+            with reading(f"A tile of {self.path}", "Fetch it again."):
+                return np.asarray(self._images[distinct])[back]
+        finally:
+            self._watched.check()
 
     def __enter__(self) -> "PatchFile":
         return self
@@ -97,11 +107,12 @@ def open_patches(path: Path, views: ViewsConfig | None = None) -> PatchFile:
             "or train without neighbors: --set views.neighbor_grid=1"
         )
     with reading(f"{path} is no patch file of HEST-1k: it", "Fetch it again."):
+        watched = Watched(path)
         with opened_h5(path, read=("barcode", "coords")):
             pass
         file = h5py.File(path, "r")
         try:
-            patches = PatchFile(path, file)
+            patches = PatchFile(path, file, watched)
         except Exception:
             file.close()
             raise

@@ -19,7 +19,7 @@ from genedml_cli.run_record import CONTENT, RECORD, read_record
 from genedml_cli.scores import marks_of
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.spots import open_section
-from genedml_cli.storage import beside
+from genedml_cli.storage import beside, check_apart
 
 ONLY_MODEL = "predicted"
 
@@ -66,6 +66,7 @@ def plot(
                 f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
             )
         pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
+        check_apart([out], (Path(one["slide"]) for run in targets for one in read_record(run)["samples"]))
     draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))))
     return out, len(pictures)
 

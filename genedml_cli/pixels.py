@@ -22,8 +22,7 @@ def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
     """
     deep = ";16" in str(getattr(image, "tile", "")) or image.mode.startswith(("I", "F"))
     _check_mode(path, image.mode, deep)
-    exif = Image.Image.getexif(image)  # that of PNG images decodes them first
-    _check_upright(path, exif.get(ORIENTATION, UPRIGHT))
+    check_upright(path, image)
     check_whole(path, image)
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
@@ -47,7 +46,7 @@ def check_tiff(path: Path) -> None:
     _check_mode(path, "1" if mode == "L" and bits == 1 else mode, deep=bits > 8)
     if bits != 8:
         raise ValueError(f"it has {bits} bits a channel, not 8")
-    _check_upright(path, turned)
+    _check_orientation(path, turned)
 
 
 def _check_mode(path: Path, mode: str, deep: bool) -> None:
@@ -63,7 +62,17 @@ def _check_mode(path: Path, mode: str, deep: bool) -> None:
         raise GeneDMLError(f"{path} has pixels of kind {mode}, not 8-bit colour. Export it as 8-bit RGB.")
 
 
-def _check_upright(path: Path, orientation: int) -> None:
+def check_upright(path: Path, image: Image.Image) -> None:
+    """Refuse a plain image that says it is to be shown turned: some say so only behind their pixels, once decoded.
+
+    Raises:
+        GeneDMLError: it says so.
+    """
+    exif = Image.Image.getexif(image)  # that of PNG images would decode them
+    _check_orientation(path, exif.get(ORIENTATION, UPRIGHT))
+
+
+def _check_orientation(path: Path, orientation: int) -> None:
     """Programs differ on whether they turn such pixels, and so on where the spots lie."""
     if orientation != UPRIGHT:
         raise GeneDMLError(

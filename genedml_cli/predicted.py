@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -11,6 +12,15 @@ from genedml_cli.inputs import check_names, layers_of, read_h5ad
 from genedml_cli.results import label_settings, notes_of, spots_of
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
+SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", "ridge_held_out_pcc"}
+NUMBERS = {*REFERENCES, *SCORES, "novelty", "depth"}
+TEXTS = {"label", "encoder", "slide", "slide_sha256", "fold", "sample", "patient", "dataset"}
+LISTS = {"notes", "models", "panels", "trained_on"}
+NEEDED = ("slide", "slide_sha256", "encoder", "models", "panels")
+LARGEST_PX = 1e8
+"""Beyond any slide, and of a spot's diameter."""
+SMALLEST_SCALE = 1e-5
+"""Of a picture of the tissue: its pixels over those of the slide."""
 
 
 def read_prediction(path: Path) -> anndata.AnnData:
@@ -38,7 +48,7 @@ def _check(data: anndata.AnnData) -> None:
     if data.obs_names.has_duplicates or data.var_names.has_duplicates or 0 in data.shape:
         raise ValueError("spots or genes are none, or named twice")
     spots = spots_of(data)
-    if spots.xy_px.shape != (data.n_obs, 2) or not np.isfinite(spots.xy_px).all():
+    if spots.xy_px.shape != (data.n_obs, 2) or not (np.abs(spots.xy_px) < LARGEST_PX).all():
         raise ValueError("obsm['spatial'] holds no positions")
     columns = [table[name] for table in (data.obs, data.var) for name in table]
     for values in (data.X, *layers_of(data).values(), data.obsm["spatial"], *columns):
@@ -49,25 +59,38 @@ def _check(data: anndata.AnnData) -> None:
             raise ValueError(f"{name} holds no numbers")
         if not np.isfinite(layer).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
+    _check_record(made_by)
+    for table in (data.obs, data.var):
+        for name in NUMBERS & {*table}:
+            if table[name].dtype.kind not in "fiu":
+                raise ValueError(f"{name} holds no numbers")
     if "panels" in made_by:
         references = data.var[list(REFERENCES)].to_numpy(dtype=float)
-        if not (str(made_by["slide"]) and str(made_by["slide_sha256"])) or not np.isfinite(references).all():
-            raise ValueError("its slide or its references are not sound")
+        told = [np.size(made_by[key]) and np.all(made_by[key]) for key in NEEDED]
+        if not all(told) or not np.isfinite(references).all():
+            raise ValueError(f"one of {', '.join(NEEDED)} is empty, or its references are not sound")
     elif not (str(made_by["fold"]) and np.isfinite(data.obs["depth"].to_numpy(dtype=float)).all()):
         raise ValueError("its fold or the depth of its spots is not sound")
     if "panels" not in made_by:
         data.layers["truth"]
-    for scores in ("held_out_pcc", "ridge_held_out_pcc"):
-        if scores in data.var:
-            data.var[scores].to_numpy(dtype=float)
+    if "spatial" in data.uns:
+        (entry,) = data.uns["spatial"].values()
+        _check_picture(entry)
+
+
+def _check_record(made_by: Mapping[str, Any]) -> None:
+    """What is read of the record as a text, texts or a number."""
+    if not all(isinstance(made_by[key], str) for key in TEXTS & {*made_by}):
+        raise ValueError(f"one of {', '.join(sorted(TEXTS))} is no text")
+    if not all(isinstance(text, str) for key in LISTS & {*made_by} for text in np.atleast_1d(made_by[key])):
+        raise ValueError(f"one of {', '.join(sorted(LISTS))} holds something else than texts")
     if "um_per_px" in made_by and not 0 < float(made_by["um_per_px"]) < np.inf:
         raise ValueError("its um/px are no number")
-    for entry in data.uns.get("spatial", {}).values():
-        _check_picture(entry)
 
 
 def _check_picture(entry: Mapping) -> None:
     image, factors = np.asarray(entry["images"]["hires"]), entry["scalefactors"]
-    scales = [float(factors[key]) for key in ("tissue_hires_scalef", "spot_diameter_fullres")]
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not all(0 < s < np.inf for s in scales):
+    scale, diameter = (float(factors[key]) for key in ("tissue_hires_scalef", "spot_diameter_fullres"))
+    sound = SMALLEST_SCALE < scale <= 1 and 0 < diameter < LARGEST_PX
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape or not sound:
         raise ValueError("its picture of the tissue is none")

@@ -67,7 +67,7 @@ def predict(
     """
     if out is not None:
         check_output_path(out)
-        check_apart(out, slide, spots, tissue)
+        check_apart([out], [slide, spots, tissue])
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         models = load_models(model_files(model or default_model(), fold), weights, compute)

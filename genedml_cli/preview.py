@@ -30,7 +30,7 @@ def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str
         GeneDMLError: as there; a picture that cannot be written.
     """
     check_picture_path(out)
-    check_apart(out, slide, spots, placing.tissue)
+    check_apart([out], [slide, spots, placing.tissue])
     with (
         place_spots(slide, spots, replace(placing, allow_off_tissue=True), scale_needed=False) as placed,
         rc_context(STYLE),

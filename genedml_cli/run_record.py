@@ -24,6 +24,7 @@ SHOWN = 5
 CONTENT = "_sha256"
 RECORD = "run.json"
 CONFIG = "config.toml"
+WRITTEN = (RECORD, CONFIG, "metrics.*", "genes.*", "fold-*", "ridge-*", "novelty-*", "predictions/*")
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,24 @@ class RunRecord:
                 "another --out."
             )
 
-    def check_slides(self, content: Mapping[str, str]) -> None:
-        """Refuse to train on slides that were exchanged since the record was begun; ``content`` is by section.
+    def check_unchanged(self, slides: Mapping[str, str]) -> None:
+        """Refuse to train on files that were exchanged since the record was begun.
+
+        Args:
+            slides: the content of the slides that were encoded, by section.
 
         Raises:
-            GeneDMLError: naming the slide.
+            GeneDMLError: naming the file.
         """
+        files = [(self.description, "panel")]
         for sample in self.description["samples"]:
+            files += [(sample, "spots"), (sample, "counts")]
             known = sample[f"slide{CONTENT}"]
-            if content.get(sample["name"], known) != known:
-                raise GeneDMLError(f"{sample['slide']} was exchanged while this command ran. Run it again.")
+            if slides.get(sample["name"], known) != known:
+                raise _exchanged(sample["slide"])
+        for said, what in files:
+            if f"{what}{CONTENT}" in said and sha256_of(Path(said[what])) != said[f"{what}{CONTENT}"]:
+                raise _exchanged(said[what])
 
     def write(self) -> None:
         """Say whose folder this is; only when everything the run needs could be read."""
@@ -103,6 +112,11 @@ class RunRecord:
     @property
     def _file(self) -> Path:
         return self.folder / RECORD
+
+
+def written_in(run: Path) -> list[Path]:
+    """What is there of the files that a run writes into its folder, whoever wrote it."""
+    return [file for pattern in WRITTEN for file in run.glob(pattern)]
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -155,6 +169,10 @@ def _described(sample: Sample) -> dict[str, str]:
     }
     said = {key: str(value) for key, value in dataclasses.asdict(sample).items()}
     return said | {f"{name}{CONTENT}": sha256 for name, sha256 in content.items()}
+
+
+def _exchanged(file: str) -> GeneDMLError:
+    return GeneDMLError(f"{file} was exchanged while this command ran. Run it again.")
 
 
 def _difference(key: str, there: Any, here: Any) -> str:

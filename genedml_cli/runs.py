@@ -42,12 +42,12 @@ from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
-from genedml_cli.run_record import RunRecord, state_file, unfinished, what_is_kept
+from genedml_cli.run_record import RunRecord, state_file, unfinished, what_is_kept, written_in
 from genedml_cli.samples import Fold, Sample, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import VERSION, arriving, write_text
+from genedml_cli.storage import VERSION, arriving, check_apart, write_text
 from genedml_cli.trained import SCALE_TOLERANCE
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
@@ -103,6 +103,7 @@ def train(
     chosen = _chosen(make_folds(samples), fold)
     record = RunRecord.of(out, config, samples, said)
     record.check()
+    check_apart(written_in(out), [Path(panel), *(file for sample in samples for file in sample.files)])
     with ExitStack() as claims, keeping(functools.partial(what_is_kept, out, features)):
         for one in chosen:
             claims.enter_context(claimed(out / f"fold-{one.name}", f"Fold {one.name} of {out}"))
@@ -116,7 +117,7 @@ def train(
             _check_encoder(out, encoder_record(encoder))
         if folds:
             inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
-            record.check_slides({name: found.slide_sha256 for name, found in inputs.features.items()})
+            record.check_unchanged({name: found.slide_sha256 for name, found in inputs.features.items()})
             record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})

@@ -33,6 +33,11 @@ class Sample:
     def __post_init__(self) -> None:
         object.__setattr__(self, "donor", self.donor or self.patient)
 
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All that is read of it."""
+        return self.slide, self.spots, self.counts
+
 
 @dataclass(frozen=True)
 class Fold:

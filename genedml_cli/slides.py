@@ -19,7 +19,7 @@ from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
 from genedml_cli.inputs import check_memory
-from genedml_cli.pixels import check_pixels, check_tiff
+from genedml_cli.pixels import check_pixels, check_tiff, check_upright
 from genedml_cli.slide_files import Watched
 
 IMAGE_LIMIT_PX = 2**30
@@ -364,7 +364,9 @@ def _open_image(path: Path, file: Watched) -> Slide:
                 )
             check_pixels(path, image)
             check_memory(12 * width * height)  # decoded, composited on white, and copied
-            return Slide(path, _Plain(_on_white(image)), None, file)
+            pixels = _on_white(image)
+            check_upright(path, image.crop((0, 0, 1, 1)))  # a part knows what is said behind the pixels, too
+            return Slide(path, _Plain(pixels), None, file)
     except UnidentifiedImageError as error:
         raise GeneDMLError(
             f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file; if it was one, "

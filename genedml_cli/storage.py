@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,14 +87,15 @@ def written(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
-def check_apart(out: Path, *read: Path | None) -> None:
+def check_apart(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
     """Refuse to write over a file that is read.
 
     Raises:
-        GeneDMLError: ``out`` is one of ``read``, by whatever name.
+        GeneDMLError: one of ``outs`` is one of ``read``, by whatever name.
     """
-    for path in read:
-        if path is not None and path.exists() and out.exists() and out.samefile(path):
+    known = {_identity(path) for path in read if path is not None} - {None}
+    for out in outs:
+        if _identity(out) in known:
             raise GeneDMLError(f"{out} is what is read, and would be written over. Give another output.")
 
 
@@ -157,6 +158,14 @@ def maker() -> dict[str, str]:
 def now() -> str:
     """The time, for records of what happened rather than of what was found."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """By which a file is known under all its names; None where nothing is, or nobody may look."""
+    try:
+        return (path.stat().st_dev, path.stat().st_ino)
+    except OSError:
+        return None
 
 
 def _umask() -> int:

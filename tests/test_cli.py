@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import EXAMPLES
 from typer.testing import CliRunner
 
@@ -249,6 +250,47 @@ def test_bad_input_gives_one_sentence_exit_code_1_and_no_file(model, world, tmp_
         assert sentence in " ".join(shown.err.split()), what
         assert "Traceback" not in shown.err, what
         assert not list(tmp_path.glob("*.h5ad")) + list(tmp_path.glob(".*")), what
+
+
+@pytest.mark.parametrize("taken", ["slide", "--spots", "--model", "--tissue", "--preview", "-o", "evaluate", "plot"])
+def test_a_path_that_the_system_refuses_is_a_sentence(model, world, tmp_path, monkeypatch, capsys, taken):
+    long = str(tmp_path / ("n" * 300 + (".h5ad" if taken in ("-o", "plot") else ".png")))
+    words = [
+        "predict",
+        str(world / "slides/P1.tif"),
+        "--model",
+        str(model),
+        "-o",
+        str(tmp_path / "out.h5ad"),
+        taken,
+        long,
+    ]
+    if taken == "slide":
+        words[1:] = [long, *words[2:6]]
+    if taken in ("evaluate", "plot"):
+        words = [taken, long, *(["--genes", "TUMOR1"] if taken == "plot" else [])]
+    monkeypatch.setattr(sys, "argv", ["genedml", *words])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 1
+    assert "File name too long" in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_is_gone_is_a_sentence_and_a_bug_a_traceback(monkeypatch, capsys):
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory")):
+        monkeypatch.setattr(app, "app", lambda error=error: throw(error))
+        with pytest.raises(SystemExit):
+            app.main()
+        assert "has no memory left. Free it" in " ".join(capsys.readouterr().err.split())
+    for bug in (OSError("of no file"), RuntimeError("a bug")):
+        monkeypatch.setattr(app, "app", lambda bug=bug: throw(bug))
+        with pytest.raises(type(bug)):
+            app.main()
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_a_panel_without_common_genes_and_a_missing_choice_are_refused(world, tmp_path):

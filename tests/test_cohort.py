@@ -193,8 +193,12 @@ def test_nothing_that_is_read_is_written_over(run, tmp_path):
     before = {file: file.read_bytes() for file in (slide, spots)}
     sheet = write_sheet(tmp_path, {"one": good | {"spots": "out/one.h5ad"}})
     for resume in (True, False):
-        (failed,) = predict_cohort(sheet, run, out, resume=resume).failed
-        assert refused in failed.problem
+        with pytest.raises(GeneDMLError, match=refused):
+            predict_cohort(sheet, run, out, resume=resume)
+    others = {"one": good, "two": good | {"spots": "out/one.h5ad"}}  # the result of one row is what another reads
+    with pytest.raises(GeneDMLError, match=refused):
+        predict_cohort(write_sheet(tmp_path, others), run, out)
+    sheet = write_sheet(tmp_path, {"one": good})
     with pytest.raises(GeneDMLError, match=refused):
         predict(slide, spots, run, spots, um_per_px=0.5)
     with pytest.raises(GeneDMLError, match=refused):
@@ -207,6 +211,32 @@ def test_nothing_that_is_read_is_written_over(run, tmp_path):
         RunRecord.of(out, tiny_config(), [], {}).check()
     assert before == {file: file.read_bytes() for file in before}
     assert (out / "config.toml").read_text() == "# mine"
+
+
+def test_spots_exchanged_while_a_slide_is_predicted_are_noticed(run, tmp_path, monkeypatch):
+    sheet, predicted = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), cohort_slide.predict_slide
+
+    def exchange(*words, **settings):
+        data = predicted(*words, **settings)
+        write_spots(tmp_path / "s1.csv", x=600)
+        return data
+
+    monkeypatch.setattr(cohort_slide, "predict_slide", exchange)
+    (failed,) = predict_cohort(sheet, run, tmp_path / "out").failed
+    assert "were exchanged while it was predicted" in failed.problem
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["summary.csv"]
+
+
+@pytest.mark.parametrize("inputs", [1.0, {"slide": np.array([1.0, 2.0])}])
+def test_a_result_whose_inputs_are_forged_is_not_kept(run, tmp_path, inputs):
+    sheet, file = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out" / "one.h5ad"
+    predict_cohort(sheet, run, file.parent)
+    data = anndata.read_h5ad(file)
+    data.uns["genedml"]["inputs"] = inputs
+    data.write_h5ad(file)
+    (failed,) = predict_cohort(sheet, run, file.parent).failed
+    assert "made from" in failed.problem
+    assert "unforeseen" not in failed.problem
 
 
 def test_a_damaged_result_is_not_kept(run, tmp_path):
@@ -239,6 +269,9 @@ def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_pat
     assert "abcdefghij" not in log + (tmp_path / "out" / "summary.csv").read_text()
     with pytest.raises(GeneDMLError, match=r"1 of 2 slides failed: first; summary\.csv says why"):
         done.refuse_failures()
+    (tmp_path / "again" / "errors.log").mkdir(parents=True)  # a log that cannot be written costs the others nothing
+    again = predict_cohort(sheet, run, tmp_path / "again")
+    assert [one.state for one in again.outcomes] == [FAILED, PREDICTED]
 
 
 def test_the_table_shows_the_marks_that_the_summary_has_in_full(tmp_path, capsys):

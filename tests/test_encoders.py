@@ -1,12 +1,14 @@
 """Encoders: the table, strict weights, real architectures, and stain-texture's own promises."""
 
 import shutil
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub.errors import HTTPError
 
 from genedml import encoders
 from genedml.encoders import ENCODERS, build_backbone, load_encoder, load_weights
@@ -127,11 +129,33 @@ def test_an_unreachable_hub_gives_three_steps_and_names_the_way_without_weights(
         assert step in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), HTTPError("broke off")])
+def test_a_download_that_breaks_off_is_a_sentence(monkeypatch, error):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    monkeypatch.setattr(encoders, "build_backbone", lambda info: torch.nn.Identity())
+    with pytest.raises(GeneDMLError, match=r"the connection broke off, or .*\((No space left|broke off).*\)\. Three"):
+        load_encoder("uni")
+
+
+def test_what_timm_proposes_of_weights_that_may_be_code_is_not_passed_on(monkeypatch):
+    def fail(*_: object, **settings: object) -> None:
+        raise RuntimeError("retry with weights_only=False") from UnpicklingError("code")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(GeneDMLError, match="something else than tensors, which may be code") as caught:
+        load_encoder(SMALL_VIT)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_unknown_encoders_are_named():
     with pytest.raises(GeneDMLError, match="There are: stain-texture, uni, uni2-h"):
         load_encoder("unni")
-    with pytest.raises(GeneDMLError, match="timm cannot make 'no_such_model'"):
-        load_encoder("timm:no_such_model")
+    for name in ("no_such_model", "local-dir:../weights", "hf-hub:owner/name", "resnet18./../name"):
+        with pytest.raises(GeneDMLError, match=f"timm has no model '{name}'"):
+            load_encoder(f"timm:{name}")
     with pytest.raises(GeneDMLError, match="has no weights"):
         load_encoder("stain-texture", weights=__import__("pathlib").Path("x"))
 

@@ -72,6 +72,20 @@ def test_images_stored_turned_are_refused(tmp_path, name):
         open_slide(tmp_path / name)
 
 
+def test_a_png_that_says_so_behind_its_pixels_is_refused_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(tmp_path / "slide.png", exif=exif)
+    content = (tmp_path / "slide.png").read_bytes()
+    starts = content.index(b"eXIf") - 4
+    length = int.from_bytes(content[starts : starts + 4], "big") + 12
+    chunk, rest = content[starts : starts + length], content[:starts] + content[starts + length :]
+    end = rest.index(b"IEND") - 4
+    (tmp_path / "slide.png").write_bytes(rest[:end] + chunk + rest[end:])
+    with pytest.raises(GeneDMLError, match="is stored turned or mirrored"):
+        open_slide(tmp_path / "slide.png")
+
+
 @pytest.mark.parametrize("side", [20_000, 400_000])
 @pytest.mark.parametrize("aperio", [False, True])
 def test_tiles_that_no_scanner_writes_are_refused_before_openslide_takes_memory_for_one(tmp_path, side, aperio):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -11,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hostile import PARSERS, save_tensors, small_prediction, with_header, write
+from hostile import PARSERS, save_tensors, small_card, small_prediction, with_header, write
 
-from genedml.checkpoint import load_checkpoint
+from genedml.checkpoint import build_network, checkpoint_bytes, load_card, load_checkpoint
 from genedml.encoders import load_weights
 from genedml.errors import GeneDMLError
 from genedml_cli.expression import read_counts
@@ -270,6 +271,18 @@ def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
         read_counts(h5ad(tmp_path / "counts.h5ad", lambda file: None))
 
 
+def picture(scale: float) -> dict:
+    factors = {"tissue_hires_scalef": scale, "spot_diameter_fullres": 9.0}
+    return {"s": {"images": {"hires": np.zeros((3, 3, 3), np.uint8)}, "scalefactors": factors}}
+
+
+def test_a_prediction_that_is_whole_is_read(tmp_path):
+    data = small_prediction()
+    data.uns["spatial"] = picture(0.1)
+    data.write_h5ad(tmp_path / "out.h5ad")
+    assert read_prediction(tmp_path / "out.h5ad").shape == data.shape
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -282,6 +295,15 @@ def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
         lambda data: data.layers.update(ridge=np.full((4, 3), np.nan, np.float32)),
         lambda data: data.var.drop(columns="depth_slope", inplace=True),
         lambda data: data.var.insert(0, "held_out_pcc", ["text"] * 3),
+        lambda data: data.var.insert(0, "cv_pcc", [True, False, True]),
+        lambda data: data.obs.insert(0, "novelty", ["a", "b", "c", "d"]),
+        lambda data: data.obsm.update(spatial=np.full((4, 2), 1e300)),
+        lambda data: data.uns["genedml"].pop("encoder"),
+        lambda data: data.uns["genedml"].update(models=[]),
+        lambda data: data.uns["genedml"].update(notes=3.0),
+        lambda data: data.uns["genedml"].update(label=np.array(["a", "b"])),
+        lambda data: data.uns.update(spatial={}),
+        lambda data: data.uns.update(spatial=picture(1e300)),
         lambda data: data.uns.update(spatial={"s": {"images": {"hires": np.zeros(3)}, "scalefactors": {}}}),
     ],
 )
@@ -291,6 +313,14 @@ def test_predictions_that_are_not_whole_are_refused(tmp_path, change):
     data.write_h5ad(tmp_path / "out.h5ad")
     with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
         read_prediction(tmp_path / "out.h5ad")
+
+
+@pytest.mark.parametrize("scores", [["a"] * 3, "abc", [None] * 3, [[1.0], 2.0, 3.0], {"a": 1, "b": 2, "c": 3}])
+def test_a_card_whose_scores_are_no_numbers_is_refused(tmp_path, scores):
+    card = replace(small_card(), scores={"held_out_pcc": scores})
+    (tmp_path / "fold-1.safetensors").write_bytes(checkpoint_bytes(card, build_network(card).state_dict()))
+    with pytest.raises(GeneDMLError, match=r"has a card that this version cannot read: its held-out scores are no num"):
+        load_card(tmp_path / "fold-1.safetensors")
 
 
 @pytest.mark.parametrize("name", ["X", "obsm/spatial", "layers/ridge", "var/training_mean"])

@@ -28,7 +28,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import app
 from genedml_cli.checking import check_dataset
 from genedml_cli.datasets import DATASETS, Dataset, dataset
-from genedml_cli.features import encode_patches, encode_section
+from genedml_cli.features import encode_section, extract
 from genedml_cli.hub import fetch
 from genedml_cli.panels import find_panel
 from genedml_cli.patches import open_patches
@@ -267,15 +267,13 @@ def tiles_root(served: tuple[Path, Dataset], tmp_path: Path) -> Path:
     return tmp_path / "tiles"
 
 
-def test_tiles_of_a_patch_file_are_those_of_the_slide(served, tiles_root):
-    alone, encoder = ViewsConfig(neighbor_grid=1), load_encoder("tiny")
-    spots = read_spots(tiles_root / "st" / "SYN1.h5ad")
-    with open_patches(tiles_root / "patches" / "SYN1.h5", alone) as patches:
-        with_tiles = patches.with_tiles(spots)
-        found = encode_patches(patches, with_tiles, encoder, alone, flips=True)
-    assert with_tiles.names == spots.names[1:]
+def test_tiles_of_a_patch_file_are_those_of_the_slide(served, tiles_root, tmp_path):
+    alone, encoder, sample = ViewsConfig(neighbor_grid=1), load_encoder("tiny"), dataset(NAME, tiles_root)[0]
+    assert sample.slide == tiles_root / "patches" / "SYN1.h5"
+    found = extract([sample], encoder, alone, tmp_path / "features", flips=True)[sample.name]
+    assert found.spots.names == read_spots(sample.spots).names[1:]
     with open_slide(served[0] / "wsis" / "SYN1.tif") as slide:
-        expected = encode_section(slide, with_tiles, encoder, alone, flips=True)
+        expected = encode_section(slide, found.spots, encoder, alone, flips=True)
     assert torch.equal(found.local, expected.local)
     assert torch.equal(found.pooled, expected.pooled)
     assert found.um_per_px == expected.um_per_px == 0.5

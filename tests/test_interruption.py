@@ -25,6 +25,7 @@ from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
 from genedml_cli.encoding import BatchRunner
 from genedml_cli.features import extract
+from genedml_cli.locks import forget_all_dead
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.stopping import Stopped
 from genedml_cli.storage import write_text
@@ -450,6 +451,21 @@ def test_the_lock_of_a_journal_whose_writer_was_killed_goes_with_the_file(red_sa
         left.touch()
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
         assert [path.name for path in (tmp_path / "features").iterdir()] == [file.name]
+
+
+def test_features_begun_beside_a_run_are_left_to_go_on_from_and_what_else_is_dead_goes(tmp_path):
+    path, tensors = tmp_path / "P1.safetensors", {"local": torch.ones(1, 2, 1, 3), "tiles": torch.ones(2, 3)}
+    with pytest.raises(Killed), feature_file.making(path, tensors, {}) as file:
+        file.put_all(tensors["local"], tensors["tiles"])
+        file.record()
+        raise Killed
+    begun = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in (".P1.safetensors.lock", ".genes.csv.lock", ".genes.csv.part.csv", ".run.json.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".run.json.part.json").write_text("half")
+    forget_all_dead(tmp_path)
+    (tmp_path / ".P1.safetensors.lock").unlink()
+    assert begun == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def is_alive(pid: int) -> bool:

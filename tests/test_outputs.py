@@ -10,6 +10,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from conftest import EXAMPLES, tiny_config
 
@@ -38,7 +39,7 @@ def prediction(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     y = place @ rng.normal(size=(2, len(GENES))) + 0.05 * rng.normal(size=(len(spots), len(GENES))) + 2
     made_by = {"genedml": "0", "notes": ["PARTIAL: a test."], "panels": [" ".join(GENES)], "um_per_px": 1.0}
-    made_by |= {"slide": "p1.svs", "slide_sha256": "0"}
+    made_by |= {"slide": "p1.svs", "slide_sha256": "0", "encoder": "tiny", "models": ["fold-1.safetensors 0"]}
     data = to_anndata(y, GENES, spots, LabelsConfig(), made_by, {"std": np.full(y.shape, 0.125)}, IDS)
     data.obs["novelty"] = rng.random(len(spots))
     for name in ("training_mean", "depth_slope", "depth_intercept"):
@@ -302,4 +303,16 @@ def test_a_disk_that_takes_no_more_is_a_sentence_and_leaves_nothing(data, tmp_pa
             write(data, tmp_path / f"out{suffix}")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_is_too_small_to_write_is_a_sentence_and_leaves_nothing(data, tmp_path):
+    """libhdf5 crashes where memory is lacking, so it is asked before, and a limit of the process counts."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**20, before[1]))
+    try:
+        with pytest.raises(GeneDMLError, match=r"To write .*out\.h5ad takes 0\.07 GB of memory; \d\.\d+ MB are free"):
+            write(data, tmp_path / "out.h5ad")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
     assert list(tmp_path.iterdir()) == []

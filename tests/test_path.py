@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -325,15 +326,39 @@ def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what
     assert not (tmp_path / "run" / "fold-P3.safetensors").exists()
 
 
-def test_a_slide_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, monkeypatch):
-    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1")
-    prepare = runs.prepare_encoder
+@pytest.mark.parametrize("what", ["counts/P2.tsv.gz", "spots/P2.csv", "panel.txt", "slides/P2.tif"])
+def test_a_file_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, monkeypatch, what):
+    file, prepare = own_world / what, runs.prepare_encoder
+    genes = list(pd.read_csv(own_world / "counts/P1.tsv.gz", sep="\t", index_col=0).columns)
+    (own_world / "panel.txt").write_text("\n".join(genes))
+    other = own_world / "other"
+    if file.parent.name in ("counts", "slides"):
+        shutil.copy(file.with_name(file.name.replace("P2", "P3")), other)
+    else:
+        head, *rows = file.read_text().split()
+        other.write_text("\n".join([head, *reversed(rows)]))
+    samples, config = read_sheet(own_world / "samples.csv"), tiny_config("training.epochs=1", "labels.panel_size=20")
 
     def exchange(*words: object) -> object:
-        shutil.copy(own_world / "slides/P3.tif", own_world / "slides/P2.tif")
+        shutil.copy(other, file)
         return prepare(*words)
 
     monkeypatch.setattr(runs, "prepare_encoder", exchange)
-    with pytest.raises(GeneDMLError, match=r"P2\.tif was exchanged while this command ran"):
-        train(samples, tmp_path / "run", config, fold="P1", features=tmp_path / "features")
+    words = {"features": tmp_path / "features", "panel": str(own_world / "panel.txt")}
+    with pytest.raises(GeneDMLError, match=rf"{re.escape(file.name)} was exchanged while this command ran"):
+        train(samples, tmp_path / "run", config, fold="P1", **words)
     assert not list((tmp_path / "run").glob("fold-*"))
+
+
+def test_a_run_writes_over_nothing_that_it_reads(own_world, tmp_path):
+    run, samples = tmp_path / "run", read_sheet(own_world / "samples.csv")
+    (run / "predictions").mkdir(parents=True)
+    counts = Path(shutil.copy(samples[0].counts, run / "predictions" / "P1.h5ad"))
+    (run / "genes.csv").write_text("GENE1\nGENE2\n")
+    before, words = {file: file.read_bytes() for file in (counts, run / "genes.csv")}, {"features": tmp_path / "f"}
+    refused = "is what is read, and would be written over"
+    with pytest.raises(GeneDMLError, match=rf"P1\.h5ad {refused}"):
+        train([replace(samples[0], counts=counts), *samples[1:]], run, tiny_config(), **words)
+    with pytest.raises(GeneDMLError, match=rf"genes\.csv {refused}"):
+        train(samples, run, tiny_config(), panel=str(run / "genes.csv"), **words)
+    assert before == {file: file.read_bytes() for file in before}

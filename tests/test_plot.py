@@ -1,6 +1,8 @@
 """Pictures of genes: the right panels, scores and errors."""
 
 import io
+import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -186,4 +188,7 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
         with pytest.raises(GeneDMLError) as stopped:
             plot(*call, **options)
         assert sentence in str(stopped.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["other.h5ad"]
+    os.link(json.loads((run / "run.json").read_text())["samples"][0]["slide"], out)  # a slide may be a plain image
+    with pytest.raises(GeneDMLError, match="is what is read, and would be written over"):
+        plot([run], GENES, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.h5ad", "x.png"]

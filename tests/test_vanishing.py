@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import openslide
 import pandas as pd
@@ -76,6 +77,19 @@ def test_a_slide_that_does_not_stay_as_it_is_leaves_no_features(sample, what, tm
         extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features", allow_off_tissue=True)
     assert not (tmp_path / "features").exists()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
+def test_a_patch_file_that_is_exchanged_while_it_is_read_leaves_no_features(tmp_path, monkeypatch):
+    patches, spots, names = tmp_path / "P1.h5", tmp_path / "spots.csv", [f"s{place}" for place in range(8)]
+    with h5py.File(patches, "w") as file:
+        file["img"] = np.random.default_rng(0).integers(60, 250, (8, 224, 224, 3), dtype=np.uint8)
+        file["img"].attrs["downsample"] = 1.0
+        file["barcode"], file["coords"] = np.array(names, "S"), np.zeros((8, 2), int)
+    pd.DataFrame({"name": names, "x": range(8), "y": range(8)}).to_csv(spots, index=False)
+    meanwhile(monkeypatch, write_into, patches)
+    with pytest.raises(GeneDMLError, match=r"P1\.h5 was changed while it was read"):
+        extract([Sample("one", patches, spots, spots, "P1", "P1")], load_encoder("tiny"), VIEWS, tmp_path / "features")
+    assert not (tmp_path / "features").exists()
 
 
 def test_a_drive_that_fails_while_a_thread_reads_is_a_sentence(sample, tmp_path, monkeypatch):

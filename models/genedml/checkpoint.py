@@ -224,7 +224,10 @@ def _check_card(card: ModelCard) -> None:
         raise ValueError(f"its um/px are {card.um_per_px}")
     if len(card.gene_ids) not in (0, genes):
         raise ValueError(f"it has {len(card.gene_ids)} ids for {genes} genes")
-    if len(card.scores["held_out_pcc"]) not in (0, genes):
+    held_out = card.scores["held_out_pcc"]
+    if not isinstance(held_out, list) or not all(isinstance(value, float | int) for value in held_out):
+        raise ValueError("its held-out scores are no numbers")
+    if len(held_out) not in (0, genes):
         raise ValueError(f"it has {genes} genes, but scores for another number")
     scored = card.cross_validated
     if scored is not None and {

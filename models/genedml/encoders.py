@@ -6,6 +6,7 @@ To add an encoder, add a row to :data:`ENCODERS`.
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TIMM_PREFIX = "timm:"
 SWIGLU = "swiglu"
+PLAIN_NAME = re.compile(r"[\w.-]+")
 ZIP_END_BYTES = 22
+NO_TENSORS = "it is cut, or holds something else than tensors, which may be code"
 
 
 @dataclass(frozen=True)
@@ -317,7 +320,7 @@ _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 def _download(info: EncoderInfo) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
     cached = find_weights(info)
     if cached is not None:
@@ -332,6 +335,9 @@ def _download(info: EncoderInfo) -> Path:
             continue
         except HfHubHTTPError as error:
             raise GeneDMLError(_how_to_get(info, f"the hub refused ({error.__class__.__name__})")) from error
+        except (HTTPError, OSError) as error:
+            why = f"the connection broke off, or the hub's cache cannot be written ({reason_of(error)})"
+            raise GeneDMLError(_how_to_get(info, why)) from error
     raise GeneDMLError(_how_to_get(info, f"the hub has none of {', '.join(_WEIGHT_FILES)}"))
 
 
@@ -350,12 +356,16 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
     from timm.data import resolve_model_data_config
 
     model_name = name.removeprefix(TIMM_PREFIX)
+    # Not local-dir: and hf-hub: of timm, by which a model's card would choose files; the name becomes part of others.
+    if not PLAIN_NAME.fullmatch(model_name) or not timm.is_model(model_name):
+        raise GeneDMLError(f"timm has no model {model_name!r}. Look at timm.list_models(pretrained=True) for the name.")
     try:
         backbone = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
     except Exception as error:  # timm and the hub below it raise many kinds here, none of them ours
+        cut = isinstance(error.__cause__ or error, UnpicklingError)  # of which it proposes to load it all the same
         raise GeneDMLError(
-            f"timm cannot make {model_name!r}: {reason_of(error)}. "
-            "Look at timm.list_models() for the name; without network, give the weights with --weights FILE."
+            f"timm cannot make {model_name!r}: {NO_TENSORS if cut else reason_of(error)}. Without network, give its "
+            "weights with --weights FILE."
         ) from error
     if weights is not None:
         load_weights(backbone, weights, name, _classifiers(backbone))
@@ -397,7 +407,7 @@ def _read_state(file: Path) -> dict[str, Tensor]:
             with warnings.catch_warnings(action="ignore"):  # torch's, of pickles that are not its own
                 state = torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
         except UnpicklingError as error:  # whose text proposes to load it all the same
-            raise ValueError("it is cut, or holds something else than tensors, which may be code") from error
+            raise ValueError(NO_TENSORS) from error
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than named tensors")
         return state

@@ -9,6 +9,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 direction of writing, and what has no width."""
 
 REASON_CHARACTERS = 200
+OUT_OF_MEMORY = "OutOfMemoryError"  # of torch, by its name: what only reads errors need not import it
 
 
 class GeneDMLError(Exception):
@@ -36,6 +37,20 @@ def reading(what: str, mend: str, kind: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise GeneDMLError(f"{what} cannot be read{kind and ' as '}{kind}: {reason_of(error)}. {mend}") from error
+
+
+def lines_of(error: Exception) -> list[str]:
+    """What a user reads of an error: none of one that no user can mend, whose traceback is then needed."""
+    notes = getattr(error, "__notes__", [])
+    if isinstance(error, GeneDMLError):
+        return [str(error), *notes]
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        named = f"{CONTROL.sub('?', error.filename)[:REASON_CHARACTERS]} cannot be reached: {reason_of(error)}."
+        return [f"{named} Mend that, or give another file or folder.", *notes]
+    if isinstance(error, MemoryError) or type(error).__name__ == OUT_OF_MEMORY:
+        mend = "Free it from other programs, or give fewer --batch-tiles or --batch-spots."
+        return [f"This machine or its device has no memory left. {mend}", *notes]
+    return []
 
 
 def reason_of(error: BaseException) -> str:
