@@ -1,10 +1,14 @@
 """The command line: one line a command, and the one place where errors become sentences."""
 
+import io
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
-from genedml.errors import lines_of
+from genedml.errors import GeneDMLError, lines_of
 from genedml_cli import options, stopping
 from genedml_cli.commands import (
     ablate,
@@ -64,14 +68,36 @@ def _options(
     options.App.quiet = quiet
 
 
+def _mend_streams() -> None:
+    """Let output that is closed go nowhere, and letters that its encoding lacks become question marks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse names of files that are no text: neither AnnData nor safetensors can hold or open them."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise GeneDMLError(
+                f"{word!a} is no UTF-8 text. Rename the file, or set a locale of UTF-8, such as LC_ALL=C.UTF-8."
+            ) from error
+
+
 def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done, 1 something the user can mend, 2 wrong usage, 130 and 143 stopped by Ctrl-C and SIGTERM; else a
     traceback.
     """
+    _mend_streams()
     try:
         with stopping.orderly():
+            _check_words(sys.argv[1:])
             app()
     except stopping.Stopped as stopped:
         stopping.end(stopped)

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from genedml.checkpoint import ModelCard, load_card, load_checkpoint
+from genedml.checkpoint import ModelCard, load_card, load_checkpoint, network_sha256
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
@@ -224,7 +224,7 @@ def _with_references(
     """Predictions of the labelled spots and matched genes as :func:`genedml_cli.scores.score_fold` takes them."""
     column = pd.Index(card.genes).get_indexer(list(genes))
     kept = reference_file(file, "ridge")
-    ridge = load_ridge(kept, card.genes) if kept.is_file() else None
+    ridge = load_ridge(kept, card.genes, network_sha256(file)) if kept.is_file() else None
     references = reference_layers(card, ridge, features, labels.depth)
     layers = {"truth": labels.y, **{name: layer[:, column] for name, layer in references.items()}}
     held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}

@@ -48,7 +48,7 @@ def _predict_placed(
     labels = torch.cat(predicted).cpu()
     if not labels.isfinite().all():
         raise GeneDMLError(
-            "The model predicts NaN or infinite numbers. Its weights, the encoder's or the features are damaged: fetch "
-            "or make them again."
+            "The model predicts NaN or infinite numbers. Its training diverged (lower training.learning_rate), or its "
+            "weights, the encoder's or the features are damaged: fetch or make them again."
         )
     return labels.numpy()

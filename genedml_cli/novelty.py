@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from genedml.checkpoint import weights_sha256
 from genedml.errors import GeneDMLError, reading
+from genedml.tensor_files import tensor_bytes
 from genedml_cli.features import SectionFeatures
 from genedml_cli.pooled import pooled_features
 from genedml_cli.storage import arriving
@@ -84,23 +84,26 @@ def fit_novelty(train: Sequence[SectionFeatures], held_out: Sequence[SectionFeat
     return NoveltyModel(mean, scale, components, spots, np.zeros(QUANTILES, np.float32)).calibrated_on(held_out)
 
 
-def save_novelty(model: NoveltyModel, path: Path) -> None:
-    """Write the model whole."""
+def save_novelty(model: NoveltyModel, network: str, path: Path) -> None:
+    """Write the model whole, with the SHA-256 of the network beside which it stands."""
+    tensors = {name: torch.tensor(table) for name, table in vars(model).items()}
     with arriving(path) as temporary:
-        save_file(vars(model), temporary, {"sha256": _sha256(model)})
+        temporary.write_bytes(tensor_bytes(tensors, {"sha256": _sha256(model), "network": network}))
 
 
-def load_novelty(path: Path) -> NoveltyModel:
-    """Read a model.
+def load_novelty(path: Path, network: str) -> NoveltyModel:
+    """Read the measure beside a network.
 
     Raises:
-        GeneDMLError: unreadable, or changed since it was written.
+        GeneDMLError: unreadable, beside another network, or changed since it was written.
     """
     with reading(f"The novelty measure {path}", "Remove it to go without."):
         with safe_open(path, "np") as stored:
             metadata = stored.metadata()
             model = NoveltyModel(**{name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118  no mapping
-        if metadata != {"sha256": _sha256(model)}:
+        if metadata["network"] != network:
+            raise ValueError("it is of another fold or run")
+        if metadata["sha256"] != _sha256(model):
             raise ValueError("it has changed since it was written")
         kept, width = model.components.shape
         if (model.mean.shape, model.scale.shape) != ((width,), (width,)) or model.spots.shape[1:] != (kept,):

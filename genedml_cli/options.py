@@ -160,6 +160,7 @@ BatchTilesOption = Annotated[
     typer.Option(
         "--batch-tiles",
         min=1,
+        max=10**6,
         help="Tiles encoded at a time; halved where a GPU's memory runs out. (default: by trial on CUDA, few on a CPU)",
         show_default=False,
         rich_help_panel=RUN,

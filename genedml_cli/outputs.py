@@ -87,6 +87,8 @@ def check_output_path(path: Path, long: bool = False) -> Format:
         raise GeneDMLError(f"{path} cannot be long; only tables can: {', '.join(tables)}.")
     if found.write is write_zarr:
         check_zarr_path(path)
+    elif path.is_dir():
+        raise GeneDMLError(f"{path} is a folder. Give another name.")
     return found
 
 

@@ -133,7 +133,8 @@ def _add_references(data: anndata.AnnData, models: Models, features: SectionFeat
     columns = {"training_mean": means, "depth_slope": slopes, "depth_intercept": intercepts}
     kept = _beside_all(models, "ridge")
     if kept:
-        ridges = [load_ridge(file, card.genes) for file, card in zip(kept, models.cards, strict=True)]
+        beside = zip(kept, models.cards, models.networks, strict=True)
+        ridges = [load_ridge(file, card.genes, network) for file, card, network in beside]
         predicted = [ridge.predict(features) for ridge in ridges]
         data.layers["ridge"] = np.mean(models.of_common_genes(predicted), axis=0).astype(np.float32)
         columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in ridges]
@@ -149,7 +150,8 @@ def _add_worth(data: anndata.AnnData, models: Models, features: SectionFeatures)
         data.var[name] = column
     kept = _beside_all(models, "novelty")
     if kept:
-        add_novelty(data, [load_novelty(file) for file in kept], features)
+        measures = [load_novelty(file, network) for file, network in zip(kept, models.networks, strict=True)]
+        add_novelty(data, measures, features)
 
 
 def _beside_all(models: Models, kind: str) -> list[Path]:

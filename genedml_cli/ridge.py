@@ -62,24 +62,33 @@ def fit_ridge(train: Sequence[SectionData]) -> RidgeModel:
     return _plane(_fit(labelled, alpha), alpha, inner_pcc)
 
 
-def save_ridge(model: RidgeModel, genes: Sequence[str], path: Path) -> None:
-    """Write the model whole, with its genes in order, so that sections seen later have the reference too."""
+def save_ridge(model: RidgeModel, genes: Sequence[str], network: str, path: Path) -> None:
+    """Write the model whole, so that sections seen later have the reference too.
+
+    Args:
+        model: the reference.
+        genes: its genes, in order.
+        network: SHA-256 of the network that it stands beside (:func:`genedml.checkpoint.network_sha256`).
+        path: of the file.
+    """
     arrays = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
     whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     with arriving(path) as temporary:
-        temporary.write_bytes(tensor_bytes(whole, _metadata(model, genes)))
+        temporary.write_bytes(tensor_bytes(whole, {**_metadata(model, genes), "network": network}))
 
 
-def load_ridge(path: Path, genes: Sequence[str]) -> RidgeModel:
-    """Read a model for ``genes``.
+def load_ridge(path: Path, genes: Sequence[str], network: str) -> RidgeModel:
+    """Read the reference of ``genes`` beside a network.
 
     Raises:
-        GeneDMLError: unreadable, fitted for other genes, or changed since it was written.
+        GeneDMLError: unreadable, fitted for other genes or beside another network, or changed since it was written.
     """
     with reading(f"The ridge reference {path}", "Remove it to go without."), safe_open(path, "np") as stored:
         metadata = stored.metadata()
         if json.loads(metadata["genes"]) != list(genes):
             raise ValueError("it is of other genes than the fold")
+        if metadata["network"] != network:
+            raise ValueError("it is of another fold or run")
         tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
         model = RidgeModel(**tensors)
         if metadata["sha256"] != _metadata(model, genes)["sha256"]:

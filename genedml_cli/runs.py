@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_card
+from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_card, weights_sha256
 from genedml.config import Config
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
@@ -228,13 +228,15 @@ def _run_fold(
     state = state_file(out, fold.name)
     trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
     fitted = [*train, *validation]
-    said = [*_fold_notes(fold, config), origin["partial"], _not_raw(fold, inputs), _scale_note(fitted, test, config)]
+    said = [*_fold_notes(fold, config), _same_slides(fold, inputs), origin["partial"], _not_raw(fold, inputs)]
+    said.append(_scale_note(fitted, test, config))
     said += [note for data in (*fitted, *test) for note in data.notes]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], said)
     ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
-    save_ridge(ridge, genes, reference_file(file, "ridge"))
+    beside = weights_sha256(trained.state)
+    save_ridge(ridge, genes, beside, reference_file(file, "ridge"))
     novelty = fit_novelty([data.features for data in fitted], [data.features for data in test])
-    save_novelty(novelty, reference_file(file, "novelty"))
+    save_novelty(novelty, beside, reference_file(file, "novelty"))
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
@@ -276,6 +278,14 @@ def _fold_notes(fold: Fold, config: Config) -> list[str]:
         chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
     leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
     return [chosen, leaks if fold.leaks else "", fold.left_out_note]
+
+
+def _same_slides(fold: Fold, inputs: Inputs) -> str:
+    """What must be said where a test section is, by its content, a slide of the training side under another name."""
+    content = {name: features.slide_sha256 for name, features in inputs.features.items()}
+    seen = {content[sample.name]: sample.name for sample in (*fold.train, *fold.validation)}
+    same = [f"{one.name} is the slide of {seen[content[one.name]]}" for one in fold.test if content[one.name] in seen]
+    return f"LEAKING: {', '.join(same)}, which was trained on; scores flatter." if same else ""
 
 
 def _not_raw(fold: Fold, inputs: Inputs) -> str:

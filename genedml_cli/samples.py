@@ -150,14 +150,14 @@ def _fold_order(name: str) -> tuple[bool, float, str]:
 
 
 def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
-    name = str(row["sample"])
+    name, patient = str(row["sample"]), str(row["patient"]).strip()
     return Sample(
         name,
         base / str(row["slide"]),
         base / str(row["spots"]),
         base / str(row["counts"]),
-        str(row["patient"]),
-        row["fold"] or str(row["patient"]),
+        patient,
+        row["fold"] or patient,
         number(row, "um_per_px", path, name),
     )
 
@@ -167,6 +167,14 @@ def _check(samples: Sequence[Sample], where: str) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
+    for what, said in (("samples", names), ("patients", {sample.patient for sample in samples})):
+        first: dict[str, str] = {}
+        for name in sorted(said):  # some file systems, and people who write sheets, do not tell A1 from a1
+            if first.setdefault(name.casefold(), name) != name:
+                raise GeneDMLError(
+                    f"{where} names {what} {first[name.casefold()]} and {name}, alike but for capitals. Write one name "
+                    "for one, and names that differ for two."
+                )
     for row, sample in enumerate(samples, 1):
         bad = next((name for name in (sample.name, sample.fold) if not is_file_name(name)), None)
         if bad is not None:

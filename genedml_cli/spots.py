@@ -26,6 +26,8 @@ FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 CLOSEST_PX = 2.0
 """Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
+OFF_ARRAY = 0.5
+"""Pitches that half the spots may be off a straight array; on the 36 sections of HER2ST the most is .08."""
 PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
@@ -139,12 +141,37 @@ def read_spots(path: Path) -> Spots:
             f"{far.sum()} of {len(spots)} spots in {path} are farther than {FARTHEST:g} px out (first: "
             f"{spots.names[far.argmax()]}). Give level-0 pixels."
         )
+    _check_array(spots, path)
     check_names(spots.names, "spot", path)
     names = pd.Index(spots.names)
     if names.has_duplicates:
         first = names[names.duplicated()][0]
         raise GeneDMLError(f"{path} names {names.duplicated().sum()} spots twice (first: {first}). Give unique names.")
     return spots
+
+
+def _check_array(spots: Spots, path: Path) -> None:
+    """Refuse array positions of several places, or among which the pixels do not lie as on an array."""
+    if spots.array_xy is None:
+        return
+    places = np.unique(np.column_stack([spots.array_xy, spots.xy_px]), axis=0)
+    twice = len(places) - len(np.unique(spots.array_xy, axis=0))
+    if twice:
+        raise GeneDMLError(
+            f"{path} gives {twice} array positions to spots at several places. Mend them, or leave out their columns."
+        )
+    apart, array = nearest_distances(spots.xy_px), np.column_stack([spots.array_xy, np.ones(len(spots))])
+    straight = np.ones(len(spots), dtype=bool)
+    for _ in range(2):  # the second time without what is farthest off, such as a spot with a wrong digit
+        fitted = np.linalg.lstsq(array[straight], spots.xy_px[straight], rcond=None)[0]
+        off = np.linalg.norm(array @ fitted - spots.xy_px, axis=1)
+        straight = off <= np.median(off)
+    if len(apart) and np.median(off) > OFF_ARRAY * np.median(apart):
+        raise GeneDMLError(
+            f"In {path} pixels and array positions contradict each other: half the spots lie {np.median(off):.0f} px "
+            f"or more from where the array has them, and {np.median(apart):.0f} px from the next. Are these columns "
+            "of another table? Mend them, or leave out the array positions."
+        )
 
 
 def open_section(

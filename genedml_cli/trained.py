@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import PRETRAINED, PRETRAINED_ON, ModelCard, fingerprint, load_card, load_checkpoint, load_state
+from genedml.checkpoint import (
+    PRETRAINED,
+    PRETRAINED_ON,
+    ModelCard,
+    fingerprint,
+    load_card,
+    load_checkpoint,
+    load_state,
+    network_sha256,
+)
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
@@ -74,6 +83,11 @@ class Models:
     def fingerprints(self) -> list[str]:
         """Name and fingerprint of every file."""
         return [f"{file.name} {fingerprint(file)}" for file in self.files]
+
+    @cached_property
+    def networks(self) -> list[str]:
+        """SHA-256 of each network, by which its references know it."""
+        return [network_sha256(file) for file in self.files]
 
     @cached_property
     def references_sha256(self) -> str:

@@ -89,12 +89,12 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _ridge(path: Path) -> Any:
-    ridge = load_ridge(path, GENES)
+    ridge = load_ridge(path, GENES, "0")
     return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist()
 
 
 def _novelty(path: Path) -> Any:
-    return {name: table.tolist() for name, table in vars(load_novelty(path)).items()}
+    return {name: table.tolist() for name, table in vars(load_novelty(path, "0")).items()}
 
 
 def _card(path: Path) -> Any:
@@ -195,7 +195,7 @@ def _write_features(path: Path) -> None:
 
 def _write_ridge(path: Path) -> None:
     values = np.arange(72, dtype=np.float32).reshape(24, 3)
-    save_ridge(RidgeModel(values, values[0], values[1]), GENES, path)
+    save_ridge(RidgeModel(values, values[0], values[1]), GENES, "0", path)
 
 
 def _write_patches(path: Path) -> None:
@@ -210,7 +210,7 @@ def _write_patches(path: Path) -> None:
 
 def _write_novelty(path: Path) -> None:
     values = np.arange(12, dtype=np.float32).reshape(2, 6)
-    save_novelty(NoveltyModel(values[0], values[1], values, np.ascontiguousarray(values[:, :2]), values[0]), path)
+    save_novelty(NoveltyModel(values[0], values[1], values, np.ascontiguousarray(values[:, :2]), values[0]), "0", path)
 
 
 def _write_state(path: Path) -> None:

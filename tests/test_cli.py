@@ -218,7 +218,7 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
     from PIL import Image
 
     Image.fromarray(np.full((2000, 2000, 3), 200, np.uint8)).save(plain)
-    for name in ("outside", "indices", "nan", "twice", "empty"):
+    for name in ("outside", "indices", "nan", "twice", "empty", "folder.csv"):
         (folder / name).mkdir()
     return {
         "unreadable slide": ({"slide": folder / "text.svs"}, "no slide that OpenSlide knows"),
@@ -232,6 +232,7 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
         "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
         "AnnData for a model": ({"model": folder / "counts.H5AD"}, "is AnnData, a prediction or counts, and no model"),
         "no such fold": ({"model": model.parent, "fold": "P9"}, "It has: P1"),
+        "a folder for a file": ({"out": folder / "folder.csv"}, "folder.csv is a folder. Give another name"),
         "unknown suffix": ({"out": folder / "out.xlsx"}, "must end with one of .h5ad"),
     }
 
@@ -287,6 +288,21 @@ def test_memory_that_is_gone_is_a_sentence_and_a_bug_a_traceback(monkeypatch, ca
         monkeypatch.setattr(app, "app", lambda bug=bug: throw(bug))
         with pytest.raises(type(bug)):
             app.main()
+
+
+def test_a_name_that_is_no_text_and_output_that_goes_nowhere(world):
+    call = [sys.executable, "-c", "from genedml_cli.app import main; main()"]
+    odd = subprocess.run([*call, "predict", b"few\xff.svs"], capture_output=True, text=True, check=False)
+    assert odd.returncode == 1
+    assert "is no UTF-8 text. Rename the file" in " ".join(odd.stderr.split())
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run([*call, "data", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert lost.returncode == 1
+    assert "cannot be written: No space left on device" in " ".join(lost.stderr.split())
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *call, "data", "list"], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    ascii_ = os.environ | {"PYTHONIOENCODING": "ascii"}
+    assert subprocess.run([*call, "encoders"], env=ascii_, capture_output=True, check=False).returncode == 0
 
 
 def throw(error: Exception) -> None:

@@ -28,7 +28,7 @@ def test_a_disk_that_takes_no_more_is_a_sentence_and_leaves_nothing(tmp_path, na
     moment = training_state.Moment(tensors={"weights": torch.from_numpy(values)})
     write = {
         "state": lambda path: training_state.TrainingState(path, {}).write(moment),
-        "novelty": lambda path: save_novelty(NoveltyModel(values[0], values[0], values, values, values[0]), path),
+        "novelty": lambda path: save_novelty(NoveltyModel(values[0], values[0], values, values, values[0]), "0", path),
     }
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

@@ -222,6 +222,13 @@ def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):
     assert "SEEN: 2 of 3 models were trained on this very slide" in result.marks
 
 
+def test_a_test_slide_that_was_trained_on_under_another_name_is_marked(own_world, tmp_path):
+    shutil.copy(own_world / "slides/P2.tif", own_world / "slides/P1.tif")
+    words = {"fold": "P1", "features": tmp_path / "features"}
+    result = train(read_sheet(own_world / "samples.csv"), tmp_path / "run", tiny_config("training.epochs=1"), **words)
+    assert "LEAKING: P1 is the slide of P2, which was trained on; scores flatter." in result.notes
+
+
 def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1, tmp_path):
     sheet = pd.read_csv(world / "samples.csv").assign(patient="P", fold=[0, 1, 2])
     sheet.to_csv(tmp_path / "leaking.csv", index=False)

@@ -14,7 +14,7 @@ from conftest import tiny_config
 from PIL import Image
 from scipy.sparse import csr_matrix
 
-from genedml.checkpoint import load_card
+from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
@@ -175,10 +175,11 @@ def test_external_ridge_is_the_runs_own(run, world, elsewhere, tmp_path):
     tested = anndata.read_h5ad(run / "predictions/P1.h5ad")
     (sample,) = (sample for sample in read_sheet(world / "samples.csv") if sample.name == "P1")
     features = extract([sample], load_encoder("tiny"), ViewsConfig(), tmp_path / "features")["P1"]
-    again = pd.DataFrame(load_ridge(run / "ridge-P1.safetensors", card.genes).predict(features), features.spots.names)
+    ridge, network = run / "ridge-P1.safetensors", network_sha256(run / "fold-P1.safetensors")
+    again = pd.DataFrame(load_ridge(ridge, card.genes, network).predict(features), features.spots.names)
     np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers["ridge"], atol=1e-4)
     with pytest.raises(GeneDMLError, match="other genes"):
-        load_ridge(run / "ridge-P1.safetensors", card.genes[:3])
+        load_ridge(ridge, card.genes[:3], network)
 
 
 def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, elsewhere, tmp_path):

@@ -67,6 +67,8 @@ def test_absolute_paths_stay(folder):
         (SHEET.replace("b.tif", "b" * 600), r"line 3: the column slide holds 600 characters, too many"),
         (SHEET.replace("a.tsv", ""), "line 2: the column counts is empty"),
         (SHEET.replace("B1", "A1"), r"names samples twice: A1\. Give each a name of its own"),
+        (SHEET.replace("B1", "a1"), "names samples A1 and a1, alike but for capitals"),
+        (SHEET.replace("b.tsv,B", "b.tsv,a"), "names patients A and a, alike but for capitals"),
         (SHEET.replace("B1", "../B1"), r"'\.\./B1' names a sample or a fold, but cannot be a file name"),
         (SHEET.replace("B1", ".B1"), r"'\.B1' names a sample or a fold, but cannot be a file name"),
         (SHEET.replace("b.tif", "gone.tif"), r"names 1 files that are not there \(first: .*gone\.tif\).*--root"),

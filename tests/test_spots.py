@@ -352,3 +352,27 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     assert spots.lattice == without_array(spots).lattice == "square"
     assert 200 / spots.pitch_px == pytest.approx(0.687, rel=0.02)
     assert without_array(spots).pitch_px == pytest.approx(spots.pitch_px, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        ("shuffled", r"pixels and array positions contradict each other: half the spots lie \d+ px or more"),
+        ("twice", r"gives 1 array positions to spots at several places"),
+    ],
+)
+def test_array_positions_that_cannot_be_are_refused(tmp_path, array, sentence):
+    """Labels are smoothed over array neighbours, so wrong ones would be wrong labels."""
+    column, row = (side.ravel() for side in np.meshgrid(range(8), range(8)))
+    table = pd.DataFrame({"name": [f"s{n}" for n in range(64)], "x": 90 * column + 7 * row, "y": 90 * row - 7 * column})
+    table["array_row"], table["array_col"] = row, column
+    table.to_csv(tmp_path / "spots.csv", index=False)
+    assert len(read_spots(tmp_path / "spots.csv")) == 64  # turned, but an array
+    places = ["array_row", "array_col"]
+    if array == "shuffled":
+        table[places] = table[places].to_numpy()[np.random.default_rng(0).permutation(64)]
+    else:
+        table.loc[5, places] = table.loc[4, places]
+    table.to_csv(tmp_path / "spots.csv", index=False)
+    with pytest.raises(GeneDMLError, match=sentence):
+        read_spots(tmp_path / "spots.csv")

@@ -9,7 +9,7 @@ import pytest
 from conftest import LEARNING, tiny_config
 from PIL import Image
 
-from genedml.checkpoint import checkpoint_bytes, fingerprint, load_card, load_state
+from genedml.checkpoint import checkpoint_bytes, fingerprint, load_card, load_state, network_sha256
 from genedml.errors import GeneDMLError
 from genedml_cli.features import load_features
 from genedml_cli.novelty import load_novelty
@@ -89,7 +89,7 @@ def test_held_out_spots_are_familiar_and_a_slide_of_another_kind_is_not(run, p1,
 
 def test_novelty_is_the_share_of_held_out_spots_that_were_nearer(run):
     own = {name: load_features(next((run.parent / "features").glob(f"{name}.*"))) for name in ("P1", "P2", "P3")}
-    measure = load_novelty(run / "novelty-P1.safetensors")
+    measure = load_novelty(run / "novelty-P1.safetensors", network_sha256(run / "fold-P1.safetensors"))
     train = np.concatenate([pooled_features(own[name]) for name in ("P2", "P3")])
     mean, sd = train.mean(axis=0), train.std(axis=0)
     direction = np.linalg.svd((train - mean) / sd, full_matrices=False)[2][:16]
@@ -105,5 +105,10 @@ def test_a_broken_novelty_file_is_refused_and_a_missing_one_leaves_the_column_ou
     (own / "novelty-P1.safetensors").write_bytes(b"no tensors")
     with pytest.raises(GeneDMLError, match="cannot be read"):
         predict(**p1, model=own)
+    for kind in ("novelty", "ridge"):
+        shutil.copy(own / f"{kind}-P2.safetensors", own / f"{kind}-P1.safetensors")
+        with pytest.raises(GeneDMLError, match=rf"{kind}-P1\.safetensors cannot be read: it is of an?other "):
+            predict(**p1, model=own)
+        shutil.copy(run / f"{kind}-P1.safetensors", own)
     (own / "novelty-P1.safetensors").unlink()
     assert "novelty" not in predict(**p1, model=own).obs

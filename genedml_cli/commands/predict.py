@@ -81,7 +81,9 @@ def predict(
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
     deterministic: options.DeterministicOption = False,
-    batch_spots: Annotated[int, typer.Option(min=1, help="Spots predicted at a time.", rich_help_panel=RUN)] = 256,
+    batch_spots: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Spots predicted at a time.", rich_help_panel=RUN)
+    ] = 256,
     resume: ResumeOption = True,
     jobs: JobsOption = 1,
     json_: options.JsonOption = False,

@@ -132,8 +132,17 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(tensors.items()):
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def network_sha256(file: Path) -> str:
+    """By which the references of a fold know its network: :func:`weights_sha256`, as its checkpoint says it.
+
+    Raises:
+        GeneDMLError: as :func:`load_card`.
+    """
+    return _read_card(file)[1]
 
 
 def load_card(file: Path) -> ModelCard:

@@ -1,5 +1,6 @@
 """The one exception that a user is meant to read, and how a library's own becomes one."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 direction of writing, and what has no width."""
 
 REASON_CHARACTERS = 200
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 OUT_OF_MEMORY = "OutOfMemoryError"  # of torch, by its name: what only reads errors need not import it
 
 
@@ -47,6 +49,11 @@ def lines_of(error: Exception) -> list[str]:
     if isinstance(error, OSError) and isinstance(error.filename, str):
         named = f"{CONTROL.sub('?', error.filename)[:REASON_CHARACTERS]} cannot be reached: {reason_of(error)}."
         return [f"{named} Mend that, or give another file or folder.", *notes]
+    if isinstance(error, OSError) and error.errno in FULL:  # of no file, so of the terminal, a pipe or a redirection
+        return [
+            f"What this command prints cannot be written: {reason_of(error)}. Files that it named are whole.",
+            *notes,
+        ]
     if isinstance(error, MemoryError) or type(error).__name__ == OUT_OF_MEMORY:
         mend = "Free it from other programs, or give fewer --batch-tiles or --batch-spots."
         return [f"This machine or its device has no memory left. {mend}", *notes]
