@@ -56,8 +56,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     Raises:
         OSError, EOFError, ValueError, zlib.error: not a file, cut off, damaged, or above the limit.
     """
-    if not path.is_file():
-        raise ValueError("it is no regular file")
+    _check_regular(path)
     limit = TEXT_LIMIT_BYTES if limit is None else limit
     packed = path.name.endswith(".gz")
     with gzip.open(path) if packed else path.open("rb") as stream:
@@ -197,8 +196,7 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
         OSError, RuntimeError, ValueError: no HDF5 file, damaged, pointing into other files, or declaring more than the
             memory of this machine holds.
     """
-    if not path.is_file():
-        raise ValueError("it is no regular file")
+    _check_regular(path)
     _check_heaps(path)
     with h5py.File(path, "r") as file:
         wanted = tuple(read)
@@ -404,6 +402,11 @@ def check_names(names: Iterable[Any], what: str, path: Path) -> None:
     bad = next((name for name in names if CONTROL.search(name)), None)
     if bad is not None:
         raise GeneDMLError(f"{path} names a {what} {bad!a}, with a control character in it. Rename it.")
+
+
+def _check_regular(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError("it is no regular file" if path.exists() else "there is no such file")
 
 
 def _decoded(content: bytes) -> str:
