@@ -66,7 +66,7 @@ def _check(data: anndata.AnnData) -> None:
                 raise ValueError(f"{name} holds no numbers")
     if "panels" in made_by:
         references = data.var[list(REFERENCES)].to_numpy(dtype=float)
-        told = [np.size(made_by[key]) and np.all(made_by[key]) for key in NEEDED]
+        told = [np.size(made_by[key]) and all(np.atleast_1d(made_by[key])) for key in NEEDED]
         if not all(told) or not np.isfinite(references).all():
             raise ValueError(f"one of {', '.join(NEEDED)} is empty, or its references are not sound")
     elif not (str(made_by["fold"]) and np.isfinite(data.obs["depth"].to_numpy(dtype=float)).all()):
