@@ -62,6 +62,12 @@ def forget_all_dead(folder: Path) -> None:
             forget_dead(path)
 
 
+def forget_held() -> None:
+    """Remove the locks of this process, which is about to end, whatever it was at."""
+    for path in list(_held):
+        _lock_file(path).unlink(missing_ok=True)
+
+
 def part_of(path: Path) -> Path:
     """What a file is called until it is whole; of the same kind by its suffix."""
     return path.with_name(f".{path.name}.part{path.suffix}")
@@ -88,9 +94,9 @@ def _locked(path: Path, waits: bool, what: str = "") -> Iterator[None]:
     try:
         yield
     finally:
-        del _held[path]
         # While it is held: whoever waits for a file that is removed sees so, and begins anew.
         _lock_file(path).unlink(missing_ok=True)
+        del _held[path]
         lock.release()
         if made:
             with suppress(OSError):  # something is in it, as it should be

@@ -96,6 +96,10 @@ def end(stopped: Stopped) -> NoReturn:
     say_stopped("\n".join(getattr(stopped, "__notes__", [])))
     stopped.__traceback__ = stopped.__context__ = stopped.__cause__ = None
     gc.collect()
+    from genedml_cli.locks import forget_held
+
+    with suppress(OSError):
+        forget_held()  # the signal may have come as a lock was let go
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -14,7 +14,7 @@ from conftest import TINY, tiny_config
 
 from genedml.errors import GeneDMLError
 from genedml_cli import runs
-from genedml_cli.locks import claimed
+from genedml_cli.locks import claimed, forget_held, in_turn
 from genedml_cli.samples import read_sheet
 from genedml_cli.storage import write_text
 
@@ -53,6 +53,13 @@ def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
     path.with_name(".out.part").write_text("half")
     write_text(path, "whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_goes_with_its_process_even_where_the_end_comes_as_it_is_let_go(tmp_path):
+    with in_turn(tmp_path / "out"):
+        assert [file.name for file in tmp_path.iterdir()] == [".out.lock"]
+        forget_held()
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
