@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.inputs import check_mtx, check_names, check_tenx, checked, opened_h5, read_count_table, read_h5ad
+from genedml_cli.h5_files import check_tenx, checked, opened_h5, read_h5ad
+from genedml_cli.inputs import check_mtx, check_names, read_count_table
 from genedml_cli.spots import Spots
 
 MIN_MATCHED = 10

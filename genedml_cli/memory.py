@@ -9,6 +9,8 @@ from threading import RLock
 import psutil
 import torch
 
+from genedml_cli.storage import gigabytes
+
 MEMBERSHIP = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
 _LIMITED = RLock()
@@ -27,6 +29,17 @@ def free_on_device(device: torch.device) -> int:
 def free_on_host() -> int:
     """Bytes that can be taken without swapping, within the limits of a container and of this process."""
     return min([psutil.virtual_memory().available, *_left_in_groups(), *_left_to_process()])
+
+
+def check_memory(needed: int) -> None:
+    """Refuse what memory cannot hold, before it is asked for.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    free = free_on_host()
+    if needed > free:
+        raise ValueError(f"it declares {gigabytes(needed)}, but {gigabytes(free)} of memory are free")
 
 
 @contextmanager

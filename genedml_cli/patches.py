@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from genedml.config import ViewsConfig
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.inputs import opened_h5
+from genedml_cli.h5_files import opened_h5
 from genedml_cli.slide_files import Watched
 from genedml_cli.spots import Spots
 

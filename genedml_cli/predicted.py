@@ -8,7 +8,8 @@ import anndata
 import numpy as np
 
 from genedml.errors import GeneDMLError, reading
-from genedml_cli.inputs import check_names, layers_of, read_h5ad
+from genedml_cli.h5_files import layers_of, read_h5ad
+from genedml_cli.inputs import check_names
 from genedml_cli.results import label_settings, notes_of, spots_of
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
@@ -74,8 +75,9 @@ def _check(data: anndata.AnnData) -> None:
     if "panels" not in made_by:
         data.layers["truth"]
     if "spatial" in data.uns:
-        (entry,) = data.uns["spatial"].values()
-        _check_picture(entry)
+        if len(data.uns["spatial"]) != 1:
+            raise ValueError("it holds pictures of several slides, or of none")
+        _check_picture(next(iter(data.uns["spatial"].values())))
 
 
 def _check_record(made_by: Mapping[str, Any]) -> None:

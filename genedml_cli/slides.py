@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
-from genedml_cli.inputs import check_memory
+from genedml_cli.memory import check_memory
 from genedml_cli.pixels import check_pixels, check_tiff, check_upright
 from genedml_cli.slide_files import Watched
 

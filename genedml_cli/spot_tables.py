@@ -9,7 +9,7 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli.expression import GENE_IDS
-from genedml_cli.inputs import layers_of
+from genedml_cli.h5_files import layers_of
 from genedml_cli.results import about
 from genedml_cli.storage import arriving, write_json
 

@@ -14,8 +14,10 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError, reading, reason_of
-from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_memory, check_names, named_table, opened_h5, read_rows
+from genedml_cli.h5_files import opened_h5
+from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
 from genedml_cli.lattice import Lattice, axial, fit_grid, looks_hexagonal, nearest_distances, slopes
+from genedml_cli.memory import check_memory
 from genedml_cli.slides import Slide, open_slide
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")

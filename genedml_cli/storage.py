@@ -163,7 +163,8 @@ def now() -> str:
 def _identity(path: Path) -> tuple[int, int] | None:
     """By which a file is known under all its names; None where nothing is, or nobody may look."""
     try:
-        return (path.stat().st_dev, path.stat().st_ino)
+        found = path.stat()
+        return found.st_dev, found.st_ino
     except OSError:
         return None
 

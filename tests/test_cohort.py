@@ -23,7 +23,7 @@ from genedml_cli import app, cohort, cohort_slide, console
 from genedml_cli.cohort import predict_cohort, read_cohort
 from genedml_cli.cohort_slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.crew import Crew
-from genedml_cli.inputs import layers_of
+from genedml_cli.h5_files import layers_of
 from genedml_cli.prediction import predict
 from genedml_cli.preview import preview
 from genedml_cli.run_record import RunRecord

@@ -162,7 +162,7 @@ def test_a_gigantic_declared_size_is_refused_before_a_pixel_is_decoded(tmp_path)
 
 def test_a_plain_image_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
-    monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10**6)
+    monkeypatch.setattr("genedml_cli.memory.free_on_host", lambda: 10**6)
     with pytest.raises(GeneDMLError, match=r"large\.png .* 1\.00 MB of memory are free"):
         open_slide(tmp_path / "large.png")
 

@@ -18,7 +18,7 @@ from genedml.checkpoint import build_network, checkpoint_bytes, load_card, load_
 from genedml.encoders import load_weights
 from genedml.errors import GeneDMLError
 from genedml_cli.expression import read_counts
-from genedml_cli.inputs import opened_h5
+from genedml_cli.h5_files import opened_h5
 from genedml_cli.predicted import read_prediction
 
 
@@ -266,7 +266,7 @@ def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path, ta
 
 
 def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.inputs.free_on_host", lambda: 10)
+    monkeypatch.setattr("genedml_cli.memory.free_on_host", lambda: 10)
     with pytest.raises(GeneDMLError, match=r"declares .*, but .* of memory are free"):
         read_counts(h5ad(tmp_path / "counts.h5ad", lambda file: None))
 

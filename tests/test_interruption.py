@@ -1,4 +1,4 @@
-"""Killed, stopped, or in each other's way: what is kept is whole, and going on ends as if nothing had been."""
+"""Killed or stopped: what is kept is whole, and going on ends as if nothing had been."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
-from genedml_cli import feature_file, runs, stopping, training, training_state
+from genedml_cli import feature_file, runs, training, training_state
 from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
@@ -266,164 +266,6 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
     )
 
 
-# Disks and devices
-
-
-def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
-    def out_of_memory(*_: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("genedml_cli.learner.Learner.learn", out_of_memory)
-    with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
-        trained(samples, tmp_path / "run")
-    with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):
-        raise MemoryError
-
-
-def test_determinism_is_asked_for_and_taken_back():
-    with all_deterministic(True):
-        assert torch.are_deterministic_algorithms_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_determinism_is_on_record_and_a_run_keeps_to_it(samples, tmp_path):
-    words = {"fold": "P1", "features": tmp_path / "features"}
-    runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu", deterministic=True), **words)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["deterministic"] is True
-    assert load_card(tmp_path / "run" / "fold-P1.safetensors").made_by["deterministic"] is True
-    with pytest.raises(GeneDMLError, match="deterministic: True there, False here"):
-        runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu"), **words)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_deterministic_training_on_cuda_gives_the_same_bytes(samples, tmp_path):
-    config = tiny_config(*EPOCHS, "training.augment=true")
-    contents = []
-    for name in ("one", "two"):
-        compute = Compute("cuda", deterministic=True)
-        runs.train(samples, tmp_path / name, config, fold="P1", features=tmp_path / name, compute=compute)
-        contents.append((tmp_path / name / "fold-P1.safetensors").read_bytes())
-    assert contents[0] == contents[1]
-
-
-# Signals
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_command_that_is_told_to_end_says_what_is_kept(number, code, tmp_path):
-    words = [sys.executable, "-c", LONG_CALL, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (code, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < 9
-    assert not (tmp_path / "out").exists()
-
-
-LONG_CALL = """
-import sys, time
-from pathlib import Path
-from genedml_cli import app, stopping
-from genedml_cli.storage import arriving
-
-def command():
-    with stopping.keeping("All is kept."), arriving(Path(sys.argv[1])) as temporary:
-        temporary.write_text("half")
-        print("ready", flush=True)
-        time.sleep(60)
-
-app.app = command
-app.main()
-"""
-
-
-def test_a_long_call_of_a_library_does_not_hold_up_the_end(tmp_path):
-    # A wait that no Python handler can break into, as inside a kernel that runs for minutes.
-    stuck = LONG_CALL.replace("time.sleep(60)", "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]")
-    code = stuck.replace("ctypes; [", "ctypes; ctypes.CDLL(None).siginterrupt(15, 0); [")
-    words = [sys.executable, "-c", code, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        began = time.monotonic()
-        process.terminate()
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < 12
-
-
-def test_the_end_does_not_wait_for_threads_that_are_at_work(tmp_path):
-    threads = "import threading; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
-    words = [sys.executable, "-c", LONG_CALL.replace("time.sleep(60)", threads), str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        began = time.monotonic()
-        process.terminate()
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < stopping.GRACE_S - 1
-
-
-def test_processes_end_with_the_one_that_began_them(tmp_path):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    files = [tmp_path / "a.pid", tmp_path / "b.pid"]
-    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=environment) as leader:
-        until = time.monotonic() + 100
-        while not all(file.exists() and file.read_text() for file in files):
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        leader.kill()
-    until = time.monotonic() + 15
-    while any(is_alive(int(file.read_text())) for file in files):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def test_a_stop_that_python_swallows_comes_again(tmp_path):
-    swallowed = LONG_CALL.replace(
-        "time.sleep(60)",
-        """
-        class Closing:
-            def __del__(self):
-                import os, signal
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(1)
-        Closing()
-        time.sleep(60)""",
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", swallowed, str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
-
-
-def test_a_process_of_a_crew_ends_without_a_traceback_when_python_swallows_its_stop():
-    code = """
-import os, signal, sys, time
-from genedml_cli.stopping import follow
-follow(os.pipe()[0])
-class Closing:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-Closing()
-time.sleep(60)
-"""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "")
-
-
 def test_what_was_encoded_when_it_was_stopped_is_on_record(red_sample, encoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(BATCH_TILES, "cpu", 4)
     put, seen = feature_file.VectorsInFile.put, []
@@ -468,6 +310,43 @@ def test_features_begun_beside_a_run_are_left_to_go_on_from_and_what_else_is_dea
     assert begun == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+# Disks and devices
+
+
+def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
+    def out_of_memory(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("genedml_cli.learner.Learner.learn", out_of_memory)
+    with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
+        trained(samples, tmp_path / "run")
+    with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):
+        raise MemoryError
+
+
+def test_determinism_is_asked_for_and_taken_back():
+    with all_deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_determinism_is_on_record_and_a_run_keeps_to_it(samples, tmp_path):
+    words = {"fold": "P1", "features": tmp_path / "features"}
+    runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu", deterministic=True), **words)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["deterministic"] is True
+    assert load_card(tmp_path / "run" / "fold-P1.safetensors").made_by["deterministic"] is True
+    with pytest.raises(GeneDMLError, match="deterministic: True there, False here"):
+        runs.train(samples, tmp_path / "run", tiny_config(), compute=Compute("cpu"), **words)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_deterministic_training_on_cuda_gives_the_same_bytes(samples, tmp_path):
+    config = tiny_config(*EPOCHS, "training.augment=true")
+    contents = []
+    for name in ("one", "two"):
+        compute = Compute("cuda", deterministic=True)
+        runs.train(samples, tmp_path / name, config, fold="P1", features=tmp_path / name, compute=compute)
+        contents.append((tmp_path / name / "fold-P1.safetensors").read_bytes())
+    assert contents[0] == contents[1]

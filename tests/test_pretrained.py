@@ -9,7 +9,7 @@ import pytest
 from conftest import EXAMPLES
 
 from genedml.checkpoint import PRETRAINED, fingerprint, load_card, load_state
-from genedml_cli.inputs import layers_of
+from genedml_cli.h5_files import layers_of
 from genedml_cli.panels import published_panel
 from genedml_cli.prediction import predict
 from genedml_cli.report.page import report

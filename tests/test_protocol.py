@@ -180,6 +180,8 @@ def test_external_ridge_is_the_runs_own(run, world, elsewhere, tmp_path):
     np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers["ridge"], atol=1e-4)
     with pytest.raises(GeneDMLError, match="other genes"):
         load_ridge(ridge, card.genes[:3], network)
+    with pytest.raises(GeneDMLError, match="it is of another fold or run"):
+        load_ridge(ridge, card.genes, network_sha256(run / "fold-P2.safetensors"))
 
 
 def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, elsewhere, tmp_path):

@@ -10,7 +10,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060
 direction of writing, and what has no width."""
 
 REASON_CHARACTERS = 200
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OUT_OF_MEMORY = "OutOfMemoryError"  # of torch, by its name: what only reads errors need not import it
 
 
