@@ -14,21 +14,7 @@ from genedml_cli import stopping
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_command_that_is_told_to_end_says_what_is_kept(number, code, tmp_path):
-    words = [sys.executable, "-c", LONG_CALL, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (code, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < 9
-    assert not (tmp_path / "out").exists()
-
-
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 LONG_CALL = """
 import sys, time
 from pathlib import Path
@@ -46,34 +32,40 @@ app.main()
 """
 
 
+def told_to_end(code: str, number: int, out: Path) -> tuple[int, str, float]:
+    """Exit code and last words of a command that gets a signal as it is at work, and after how many seconds."""
+    words, pipe = [sys.executable, "-c", code, str(out)], subprocess.PIPE
+    with subprocess.Popen(words, stderr=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    return process.returncode, said, time.monotonic() - began
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_told_to_end_says_what_is_kept(number, code, tmp_path):
+    ended, said, took_s = told_to_end(LONG_CALL, number, tmp_path / "out")
+    assert (ended, said) == (code, "Stopped. All is kept.\n")
+    assert took_s < 9
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_long_call_of_a_library_does_not_hold_up_the_end(tmp_path):
     # A wait that no Python handler can break into, as inside a kernel that runs for minutes.
     stuck = LONG_CALL.replace("time.sleep(60)", "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]")
     code = stuck.replace("ctypes; [", "ctypes; ctypes.CDLL(None).siginterrupt(15, 0); [")
-    words = [sys.executable, "-c", code, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        began = time.monotonic()
-        process.terminate()
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < 12
+    ended, said, took_s = told_to_end(code, signal.SIGTERM, tmp_path / "out")
+    assert (ended, said) == (143, "Stopped. All is kept.\n")
+    assert took_s < 12
 
 
 def test_the_end_does_not_wait_for_threads_that_are_at_work(tmp_path):
     threads = "import threading; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
-    words = [sys.executable, "-c", LONG_CALL.replace("time.sleep(60)", threads), str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        began = time.monotonic()
-        process.terminate()
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (143, "Stopped. All is kept.\n")
-    assert time.monotonic() - began < stopping.GRACE_S - 1
+    ended, said, took_s = told_to_end(LONG_CALL.replace("time.sleep(60)", threads), signal.SIGTERM, tmp_path / "out")
+    assert (ended, said) == (143, "Stopped. All is kept.\n")
+    assert took_s < stopping.GRACE_S - 1
 
 
 def test_a_lock_goes_with_its_process_where_the_signal_comes_as_it_is_let_go(tmp_path):
@@ -88,17 +80,15 @@ def test_a_lock_goes_with_its_process_where_the_signal_comes_as_it_is_let_go(tmp
             unlink(self, **words)
         Path.unlink = told_to_end""",
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", late, str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]  # it was whole by then
 
 
 def test_processes_end_with_the_one_that_began_them(tmp_path):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     files = [tmp_path / "a.pid", tmp_path / "b.pid"]
-    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=environment) as leader:
+    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=ENVIRONMENT) as leader:
         until = time.monotonic() + 100
         while not all(file.exists() and file.read_text() for file in files):
             assert time.monotonic() < until
@@ -122,9 +112,8 @@ def test_a_stop_that_python_swallows_comes_again(tmp_path):
         Closing()
         time.sleep(60)""",
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", swallowed, str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
 
 
@@ -140,9 +129,8 @@ class Closing:
 Closing()
 time.sleep(60)
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (143, "")
 
 
