@@ -66,6 +66,7 @@ class SectionFeatures:
         file: the feature file, of which ``local`` and ``tiles`` are maps: only what is looked at is read. None while
             they are in memory alone.
         notes: what must be said with whatever is made of them: doubts about the slide's scale or where the spots lie.
+        origin_xy: of the slide, see :attr:`genedml_cli.slides.Slide.origin_xy`.
     """
 
     spots: Spots
@@ -78,11 +79,13 @@ class SectionFeatures:
     slide_sha256: str
     file: Path | None = None
     notes: tuple[str, ...] = ()
+    origin_xy: tuple[int, int] = (0, 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         values = tuple(getattr(self, field.name) for field in fields(self))
-        return (_mapped_again, (self.file, self.um_per_px, self.notes)) if self.file else (SectionFeatures, values)
+        mapped = (self.file, self.um_per_px, self.notes, self.origin_xy)
+        return (_mapped_again, mapped) if self.file else (SectionFeatures, values)
 
     @property
     def upright(self) -> "SectionFeatures":
@@ -275,8 +278,11 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
         )
 
 
-def _mapped_again(path: Path, um_per_px: float | None, notes: tuple[str, ...] = ()) -> SectionFeatures:
-    return replace(load_features(path, checked=True), um_per_px=um_per_px, notes=notes)
+def _mapped_again(
+    path: Path, um_per_px: float | None, notes: tuple[str, ...] = (), origin_xy: tuple[int, int] = (0, 0)
+) -> SectionFeatures:
+    features = load_features(path, checked=True)
+    return replace(features, um_per_px=um_per_px, notes=notes, origin_xy=origin_xy)
 
 
 def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
@@ -305,7 +311,8 @@ def _extract_sample(
         share = check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
         recipe = _recipe(slide, spots, encoder, views, flips)
         found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
-        return replace(found, notes=(*slide.notes, *doubt_spots(spots, share, sample.spots)))
+        notes = (*slide.notes, *doubt_spots(spots, share, sample.spots))
+        return replace(found, notes=notes, origin_xy=slide.origin_xy)
 
 
 def _recipe(

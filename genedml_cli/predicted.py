@@ -10,7 +10,7 @@ import numpy as np
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.h5_files import layers_of, read_h5ad
 from genedml_cli.inputs import check_names
-from genedml_cli.results import label_settings, notes_of, spots_of
+from genedml_cli.results import label_settings, notes_of, spots_of, stored_origin_xy
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
 SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", "ridge_held_out_pcc"}
@@ -61,6 +61,8 @@ def _check(data: anndata.AnnData) -> None:
         if not np.isfinite(layer).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
     _check_record(made_by)
+    if not all(abs(pixel) < LARGEST_PX for pixel in stored_origin_xy(data)):
+        raise ValueError("the corner of its scanned area is no place")
     for table in (data.obs, data.var):
         for name in NUMBERS & {*table}:
             if table[name].dtype.kind not in "fiu":

@@ -1,4 +1,7 @@
-"""Predictions as GeoJSON that QuPath (0.4 or newer) imports: a spot is a detection, its genes are measurements."""
+"""Predictions as GeoJSON that QuPath (0.4 or newer) imports: a spot is a detection, its genes are measurements.
+
+QuPath counts x and y from the corner of the scanned area of a slide, so that spots are moved there from the canvas.
+"""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from genedml_cli.results import about, stored_spot_diameter_px
+from genedml_cli.results import about, stored_origin_xy, stored_spot_diameter_px
 from genedml_cli.storage import arriving
 
 CORNERS = 16
@@ -19,7 +22,9 @@ NOT_MEASURED = ("in_tissue", "array_row", "array_col")
 
 
 def write_geojson(data: anndata.AnnData, path: Path) -> None:
-    """Write a feature a spot, in level-0 pixels; label and provenance stand in the collection's member ``genedml``.
+    """Write a feature a spot, in level-0 pixels of the scanned area.
+
+    Label and provenance stand in the collection's member ``genedml``.
 
     Raises:
         GeneDMLError: it cannot be written.
@@ -38,7 +43,8 @@ def _features(data: anndata.AnnData) -> Iterator[dict[str, Any]]:
     numbers = data.obs.drop(columns=[*NOT_MEASURED], errors="ignore").select_dtypes("number")
     measured = pd.concat([data.to_df(), numbers], axis=1)
     names = list(measured.columns)
-    for spot, centre, values in zip(data.obs_names, data.obsm["spatial"], measured.to_numpy(np.float64), strict=True):
+    centres = data.obsm["spatial"] - np.array(stored_origin_xy(data))
+    for spot, centre, values in zip(data.obs_names, centres, measured.to_numpy(np.float64), strict=True):
         measurements = {name: round(value, 5) for name, value in zip(names, values.tolist(), strict=True)}
         yield {
             "type": "Feature",

@@ -2,17 +2,26 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw
 
 from genedml.errors import GeneDMLError, reading
-from genedml_cli.inputs import read_text
+from genedml_cli import console
+from genedml_cli.inputs import SMALL_LIMIT_BYTES, read_text
 
-REGION_SUFFIXES = (".geojson", ".json")
+JSON_SUFFIXES = (".geojson", ".json")
+REGION_SUFFIXES = (*JSON_SUFFIXES, ".geojson.gz", ".json.gz", ".zip")
+IGNORED_MARK = "*"
+"""With which QuPath's classes end whose areas are not to be used: Ignore*, Artefact*, Background*."""
+TISSUE_CLASS = "Region*"
+"""The one that does not mean so: QuPath's class for annotated regions and detected tissue."""
+NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString")
 FARTHEST_PX = 1e8  # beyond any slide, and within what can be drawn
 MOST_CELLS, CELLS_OF_AN_EDGE = 2**32, 1000  # some five seconds; an edge in a row costs as much as 1,000 cells
 
@@ -20,18 +29,50 @@ Polygon = list[Float[np.ndarray, "_ 2"]]
 """The outline, then the holes in it."""
 
 
-def read_regions(path: Path) -> list[Polygon]:
-    """Areas of a GeoJSON file: a FeatureCollection, a list of Features, a Feature or a geometry.
+@dataclass(frozen=True)
+class Areas:
+    """The areas of a file: ``tissue``, and ``ignored``, which are to be taken out of it."""
+
+    tissue: list[Polygon]
+    ignored: list[Polygon]
+
+
+def read_regions(path: Path) -> Areas:
+    """Areas of a GeoJSON file: a FeatureCollection, a list of Features, a Feature or a geometry, perhaps packed.
+
+    Lines and points are left out, which a note says, and so are areas of classes that QuPath ignores.
 
     Raises:
-        GeneDMLError: no GeoJSON, without an area, with something else than areas, or with malformed corners.
+        GeneDMLError: no GeoJSON, without an area of tissue, with geometries of other kinds, or with malformed corners.
     """
+    tissue: list[Polygon] = []
+    ignored: list[Polygon] = []
+    classes: dict[str, None] = {}
+    no_areas = 0
     with reading(str(path), "Export the annotations anew, in QuPath: File, Export objects as GeoJSON.", "GeoJSON"):
-        stored = json.loads(read_text(path))
-        polygons = [polygon for geometry in _geometries(stored) for polygon in _polygons(geometry)]
-    if not polygons:
-        raise GeneDMLError(f"{path} holds no area. Draw the tissue as closed areas (Polygon, MultiPolygon) and export.")
-    return polygons
+        for geometry, ignored_class in _geometries(json.loads(_text(path)), ""):
+            if geometry["type"] in NO_AREAS:
+                no_areas += 1
+            elif ignored_class:
+                ignored += _polygons(geometry)
+                classes[ignored_class] = None
+            else:
+                tissue += _polygons(geometry)
+    if no_areas:
+        console.note(f"{path.name}: {console.count(no_areas, 'object')} without an area (lines, points) left out.")
+    if ignored:
+        console.note(f"{path.name}: areas of {', '.join(classes)} are taken out of the tissue, as QuPath ignores them.")
+    if not tissue:
+        only = f" but those of {', '.join(classes)}, which QuPath ignores" if ignored else ""
+        raise GeneDMLError(
+            f"{path} holds no area{only}. Draw the tissue as closed areas (Polygon, MultiPolygon) and export."
+        )
+    return Areas(tissue, ignored)
+
+
+def moved(polygons: list[Polygon], by_px: Float[np.ndarray, "2"]) -> list[Polygon]:
+    """Polygons at another place."""
+    return [[ring + by_px for ring in rings] for rings in polygons]
 
 
 def draw_polygons(polygons: list[Polygon], scale_xy: Float[np.ndarray, "2"], mask: Bool[np.ndarray, "H W"]) -> None:
@@ -70,20 +111,56 @@ def _cells_to_draw(ring: Float[np.ndarray, "N 2"], shape_xy: Int[np.ndarray, "2"
     return float(np.prod(np.ptp(inside, axis=0)) + CELLS_OF_AN_EDGE * rows.sum())
 
 
-def _geometries(stored: Any) -> Iterator[dict[str, Any]]:
+def _text(path: Path) -> str:
+    """The text of a GeoJSON file, or of the only one in QuPath's ``.zip``."""
+    if path.suffix.lower() != ".zip":
+        return read_text(path)
+    with ZipFile(path) as packed:
+        names = [name for name in packed.namelist() if name.lower().endswith(JSON_SUFFIXES)]
+        if len(names) != 1:
+            raise ValueError(f"it holds {len(names)} files of GeoJSON, not one")
+        with packed.open(names[0]) as file:
+            content = file.read(SMALL_LIMIT_BYTES + 1)
+    if len(content) > SMALL_LIMIT_BYTES:
+        raise ValueError("it unpacks to more than outlines of tissue take")
+    return content.decode("utf-8-sig")
+
+
+def _geometries(stored: Any, ignored_class: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Geometries with the class for which they are to be ignored, or an empty text."""
     if isinstance(stored, list):
         for entry in stored:
-            yield from _geometries(entry)
+            yield from _geometries(entry, ignored_class)
         return
     kind = stored["type"] if isinstance(stored, dict) else type(stored).__name__
     if kind in ("FeatureCollection", "GeometryCollection"):
-        yield from _geometries(stored["features" if kind == "FeatureCollection" else "geometries"])
+        yield from _geometries(stored["features" if kind == "FeatureCollection" else "geometries"], ignored_class)
     elif kind == "Feature":
-        yield from () if stored["geometry"] is None else _geometries(stored["geometry"])
-    elif kind in ("Polygon", "MultiPolygon"):
-        yield stored
+        ignored_class = ignored_class or _ignored_class(stored.get("properties"))
+        yield from () if stored["geometry"] is None else _geometries(stored["geometry"], ignored_class)
+    elif kind in ("Polygon", "MultiPolygon", *NO_AREAS):
+        yield stored, ignored_class
     else:
         raise ValueError(f"it holds {kind!r}, which is no closed area (Polygon, MultiPolygon)")
+
+
+def _ignored_class(properties: Any) -> str:
+    """The first name of an object's class that says to ignore it; an empty text if there is none."""
+    classification = properties.get("classification") if isinstance(properties, dict) else None
+    names = (name for name in _class_names(classification) if name != TISSUE_CLASS)
+    return next((name for name in names if name.endswith(IGNORED_MARK)), "")
+
+
+def _class_names(classification: Any) -> Iterator[str]:
+    """Names of a class and of those it derives from, in all forms in which QuPath's versions wrote them.
+
+    ``"Tumor: Positive"``, ``{"name": "Tumor: Positive"}``, ``{"names": ["Tumor", "Positive"]}``, nested or not.
+    """
+    if isinstance(classification, str):
+        yield from (name.strip() for name in classification.split(":"))
+    elif isinstance(classification, list | dict):
+        for entry in classification.values() if isinstance(classification, dict) else classification:
+            yield from _class_names(entry)
 
 
 def _polygons(geometry: dict[str, Any]) -> list[Polygon]:

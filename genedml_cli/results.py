@@ -15,6 +15,7 @@ from genedml_cli.expression import GENE_IDS
 from genedml_cli.slides import Slide
 from genedml_cli.spots import Spots, nearest_distances
 
+ORIGIN = "qupath_origin_xy_px"
 HIRES_PX = 2000
 LOWRES_PX = 600
 NEAR = 0.75  # of two names' letters that agree: one of four may differ
@@ -123,6 +124,17 @@ def stored_spot_diameter_px(data: anndata.AnnData) -> float:
     if "spatial" in data.uns:
         return float(next(iter(data.uns["spatial"].values()))["scalefactors"]["spot_diameter_fullres"])
     return SPOT_TO_PITCH * spots_of(data).pitch_px
+
+
+def origin_record(origin_xy: tuple[int, int]) -> dict[str, list[int]]:
+    """What a prediction remembers of :attr:`Slide.origin_xy`, where it is not the corner of the slide."""
+    return {ORIGIN: list(origin_xy)} if any(origin_xy) else {}
+
+
+def stored_origin_xy(data: anndata.AnnData) -> tuple[float, float]:
+    """The level-0 pixel from which QuPath counts x and y on the slide of a prediction (:attr:`Slide.origin_xy`)."""
+    x, y = data.uns["genedml"].get(ORIGIN, (0, 0))
+    return float(x), float(y)
 
 
 def spot_diameter_px(spots: Spots, slide: Slide) -> float:

@@ -40,7 +40,7 @@ from genedml_cli.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
-from genedml_cli.results import to_anndata
+from genedml_cli.results import origin_record, to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
 from genedml_cli.run_record import RunRecord, state_file, unfinished, what_is_kept, written_in
 from genedml_cli.samples import Fold, Sample, make_folds
@@ -361,6 +361,7 @@ def _tested(
         **card.made_by,
         "sample": data.sample.name,
         **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
+        **origin_record(data.features.origin_xy),
         "patient": data.sample.patient,
         "fold": card.fold,
         "notes": list(card.notes),

@@ -12,6 +12,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import Lattice, slopes
+from genedml_cli.results import origin_record
 from genedml_cli.slides import Slide, open_slide
 from genedml_cli.spots import Spots, open_section, read_spots
 from genedml_cli.tissue import Tissue, find_tissue, read_tissue
@@ -81,7 +82,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         opened = open_section(slide, table, placing.um_per_px, placing.pitch_um, scale_needed=scale_needed)
     with opened:
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
-        record: dict[str, Any] = {"slide": slide.name, "tissue": where.source}
+        record: dict[str, Any] = {"slide": slide.name, "tissue": where.source, **origin_record(opened.origin_xy)}
         notes = list(opened.notes)
         if opened.knows_scale:
             record["um_per_px"] = opened.um_per_px

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,20 @@ Block = tuple[int, int]
 """Column and row of a block of a raster."""
 
 
+@dataclass(frozen=True)
+class ScannedArea:
+    """The part of a slide's canvas that a scanner scanned, in level-0 pixels; QuPath shows it as the whole image."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
 class Source(ABC):
     """Pixels of a pyramid; level 0 is the finest."""
 
+    scanned: ScannedArea | None = None
     downsamples: tuple[float, ...]
     sizes_px: tuple[tuple[int, int], ...]
 
@@ -79,6 +91,16 @@ class Slide:
     def size_px(self) -> tuple[int, int]:
         """Width and height of level 0."""
         return self.source.sizes_px[0]
+
+    @property
+    def scanned(self) -> ScannedArea | None:
+        """What was scanned of a canvas that is larger: of MIRAX, Leica SCN, Ventana, Zeiss; None elsewhere."""
+        return self.source.scanned
+
+    @property
+    def origin_xy(self) -> tuple[int, int]:
+        """The level-0 pixel from which QuPath counts x and y: the corner of the scanned area."""
+        return (0, 0) if self.scanned is None else (self.scanned.x, self.scanned.y)
 
     @property
     def um_per_px(self) -> float:
@@ -281,6 +303,7 @@ class _Pyramid(Source):
         self._file = file
         self.downsamples = tuple(slide.level_downsamples)
         self.sizes_px = tuple(slide.level_dimensions)
+        self.scanned = _scanned(slide)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
         down = self.downsamples[level]
@@ -327,6 +350,21 @@ def _open_pyramid(path: Path, file: Watched) -> Slide | None:
         if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
             check_tiff(path)  # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
     return Slide(path, pyramid, _plausible(path, um_per_px), file)
+
+
+def _scanned(slide: openslide.OpenSlide) -> ScannedArea | None:
+    """The scanned area, where OpenSlide says it as QuPath needs it: by four whole numbers."""
+    keys = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    values = [slide.properties.get(key, "") for key in keys]
+    if not all(value.removeprefix("-").isdecimal() for value in values):
+        return None
+    area = ScannedArea(*(int(value) for value in values))
+    return None if area == ScannedArea(0, 0, *slide.dimensions) else area
 
 
 def _check_tiles(slide: openslide.OpenSlide) -> None:
