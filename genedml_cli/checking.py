@@ -14,9 +14,9 @@ from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset,
 from genedml_cli.expression import read_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.samples import Sample
-from genedml_cli.siting import check_on_tissue
+from genedml_cli.siting import check_on_tissue, say_what_is_derived
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, check_on_slide, nearest_distances, read_spots
+from genedml_cli.spots import Spots, check_on_slide, read_spots
 from genedml_cli.tissue import find_tissue
 
 SCALE_TOLERANCE = 0.05
@@ -131,6 +131,7 @@ def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         check.file_um_per_px = slide.um_per_px if slide.knows_scale else None
         check_on_slide(spots, slide)
         check_on_tissue(spots, slide, find_tissue(slide))
+        say_what_is_derived(slide, spots)
         # A download that broke off opens, but not at its end.
         x, y = spots.xy_px[spots.xy_px[:, 1].argmax()].astype(int).tolist()
         slide.source.read(0, x, y, min(PROBE_PX, width - x), min(PROBE_PX, height - y))
@@ -164,10 +165,8 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
 
 
 def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float) -> None:
-    # Without array indices the pitch is the distance of the nearest spots, a few per cent short.
-    if spots.array_xy is not None or check.file_um_per_px is None:
-        several = len(nearest_distances(spots.xy_px)) > 0
-        check.array_um_per_px = float(pitch_um / spots.pitch_px) if several else None
+    if spots.knows_pitch:
+        check.array_um_per_px = float(pitch_um / spots.pitch_px)
     stated = {"the image": check.file_um_per_px, "the spots' pitch": check.array_um_per_px}
     for source, value in stated.items():
         expected = check.section.um_per_px
@@ -177,4 +176,4 @@ def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float) -> None:
                 "resolution, or of another section."
             )
     if not any(stated.values()):
-        check.problems.append("nothing tells its um/px: the image does not, and a single spot has no pitch.")
+        check.problems.append("nothing tells its um/px: the image does not, and its spots tell no pitch.")

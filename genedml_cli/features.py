@@ -33,7 +33,7 @@ from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
-from genedml_cli.siting import check_on_tissue, doubt_spots
+from genedml_cli.siting import check_on_tissue, doubt_spots, say_what_is_derived
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spots import Spots, open_section, read_spots
@@ -309,6 +309,7 @@ def _extract_sample(
         sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
     ) as slide:
         share = check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
+        say_what_is_derived(slide, spots)
         recipe = _recipe(slide, spots, encoder, views, flips)
         found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
         notes = (*slide.notes, *doubt_spots(spots, share, sample.spots))

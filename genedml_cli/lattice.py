@@ -1,10 +1,16 @@
 """The regular array that spots were printed on, told from its indices or from positions alone.
 
-Letters: S spots, N distinct places. A hexagonal array is counted in axial steps, one along a row and one at 60 degrees
-to it, so that a spot's six neighbours lie in the 3x3 block around it.
+Letters: S spots, N distinct places. Arrays are counted in *steps* to the nearest spot, so that a spot's neighbours lie
+in the 3x3 block around it: along a row and at 60 degrees to it on hexagons, along two directions at 90 degrees on
+squares. Indices of a file are such steps on a square array that is printed in full (ST). Where they leave out every
+second place, x + y being even (or odd) for all spots, the nearest spots stand diagonally:
+
+- Visium: an index step along x is .58 of one along y in pixels, so six spots are nearest: a hexagonal array.
+- The checkerboard of ST's slides of 2,000 spots: both are alike, so four are nearest, sqrt(2) index steps away, and
+  four more stand two index steps away: a square array turned by 45 degrees, as positions alone say, too.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,6 +24,22 @@ REACH = 1.25
 """Of the pitch: farther than a neighbour that is off its place, nearer than the next but one (1.41 or 1.73)."""
 TOLERANCE = 0.25
 """Of the pitch: how far places may lie from the fitted array, as a root mean square, for them to be one."""
+FEWEST_PLACES = 9
+"""Fewer places tell no array: some of any few lie as if on one, and all may have even x + y."""
+PITCH_TOLERANCE, LEAST_BESIDE = 0.15, 1.0
+"""Of places that tell the pitch: as ``TOLERANCE``, at most .09 on the 36 sections of HER2ST; and how many others each
+has a step away, on average."""
+SAME_STEP = 0.75
+"""An index step along x of that many along y, or less, is no step of squares; on hexagons it is .58."""
+
+
+class Array(NamedTuple):
+    """An array: its packing, the steps of every spot, where they are from, its pitch in pixels (None if not told)."""
+
+    lattice: Lattice
+    steps: Int[np.ndarray, "S 2"]
+    told_by: Literal["array positions", "pixel positions"]
+    pitch_px: float | None
 
 
 def nearest_distances(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " N"]:
@@ -28,10 +50,92 @@ def nearest_distances(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " N"
     return cKDTree(places).query(places, k=2)[0][:, 1]
 
 
-def axial(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
-    """Axial steps of a hexagonal array whose file counts every second column in every second row, as Visium's does."""
+def indexed_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> Array:
+    """The array of spots whose file gives column and row on it.
+
+    The pitch of a part of an array is that of the whole, since steps are known. It is None only of a single place, of a
+    line whose indices are not one apart, and of fewer than ``FEWEST_PLACES`` on squares whose x + y are all even or all
+    odd, since those may be of a checkerboard.
+    """
+    places = np.unique(np.column_stack([array_xy, xy_px]), axis=0)
+    indices, at_px = places[:, :2].astype(np.int64), places[:, 2:]
+    steps_px = slopes(indices, at_px)
+    if steps_px is None:
+        return Array("square", array_xy, "array positions", _pitch_of_line(indices, at_px))
+    column, row = np.linalg.norm(steps_px, axis=1)
+    every_second = len(np.unique(indices.sum(axis=1) % 2)) == 1
+    lattice: Lattice = "square"
+    steps, unsure = array_xy, False
+    if every_second and min(column, row) < SAME_STEP * max(column, row):
+        lattice, steps = "hex", _axial(array_xy if column < row else array_xy[:, ::-1])
+    elif every_second and len(np.unique(indices[:, 0] % 2)) == 2:  # else both are even or odd: every second row is left
+        unsure = len(indices) < FEWEST_PLACES
+        steps = array_xy if unsure else _diagonal(array_xy)
+    return Array(lattice, steps, "array positions", None if unsure else _pitch(steps, xy_px))
+
+
+def placed_array(xy_px: Float[np.ndarray, "S 2"]) -> Array | None:
+    """The array that positions alone form; None where they form none, or are too few to tell.
+
+    Its pitch is told only by places that are many and dense enough: of a few spots that are chosen from an array, the
+    distance to the next is that of the choice.
+    """
+    places = np.unique(xy_px, axis=0)
+    if len(places) < FEWEST_PLACES:
+        return None
+    lattice: Lattice = "hex" if looks_hexagonal(xy_px) else "square"
+    steps = fit_grid(xy_px, lattice)
+    if steps is None:
+        return None
+    pitch_px = _pitch(steps, xy_px) if _tells_pitch(steps, xy_px, lattice) else None
+    return Array(lattice, steps, "pixel positions", pitch_px)
+
+
+def flat(steps: Int[np.ndarray, "S 2"], lattice: Lattice) -> Float[np.ndarray, "S 2"]:
+    """Where spots lie, in pitches, if the array is even."""
+    if lattice == "square":
+        return steps.astype(float)
+    q, r = steps.T
+    return np.stack([q + r / 2, r * 3**0.5 / 2], axis=1)
+
+
+def _axial(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
     column, row = array_xy.T
     return np.stack([(column - row) // 2, row], axis=1)
+
+
+def _diagonal(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
+    column, row = array_xy.T
+    return np.stack([(column + row) // 2, (row - column) // 2], axis=1)
+
+
+def _pitch(steps: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> float | None:
+    steps_px = slopes(steps, xy_px)
+    return None if steps_px is None else float(np.linalg.norm(steps_px, axis=1).mean())
+
+
+def _pitch_of_line(indices: Int[np.ndarray, "N 2"], xy_px: Float[np.ndarray, "N 2"]) -> float | None:
+    """Pixels of an index step along a row or column of squares: none where indices of a line are not one apart."""
+    spans = np.ptp(indices, axis=0) > 0
+    if spans.sum() != 1:
+        return None
+    along = np.unique(indices[:, spans])
+    if np.gcd.reduce(np.diff(along)) != 1:
+        return None
+    design = np.column_stack([indices[:, spans], np.ones(len(indices))])
+    return float(np.linalg.norm(np.linalg.lstsq(design, xy_px, rcond=None)[0][0]))
+
+
+def _tells_pitch(steps: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"], lattice: Lattice) -> bool:
+    places, first = np.unique(xy_px, axis=0, return_index=True)
+    grid = steps[first]
+    fitted = slopes(grid, places)
+    if fitted is None:
+        return False
+    off = places - places.mean(axis=0) - (grid - grid.mean(axis=0)) @ fitted
+    off_px = np.sqrt((off**2).sum() / (len(places) - 3))  # three numbers of each axis are fitted
+    beside = 2 * len(cKDTree(flat(grid, lattice)).query_pairs(1.01, output_type="ndarray")) / len(places)
+    return bool(off_px <= PITCH_TOLERANCE * np.linalg.norm(fitted, axis=1).mean() and beside >= LEAST_BESIDE)
 
 
 def slopes(grid_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, "2 2"] | None:

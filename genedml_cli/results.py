@@ -34,7 +34,8 @@ def to_anndata(
     """One section's predictions with names, coordinates, units and provenance.
 
     ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
-    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by`` and the label transform. ``var`` has
+    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by``, what is derived of the array
+    (:attr:`genedml_cli.spots.Spots.geometry`) and the label transform. ``var`` has
     the genes' Ensembl ids, where there are ``gene_ids``.
     """
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
@@ -48,7 +49,7 @@ def to_anndata(
     data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
     data.obsm["spatial"] = spots.xy_px.astype(np.float64)
     data.uns["log1p"] = {"base": 10.0} if labels.log_base == "10" else {}
-    data.uns["genedml"] = {**made_by, "label": labels.describe(), "label_settings": to_dict(labels)}
+    data.uns["genedml"] = {**made_by, **spots.geometry, "label": labels.describe(), "label_settings": to_dict(labels)}
     return data
 
 
@@ -123,7 +124,7 @@ def stored_spot_diameter_px(data: anndata.AnnData) -> float:
     """The diameter that a prediction's spots were written with; of a run's sections, which lack it, half the pitch."""
     if "spatial" in data.uns:
         return float(next(iter(data.uns["spatial"].values()))["scalefactors"]["spot_diameter_fullres"])
-    return SPOT_TO_PITCH * spots_of(data).pitch_px
+    return SPOT_TO_PITCH * spots_of(data).spacing_px
 
 
 def origin_record(origin_xy: tuple[int, int]) -> dict[str, list[int]]:
@@ -141,7 +142,7 @@ def spot_diameter_px(spots: Spots, slide: Slide) -> float:
     """Half the pitch, as ST (100 of 200 um) and Visium (55 of 100 um) about have; of a single spot 55 um or 112 px."""
     if not len(nearest_distances(spots.xy_px)):
         return 55 / slide.um_per_px if slide.knows_scale else 112.0
-    return SPOT_TO_PITCH * spots.pitch_px
+    return SPOT_TO_PITCH * spots.spacing_px
 
 
 def _plain(value: Any) -> Any:

@@ -85,7 +85,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         record: dict[str, Any] = {"slide": slide.name, "tissue": where.source, **origin_record(opened.origin_xy)}
         notes = list(opened.notes)
         if opened.knows_scale:
-            record["um_per_px"] = opened.um_per_px
+            record |= {"um_per_px": opened.um_per_px, "um_per_px_from": opened.um_per_px_from}
         if spots is None or table is None:
             pitch_um = GRID_PITCH_UM if placing.pitch_um is None else placing.pitch_um
             table = lay_grid(where, opened, placing.grid, pitch_um)
@@ -94,6 +94,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
             share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
             notes += doubt_spots(table, share, spots)
+        say_what_is_derived(opened, table)
         yield Site(opened, table, where, record, tuple(notes))
 
 
@@ -130,6 +131,12 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     if problem:
         console.warn(problem)
     return share
+
+
+def say_what_is_derived(slide: Slide, spots: Spots) -> None:
+    """One line with um/px and who says it, the kind of array, its pitch and the neighbours of a spot."""
+    scale = f"{slide.um_per_px:.4g} um/px {slide.um_per_px_from}" if slide.knows_scale else "um/px unknown"
+    console.note(f"{slide.path.name}: {scale}; {spots.describe()}.")
 
 
 def doubt_spots(spots: Spots, share: float, file: Path) -> list[str]:

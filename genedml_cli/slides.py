@@ -78,6 +78,7 @@ class Slide:
 
     Attributes:
         notes: what must be said with whatever is made of it.
+        um_per_px_from: who says the um/px.
     """
 
     def __init__(self, path: Path, source: Source, um_per_px: float | None, file: Watched) -> None:
@@ -85,6 +86,7 @@ class Slide:
         self.file = file
         self.source = source
         self.notes: list[str] = []
+        self.um_per_px_from = "of the slide"
         self._um_per_px = um_per_px
 
     @property
@@ -122,7 +124,7 @@ class Slide:
         """Whether um/px is known."""
         return self._um_per_px is not None
 
-    def set_um_per_px(self, value: float) -> None:
+    def set_um_per_px(self, value: float, source: str = "as given") -> None:
         """Say the um/px of level 0, over what the file says; a difference above 5 % is warned of.
 
         Raises:
@@ -138,7 +140,7 @@ class Slide:
             console.warn(f"{self.path.name} says {self._um_per_px:.4g} um/px; taking {value:.4g} as you say.")
             said = f"where it says {self._um_per_px:.4g}"
             self.notes.append(f"SCALE: {self.path.name} taken as {value:.4g} um/px, {said}.")
-        self._um_per_px = value
+        self._um_per_px, self.um_per_px_from = value, source
 
     def thumbnail(self, max_px: int) -> UInt8[np.ndarray, "H W 3"]:
         """The whole slide with its longer side at most ``max_px``."""

@@ -14,9 +14,10 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError, reading, reason_of
+from genedml_cli import console
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
-from genedml_cli.lattice import Lattice, axial, fit_grid, looks_hexagonal, nearest_distances, slopes
+from genedml_cli.lattice import Array, Lattice, flat, indexed_array, nearest_distances, placed_array
 from genedml_cli.memory import check_memory
 from genedml_cli.slides import Slide, open_slide
 
@@ -53,64 +54,82 @@ class Spots:
         return len(self.names)
 
     @cached_property
+    def array(self) -> Array | None:
+        """The array they are of, by its indices where they are known; None where positions alone form none."""
+        return placed_array(self.xy_px) if self.array_xy is None else indexed_array(self.array_xy, self.xy_px)
+
+    @property
     def lattice(self) -> Lattice:
-        """How the array is packed: rows of squares (ST, Visium HD) or hexagonal (Visium)."""
-        if len(np.unique(self.xy_px, axis=0)) < 4:
-            return "square"
-        if self.array_xy is not None:
-            return "hex" if _is_offset_array(self.array_xy, self.xy_px) else "square"
-        return "hex" if looks_hexagonal(self.xy_px) else "square"
+        """How the array is packed: in squares (ST, also its checkerboard, and Visium HD) or hexagonal (Visium)."""
+        return "square" if self.array is None else self.array.lattice
 
     @cached_property
     def grid_xy(self) -> Int[np.ndarray, "S 2"]:
-        """Cell of every spot on a grid whose 3x3 block holds its array neighbours.
-
-        Array indices where they are known (axial ones for a hexagonal array, whose six neighbours then lie in the
-        block), else the array that the positions form; where they form none, positions divided by the pitch.
-        """
-        if self._steps is not None:
-            return self._steps
+        """Cell of every spot on a grid whose 3x3 block holds its array neighbours; without an array, by distance."""
+        if self.array is not None:
+            return self.array.steps
         start = self.xy_px - self.xy_px.min(axis=0)
-        return np.rint(start / self.pitch_px if start.any() else start).astype(np.int64)
+        return np.rint(start / self.spacing_px if start.any() else start).astype(np.int64)
 
-    @cached_property
+    @property
+    def knows_pitch(self) -> bool:
+        """Whether the pitch of the array is told by its indices, or by positions that are many and dense enough."""
+        return self.array is not None and self.array.pitch_px is not None
+
+    @property
     def pitch_px(self) -> float:
-        """Distance of neighbouring spots in level-0 pixels.
-
-        From the regression of pixels on array steps where they are known and span both directions, else the median
-        distance to the nearest other spot.
+        """Distance of neighbouring spots of the array in level-0 pixels, by a line fitted over all of it.
 
         Raises:
-            GeneDMLError: a single spot has no pitch.
+            GeneDMLError: nothing tells it; the distance to the nearest spot would be that of a choice of spots.
         """
-        steps_px = None if self._steps is None else slopes(self._steps, self.xy_px)
-        if steps_px is not None:
-            return float(np.linalg.norm(steps_px, axis=1).mean())
+        if self.array is None or self.array.pitch_px is None:
+            raise GeneDMLError(
+                f"The pitch of the array cannot be told from {console.count(len(self), 'spot')}: too few, or too far "
+                "apart. Give --um-per-px, or spots with array_row and array_col, or all spots of the section."
+            )
+        return self.array.pitch_px
+
+    @cached_property
+    def spacing_px(self) -> float:
+        """The pitch, or else the median distance to the nearest other place: to draw spots by. 0 of a single place."""
+        if self.knows_pitch:
+            return self.pitch_px
         distances = nearest_distances(self.xy_px)
-        if not len(distances):
-            raise GeneDMLError("The pitch of the array cannot be told from a single place. Give --um-per-px.")
-        return float(np.median(distances))
+        return float(np.median(distances)) if len(distances) else 0.0
 
     def neighbors(self) -> csr_matrix:
-        """[S, S] ones where two spots are array neighbours (3x3 block; the 6 around on hexagons), itself included."""
-        if self._steps is None:
-            place = self.xy_px / self.pitch_px if len(nearest_distances(self.xy_px)) else self.xy_px * 0.0
-        elif self.lattice == "hex":
-            q, r = self._steps.T
-            place = np.stack([q + r / 2, r * 3**0.5 / 2], axis=1)
+        """[S, S] ones where two spots are array neighbours (on squares the 8 around, on hexagons 6), itself included.
+
+        A checkerboard is a square array turned by 45 degrees: 4 neighbours at its pitch, 4 at 1.41 times that. Spots
+        that form no array have no neighbours but at their own place.
+        """
+        if self.array is None:
+            place, radius = self.xy_px, 0.0
         else:
-            place = self._steps.astype(float)
-        pairs = cKDTree(place).query_pairs(NEIGHBOR_RADIUS[self.lattice], output_type="ndarray")
+            place, radius = flat(self.array.steps, self.lattice), NEIGHBOR_RADIUS[self.lattice]
+        pairs = cKDTree(place).query_pairs(radius, output_type="ndarray")
         rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(len(self))])
         columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
         return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
 
     @cached_property
-    def _steps(self) -> Int[np.ndarray, "S 2"] | None:
-        """Steps along the array's two directions; None where nobody says them and the positions form no array."""
-        if self.array_xy is None:
-            return fit_grid(self.xy_px, self.lattice)
-        return axial(self.array_xy) if self.lattice == "hex" else self.array_xy
+    def geometry(self) -> dict[str, str | float]:
+        """What is derived of the array, for results: packing, what told it, pitch, mean number of neighbours."""
+        each = (self.neighbors().sum() - len(self)) / len(self)
+        return {
+            "array": "none" if self.array is None else self.array.lattice,
+            "array_told_by": "pixel positions" if self.array is None else self.array.told_by,
+            **({"pitch_px": self.pitch_px} if self.knows_pitch else {}),
+            "neighbors_per_spot": float(each),
+        }
+
+    def describe(self) -> str:
+        """:attr:`geometry` in words."""
+        pitch = f"pitch {self.pitch_px:.4g} px" if self.knows_pitch else "pitch unknown"
+        packing = {"square": "square array", "hex": "hexagonal array", "none": "no array"}[str(self.geometry["array"])]
+        told_by, each = self.geometry["array_told_by"], self.geometry["neighbors_per_spot"]
+        return f"{packing} by {told_by}, {pitch}, {each:.1f} neighbours a spot"
 
 
 def read_spots(path: Path) -> Spots:
@@ -197,7 +216,7 @@ def open_section(
     try:
         check_on_slide(spots, slide)
         if pitch_um is not None and not slide.knows_scale:
-            slide.set_um_per_px(pitch_um / spots.pitch_px)
+            slide.set_um_per_px(pitch_um / spots.pitch_px, f"from the pitch of {pitch_um:g} um")
         elif pitch_um is not None:
             _check_pitch(spots, slide, pitch_um)
         if scale_needed:
@@ -209,7 +228,7 @@ def open_section(
 
 
 def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
-    if not len(nearest_distances(spots.xy_px)):
+    if not spots.knows_pitch:
         return
     apart_um = spots.pitch_px * slide.um_per_px
     if not 1 / PITCH_TOLERANCE <= apart_um / pitch_um <= PITCH_TOLERANCE:
@@ -242,17 +261,6 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         swapped = bool(((x < height) & (y < width)).all())
         hint = " Are x and y exchanged?" if swapped else " Are they of another slide, or pixels of a smaller image?"
         raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
-
-
-def _is_offset_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> bool:
-    # Visium numbers every second column in every second row; seen in pixels, a column is then .58 of a row.
-    if len(np.unique(array_xy.sum(axis=1) % 2)) != 1:
-        return False
-    steps_px = slopes(array_xy, xy_px)
-    if steps_px is None:
-        return False
-    column, row = np.linalg.norm(steps_px, axis=1)
-    return bool(column < 0.75 * row)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -133,10 +133,36 @@ def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp
         assert placed.record == {
             "slide": "upright.png",
             "um_per_px": UM_PER_PX,
+            "um_per_px_from": "as given",
             "tissue": "found",
             "spots": "spots.csv",
             "spots_on_tissue": 1.0,
         }
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_um_per_px_from_a_pitch_is_told_and_that_of_a_part_of_the_array_is_right_or_refused(
+    upright, tmp_path, capfd, indexed
+):
+    places = on_tissue()
+    array_xy = (places // 100).astype(int) if indexed else None
+    with place_spots(upright, table(tmp_path, places, array_xy), Placing(pitch_um=200)) as placed:
+        assert placed.record["um_per_px"] == pytest.approx(2)
+        assert placed.record["um_per_px_from"] == "from the pitch of 200 um"
+    derived = " ".join(capfd.readouterr().err.split())
+    told_by = "array" if indexed else "pixel"
+    assert f"upright.png: 2 um/px from the pitch of 200 um; square array by {told_by} positions, pitch 100" in derived
+    part = np.random.default_rng(0).choice(len(places), 12, replace=False)
+    some = table(tmp_path, places[part], None if array_xy is None else array_xy[part])
+    if indexed:
+        with place_spots(upright, some, Placing(pitch_um=200)) as placed:
+            assert placed.record["um_per_px"] == pytest.approx(2)
+    else:
+        with (
+            pytest.raises(GeneDMLError, match=r"pitch of the array cannot be told from 12 spots.*--um-per-px"),
+            place_spots(upright, some, Placing(pitch_um=200)),
+        ):
+            pass
 
 
 @pytest.mark.parametrize(

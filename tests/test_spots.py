@@ -37,9 +37,11 @@ def visium_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0, turn:
     return Spots(tuple(f"s{number}" for number in range(len(flat))), 2000 + flat @ rotation, array_xy)
 
 
-def square_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0) -> Spots:
+def square_spots(columns: int = 9, rows: int = 8, pitch_px: float = 100.0, turn: float = 0.0) -> Spots:
     array_xy = np.array([(column, row) for row in range(rows) for column in range(columns)])
-    return Spots(tuple(f"s{number}" for number in range(len(array_xy))), 2000.0 + array_xy * pitch_px, array_xy)
+    rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    names = tuple(f"s{number}" for number in range(len(array_xy)))
+    return Spots(names, 2000.0 + array_xy * pitch_px @ rotation, array_xy)
 
 
 def without_array(spots: Spots, jitter_px: float = 0.0) -> Spots:
@@ -175,10 +177,75 @@ def test_hexagonal_array_is_recognised_however_it_is_turned(turn):
     assert spots.pitch_px == pytest.approx(100)
 
 
-def test_every_second_place_of_a_square_array_is_not_hexagonal():
-    checkered = square_spots()
-    even = np.flatnonzero(checkered.array_xy.sum(axis=1) % 2 == 0)
-    assert shuffled(checkered, even).lattice == "square"
+@pytest.mark.parametrize("parity", [0, 1])
+@pytest.mark.parametrize("turn", [0.0, 0.3])
+def test_a_checkerboard_is_a_square_array_turned_by_45_degrees_whatever_the_file(parity, turn):
+    """ST's slides of 2,000 spots: x + y is even, so the nearest spots stand sqrt(2) index steps away."""
+    full = square_spots(columns=12, rows=11, pitch_px=22.85, turn=turn)
+    spots = shuffled(full, np.flatnonzero(full.array_xy.sum(axis=1) % 2 == parity))
+    pixels = without_array(spots, jitter_px=1)
+    for each in (spots, pixels):
+        assert each.lattice == "square"
+        assert each.pitch_px == pytest.approx(22.85 * 2**0.5, rel=0.01)
+        assert each.neighbors().sum(axis=1).max() == 9
+    np.testing.assert_array_equal(pixels.neighbors().toarray(), spots.neighbors().toarray())
+    inner = (np.abs(spots.array_xy - np.array([5.5, 5])) < 3.6).all(axis=1)
+    assert (np.asarray(spots.neighbors().sum(axis=1)).ravel()[inner] == 9).all()
+    few = shuffled(spots, np.arange(0, len(spots), 6))
+    assert few.pitch_px == pytest.approx(22.85 * 2**0.5)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_part_of_a_hexagonal_array_has_its_pitch_whichever_axis_is_numbered_first(exchanged, every):
+    whole = visium_spots()
+    part = shuffled(whole, np.arange(0, len(whole), every))
+    spots = Spots(part.names, part.xy_px, part.array_xy[:, ::-1] if exchanged else part.array_xy)
+    assert (spots.lattice, spots.pitch_px) == ("hex", pytest.approx(100))
+    np.testing.assert_array_equal(spots.neighbors().toarray(), part.neighbors().toarray())
+
+
+@pytest.mark.parametrize("make", [visium_spots, square_spots])
+def test_every_second_row_of_an_array_has_the_pitch_of_the_array(make):
+    whole = make()
+    x, y = whole.array_xy.T
+    part = shuffled(whole, np.flatnonzero((y % 2 == 0) & (x % 2 == 0)))
+    assert (part.lattice, part.pitch_px) == (whole.lattice, pytest.approx(100))
+
+
+def test_few_spots_of_even_places_may_be_of_a_checkerboard_so_they_tell_no_pitch():
+    assert not shuffled(square_spots(), np.array([0, 10, 20, 22])).knows_pitch
+    assert shuffled(square_spots(), np.array([0, 10, 20, 21])).pitch_px == pytest.approx(100)
+
+
+@pytest.mark.parametrize("make", [visium_spots, square_spots])
+def test_a_choice_of_spots_without_indices_tells_the_true_pitch_or_none(make):
+    whole, random = without_array(make(columns=20, rows=20), jitter_px=5), np.random.default_rng(4)
+    told = 0
+    for size in [4, 6, 9, 12, 16, 24, 60, 120, 250] * 20:
+        part = shuffled(whole, random.choice(len(whole), size, replace=False))
+        if part.knows_pitch:
+            told += 1
+            assert part.pitch_px == pytest.approx(100, rel=0.02)
+    assert told >= 20
+
+
+def test_spots_that_form_no_array_have_no_neighbours():
+    whole = without_array(visium_spots(columns=40, rows=40))
+    scattered = shuffled(whole, np.random.default_rng(5).choice(1600, 40, replace=False))
+    assert scattered.neighbors().sum() == len(scattered)
+    assert scattered.geometry == {"array": "none", "array_told_by": "pixel positions", "neighbors_per_spot": 0.0}
+    assert scattered.describe() == "no array by pixel positions, pitch unknown, 0.0 neighbours a spot"
+
+
+def test_what_is_derived_of_an_array_is_told_in_words():
+    assert visium_spots().describe() == "hexagonal array by array positions, pitch 100 px, 5.1 neighbours a spot"
+    assert without_array(square_spots()).geometry == {
+        "array": "square",
+        "array_told_by": "pixel positions",
+        "pitch_px": pytest.approx(100),
+        "neighbors_per_spot": pytest.approx(2 * (8 * 8 + 9 * 7 + 2 * 8 * 7) / 72),
+    }
 
 
 @pytest.mark.parametrize("spots", [visium_spots(), square_spots(), without_array(visium_spots(), jitter_px=4)])
@@ -193,7 +260,7 @@ def test_order_of_rows_does_not_matter(spots):
 def test_pitch_is_told_from_the_array_where_spots_lie_apart():
     sparse = shuffled(square_spots(pitch_px=80), np.array([0, 4, 20, 60, 71]))
     assert sparse.pitch_px == pytest.approx(80)
-    assert without_array(sparse).pitch_px > 150
+    assert not without_array(sparse).knows_pitch
 
 
 def test_two_pieces_of_tissue_lie_on_one_grid():
@@ -211,8 +278,21 @@ def test_places_that_form_no_array_are_divided_by_their_pitch():
     np.testing.assert_array_equal(spots.grid_xy, expected)
 
 
-def test_pitch_of_one_line_of_spots_comes_from_pixels():
-    assert square_spots(columns=6, rows=1, pitch_px=70).pitch_px == pytest.approx(70)
+@pytest.mark.parametrize(("columns", "rows"), [(6, 1), (1, 6), (2, 1)])
+def test_pitch_of_one_line_of_a_square_array_comes_from_its_indices(columns, rows):
+    line = square_spots(columns, rows, pitch_px=70)
+    assert line.pitch_px == pytest.approx(70)
+    assert not without_array(line).knows_pitch
+
+
+@pytest.mark.parametrize("row", [True, False])
+def test_a_row_or_column_of_every_second_index_tells_no_pitch(row):
+    """It may be of a hexagonal array, a checkerboard or a square one."""
+    spots = visium_spots()
+    line = shuffled(spots, np.flatnonzero(spots.array_xy[:, 1 if row else 0] == 2))
+    assert len(line) > 3
+    with pytest.raises(GeneDMLError, match=r"pitch of the array cannot be told from \d spots.*--um-per-px"):
+        _ = line.pitch_px
 
 
 def test_two_spots_at_one_place_are_neighbours_and_leave_the_pitch_alone():
@@ -226,7 +306,7 @@ def test_two_spots_at_one_place_are_neighbours_and_leave_the_pitch_alone():
 def test_a_single_spot_is_its_own_neighbour_and_has_no_pitch():
     single = Spots(("alone",), np.array([[500.0, 400.0]]))
     assert single.neighbors().toarray().tolist() == [[1]]
-    with pytest.raises(GeneDMLError, match=r"single place.*--um-per-px"):
+    with pytest.raises(GeneDMLError, match=r"cannot be told from 1 spot: too few.*--um-per-px"):
         _ = single.pitch_px
 
 
@@ -298,6 +378,11 @@ def at(*xy_px: tuple[float, float]) -> Spots:
     return Spots(tuple(f"s{number}" for number in range(len(xy_px))), np.array(xy_px, float))
 
 
+def dense() -> Spots:
+    """Twelve spots, 100 px apart, of which positions alone are known."""
+    return at(*((x, y) for x in (100, 200, 300, 400) for y in (50, 150, 250)))
+
+
 @pytest.mark.parametrize(
     ("spots", "message"),
     [
@@ -319,16 +404,17 @@ def test_spots_that_are_not_of_the_slide(wide_slide, spots, message):
 
 
 def test_pitch_gives_the_slides_um_per_px(wide_slide):
-    with open_section(wide_slide, at((100, 100), (350, 100), (100, 350)), pitch_um=200) as slide:
-        assert slide.um_per_px == pytest.approx(0.8)
+    with open_section(wide_slide, dense(), pitch_um=200) as slide:
+        assert slide.um_per_px == pytest.approx(2)
+    with pytest.raises(GeneDMLError, match=r"The pitch of the array cannot be told from 3 spots"):
+        open_section(wide_slide, at((100, 100), (350, 100), (100, 350)), pitch_um=200)
 
 
 def test_um_per_px_said_goes_before_the_pitch_and_is_refused_where_they_contradict_each_other(wide_slide):
-    spots = at((100, 100), (350, 100))
-    with open_section(wide_slide, spots, um_per_px=0.5, pitch_um=150) as slide:
-        assert slide.um_per_px == 0.5
-    with pytest.raises(GeneDMLError, match=r"125 um apart, by the pitch they are 200 um: um/px would be 0\.8\."):
-        open_section(wide_slide, spots, um_per_px=0.5, pitch_um=200)
+    with open_section(wide_slide, dense(), um_per_px=1.6, pitch_um=180) as slide:
+        assert slide.um_per_px == 1.6
+    with pytest.raises(GeneDMLError, match=r"150 um apart, by the pitch they are 200 um: um/px would be 2\."):
+        open_section(wide_slide, dense(), um_per_px=1.5, pitch_um=200)
     with open_section(wide_slide, at((100, 100)), um_per_px=0.5, pitch_um=200) as slide:
         assert slide.um_per_px == 0.5
 
