@@ -15,7 +15,7 @@ def show_benchmark(result: Benchmark) -> None:
     machine = result.machine
     where = "no GPU" if machine["device"] == "cpu" else machine["device"]
     title = f"{machine['cpu']}, {machine['cores']} cores, {where}, torch {machine['torch']}; {result.section}"
-    console.table(f"{title}; {result.encoder}", ["", "speed", "what of", "over the plain way"], _parts(result))
+    console.table(f"{title}; {result.encoder}", ["", "speed", "details", "faster than naive"], _parts(result))
     rate = {mode: part.tiles_per_s for mode, part in result.extraction.items()}
     rows = [
         [
@@ -27,7 +27,7 @@ def show_benchmark(result: Benchmark) -> None:
     ]
     console.table(
         "Extraction to expect, nearly all of predict",
-        ["", "exact", "lattice", "flips for training add"],
+        ["", "exact", "lattice", "flips for training"],
         rows,
     )
     for line in _notes(result):

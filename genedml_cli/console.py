@@ -1,22 +1,29 @@
 """What a user sees: results on stdout, progress and warnings on stderr. The only module that knows rich."""
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from rich.box import HORIZONTALS
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from genedml_cli.masking import shown
 
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
+BETWEEN = 2  # two columns of a table
+NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?±[\d.]+)?%?(/[\d.,]+)?")
 
-# A file or a pipe has no width of its own; a table is not to be folded there.
-_results = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+# A file or a pipe has no width of its own; a table is not to be folded there, unless COLUMNS says so.
+_KNOWS_WIDTH = sys.stdout.isatty() or "COLUMNS" in os.environ
+_results = Console(soft_wrap=True, highlight=False, emoji=False, width=None if _KNOWS_WIDTH else 200)
 _messages = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _progress: Progress | None = None
 _hidden = False
@@ -104,32 +111,61 @@ def error(text: str) -> None:
     _messages.print(f"[bold red]Error:[/] {escape(shown(text))}")
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", words: bool = False
-) -> None:
-    """A table on stdout: the first column reads left, the others right; an empty row is a line across.
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: numbers read right, all else left; an empty row is a line across.
 
-    With ``words`` all columns read left.
+    No word is cut: where the terminal is too narrow for the longest words beside each other, every row is a list.
     """
-    grid = Table(
-        title=escape(shown(title)) or None,
-        caption=escape(shown(caption)) or None,
-        title_justify="left",
-        caption_justify="left",
-        box=HORIZONTALS,
-    )
-    names = max((len(row[0]) for row in rows if row), default=0)
-    for number, column in enumerate(columns):
-        layout: dict[str, Any] = (
-            {"no_wrap": names <= NAMES_WIDTH} if number == 0 else {"justify": "left" if words else "right"}
-        )
-        grid.add_column(escape(shown(column)), overflow="fold", **layout)
-    for row in rows:
-        if not row:
+    cells = [[escape(shown(cell)) for cell in row] for row in rows]
+    heads = [escape(shown(column)) for column in columns]
+    by_column = [[row[place] for row in cells if len(row) > place] for place in range(len(heads))]
+    widths = _widths([[head, *column] for head, column in zip(heads, by_column, strict=True)], _results.width)
+    if widths is None:
+        _list_rows(title, heads, cells)
+        return
+    grid = Table(title=escape(shown(title)) or None, title_justify="left", box=HORIZONTALS, show_edge=False)
+    grid.padding, grid.pad_edge = (0, BETWEEN - 1, 0, 0), False
+    for head, column, width in zip(heads, by_column, widths, strict=True):
+        grid.add_column(head, width=width, justify="right" if _are_numbers(column) else "left", overflow="fold")
+    for row in cells:
+        if row:
+            grid.add_row(*row)
+        else:
             grid.add_section()
-            continue
-        grid.add_row(*(escape(shown(cell)) for cell in row))
     _results.print(grid, soft_wrap=False)
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, ``-`` or nothing where one is missing."""
+    filled = [cell for cell in cells if cell not in ("", "-")]
+    return bool(filled) and all(NUMBER.fullmatch(cell) for cell in filled)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Of every column: up to its longest text, at least its longest word; None where ``room`` is too small."""
+    plain = [[Text.from_markup(cell).plain for cell in column] for column in columns]
+    full = [max(cell_len(cell) for cell in column) for column in plain]
+    widths = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in plain]
+    widths[0] = full[0] if full[0] <= NAMES_WIDTH else widths[0]
+    left = room - BETWEEN * (len(columns) - 1) - sum(widths)
+    if left < 0:
+        return None
+    for place in sorted(range(len(columns)), key=lambda place: full[place] - widths[place]):
+        more = min(left, full[place] - widths[place])
+        widths[place] += more
+        left -= more
+    return widths
+
+
+def _list_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that is too wide: the first cell of a row, and below it the others with the names of their columns."""
+    for line in filter(None, [escape(shown(title))]):
+        _results.print(line)
+    for row in filter(None, rows):
+        _results.print(f"\n{row[0]}")
+        for head, cell in zip(heads[1:], row[1:], strict=False):
+            if cell:
+                _results.print(f"  {head}: {cell}" if head else f"  {cell}")
 
 
 def is_quiet() -> bool:

@@ -1,12 +1,11 @@
 """The named data sets as tables on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from genedml_cli import console
-from genedml_cli.checking import SectionCheck
 from genedml_cli.datasets import Dataset, Section
 
 
@@ -92,36 +91,3 @@ def on_disk(known: Dataset, section: Section, root: Path) -> str:
         parts = {"image": files.slide or files.patches, "spots": files.spots, "counts": files.counts}
         states.append(", ".join(name for name, file in parts.items() if file))
     return next((f"only {state}" for state in states if state), NOTHING)
-
-
-def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
-    """One row a section, and under the table what is wrong."""
-    rows = [
-        [
-            check.section.name,
-            check.image or "-",
-            f"{check.section.um_per_px:.4f}",
-            _number(check.file_um_per_px),
-            _number(check.array_um_per_px),
-            _share(check.with_counts, check.spots),
-            "-" if check.panel_genes is None else str(check.panel_genes),
-            check.state,
-        ]
-        for check in checks
-    ]
-    columns = ["section", "image px", "um/px", "of image", "of spots", "with counts", "panel", ""]
-    console.table(f"{name} on this disk", columns, rows)
-    for check in checks:
-        for problem in check.problems:
-            console.say(f"{check.section.name}: {problem}")
-    good = sum(check.state == "ok" for check in checks)
-    every = f"All {good}" if good == len(checks) else f"{good} of {len(checks)}"
-    console.say(f"{every} sections are as the table says.")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _share(part: int | None, whole: int | None) -> str:
-    return "-" if part is None or whole is None else f"{part}/{whole}"

@@ -18,6 +18,7 @@ from genedml_cli.samples import read_sheet
 from genedml_cli.scores import Evaluation
 from genedml_cli.stopping import keeping
 from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
+from genedml_cli.tables import show_evaluation
 
 GENES_SHOWN = ("TUMOR1", "LYMPH1")
 SETTINGS = (
@@ -62,6 +63,20 @@ def run_demo(folder: Path) -> DemoResult:
     picture = folder / f"{held_out.name}.png"
     plot([prediction], GENES_SHOWN, picture, truth=held_out.counts)
     return DemoResult(folder, prediction, picture, evaluation, *_planted_and_noise(data, truth, settings))
+
+
+def show(result: DemoResult) -> None:
+    """The scores of the held-out slide, where everything is, and what to type next."""
+    show_evaluation(result.evaluation, "")
+    console.say(f"Planted genes: mean PCC {result.planted_pcc:.2f}. Genes of pure noise: {result.noise_pcc:.2f}.\n")
+    console.say(f"Picture     {result.picture}")
+    console.say(f"Prediction  {result.prediction}   (scanpy.read_h5ad opens it)")
+    console.say(f"Model       {result.folder / 'run'}\n")
+    console.say(
+        "Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):"
+    )
+    console.say("  genedml train --samples SHEET.csv --encoder stain-texture --out runs/mine")
+    console.say("  genedml predict SLIDE --spots SPOTS.csv --model runs/mine -o out.h5ad")
 
 
 def _planted_and_noise(data: anndata.AnnData, truth: np.ndarray, settings: SyntheticConfig) -> tuple[float, float]:

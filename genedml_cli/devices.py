@@ -1,4 +1,4 @@
-"""Where the arithmetic runs, and the encoder put there."""
+"""Where the arithmetic runs, what memory it has there, and the encoder put there."""
 
 import os
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from genedml.encoders import Encoder, load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
+from genedml_cli.memory import free_on_host
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -34,6 +35,16 @@ def all_like(device: torch.device) -> list[torch.device]:
     if device.type != "cuda":
         return [device]
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+
+
+def free_on_device(device: torch.device) -> int:
+    """Bytes that a device has free for this process; of the host's memory, where that is the device."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused  # torch holds on to what it no longer uses
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return free_on_host()
 
 
 def prepare_encoder(name: str, weights: Path | None = None, compute: Compute = AUTO) -> Encoder:

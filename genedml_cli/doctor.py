@@ -58,7 +58,7 @@ def examine() -> list[Finding]:
 
 def show(findings: Sequence[Finding]) -> None:
     """One row a finding, and under the table how to mend what is not ok."""
-    console.table("", ["what", "state", "found"], [[one.what, one.state, one.found] for one in findings], words=True)
+    console.table("", ["what", "state", "found"], [[one.what, one.state, one.found] for one in findings])
     for one in findings:
         if one.mend:
             console.say(f"{one.what}: {one.mend}")

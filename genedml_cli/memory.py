@@ -1,4 +1,4 @@
-"""How much memory is free, of the host and of a device."""
+"""How much memory of the host is free."""
 
 import sys
 from collections.abc import Iterator
@@ -7,23 +7,12 @@ from pathlib import Path
 from threading import RLock
 
 import psutil
-import torch
 
 from genedml_cli.storage import gigabytes
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
 _LIMITED = RLock()
-
-
-def free_on_device(device: torch.device) -> int:
-    """Bytes that a device has free for this process; of the host's memory, where that is the device."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused  # torch holds on to what it no longer uses
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return free_on_host()
 
 
 def free_on_host() -> int:

@@ -12,6 +12,7 @@ import h5py
 from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
+from genedml_cli.gene_choice import keep_worthy
 from genedml_cli.memory import free_on_host
 from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
@@ -19,7 +20,6 @@ from genedml_cli.results import check_genes
 from genedml_cli.spatialdata_store import check_zarr_path, write_zarr
 from genedml_cli.spot_tables import write_csv, write_parquet
 from genedml_cli.storage import arriving, check_apart, gigabytes
-from genedml_cli.worth import keep_worthy
 
 MEMORY_BYTES = 2**26
 """More than the picture of a slide and the structure of a file take."""

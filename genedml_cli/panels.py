@@ -3,15 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import anndata
-
-from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import DATASETS, find_dataset, locate_counts, published_panel
-from genedml_cli.expression import derive_panel, read_counts
 from genedml_cli.samples import read_sheet
-from genedml_cli.trained import model_files
 
 
 def find_panel(
@@ -66,6 +61,10 @@ def derive_from(files: dict[str, Path], size: int) -> tuple[str, ...]:
     Raises:
         GeneDMLError: unreadable counts, or too few genes in common.
     """
+    import anndata
+
+    from genedml_cli.expression import derive_panel, read_counts
+
     with console.progress("Counts", len(files)) as advance:
 
         def read() -> Iterator[anndata.AnnData]:
@@ -82,6 +81,9 @@ def panel_of_model(model: Path) -> tuple[str, ...]:
     Raises:
         GeneDMLError: no model, or folds with panels of their own.
     """
+    from genedml.checkpoint import load_card
+    from genedml_cli.trained import model_files
+
     panels = {file: load_card(file).genes for file in model_files(model)}
     if len(set(panels.values())) > 1:
         raise GeneDMLError(

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genedml.network import Views
 from genedml_cli import console
-from genedml_cli.devices import send
+from genedml_cli.devices import free_on_device, send
 from genedml_cli.features import SectionFeatures
-from genedml_cli.memory import free_on_device, free_on_host
+from genedml_cli.memory import free_on_host
 from genedml_cli.storage import gigabytes
 from genedml_cli.tiling import OUTSIDE
 

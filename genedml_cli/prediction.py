@@ -12,6 +12,7 @@ from genedml_cli.compute import AUTO, Compute
 from genedml_cli.devices import all_deterministic
 from genedml_cli.feature_file import features_beside
 from genedml_cli.features import SectionFeatures, encode_section, keep_section
+from genedml_cli.gene_choice import keep_worthy, worthy_genes
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.lattice import Lattice
 from genedml_cli.locks import claimed
@@ -23,7 +24,7 @@ from genedml_cli.ridge import load_ridge
 from genedml_cli.siting import Placing, Site, place_spots
 from genedml_cli.storage import check_apart, maker
 from genedml_cli.trained import Models, default_model, load_models, model_files, notes_for_others, say_genes_left_out
-from genedml_cli.worth import add_novelty, gene_columns, keep_worthy, worthy_genes
+from genedml_cli.worth import add_novelty, gene_columns
 
 
 def predict(

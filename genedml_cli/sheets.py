@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from genedml.errors import CONTROL, GeneDMLError, reading
-from genedml_cli.inputs import read_named_table
 
 FORBIDDEN = '/\\:*?"<>|'
 LONGEST_NAME_BYTES = 120  # files add to it, and most systems take 255
@@ -30,6 +27,10 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
     Raises:
         GeneDMLError: unreadable, unknown or missing columns, no rows, empty cells, or such as hold no name or path.
     """
+    from pandas import isna  # and what reads tables: slow to import where a sheet is only talked of
+
+    from genedml_cli.inputs import read_named_table
+
     with reading(f"The {kind} {path}", f"Give a CSV file with the columns {', '.join(required)}."):
         table = read_named_table(path)
     unknown = [column[:40] for column in table.columns if column not in (*required, *optional)]
@@ -58,7 +59,7 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
         )
     every = (*required, *optional)
     return [
-        {column: None if pd.isna(row.get(column)) else str(row[column]) for column in every}
+        {column: None if isna(row.get(column)) else str(row[column]) for column in every}
         for row in table.to_dict("records")
     ]
 

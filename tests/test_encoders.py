@@ -261,11 +261,11 @@ def test_whose_encoder_it_is_and_its_licence_are_said_once(vit_weights, capfd, n
 def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypatch, capfd):
     from rich.console import Console
 
-    from genedml_cli import console, tables
+    from genedml_cli import console, encoder_tables
 
     monkeypatch.setattr(console, "_results", Console(width=100, highlight=False))
-    monkeypatch.setattr(tables, "find_weights", lambda info: info.hub if info.name == "uni" else None)
-    tables.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
+    monkeypatch.setattr(encoder_tables, "find_weights", lambda info: info.hub if info.name == "uni" else None)
+    encoder_tables.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
     shown = capfd.readouterr().out
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
     assert "gated, found" in rows["uni"]

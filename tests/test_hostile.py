@@ -328,7 +328,7 @@ def test_the_token_of_the_environment_never_appears(monkeypatch, capfd):
 
 
 def test_control_characters_do_not_reach_the_terminal(capfd):
-    console.table("a\x1b[2Jtitle", ["x\x1b"], [["\x07cell"]], "c\x9b")
+    console.table("a\x1b[2Jtitle", ["x\x1b"], [["\x07cell\x9b"]])
     console.error("name\x1b]0;x\x07")
     written = capfd.readouterr()
     assert not set(written.out + written.err) & set("\x1b\x07\x9b")

@@ -18,7 +18,7 @@ from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli import options, published, tables
+from genedml_cli import external_tables, options, published, tables
 from genedml_cli.ceiling import split_half_pcc, thin
 from genedml_cli.datasets import published_panel
 from genedml_cli.evaluation import evaluate
@@ -159,7 +159,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
 
 
 def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys):
-    tables.show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
+    external_tables.show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
     shown = capsys.readouterr().out
     assert "X1, 20/20 genes" in shown
     assert "X2, 15/20 genes" in shown
@@ -218,7 +218,7 @@ def test_table_2_stands_beside_visium_breast_only(run, elsewhere, monkeypatch, t
     monkeypatch.setattr(published, "published_panel", lambda name: genes)
     monkeypatch.setattr("genedml_cli.external.dataset", lambda *words: read_sheet(elsewhere))
     result = evaluate_external(run, "visium-breast", features=run.parent / "features")
-    tables.show_external(result)
+    external_tables.show_external(result)
     shown = capsys.readouterr().out
     assert "10x Visium-3 (paper)" in shown
     assert shown.index("Gene-DML (paper)") < shown.index("X1, 20/20")

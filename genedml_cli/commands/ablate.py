@@ -60,7 +60,8 @@ def ablate(
     json_: options.JsonOption = False,
 ) -> None:
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
-    from genedml_cli import ablation, console, settings, tables
+    from genedml_cli import ablation, console, settings
+    from genedml_cli.ablation_tables import show_ablation
     from genedml_cli.compute import Compute
 
     scale, named = settings.known_scale(um_per_px), settings.only_dataset(dataset)
@@ -75,4 +76,4 @@ def ablate(
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:
-        tables.show_ablation(result)
+        show_ablation(result)

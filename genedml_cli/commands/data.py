@@ -62,11 +62,11 @@ def check(
     json_: options.JsonOption = False,
 ) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
-    from genedml_cli import checking, console, dataset_tables
+    from genedml_cli import check_tables, checking, console
 
     checks = checking.check_dataset(name, root)
     if json_:
         console.document([check.to_dict() for check in checks])
     else:
-        dataset_tables.show_checks(name, checks)
+        check_tables.show_checks(name, checks)
     checking.refuse_wrong(name, root, checks, allow_partial)

@@ -6,9 +6,9 @@ from genedml_cli import options
 def encoders(json_: options.JsonOption = False) -> None:
     """List the image encoders: width, tokens, licence, and whether their weights are on this machine."""
     from genedml.encoders import ENCODERS
-    from genedml_cli import console, tables
+    from genedml_cli import console, encoder_tables
 
     if json_:
-        console.document(tables.encoders_document(ENCODERS.values()))
+        console.document(encoder_tables.encoders_document(ENCODERS.values()))
     else:
-        tables.show_encoders(ENCODERS.values())
+        encoder_tables.show_encoders(ENCODERS.values())

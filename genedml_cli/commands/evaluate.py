@@ -38,13 +38,15 @@ def evaluate(
     json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
-    from genedml_cli import console, evaluation, tables
+    from genedml_cli import console
     from genedml_cli.compute import Compute
-    from genedml_cli.external import evaluate_external
 
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
+        from genedml_cli.external import evaluate_external
+        from genedml_cli.external_tables import show_external
+
         compute = Compute(device, deterministic=deterministic)
         found = evaluate_external(
             target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
@@ -52,11 +54,13 @@ def evaluate(
         if json_:
             console.document({**found.to_dict(), "folder": found.folder})
         else:
-            tables.show_external(found)
+            show_external(found)
         return
     if root or weights or allow_partial or allow_off_tissue or deterministic:
         others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
         raise typer.BadParameter(f"{others} go with --external.")
+    from genedml_cli import evaluation, tables
+
     result = evaluation.evaluate(target, truth, ceiling)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
