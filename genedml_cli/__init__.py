@@ -1,7 +1,7 @@
 """genedml: predict spatial gene expression from H&E slides with Gene-DML.
 
-Every command of the command line is one function of a module here: ``training.train``, ``prediction.predict``,
-``evaluation.evaluate``, ``features.extract``, ``demo.run_demo``.
+Every command of the command line is one function of a module here: ``runs.train``, ``prediction.predict``,
+``evaluation.evaluate``, ``report.page.report``, ``features.extract``, ``demo.run_demo``. They take paths as text, too.
 """
 
 from importlib.metadata import version

@@ -12,6 +12,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console, runs
 from genedml_cli.figures import draw_settings
 from genedml_cli.locks import claimed, forget_all_dead
+from genedml_cli.paths import takes_paths
 from genedml_cli.published import METRIC_NAMES, published_rows, rows_beside
 from genedml_cli.samples import Sample
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
@@ -163,6 +164,7 @@ class Ablation:
         return table.merge(paper, how="left", on="row").assign(over=self.over, marks=self.marks)
 
 
+@takes_paths
 def ablate(
     samples: Sequence[Sample],
     out: Path,

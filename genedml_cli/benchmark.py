@@ -34,6 +34,7 @@ from genedml_cli.machine import Timing, describe, matrix_flops, peak_memory, sto
 from genedml_cli.naive import extract_plainly, read_plainly
 from genedml_cli.outputs import write
 from genedml_cli.overlap import overlapped
+from genedml_cli.paths import takes_paths
 from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
@@ -161,6 +162,7 @@ class Benchmark:
         }
 
 
+@takes_paths
 def benchmark(
     slide: Path | None,
     spots: Path | None,

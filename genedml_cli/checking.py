@@ -13,6 +13,7 @@ from genedml_cli import console
 from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import read_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
+from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, say_what_is_derived
 from genedml_cli.slides import open_slide
@@ -60,6 +61,7 @@ class SectionCheck:
         return {**asdict(self), "state": self.state}
 
 
+@takes_paths
 def check_dataset(name: str, root: Path) -> list[SectionCheck]:
     """Look at every section of a data set below ``root``: image, um/px, spots, counts, panel.
 

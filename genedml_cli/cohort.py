@@ -16,6 +16,7 @@ from genedml_cli.devices import all_deterministic
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import claimed
 from genedml_cli.masking import shown
+from genedml_cli.paths import takes_paths
 from genedml_cli.scores import mark_of, marks_of
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
@@ -92,6 +93,7 @@ def read_cohort(path: Path, placing: Placing) -> list[CohortSlide]:
     return slides
 
 
+@takes_paths
 def predict_cohort(
     sheet: Path,
     model: Path | None,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from genedml.errors import GeneDMLError
 from genedml_cli.layouts import Layout, her2st_authors_files, hest_files
+from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
 
 HEST_LICENCE = "CC BY-NC-SA 4.0 (HEST-1k)"
@@ -76,6 +77,7 @@ class Dataset:
         return tuple(dict.fromkeys(section.fold for section in self.sections))
 
 
+@takes_paths
 def dataset(name: str, root: Path, allow_partial: bool = False) -> list[Sample]:
     """The sections of a published data set found below ``root``.
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -11,6 +12,7 @@ from genedml_cli import console
 from genedml_cli.compute import Compute
 from genedml_cli.evaluation import evaluate_prediction, labels_of_prediction
 from genedml_cli.metrics import nanmean, pcc
+from genedml_cli.paths import takes_paths
 from genedml_cli.pictures import plot
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
@@ -41,6 +43,7 @@ class DemoResult:
     noise_pcc: float
 
 
+@takes_paths
 def run_demo(folder: Path) -> DemoResult:
     """Write a synthetic data set below ``folder``, train on all patients but one, predict and score that one.
 
@@ -57,7 +60,8 @@ def run_demo(folder: Path) -> DemoResult:
         features = folder / "features"
         train(samples, run, config, fold=held_out.fold, panel="all", features=features, compute=Compute("cpu"))
     prediction = folder / f"{held_out.name}.h5ad"
-    data = predict(held_out.slide, held_out.spots, run, prediction, fold=held_out.fold, compute=Compute("cpu"))
+    with_: dict[str, Any] = {"fold": held_out.fold, "compute": Compute("cpu"), "force": True}
+    data = predict(held_out.slide, held_out.spots, run, prediction, **with_)
     evaluation = evaluate_prediction(prediction, held_out.counts)
     truth = labels_of_prediction(data, held_out.counts).y
     picture = folder / f"{held_out.name}.png"

@@ -14,16 +14,18 @@ from genedml_cli import ceiling, console
 from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
+from genedml_cli.paths import takes_paths
 from genedml_cli.predicted import read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
 from genedml_cli.run_record import RECORD, read_record
-from genedml_cli.scores import Evaluation, ridge_note, score_fold
+from genedml_cli.scores import Evaluation, ridge_note, score_fold, write_if_possible
 
 EMPTY = "spots_without_panel_counts"
 NAMED_GENES = 5
 
 
+@takes_paths
 def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False) -> Evaluation:
     """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
 
@@ -43,8 +45,9 @@ def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling
     return evaluate_prediction(target, truth)
 
 
+@takes_paths
 def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
-    """Score a run folder by the predictions of its test sections, and write the tables into it.
+    """Score a run folder by the predictions of its test sections, and write the tables into it, if it can be written.
 
     ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.ceiling`).
 
@@ -52,8 +55,7 @@ def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
     evaluation = score_run(run, finished_sections(run), with_ceiling)
-    evaluation.write()
-    return evaluation
+    return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
 def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
@@ -116,6 +118,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     )
 
 
+@takes_paths
 def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     """Score one ``.h5ad`` that genedml predicted against the raw counts of its section; writes tables beside it.
 
@@ -151,8 +154,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     before = folder / "metrics.json"
     if before.is_file() and read_json(before).get("title") != title:
         console.warn(f"The scores in {folder} were of {read_json(before).get('title')}; they are replaced.")
-    evaluation.write()
-    return evaluation
+    return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
 def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:

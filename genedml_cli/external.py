@@ -1,7 +1,7 @@
 """Score every fold's model on sections of other donors, as table 2 of the paper. Letters: S spots, M genes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
+from genedml_cli.paths import takes_paths
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
 from genedml_cli.run_record import RECORD, read_record
 from genedml_cli.samples import Sample, read_sheet, seen_donors
-from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold
+from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold, write_if_possible
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.spots import open_section, read_spots
 from genedml_cli.storage import write_json, write_text
@@ -47,6 +48,7 @@ class External:
         notes: what must be said of all sections.
         published: the paper's rows, each of one of its sections.
         folder: where the tables are written.
+        written: whether they could be.
     """
 
     title: str
@@ -56,6 +58,7 @@ class External:
     notes: tuple[str, ...]
     published: tuple[PublishedRow, ...]
     folder: Path
+    written: bool = True
 
     def values(self) -> pd.DataFrame:
         """One row for each section, method and fold's model; of what was measured only."""
@@ -87,6 +90,7 @@ class External:
         return {"title": self.title, "notes": list(self.notes), "sections": sections, "published": published}
 
 
+@takes_paths
 def evaluate_external(
     run: Path | None,
     external: str,
@@ -147,8 +151,7 @@ def evaluate_external(
         published,
         folder,
     )
-    result.write()
-    return result
+    return replace(result, written=write_if_possible(result.write))
 
 
 def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> dict[str, str]:

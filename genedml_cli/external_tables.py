@@ -22,7 +22,8 @@ def show_external(external: External) -> None:
     for one in external.sections:
         for note in one.notes:
             console.say(f"{one.title}: {note}")
-    console.say(f"The same as CSV and JSON: {external.folder}/")
+    if external.written:
+        console.say(f"The same as CSV and JSON: {external.folder}/")
 
 
 def _heading(text: str) -> list[str]:

@@ -31,6 +31,7 @@ from genedml_cli.encoding import VectorsInMemory, encode_plan, tokens_kept
 from genedml_cli.feature_file import LOCAL, TILES, check_seal, making, started
 from genedml_cli.locks import forget_dead, in_turn
 from genedml_cli.patches import PATCHES_SUFFIX, PatchFile, open_patches
+from genedml_cli.paths import takes_paths
 from genedml_cli.reading import reading_ahead
 from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, doubt_spots, say_what_is_derived
@@ -164,6 +165,7 @@ def _say_what_differs(folder: Path, name: str, parts: Mapping[str, Any]) -> None
         console.note(f"{name}: the features in {folder} are of other {differ or 'format'}; making new ones.")
 
 
+@takes_paths
 def extract(
     samples: Sequence[Sample],
     encoder: Encoder,

@@ -11,6 +11,7 @@ from genedml_cli import console
 from genedml_cli.datasets import find_dataset
 from genedml_cli.layouts import hest_names
 from genedml_cli.masking import masked
+from genedml_cli.paths import takes_paths
 from genedml_cli.storage import free_bytes, gigabytes
 
 REPOSITORY = "MahmoodLab/hest"
@@ -27,6 +28,7 @@ class Fetched:
     commit: str
 
 
+@takes_paths
 def fetch(name: str, root: Path, patches: bool = False) -> Fetched:
     """Bring the files of a data set below ``root``, in HEST-1k's layout: of its sections alone, all of one commit.
 

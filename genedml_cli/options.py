@@ -279,6 +279,15 @@ QuietOption = Annotated[
         help="No progress and no notes. Errors stay, and warnings: what must be known to trust the result.",
     ),
 ]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Write over a result that is there. Only results of predict and export need it: pictures, pages and "
+        "tables of scores are made anew each time.",
+        rich_help_panel=RUN,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")]
 
 

@@ -14,6 +14,7 @@ from anndata.io import write_elem
 from genedml.errors import GeneDMLError
 from genedml_cli.gene_choice import keep_worthy
 from genedml_cli.memory import free_on_host
+from genedml_cli.paths import takes_paths
 from genedml_cli.predicted import read_prediction
 from genedml_cli.qupath import write_geojson
 from genedml_cli.results import check_genes
@@ -92,6 +93,17 @@ def check_output_path(path: Path, long: bool = False) -> Format:
     return found
 
 
+def check_free(path: Path, force: bool) -> None:
+    """Refuse to write over a result that is there, be it of an hour's work, unless told to.
+
+    Raises:
+        GeneDMLError: it is there, without ``force``.
+    """
+    if path.exists() and not force:
+        raise GeneDMLError(f"{path} is there already. Give another --out, or write over it with --force.")
+
+
+@takes_paths
 def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
     """Write a prediction as its suffix says; the file is whole or not there.
 
@@ -108,8 +120,14 @@ def write(data: anndata.AnnData, path: Path, long: bool = False) -> None:
     to_file(data, path)
 
 
+@takes_paths
 def export(
-    prediction: Path, out: Path, genes: Sequence[str] = (), long: bool = False, min_cv_pcc: float | None = None
+    prediction: Path,
+    out: Path,
+    genes: Sequence[str] = (),
+    long: bool = False,
+    min_cv_pcc: float | None = None,
+    force: bool = False,
 ) -> anndata.AnnData:
     """Write a predicted ``.h5ad`` as another kind of file.
 
@@ -119,15 +137,17 @@ def export(
         genes: only these, in this order; all if empty.
         long: of a table: one row a spot and gene, with the layers as columns.
         min_cv_pcc: of these, only the genes whose cross-validated PCC is at least this.
+        force: write over a file that is there.
 
     Returns:
         What was written.
 
     Raises:
-        GeneDMLError: no prediction, unknown genes, none that good, or as for :func:`write`.
+        GeneDMLError: no prediction, unknown genes, none that good, a file that is there, or as for :func:`write`.
     """
     check_output_path(out, long)
     check_apart([out], [prediction])
+    check_free(out, force)
     data = read_prediction(prediction)
     if genes:
         check_genes(genes, data, f"{prediction}", f"scanpy.read_h5ad({str(prediction)!r}).var_names")

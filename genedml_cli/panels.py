@@ -6,9 +6,11 @@ from pathlib import Path
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets import DATASETS, find_dataset, locate_counts, published_panel
+from genedml_cli.paths import takes_paths
 from genedml_cli.samples import read_sheet
 
 
+@takes_paths
 def find_panel(
     name: str | None,
     derive: bool = False,
@@ -50,8 +52,12 @@ def _panel_as_it_is(name: str) -> tuple[str, ...]:
         if DATASETS[name].panel is None:
             raise GeneDMLError(f"{name} has no published panel. Derive one: genedml genes {name} --derive --root DIR")
         return published_panel(name)
-    if not Path(name).exists():
-        raise GeneDMLError(f"{name} is no data set ({', '.join(DATASETS)}), and no run folder or model file is there.")
+    from genedml_cli.trained import BUNDLED
+
+    if Path(name) != BUNDLED and not Path(name).exists():
+        raise GeneDMLError(
+            f"{name} is no data set ({', '.join(DATASETS)}), not {BUNDLED}, and no run folder or model file is there."
+        )
     return panel_of_model(Path(name))
 
 

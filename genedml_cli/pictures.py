@@ -13,6 +13,7 @@ from genedml_cli.evaluation import finished_files, labels_of_prediction
 from genedml_cli.figures import check_picture_path, draw_genes
 from genedml_cli.maps import SectionPicture
 from genedml_cli.patches import PATCHES_SUFFIX
+from genedml_cli.paths import takes_paths
 from genedml_cli.predicted import read_prediction
 from genedml_cli.results import add_tissue_image, check_genes, notes_of, spots_of, stored_spot_diameter_px
 from genedml_cli.run_record import CONTENT, RECORD, read_record
@@ -24,6 +25,7 @@ from genedml_cli.storage import beside, check_apart
 ONLY_MODEL = "predicted"
 
 
+@takes_paths
 def plot(
     targets: Sequence[Path],
     genes: Sequence[str],

@@ -17,7 +17,8 @@ from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.lattice import Lattice
 from genedml_cli.locks import claimed
 from genedml_cli.novelty import load_novelty
-from genedml_cli.outputs import check_output_path, write
+from genedml_cli.outputs import check_free, check_output_path, write
+from genedml_cli.paths import takes_paths
 from genedml_cli.references import reference_file
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
@@ -27,6 +28,7 @@ from genedml_cli.trained import Models, default_model, load_models, model_files,
 from genedml_cli.worth import add_novelty, gene_columns
 
 
+@takes_paths
 def predict(
     slide: Path,
     spots: Path | None = None,
@@ -43,6 +45,7 @@ def predict(
     weights: Path | None = None,
     compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
+    force: bool = False,
 ) -> anndata.AnnData:
     """Predict the expression of every spot of a slide.
 
@@ -58,6 +61,7 @@ def predict(
         pitch_um, grid, tissue, allow_off_tissue: see :class:`genedml_cli.siting.Placing`.
         weights: the encoder's weights file, instead of the hub.
         compute: where and how the arithmetic runs.
+        force: write over a result that is there.
 
     Returns:
         As :func:`genedml_cli.results.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the models that were
@@ -71,6 +75,8 @@ def predict(
         check_apart([out], [slide, spots, tissue])
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
+        if out is not None:
+            check_free(out, force)
         models = load_models(model_files(model or default_model(), fold), weights, compute)
         say_genes_left_out(models)
         if out is None:

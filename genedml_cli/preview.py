@@ -10,6 +10,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
 from genedml_cli.figures import DOTS_PER_INCH, LETTER, LINE, STYLE, check_picture_path
+from genedml_cli.paths import takes_paths
 from genedml_cli.results import spot_diameter_px
 from genedml_cli.siting import Placing, Site, place_spots
 from genedml_cli.storage import arriving, check_apart
@@ -18,6 +19,7 @@ SIDE_INCHES, NARROWEST_INCHES = 7.2, 3.0  # the longer side; the picture of a na
 OUTLINE, ON_TISSUE, OFF_TISSUE = "black", "#F0E442", "#D55E00"  # Okabe and Ito's, told apart without colour vision
 
 
+@takes_paths
 def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str:
     """Draw the tissue and the spots that ``predict`` with the same arguments would take; say how many there are.
 

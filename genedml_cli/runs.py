@@ -39,6 +39,7 @@ from genedml_cli.inputs import check_names, read_text
 from genedml_cli.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.novelty import fit_novelty, save_novelty
 from genedml_cli.outputs import write
+from genedml_cli.paths import takes_paths
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import origin_record, to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
@@ -63,6 +64,7 @@ class Inputs:
     panels: dict[str, tuple[str, ...]]
 
 
+@takes_paths
 def train(
     samples: Sequence[Sample],
     out: Path,

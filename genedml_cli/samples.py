@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from genedml.errors import GeneDMLError
+from genedml_cli.paths import takes_paths
 from genedml_cli.sheets import Row, is_file_name, number, read_rows
 
 REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
@@ -32,6 +33,8 @@ class Sample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "donor", self.donor or self.patient)
+        for name in ("slide", "spots", "counts"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
@@ -83,6 +86,7 @@ def seen_donors(card: KnowsDonors, samples: Iterable[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.donor in card.training_donors]
 
 
+@takes_paths
 def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     """Read a sample sheet: CSV with ``sample,slide,spots,counts,patient`` and optionally ``fold,um_per_px``.
 

@@ -3,7 +3,7 @@
 Letters: S spots, M genes, F folds. The metrics' definitions are in METHOD section 6 and in :mod:`genedml_cli.metrics`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from genedml.errors import GeneDMLError
+from genedml_cli import console
 from genedml_cli.metrics import attainable, column_nanmean, high_genes, nanmean, partial_pcc, pcc
 from genedml_cli.published import PublishedRow, published_table
 from genedml_cli.storage import write_json, write_text
@@ -32,9 +34,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Scores of one method in one fold: means over its test sections.
+    """Scores of one method in one fold.
 
-    ``held_out_pcc`` is each gene's PCC inside the training side, by which PCC(H) held out chooses its genes.
+    ``mse`` and ``mae`` are means over the genes and all spots of its test sections, so that a section weighs what it
+    has of spots. Of PCC, which is within a section, it is the mean over the test sections. ``held_out_pcc`` is each
+    gene's PCC inside the training side, by which PCC(H) held out chooses its genes.
     """
 
     method: str
@@ -61,6 +65,7 @@ class Evaluation:
         published: rows of the paper to stand beside.
         split_halves: how far the labels of two halves of the counts agree in every fold, if that was asked for.
         unmatched: genes of the panel that the counts do not have.
+        written: whether the tables are in ``folder``; not so where it cannot be written.
     """
 
     title: str
@@ -70,6 +75,7 @@ class Evaluation:
     published: tuple[PublishedRow, ...] = ()
     split_halves: tuple[FoldScores, ...] = ()
     unmatched: tuple[str, ...] = ()
+    written: bool = True
 
     def values(self) -> pd.DataFrame:
         """One row for each method and fold, one column for each metric; of what was measured only."""
@@ -129,6 +135,16 @@ class Evaluation:
         return known | {"unmatched_genes": list(self.unmatched)}
 
 
+def write_if_possible(write: Callable[[], None]) -> bool:
+    """Write tables of scores; where their folder cannot be written, warn that they are not kept, and return False."""
+    try:
+        write()
+    except GeneDMLError as error:
+        console.warn(f"The scores are not kept: {error}")
+        return False
+    return True
+
+
 def marks_of(notes: Sequence[str]) -> str:
     """The notes that must stand in every table and picture, files included: those that warn, in capitals."""
     return " ".join(dict.fromkeys(note for note in notes if warns(note)))
@@ -166,23 +182,22 @@ def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScore
 
 
 def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[anndata.AnnData]) -> FoldScores:
-    plain, partial, squared, absolute = [], [], [], []
+    plain, partial, errors = [], [], []
     for section in sections:
         truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
         predicted = section.X if layer is None else section.layers[layer]
         undefined = np.full(truth.shape[1], np.nan)
         plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
-        squared.append(float(np.square(truth - predicted).mean()))
-        absolute.append(float(np.abs(truth - predicted).mean()))
+        errors.append(np.asarray(truth - predicted, dtype=np.float64))
     held_out = {GENE_DML: "held_out_pcc", RIDGE: "ridge_held_out_pcc"}.get(name)
-    var = sections[0].var
+    var, error = sections[0].var, np.concatenate(errors)
     return FoldScores(
         name,
         fold,
         tuple(var.index),
-        nanmean(squared),
-        nanmean(absolute),
+        float(np.square(error).mean()),
+        float(np.abs(error).mean()),
         nanmean([nanmean(genes) for genes in plain]),
         nanmean([nanmean(genes) for genes in partial]),
         column_nanmean(np.stack(plain)),

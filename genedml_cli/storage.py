@@ -100,8 +100,13 @@ def check_apart(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
 
 
 def beside(target: Path, name: str) -> Path:
-    """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file."""
-    return target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name
+    """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file.
+
+    Where that cannot be written, as a folder of somebody else, it goes where the command is run.
+    """
+    place = target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name
+    writable = os.access(place.parent, os.W_OK) or not place.parent.is_dir()
+    return place if writable else Path(f"{target.resolve().name.removesuffix('.h5ad')}.{name}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -26,7 +26,8 @@ def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
     console.table(evaluation.title + over, ["", *METRICS.values()], rows)
     for note in evaluation.notes:
         console.say(note)
-    console.say(last_line)
+    if last_line:
+        console.say(last_line)
 
 
 def show_genes(evaluation: Evaluation) -> None:

@@ -30,6 +30,7 @@ from genedml_cli.devices import prepare_encoder
 from genedml_cli.expression import agreed_gene_ids
 from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
+from genedml_cli.paths import takes_paths
 from genedml_cli.references import reference_file
 from genedml_cli.scores import LEAKING
 from genedml_cli.storage import sha256_of
@@ -37,7 +38,9 @@ from genedml_cli.storage import sha256_of
 SCALE_TOLERANCE = 1.25
 """Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
 one objective less than this."""
-GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train."
+GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train, or pretrained for the one that is here."
+BUNDLED = Path("pretrained")
+"""What the model that comes with genedml is called, where no run folder of that name is at hand."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Models:
         return [column[gene] for gene in self.genes]
 
 
+@takes_paths
 def load_models(
     files: Sequence[Path],
     weights: Path | None = None,
@@ -165,8 +169,9 @@ def default_model() -> Path:
     return PRETRAINED
 
 
+@takes_paths
 def model_files(model: Path, fold: str | None = None) -> list[Path]:
-    """The checkpoints that ``model`` stands for: one file, or the folds of a run folder.
+    """The checkpoints that ``model`` stands for: one file, the folds of a run folder, or those of :data:`BUNDLED`.
 
     Raises:
         GeneDMLError: nothing there, no model, or no such fold.
@@ -177,6 +182,8 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
         if fold is not None:
             raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
         return [model]
+    if model == BUNDLED and not any(model.glob("fold-*.safetensors")):
+        model = PRETRAINED
     files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
     if not files:
         raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")

@@ -63,14 +63,14 @@ def commands(world: Path, wide: bool) -> Iterator[tuple[str, ...]]:
     slide = (str(world / "slides" / "P1.tif"), "--spots", str(world / "spots" / "P1.csv"))
     yield "extract", *data
     yield "train", *data, "-o", "run"
-    yield "predict", *slide, "--model", "run", "-o", "p1.h5ad", "--device", "cpu"
+    yield "predict", *slide, "--model", "run", "-o", "p1.h5ad", "--force", "--device", "cpu"
     cohort_of = ("--slides", str(world / "cohort.csv"), "--model", "run", "--device", "cpu")
     yield "predict", *cohort_of, "-o", "cohort"
     if wide:
         yield "predict", *cohort_of, "-o", "crew", "--jobs", "2"
         yield "ablate", *data, "--table", "k", "--values", "3,4", "--seeds", "1", "--fold", "P1", "-o", "grid"
         for name in ("p1.csv.gz", "p1.parquet", "p1.geojson", *(["p1.zarr"] if find_spec("spatialdata") else [])):
-            yield "predict", *slide, "--model", "run", "-o", name, "--device", "cpu"
+            yield "predict", *slide, "--model", "run", "-o", name, "--force", "--device", "cpu"
 
 
 class Run:

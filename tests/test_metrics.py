@@ -34,6 +34,25 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     assert ridge_note(score_fold("0", [section])) == []
 
 
+def test_errors_are_means_over_all_spots_and_genes_of_the_fold():
+    random = np.random.default_rng(3)
+    sections = []
+    for spots in (2, 5, 90):
+        section = anndata.AnnData(random.normal(size=(spots, 4)) * spots, layers={"truth": np.zeros((spots, 4))})
+        section.obs["depth"] = random.normal(size=spots)
+        sections.append(section)
+    squared = absolute = count = 0.0
+    for section in sections:
+        for spot in range(section.n_obs):
+            for gene in range(section.n_vars):
+                squared += section.X[spot, gene] ** 2
+                absolute += abs(section.X[spot, gene])
+                count += 1
+    score = score_fold("0", sections)[0]
+    assert count == 97 * 4
+    assert (score.mse, score.mae) == (pytest.approx(squared / count), pytest.approx(absolute / count))
+
+
 def test_pcc_equals_scipy(tables):
     truth, predicted, _ = tables
     expected = [pearsonr(truth[:, gene], predicted[:, gene]).statistic for gene in range(6)]

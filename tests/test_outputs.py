@@ -1,10 +1,14 @@
 """Files of predictions: every kind holds the same, arrives whole, and opens where users open it."""
 
+import errno
 import gzip
 import json
+import os
 import resource
 import runpy
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -13,13 +17,18 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import EXAMPLES, tiny_config
+from filelock import FileLock
 
 from genedml.checkpoint import load_card
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli import spatialdata_store
+from genedml_cli import locks, spatialdata_store
+from genedml_cli.app import main
+from genedml_cli.evaluation import evaluate
 from genedml_cli.outputs import FORMATS, export, how_to_open, write
+from genedml_cli.pictures import plot
 from genedml_cli.prediction import predict
+from genedml_cli.report.page import report
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
@@ -318,3 +327,72 @@ def test_memory_that_is_too_small_to_write_is_a_sentence_and_leaves_nothing(data
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def locked_run(run, tmp_path, monkeypatch) -> Path:
+    """A run on a disk that takes nothing, as a read-only mount; tests may run as root, whom no permission stops."""
+    folder = tmp_path / "locked"
+    shutil.copytree(run, folder)
+    (folder / "metrics.csv").unlink()
+    acquire, access = locks._acquire, os.access
+
+    def refused(path: Path, waits: bool, what: str) -> FileLock:
+        if path.is_relative_to(folder):
+            raise locks.cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        return acquire(path, waits, what)
+
+    monkeypatch.setattr(locks, "_acquire", refused)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_a_run_that_cannot_be_written_is_scored_and_reported_all_the_same(run, locked_run, capfd, monkeypatch):
+    result = evaluate(locked_run)
+    pd.testing.assert_frame_equal(result.summary(), evaluate(run).summary())
+    assert not result.written
+    assert "The scores are not kept:" in " ".join(capfd.readouterr().err.split())
+    monkeypatch.setattr(sys, "argv", ["genedml", "evaluate", str(locked_run)])
+    main()
+    assert "The same as CSV" not in capfd.readouterr().out
+    assert not (locked_run / "metrics.csv").exists()
+    assert report(locked_run) == Path("locked.report.html")
+    assert Path("locked.report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".csv", ".zarr"])
+def test_a_result_that_is_there_is_written_over_only_when_told_to(prediction, tmp_path, suffix):
+    if suffix == ".zarr":
+        pytest.importorskip("spatialdata")
+    out = tmp_path / f"out{suffix}"
+    export(prediction, out)
+    content = out.read_bytes() if out.is_file() else sorted(out.rglob("*"))
+    with pytest.raises(GeneDMLError, match=r"is there already\. Give another --out, or write over it with --force\."):
+        export(prediction, out, genes=["GNAS"])
+    assert content == (out.read_bytes() if out.is_file() else sorted(out.rglob("*")))
+    assert export(prediction, out, genes=["GNAS"], force=True).n_vars == 1
+
+
+def test_predict_refuses_an_older_result_before_it_loads_a_model(run, p1, tmp_path):
+    out = tmp_path / "p1.h5ad"
+    out.write_text("of last week")
+    with pytest.raises(GeneDMLError, match=r"p1\.h5ad is there already"):
+        predict(p1["slide"], p1["spots"], tmp_path / "no-model", out)
+    assert out.read_text() == "of last week"
+    data = predict(p1["slide"], p1["spots"], run, out, fold="P1", force=True)
+    assert anndata.read_h5ad(out).shape == data.shape
+
+
+def test_public_calls_take_paths_as_text(prediction, run, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert export(str(prediction), "out.csv").n_vars == len(GENES)
+    assert Path("out.csv").is_file()
+    assert evaluate(str(run)).folder == run
+    assert plot([str(run)], ["TUMOR1"], "out.png")[0] == Path("out.png")
+    slide, spots = (str(world / name) for name in ("slides/P1.tif", "spots/P1.csv"))
+    data = predict(slide, spots, str(run), "out.h5ad", fold="P1", weights=None)
+    assert anndata.read_h5ad("out.h5ad").shape == data.shape
+    samples = read_sheet(str(world / "samples.csv"))
+    assert samples == [replace(one, slide=str(one.slide)) for one in samples]
+    assert report("out.h5ad", "out.html") == Path("out.html")

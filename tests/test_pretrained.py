@@ -1,6 +1,7 @@
 """The model that comes with genedml: its size, its card, and that predict finds it."""
 
 import runpy
+import shutil
 import sys
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from conftest import EXAMPLES
 
 from genedml.checkpoint import PRETRAINED, fingerprint, load_card, load_state
+from genedml_cli import panels
 from genedml_cli.h5_files import layers_of
 from genedml_cli.panels import published_panel
 from genedml_cli.prediction import predict
 from genedml_cli.report.page import report
+from genedml_cli.trained import model_files
 
 CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(PRETRAINED.glob("fold-*.safetensors"))}
 
@@ -79,3 +82,14 @@ def test_the_script_that_draws_what_marks_are_worth_runs(run, tmp_path, monkeypa
     first, last = (float(kept.split()[place]) for place in (-10, -1))
     assert first > last
     assert (tmp_path / "worth.png").stat().st_size > 10_000
+
+
+def test_it_is_named_pretrained_where_no_run_is_called_so(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert panels.find_panel("pretrained") == published_panel("HER2ST")
+    assert model_files("pretrained", "C4") == [PRETRAINED / "fold-C4.safetensors"]
+    (tmp_path / "pretrained").mkdir()
+    assert len(model_files("pretrained")) == 5
+    shutil.copy(run / "fold-P1.safetensors", tmp_path / "pretrained")
+    assert [str(file) for file in model_files("pretrained")] == ["pretrained/fold-P1.safetensors"]
+    assert panels.find_panel("pretrained") == load_card(run / "fold-P1.safetensors").genes

@@ -52,7 +52,7 @@ def evaluate(
             target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
         )
         if json_:
-            console.document({**found.to_dict(), "folder": found.folder})
+            console.document({**found.to_dict(), "folder": found.folder if found.written else None})
         else:
             show_external(found)
         return
@@ -64,8 +64,8 @@ def evaluate(
     result = evaluation.evaluate(target, truth, ceiling)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
-        console.document({**result.to_dict(), "folder": result.folder, **genes})
+        console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})
         return
-    tables.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/")
+    tables.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/" if result.written else "")
     if per_gene:
         tables.show_genes(result)

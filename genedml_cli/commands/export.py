@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genedml_cli import options
+
 
 def export(
     prediction: Annotated[Path, typer.Argument(help="An .h5ad that predict wrote, or one of a run's predictions.")],
@@ -26,10 +28,11 @@ def export(
         bool,
         typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),
     ] = False,
+    force: options.ForceOption = False,
 ) -> None:
     """Write a prediction as another kind of file: for QuPath, SpatialData, or as a table."""
     from genedml_cli import console, outputs
 
     names = [name.strip() for name in (genes or "").split(",") if name.strip()]
-    data = outputs.export(prediction, out, names, long, min_cv_pcc)
+    data = outputs.export(prediction, out, names, long, min_cv_pcc, force)
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")

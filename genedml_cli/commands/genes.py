@@ -11,7 +11,7 @@ def genes(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A data set, a run folder or one fold's file; none with --samples.",
+            help="A data set, a run folder, one fold's file, or pretrained; none with --samples.",
             show_default=False,
         ),
     ] = None,

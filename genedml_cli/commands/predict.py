@@ -25,8 +25,8 @@ SlidesOption = Annotated[
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="A run folder (mean of its folds, std in layers) or one fold's file. "
-        "(default: GENEDML_MODEL, else the small one that comes with genedml)",
+        help="A run folder (mean of its folds, std in layers), one fold's file, or pretrained: the small one that "
+        "comes with genedml. (default: GENEDML_MODEL, else pretrained)",
         rich_help_panel=MODEL,
         show_default=False,
     ),
@@ -84,6 +84,7 @@ def predict(
     batch_spots: Annotated[
         int, typer.Option(min=1, max=10**6, help="Spots predicted at a time.", rich_help_panel=RUN)
     ] = 256,
+    force: options.ForceOption = False,
     resume: ResumeOption = True,
     jobs: JobsOption = 1,
     json_: options.JsonOption = False,
@@ -97,6 +98,8 @@ def predict(
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
     if slides is None and (jobs > 1 or not resume):
         raise typer.BadParameter("--jobs and --no-resume go with --slides.")
+    if slides is not None and force:
+        raise typer.BadParameter("--force goes with a SLIDE; with --slides, --no-resume predicts all again.")
     if preview is not None and out is None and json_:
         raise typer.BadParameter("--json goes with --out; --preview alone draws a picture.")
     if slides is not None:
@@ -113,7 +116,7 @@ def predict(
         elif out is None:
             raise typer.BadParameter("Give --out FILE.h5ad to predict, or --preview FILE.png to look first.")
         if out is not None:
-            _predict_slide(slide, spots, model, out, place | with_, json_)
+            _predict_slide(slide, spots, model, out, {**place, **with_, "force": force}, json_)
 
 
 def _preview(slide: Path, spots: Path | None, picture: Path, place: dict[str, Any]) -> None:

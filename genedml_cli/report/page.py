@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from genedml.errors import GeneDMLError
 from genedml_cli.maps import SCALE_RULE
+from genedml_cli.paths import takes_paths
 from genedml_cli.report import curves
 from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
@@ -21,6 +22,7 @@ SEARCHED_FROM = 12  # rows; a shorter table is seen at once
 SUFFIXES = (".html", ".htm")
 
 
+@takes_paths
 def report(target: Path, out: Path | None = None) -> Path:
     """Write the page of a run folder or of an ``.h5ad`` that predict wrote.
 
