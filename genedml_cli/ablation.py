@@ -14,7 +14,7 @@ from genedml_cli.figures import draw_settings
 from genedml_cli.locks import claimed, forget_all_dead
 from genedml_cli.paths import takes_paths
 from genedml_cli.published import METRIC_NAMES, published_rows, rows_beside
-from genedml_cli.samples import Sample
+from genedml_cli.samples import ALL_SECTIONS, Sample
 from genedml_cli.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import check_apart, maker, write_json, write_text
@@ -197,6 +197,8 @@ def ablate(
         for setting in settings
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
+    if training.get("fold") == ALL_SECTIONS:
+        raise GeneDMLError(f"An ablation compares scores; --fold {ALL_SECTIONS} has none. Name a fold, or all.")
     check_apart(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
     evaluations: list[Evaluation] = []
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
@@ -209,7 +211,8 @@ def ablate(
         for setting, seed, own in cells:
             run = out / setting.folder(config) / f"seed-{seed}"
             console.note(f"{setting.name}, seed {seed}: {run}")
-            evaluations.append(runs.train(samples, run, own, dataset=dataset, **training))
+            evaluation = runs.train(samples, run, own, dataset=dataset, **training)
+            evaluations += [] if evaluation is None else [evaluation]
             advance(note=f"{setting.name}, seed {seed}")
         result = _collect(name, dataset, cells, evaluations, out)
         result.write()

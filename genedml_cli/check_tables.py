@@ -6,13 +6,13 @@ from genedml_cli import console
 from genedml_cli.checking import SectionCheck
 
 
-def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
+def show_checks(name: str, checks: Sequence[SectionCheck], last_words: str = "are as the table says") -> None:
     """One row a section, and under the table what is wrong."""
     rows = [
         [
             check.section.name,
             check.image or "-",
-            f"{check.section.um_per_px:.4f}",
+            _number(check.section.um_per_px),
             _number(check.file_um_per_px),
             _number(check.array_um_per_px),
             _share(check.with_counts, check.spots),
@@ -28,7 +28,7 @@ def show_checks(name: str, checks: Sequence[SectionCheck]) -> None:
             console.say(f"{check.section.name}: {problem}")
     good = sum(check.state == "ok" for check in checks)
     every = f"All {good}" if good == len(checks) else f"{good} of {len(checks)}"
-    console.say(f"{every} sections are as the table says.")
+    console.say(f"{every} sections {last_words}.")
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Is a data set on this disk what its table says? Every section is looked at before anything is trained on it."""
+"""Is a data set or sample sheet what its table says? Every section is looked at before anything is trained on it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.datasets import Dataset, Section, check_complete, find_dataset, locate, published_panel
+from genedml_cli.datasets import Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import read_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.paths import takes_paths
@@ -30,7 +30,7 @@ class SectionCheck:
     """What was found of one section; None where it could not be told.
 
     Args:
-        section: the section as the table has it.
+        section: the section as the table or the sheet has it.
         image: kind and size of the image.
         file_um_per_px: as the image file says.
         array_um_per_px: pitch of the array in um over its pitch in pixels.
@@ -41,7 +41,7 @@ class SectionCheck:
         here: whether its files are on this disk.
     """
 
-    section: Section
+    section: Section | Sample
     image: str | None = None
     file_um_per_px: float | None = None
     array_um_per_px: float | None = None
@@ -79,9 +79,33 @@ def check_dataset(name: str, root: Path) -> list[SectionCheck]:
             advance(note=section.name)
             check = SectionCheck(section, here=section.name in found)
             if check.here:
-                _check_section(check, found[section.name], known, panel)
+                _check_section(check, found[section.name], known.pitch_um, panel)
             checks.append(check)
     return checks
+
+
+def check_samples(samples: Sequence[Sample], panel: Sequence[str] = ()) -> list[SectionCheck]:
+    """Look at every section of a sample sheet as at those of a data set, but for what only a table knows."""
+    checks = [SectionCheck(sample) for sample in samples]
+    with console.progress("Sections", len(samples)) as advance:
+        for check, sample in zip(checks, samples, strict=True):
+            advance(note=sample.name)
+            _check_section(check, sample, sample.pitch_um, panel)
+    return checks
+
+
+def refuse_wrong_samples(sheet: Path, checks: Sequence[SectionCheck]) -> None:
+    """Refuse a sheet in which something is wrong.
+
+    Raises:
+        GeneDMLError: naming the sections.
+    """
+    wrong = [check.section.name for check in checks if check.problems]
+    if wrong:
+        raise GeneDMLError(
+            f"{len(wrong)} of {len(checks)} sections of {sheet} are wrong: {', '.join(wrong)}. Mend their files, or "
+            "leave out their rows."
+        )
 
 
 def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_partial: bool = False) -> None:
@@ -107,7 +131,7 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
         raise GeneDMLError("\n".join(sentences))
 
 
-def _check_section(check: SectionCheck, sample: Sample, known: Dataset, panel: tuple[str, ...]) -> None:
+def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str]) -> None:
     spots = None
     try:
         spots = read_spots(sample.spots)
@@ -123,7 +147,7 @@ def _check_section(check: SectionCheck, sample: Sample, known: Dataset, panel: t
     except GeneDMLError as error:
         check.problems.append(str(error))
     if spots is not None:
-        _check_scale(check, spots, known.pitch_um)
+        _check_scale(check, spots, pitch_um)
 
 
 def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
@@ -147,7 +171,7 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         patches.read(place[-1:])
 
 
-def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: tuple[str, ...]) -> None:
+def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str]) -> None:
     counts = read_counts(sample.counts)
     missing = [gene for gene in panel if gene not in counts.var_names]
     check.panel_genes = len(panel) - len(missing) if panel else None
@@ -166,16 +190,26 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
         )
 
 
-def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float) -> None:
-    if spots.knows_pitch:
+def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float | None) -> None:
+    if pitch_um is not None and spots.knows_pitch:
         check.array_um_per_px = float(pitch_um / spots.pitch_px)
     stated = {"the image": check.file_um_per_px, "the spots' pitch": check.array_um_per_px}
-    for source, value in stated.items():
-        expected = check.section.um_per_px
-        if value is not None and not np.isclose(value, expected, rtol=SCALE_TOLERANCE, atol=0):
+    known = {source: value for source, value in stated.items() if value is not None}
+    if check.section.um_per_px is not None:
+        named, expected = "the table", check.section.um_per_px
+    elif known:
+        named, expected = next(iter(known.items()))
+    else:
+        check.problems.append(
+            "nothing tells its um/px: the image does not, and no pitch of several spots is known. Give um_per_px in "
+            "the sheet, or --pitch-um."
+        )
+        return
+    for source, value in known.items():
+        if not np.isclose(value, expected, rtol=SCALE_TOLERANCE, atol=0):
             check.problems.append(
-                f"{source} gives {value:.4f} um/px, the table {expected:.4f}: the image or the spots are of another "
+                f"{source} gives {value:.4f} um/px, {named} {expected:.4f}: the image or the spots are of another "
                 "resolution, or of another section."
             )
-    if not any(stated.values()):
+    if not known and not isinstance(check.section, Sample):
         check.problems.append("nothing tells its um/px: the image does not, and its spots tell no pitch.")

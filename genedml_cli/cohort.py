@@ -22,7 +22,7 @@ from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.siting import Placing
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import check_apart, maker, now, write_text
-from genedml_cli.trained import default_model, model_files, say_genes_left_out
+from genedml_cli.trained import default_model, model_files, say_which
 
 REQUIRED_COLUMNS = ("slide",)
 OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um", "tissue"), True)  # their cells may be empty
@@ -177,7 +177,7 @@ def _run(task: CohortTask, slides: Sequence[CohortSlide], jobs: int) -> Iterator
             yield from crew.predict(slides)
         return
     models = task.load()
-    say_genes_left_out(models)
+    say_which(models)
     for slide in slides:
         yield predict_one(task, models, slide)
 

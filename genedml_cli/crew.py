@@ -21,7 +21,7 @@ from genedml_cli.cohort_slide import FAILED, CohortSlide, CohortTask, Outcome, p
 from genedml_cli.devices import all_deterministic
 from genedml_cli.overlap import share_threads
 from genedml_cli.stopping import follow
-from genedml_cli.trained import say_genes_left_out
+from genedml_cli.trained import say_which
 
 READY = "ready"
 PATIENCE_S = 3.0  # for all processes that were told to end
@@ -143,7 +143,7 @@ def _predict_all(pipe: Connection, task: CohortTask, first: bool) -> None:
     try:
         with nullcontext() if first else console.quieted():
             models = task.load()
-            say_genes_left_out(models)
+            say_which(models)
     except GeneDMLError as error:
         pipe.send(error)
         return

@@ -58,7 +58,7 @@ def run_demo(folder: Path) -> DemoResult:
     console.note(f"Training on {len(samples) - 1} patients; {held_out.name} is held out ...")
     with keeping(f"What was done is kept in {folder}. To go on, run the same command again."):
         features = folder / "features"
-        train(samples, run, config, fold=held_out.fold, panel="all", features=features, compute=Compute("cpu"))
+        train(samples, run, config, fold=held_out.fold, features=features, compute=Compute("cpu"))
     prediction = folder / f"{held_out.name}.h5ad"
     with_: dict[str, Any] = {"fold": held_out.fold, "compute": Compute("cpu"), "force": True}
     data = predict(held_out.slide, held_out.spots, run, prediction, **with_)

@@ -18,8 +18,9 @@ from genedml_cli.paths import takes_paths
 from genedml_cli.predicted import read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
-from genedml_cli.run_record import RECORD, read_record
-from genedml_cli.scores import Evaluation, ridge_note, score_fold, write_if_possible
+from genedml_cli.run_record import RECORD, model_file, read_record
+from genedml_cli.samples import ALL_SECTIONS
+from genedml_cli.scores import Evaluation, panels_note, ridge_note, score_fold, write_if_possible
 
 EMPTY = "spots_without_panel_counts"
 NAMED_GENES = 5
@@ -77,9 +78,14 @@ def finished_files(run: Path) -> list[Path]:
     files = [
         file
         for file in sorted((run / "predictions").glob("*.h5ad"))
-        if (run / f"fold-{read_prediction(file).uns['genedml']['fold']}.safetensors").exists()
+        if model_file(run, str(read_prediction(file).uns["genedml"]["fold"])).exists()
     ]
     if not files:
+        if model_file(run, ALL_SECTIONS).is_file():
+            raise GeneDMLError(
+                f"{run} holds a model of all sections only, so there is none to score it on. Train folds beside it "
+                f"(genedml train --out {run} ...), or score it on sections of other donors: --external SHEET."
+            )
         if any(run.glob("*.h5ad")):
             raise GeneDMLError(f"{run} holds no finished fold, but predictions: name one; --truth COUNTS scores it.")
         raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
@@ -109,6 +115,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
             *_notes(sections),
             *ridge_note(scores),
             *unfinished_notes(run, folds),
+            *_notes_of_models(run, sections),
             *said,
             *([ceiling.NOTE] if with_ceiling else []),
         ),
@@ -224,10 +231,22 @@ def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -
 
 def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
     """What must be said of a run of which folds are missing."""
-    if not (run / RECORD).is_file():  # models put together by hand
+    if not (run / RECORD).is_file() or ALL_SECTIONS in finished:  # models put together by hand
         return []
     every = {sample["fold"] for sample in read_record(run)["samples"]}
     return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
+
+
+def _notes_of_models(run: Path, sections: Sequence[anndata.AnnData]) -> list[str]:
+    """What sets the models that predict other slides apart from those that are scored here."""
+    notes = []
+    panels = [set(section.var_names) for section in sections]
+    shared = set.intersection(*panels)
+    if model_file(run, ALL_SECTIONS).is_file():
+        notes.append("These are scores of the folds' models; predict takes the one of all sections, which has none.")
+    elif any(panel != shared for panel in panels):
+        notes.append(panels_note(len(shared), max(len(panel) for panel in panels)))
+    return notes
 
 
 def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:

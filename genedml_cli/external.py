@@ -25,8 +25,8 @@ from genedml_cli.paths import takes_paths
 from genedml_cli.published import PublishedRow, published_table, rows_beside
 from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
-from genedml_cli.run_record import RECORD, read_record
-from genedml_cli.samples import Sample, read_sheet, seen_donors
+from genedml_cli.run_record import RECORD, model_files_in, read_record
+from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold, write_if_possible
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.spots import open_section, read_spots
@@ -108,7 +108,8 @@ def evaluate_external(
     the models' transform from the genes that are there: a library over the panel is over these.
 
     Args:
-        run: the run folder; the newest under ``runs/`` if None.
+        run: the run folder, of which the folds' models are scored, or that of all sections if there is no fold; the
+            newest under ``runs/`` if None.
         external: a sample sheet, or the name of a data set, such as ``visium-breast``.
         root: folder that holds the data.
         allow_partial: use a data set of which sections are missing, and say so.
@@ -122,7 +123,8 @@ def evaluate_external(
     run = newest_run() if run is None else run
     if not run.is_dir():
         raise GeneDMLError(f"--external goes with a run folder, to score every fold of it; {run} is none.")
-    files = model_files(run)
+    tested = any(name != ALL_SECTIONS for name in model_files_in(run))
+    files = model_files(run, EVERY_FOLD if tested else None)
     cards = [load_card(file) for file in files]
     sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
     samples = read_sheet(sheet, root) if sheet else dataset(external, root or Path(), allow_partial)

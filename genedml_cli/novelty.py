@@ -63,15 +63,42 @@ class NoveltyModel:
         nearest = range(1, min(NEAREST, len(self.spots)) + 1)
         return np.asarray(cKDTree(self.spots).query(place, nearest)[0].mean(axis=1))
 
-    def calibrated_on(self, held_out: Sequence[SectionFeatures]) -> "NoveltyModel":
-        """The same measure, its unit the spots of ``held_out``."""
-        distances = np.concatenate([self._distance(features) for features in held_out])
+    def distances(self, sections: Sequence[SectionFeatures]) -> Float[np.ndarray, " S"]:
+        """Of all spots of some sections from the training spots."""
+        return np.concatenate([self._distance(features) for features in sections])
+
+    def in_units_of(self, distances: Float[np.ndarray, " S"]) -> "NoveltyModel":
+        """The same measure, its unit the distances of held-out spots."""
         quantiles = np.quantile(distances, np.linspace(0, 1, QUANTILES)).astype(np.float32)
         return NoveltyModel(self.mean, self.scale, self.components, self.spots, quantiles)
 
 
 def fit_novelty(train: Sequence[SectionFeatures], held_out: Sequence[SectionFeatures]) -> NoveltyModel:
     """Fit on all spots of ``train``, calibrate on those of ``held_out``, which the fold has not seen."""
+    model = _fit(train)
+    return model.in_units_of(model.distances(held_out))
+
+
+def fit_novelty_to_all(train: Sequence[SectionFeatures], groups: Sequence[str]) -> NoveltyModel | None:
+    """Fit on all spots of ``train`` where none are held out; None of a single group, whose distances tell nothing.
+
+    It is calibrated on each group in turn, by the distances of its spots from those of the others.
+    """
+    pairs = list(zip(train, groups, strict=True))
+    names = list(dict.fromkeys(groups))
+    if len(names) < 2:
+        return None
+    distances = [
+        _fit([features for features, group in pairs if group != name]).distances(
+            [features for features, group in pairs if group == name]
+        )
+        for name in names
+    ]
+    return _fit(train).in_units_of(np.concatenate(distances))
+
+
+def _fit(train: Sequence[SectionFeatures]) -> NoveltyModel:
+    """The measure, not calibrated yet."""
     pooled = np.concatenate([pooled_features(features) for features in train])
     scaler = StandardScaler().fit(pooled)
     scaled = scaler.transform(pooled)
@@ -81,7 +108,7 @@ def fit_novelty(train: Sequence[SectionFeatures], held_out: Sequence[SectionFeat
     kept = scaled[(np.arange(min(len(scaled), MOST_SPOTS)) * every).astype(int)]
     values = (scaler.mean_, scaler.scale_, pca.components_, kept @ pca.components_.T)
     mean, scale, components, spots = (np.ascontiguousarray(value, dtype=np.float32) for value in values)
-    return NoveltyModel(mean, scale, components, spots, np.zeros(QUANTILES, np.float32)).calibrated_on(held_out)
+    return NoveltyModel(mean, scale, components, spots, np.zeros(QUANTILES, np.float32))
 
 
 def save_novelty(model: NoveltyModel, network: str, path: Path) -> None:

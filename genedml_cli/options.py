@@ -133,7 +133,14 @@ SetOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-FoldOption = Annotated[str, typer.Option("--fold", help="One fold, or all.", rich_help_panel=RUN)]
+FoldOption = Annotated[
+    str,
+    typer.Option(
+        "--fold",
+        help="One fold; all; or, to train, all-sections: a model of every section, for other slides, without scores.",
+        rich_help_panel=RUN,
+    ),
+]
 FeaturesOption = Annotated[
     Path, typer.Option("--features", help="Folder that keeps feature files.", rich_help_panel=RUN)
 ]

@@ -24,7 +24,15 @@ from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.ridge import load_ridge
 from genedml_cli.siting import Placing, Site, place_spots
 from genedml_cli.storage import check_apart, maker
-from genedml_cli.trained import Models, default_model, load_models, model_files, notes_for_others, say_genes_left_out
+from genedml_cli.trained import (
+    Models,
+    default_model,
+    genes_left_out,
+    load_models,
+    model_files,
+    notes_for_others,
+    say_which,
+)
 from genedml_cli.worth import add_novelty, gene_columns
 
 
@@ -52,10 +60,11 @@ def predict(
     Args:
         slide: anything OpenSlide opens, or a plain section image.
         spots: a spot table; None for a grid over the tissue.
-        model: one fold's ``.safetensors``, or a run folder: then the mean of its folds, with their standard deviation
-            as ``layers["std"]``. Where it is None, ``GENEDML_MODEL``, else the model that comes with genedml.
+        model: one fold's ``.safetensors``, or a run folder: then its model of all sections, if it has one, else the
+            mean of its folds, with their standard deviation as ``layers["std"]``; or ``pretrained``. Where it is None,
+            ``GENEDML_MODEL``, else the model that comes with genedml.
         out: where to write it; its suffix is one of :data:`genedml_cli.outputs.FORMATS`.
-        fold: only this fold of a run folder.
+        fold: only this fold of a run folder; ``all`` for the mean of its folds, ``all-sections`` for that model.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
         pitch_um, grid, tissue, allow_off_tissue: see :class:`genedml_cli.siting.Placing`.
@@ -78,7 +87,7 @@ def predict(
         if out is not None:
             check_free(out, force)
         models = load_models(model_files(model or default_model(), fold), weights, compute)
-        say_genes_left_out(models)
+        say_which(models)
         if out is None:
             return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
         with features_beside(out) as folder:
@@ -171,7 +180,7 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     """What a prediction remembers of the command and of its models; warns where they know the slide."""
     cards = models.cards
     panels = [" ".join(card.genes) for card in cards]
-    notes = notes_for_others(cards)
+    notes = [*notes_for_others(cards), *filter(None, [genes_left_out(cards)])]
     unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
     seen = len(cards) - len(unseen)
     if seen:

@@ -22,7 +22,7 @@ from genedml.tensor_files import tensor_bytes
 from genedml_cli.features import SectionFeatures
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.pooled import pooled_features
-from genedml_cli.sections import SectionData
+from genedml_cli.sections import SectionData, left_out_together
 from genedml_cli.storage import arriving
 
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
@@ -52,9 +52,7 @@ def fit_ridge(train: Sequence[SectionData]) -> RidgeModel:
 
     Of a single donor one section is left out at a time; of a single section the penalty is the middle one.
     """
-    groups = [data.sample.donor for data in train]
-    if len(set(groups)) < 2:
-        groups = [data.sample.name for data in train]
+    groups = left_out_together(train)
     labelled = [_labelled(data) for data in train]
     inner = {alpha: _inner_pcc(labelled, groups, alpha) for alpha in ALPHAS} if len(set(groups)) > 1 else {}
     alpha = max(inner, key=lambda candidate: nanmean(inner[candidate])) if inner else ALPHAS[len(ALPHAS) // 2]

@@ -15,7 +15,7 @@ from genedml.config import Config, to_dict
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.inputs import read_json
-from genedml_cli.samples import Fold, Sample
+from genedml_cli.samples import ALL_SECTIONS, Fold, Sample
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.storage import maker, now, sha256_of, write_json, write_text
 
@@ -24,7 +24,11 @@ SHOWN = 5
 CONTENT = "_sha256"
 RECORD = "run.json"
 CONFIG = "config.toml"
-WRITTEN = (RECORD, CONFIG, "metrics.*", "genes.*", "fold-*", "ridge-*", "novelty-*", "predictions/*")
+MODEL = ".safetensors"
+WRITTEN = (
+    *(RECORD, CONFIG, "metrics.*", "genes.*", "fold-*", f"{ALL_SECTIONS}.*", "ridge-*", "novelty-*"),
+    "predictions/*",
+)
 
 
 @dataclass(frozen=True)
@@ -136,26 +140,52 @@ def read_record(run: Path) -> dict[str, Any]:
 
 def unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
     """The folds that are not in ``out`` yet; says which are."""
-    finished = [fold for fold in folds if (out / f"fold-{fold.name}.safetensors").exists()]
+    finished = [fold for fold in folds if model_file(out, fold.name).exists()]
     for fold in finished:
-        console.note(f"Fold {fold.name} is there already; keeping it.")
+        console.note(f"{in_words(fold.name)} is there already; keeping it.")
         state_file(out, fold.name).unlink(missing_ok=True)
     return [fold for fold in folds if fold not in finished]
 
 
+def model_file(out: Path, fold: str) -> Path:
+    """The model of a fold, or of all sections, in a run folder. It is written last: to exist means to be finished."""
+    return out / f"{fold if fold == ALL_SECTIONS else f'fold-{fold}'}{MODEL}"
+
+
+def model_files_in(run: Path) -> dict[str, Path]:
+    """Every finished model of a run by its fold, that of all sections last."""
+    folds = {name_of(file): file for file in sorted(run.glob(f"fold-*{MODEL}"))}
+    of_all = model_file(run, ALL_SECTIONS)
+    return folds | ({ALL_SECTIONS: of_all} if of_all.is_file() else {})
+
+
+def name_of(file: Path) -> str:
+    """The fold that a file of a run, such as its model, is of."""
+    return file.stem.removeprefix("fold-")
+
+
+def in_words(fold: str) -> str:
+    """A fold as a message names it."""
+    return "The model of all sections" if fold == ALL_SECTIONS else f"Fold {fold}"
+
+
 def state_file(out: Path, fold: str) -> Path:
     """Keeps the training of a fold that is not finished."""
-    return out / f"fold-{fold}.state"
+    return model_file(out, fold).with_suffix(".state")
+
+
+def log_file(out: Path, fold: str) -> Path:
+    """Losses and scores of every epoch of a fold."""
+    return model_file(out, fold).with_suffix(".log.csv")
 
 
 def what_is_kept(out: Path, features: Path) -> str:
     """What a run that is told to end leaves, and how to go on."""
-    finished, begun = (
-        [file.name.removeprefix("fold-").removesuffix(suffix) for file in sorted(out.glob(f"fold-*{suffix}"))]
-        for suffix in (".safetensors", ".state")
-    )
-    kept = [f"fold {name} in {out}" for name in finished]
-    kept += [f"fold {name} as it was a minute or an epoch ago" for name in begun if name not in finished]
+    finished = model_files_in(out)
+    begun = [name_of(file) for pattern in ("fold-*", ALL_SECTIONS) for file in sorted(out.glob(f"{pattern}.state"))]
+    of = {name: in_words(name)[0].lower() + in_words(name)[1:] for name in (*finished, *begun)}
+    kept = [f"{of[name]} in {out}" for name in finished]
+    kept += [f"{of[name]} as it was a minute or an epoch ago" for name in begun if name not in finished]
     kept += [f"features in {features}/"] if features.exists() else []
     said = f"Kept: {', '.join(kept)}." if kept else "Nothing was done yet that could be kept."
     return f"{said} To go on, run the same command with --out {out}."

@@ -3,9 +3,10 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import anndata
@@ -24,32 +25,40 @@ from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
 from genedml_cli.expression import (
-    WHOLE,
     agreed_gene_ids,
     check_join,
     derive_panel,
     gene_ids_of,
     make_labels,
-    not_raw_note,
     read_counts,
 )
 from genedml_cli.features import SectionFeatures, encoder_record, extract
+from genedml_cli.fold_notes import counts_note, fold_notes, panel_note, same_slides_note, scale_note, scales_of
 from genedml_cli.inference import predict_section
 from genedml_cli.inputs import check_names, read_text
 from genedml_cli.locks import claimed, forget_all_dead, in_turn
-from genedml_cli.novelty import fit_novelty, save_novelty
+from genedml_cli.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all, save_novelty
 from genedml_cli.outputs import write
 from genedml_cli.paths import takes_paths
 from genedml_cli.references import fit_depth_line, mean_label, reference_file, reference_layers
 from genedml_cli.results import origin_record, to_anndata
 from genedml_cli.ridge import RidgeModel, fit_ridge, save_ridge
-from genedml_cli.run_record import RunRecord, state_file, unfinished, what_is_kept, written_in
-from genedml_cli.samples import Fold, Sample, make_folds
+from genedml_cli.run_record import (
+    RunRecord,
+    in_words,
+    log_file,
+    model_file,
+    model_files_in,
+    state_file,
+    unfinished,
+    what_is_kept,
+    written_in,
+)
+from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Fold, Sample, all_sections, make_folds
 from genedml_cli.scores import Evaluation
-from genedml_cli.sections import SectionData
+from genedml_cli.sections import SectionData, left_out_together
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, arriving, check_apart, write_text
-from genedml_cli.trained import SCALE_TOLERANCE
 from genedml_cli.training import Trained, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
@@ -78,15 +87,19 @@ def train(
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
-) -> Evaluation:
-    """Train and test Gene-DML on every fold of ``samples``.
+) -> Evaluation | None:
+    """Train and test Gene-DML on every fold of ``samples``, or train one model on all of them.
 
     Args:
         samples: the sections, with their folds.
         out: the run folder: ``fold-N.safetensors``, ``fold-N.log.csv``, ``ridge-N.safetensors``,
             ``novelty-N.safetensors``, ``predictions/``, ``config.toml``, ``run.json``, ``metrics.csv``,
             ``metrics.json``, ``genes.csv``. Finished folds are kept, of an interrupted one ``fold-N.state``.
-        config, fold: the merged configuration; one fold, or ``all``.
+        config: the merged configuration.
+        fold: one fold; ``all``; or ``all-sections``, a model trained on every section, whose files are called so: it
+            has no scores, and :func:`genedml_cli.prediction.predict` takes it before the folds. One section is enough.
+            It is trained for the median of the epochs that the run's folds chose, where there are some; else sections
+            are held out to choose their number first.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
@@ -95,20 +108,20 @@ def train(
         allow_off_tissue: take spots that lie off the tissue.
 
     Returns:
-        The scores over the folds that are there.
+        The scores over the folds that are there; None where there are none.
 
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
     said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": compute.deterministic}
     _check_panel(panel)
-    chosen = _chosen(make_folds(samples), fold)
+    chosen = _chosen(samples, fold, out)
     record = RunRecord.of(out, config, samples, said)
     record.check()
     check_apart(written_in(out), [Path(panel), *(file for sample in samples for file in sample.files)])
     with ExitStack() as claims, keeping(functools.partial(what_is_kept, out, features)):
         for one in chosen:
-            claims.enter_context(claimed(out / f"fold-{one.name}", f"Fold {one.name} of {out}"))
+            claims.enter_context(claimed(out / f"fold-{one.name}", f"{in_words(one.name)} of {out}"))
         record.check()  # by now: another process may have begun another run
         forget_all_dead(out)
         forget_all_dead(out / "predictions")
@@ -122,14 +135,15 @@ def train(
             record.check_unchanged({name: found.slide_sha256 for name, found in inputs.features.items()})
             record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
-            run_fold = functools.partial(_run_fold, **fixed, origin={"dataset": dataset, "partial": partial})
+            origin = {"dataset": dataset, "partial": partial, "panel": panel_note(panel, dataset)}
+            run_fold = functools.partial(_run_fold, **fixed, origin=origin)
             _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
         return _score(out)
 
 
 def _check_encoder(out: Path, encoder: EncoderRecord) -> None:
     """Refuse to add folds to those of an encoder with other weights."""
-    for file in sorted(out.glob("fold-*.safetensors")):
+    for file in model_files_in(out).values():
         known = load_card(file).encoder
         if known != encoder:
             raise GeneDMLError(
@@ -202,8 +216,8 @@ def _run_folds(folds: Sequence[Fold], run_fold: Callable[..., str], devices: Seq
     """As many folds at a time as there are devices."""
     with console.progress("Folds", len(folds)) as advance:
         for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices):
-            console.note(f"Fold {name} is done: {out / f'fold-{name}.safetensors'}")
-            advance(note=f"fold {name}")
+            console.note(f"{in_words(name)} is done: {model_file(out, name)}")
+            advance(note=in_words(name).lower())
 
 
 def _run_fold(
@@ -222,36 +236,57 @@ def _run_fold(
     Repeatable, in any process that sees the same files: neither device nor order nor other folds change what it writes.
     The checkpoint is written last, so that it marks a finished fold.
     """
-    genes = inputs.panels[fold.name]
+    genes, config = inputs.panels[fold.name], _config_of(fold, config)
     train, validation, test = (
         [_section(sample, inputs, genes, config) for sample in side]
         for side in (fold.train, fold.validation, fold.test)
     )
     state = state_file(out, fold.name)
-    trained = train_fold(train, validation, test, config, device, f"Fold {fold.name}", at_once, state)
+    trained = train_fold(train, validation, test, config, device, in_words(fold.name), at_once, state)
     fitted = [*train, *validation]
-    said = [*_fold_notes(fold, config), _same_slides(fold, inputs), origin["partial"], _not_raw(fold, inputs)]
-    said.append(_scale_note(fitted, test, config))
+    content = {name: features.slide_sha256 for name, features in inputs.features.items()}
+    said = [*fold_notes(fold, config), "" if fold.tests_nothing else origin["panel"], origin["partial"]]
+    said += [same_slides_note(fold, content), counts_note(fold, inputs.counts), scale_note(fitted, test, config)]
     said += [note for data in (*fitted, *test) for note in data.notes]
     card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], said)
-    ridge, file = fit_ridge(fitted), out / f"fold-{fold.name}.safetensors"
+    ridge, file = fit_ridge(fitted), model_file(out, fold.name)
     beside = weights_sha256(trained.state)
     save_ridge(ridge, genes, beside, reference_file(file, "ridge"))
-    novelty = fit_novelty([data.features for data in fitted], [data.features for data in test])
-    save_novelty(novelty, beside, reference_file(file, "novelty"))
+    novelty = _novelty(fitted, test)
+    if novelty is not None:
+        save_novelty(novelty, beside, reference_file(file, "novelty"))
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
     for data in test:
         predicted = predict_section(network, data.features, device)
         tested = _tested(data, predicted, card, ridge)
-        tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
+        if novelty is not None:
+            tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
-    write_text(out / f"fold-{fold.name}.log.csv", pd.DataFrame(trained.log).to_csv(index=False))
+    write_text(log_file(out, fold.name), pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
     state.unlink(missing_ok=True)
     return fold.name
+
+
+def _config_of(fold: Fold, config: Config) -> Config:
+    """The settings of a fold's training; of all sections, which end with all of them trained on, some are other."""
+    if not fold.tests_nothing:
+        return config
+    epochs = config.training.epochs
+    if fold.epochs_of_folds:
+        epochs = round(median(fold.epochs_of_folds.values()))
+    return replace(config, training=replace(config.training, select_on="validation", refit=True, epochs=epochs))
+
+
+def _novelty(fitted: Sequence[SectionData], test: Sequence[SectionData]) -> NoveltyModel | None:
+    """In the measure of the sections tested; where there are none, of each of those fitted, the others aside."""
+    features = [data.features for data in fitted]
+    if test:
+        return fit_novelty(features, [data.features for data in test])
+    return fit_novelty_to_all(features, left_out_together(fitted))
 
 
 def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Config) -> SectionData:
@@ -263,36 +298,6 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
         error.add_note(f"This was section {sample.name}.")
         raise
     return SectionData(sample, features, labels, (joined, *features.notes))
-
-
-def _fold_notes(fold: Fold, config: Config) -> list[str]:
-    """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, left out."""
-    if config.training.select_on == "test":
-        chosen = "CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter."
-    elif not fold.validation:
-        chosen = (
-            f"In fold {fold.name} nothing was held out to choose the epoch: it is the last, {config.training.epochs}."
-        )
-    else:
-        donors = {sample.donor for sample in fold.train}
-        kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
-        after = "then all were trained on" if config.training.refit else "only the references learn from these"
-        chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
-    leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
-    return [chosen, leaks if fold.leaks else "", fold.left_out_note]
-
-
-def _same_slides(fold: Fold, inputs: Inputs) -> str:
-    """What must be said where a test section is, by its content, a slide of the training side under another name."""
-    content = {name: features.slide_sha256 for name, features in inputs.features.items()}
-    seen = {content[sample.name]: sample.name for sample in (*fold.train, *fold.validation)}
-    same = [f"{one.name} is the slide of {seen[content[one.name]]}" for one in fold.test if content[one.name] in seen]
-    return f"LEAKING: {', '.join(same)}, which was trained on; scores flatter." if same else ""
-
-
-def _not_raw(fold: Fold, inputs: Inputs) -> str:
-    used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]
-    return not_raw_note([name for name in used if not inputs.counts[name].uns[WHOLE]])
 
 
 def _card(
@@ -312,7 +317,7 @@ def _card(
     return ModelCard(
         config=config,
         genes=tuple(genes),
-        um_per_px=_scales(fitted),
+        um_per_px=scales_of(fitted),
         gene_ids=agreed_gene_ids([gene_ids_of(inputs.counts[data.sample.name]) for data in fitted], genes),
         encoder=encoder,
         fold=fold.name,
@@ -331,28 +336,6 @@ def _card(
             "dataset": dataset,
         },
     )
-
-
-def _scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:
-    """What must be said where views in level-0 pixels show tissue at several sizes, or at sizes that nobody knows."""
-    if config.views.um_per_px != "native":
-        return ""
-    known = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
-    unknown = [name for name, um_per_px in known.items() if not um_per_px]
-    if unknown:
-        return f"SCALES: views are in level-0 pixels, and nobody knows um/px of {', '.join(unknown)}."
-    low, high = _scales(fitted)
-    tested = {data.sample.name: known[data.sample.name] for data in test}
-    away = {name: at for name, at in tested.items() if not low / SCALE_TOLERANCE <= at <= high * SCALE_TOLERANCE}
-    listed = ", ".join(f"{name} ({um_per_px:.3g} um/px)" for name, um_per_px in away.items())
-    trained = f"training sections of {low:.3g} to {high:.3g} um/px"
-    return f"SCALES: views are in level-0 pixels: {listed} meet {trained}, so tissue has another size." if away else ""
-
-
-def _scales(fitted: Sequence[SectionData]) -> tuple[float, ...]:
-    """The smallest and the largest um/px of level 0, if any is known."""
-    known = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
-    return (min(known), max(known)) if known else ()
 
 
 def _tested(
@@ -380,18 +363,25 @@ def _tested(
     return result[data.labels.valid].copy()
 
 
-def _score(out: Path) -> Evaluation:
-    """Score the folds that are there, and write into their models what each gene was worth."""
+def _score(out: Path) -> Evaluation | None:
+    """Score the folds that are there, if any, and write into the run's models what each gene was worth."""
+    if list(model_files_in(out)) == [ALL_SECTIONS]:
+        return None
     with in_turn(out / "scores"):
         evaluation = evaluate_run(out)
         record_scores(out, evaluation)
     return evaluation
 
 
-def _chosen(folds: Sequence[Fold], name: str) -> list[Fold]:
-    if name == "all":
-        return list(folds)
+def _chosen(samples: Sequence[Sample], name: str, out: Path) -> list[Fold]:
+    if name == ALL_SECTIONS:
+        models = {fold: file for fold, file in model_files_in(out).items() if fold != ALL_SECTIONS}
+        return [all_sections(samples, {fold: int(load_card(file).scores["epoch"]) for fold, file in models.items()})]
+    folds = make_folds(samples)
+    if name == EVERY_FOLD:
+        return folds
     chosen = [fold for fold in folds if fold.name == name]
     if not chosen:
-        raise GeneDMLError(f"There is no fold {name}. There are: {', '.join(fold.name for fold in folds)}, and all.")
+        there = ", ".join(fold.name for fold in folds)
+        raise GeneDMLError(f"There is no fold {name}. There are: {there}, {EVERY_FOLD} and {ALL_SECTIONS}.")
     return chosen

@@ -1,7 +1,7 @@
 """Sample sheets and folds by patient."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +11,8 @@ from genedml_cli.sheets import Row, is_file_name, number, read_rows
 
 REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
 OPTIONAL_COLUMNS = {"fold": False, "um_per_px": True}  # and whether their cells may be empty
+EVERY_FOLD, ALL_SECTIONS = "all", "all-sections"
+"""What ``--fold`` takes beside the name of a fold: all folds, and the model that is trained on every section."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Sample:
 class Fold:
     """Sections to train on, to choose the checkpoint on, and to test on.
 
-    ``left_out`` are of no side: their donor is tested here under another patient's name.
+    ``left_out`` are of no side: their donor is tested here under another patient's name. ``epochs_of_folds`` is how
+    many epochs the folds of the same run chose, by fold; the model of all sections, which has nothing to choose on, is
+    trained for their median.
     """
 
     name: str
@@ -54,6 +58,12 @@ class Fold:
     validation: tuple[Sample, ...]
     test: tuple[Sample, ...]
     left_out: tuple[Sample, ...] = ()
+    epochs_of_folds: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def tests_nothing(self) -> bool:
+        """Whether it is that of :func:`all_sections`."""
+        return self.name == ALL_SECTIONS
 
     @property
     def leaks(self) -> bool:
@@ -117,9 +127,21 @@ def make_folds(samples: Sequence[Sample]) -> list[Fold]:
     if len(names) < 2:
         raise GeneDMLError(
             f"All {len(samples)} sections are in fold {names[0]}, so none is left to train on. Add sections of another "
-            "patient, or a column fold that parts them (it is then marked as leaking)."
+            "patient, or a column fold that parts them (it is then marked as leaking). For a model without scores: "
+            f"--fold {ALL_SECTIONS}."
         )
     return [_make_fold(name, names, samples) for name in names]
+
+
+def all_sections(samples: Sequence[Sample], epochs_of_folds: Mapping[str, int]) -> Fold:
+    """Every section to train on and none to test, for a model that is to predict other slides.
+
+    Where ``epochs_of_folds`` do not say for how many epochs, the last patient, or for want of a second one the last
+    section, is held out to choose their number. A single section leaves nothing to choose on.
+    """
+    held = [] if epochs_of_folds else _held_out(samples)
+    rest = tuple(sample for sample in samples if sample not in held)
+    return Fold(ALL_SECTIONS, rest, tuple(held), (), epochs_of_folds=epochs_of_folds)
 
 
 def _make_fold(name: str, names: Sequence[str], samples: Sequence[Sample]) -> Fold:
@@ -134,14 +156,24 @@ def _make_fold(name: str, names: Sequence[str], samples: Sequence[Sample]) -> Fo
         )
     place = names.index(name)
     following = [other for other in (*names[place + 1 :], *names[:place]) if any(one.fold == other for one in rest)]
-    if len(following) > 1:
-        held = [sample for sample in rest if sample.fold == following[0]]
-    else:
-        patients = sorted({sample.patient for sample in rest})
-        held = [sample for sample in rest if sample.patient == patients[-1]] if len(patients) > 1 else rest[-1:]
-    held += _under_another_name([sample for sample in rest if sample not in held], held)
-    held = held if len(held) < len(rest) else []
+    held = _held_out(rest, following[0] if len(following) > 1 else None)
     return Fold(name, tuple(sample for sample in rest if sample not in held), tuple(held), test, tuple(left_out))
+
+
+def _held_out(samples: Sequence[Sample], fold: str | None = None) -> list[Sample]:
+    """Of sections to train on those to choose the epoch on: of ``fold``, else the last patient, else the last section.
+
+    None where nothing would be left to train on.
+    """
+    patients = sorted({sample.patient for sample in samples})
+    if fold is not None:
+        held = [sample for sample in samples if sample.fold == fold]
+    elif len(patients) > 1:
+        held = [sample for sample in samples if sample.patient == patients[-1]]
+    else:
+        held = list(samples[-1:])
+    held += _under_another_name([sample for sample in samples if sample not in held], held)
+    return held if len(held) < len(samples) else []
 
 
 def _under_another_name(samples: Iterable[Sample], side: Sequence[Sample]) -> list[Sample]:
@@ -179,6 +211,9 @@ def _check(samples: Sequence[Sample], where: str) -> None:
                     f"{where} names {what} {first[name.casefold()]} and {name}, alike but for capitals. Write one name "
                     "for one, and names that differ for two."
                 )
+    reserved = next((one.fold for one in samples if one.fold in (EVERY_FOLD, ALL_SECTIONS)), None)
+    if reserved is not None:
+        raise GeneDMLError(f"{where} calls a fold {reserved}, which has a meaning for --fold. Rename it.")
     for row, sample in enumerate(samples, 1):
         bad = next((name for name in (sample.name, sample.fold) if not is_file_name(name)), None)
         if bad is not None:

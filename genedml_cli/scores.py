@@ -17,6 +17,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.metrics import attainable, column_nanmean, high_genes, nanmean, partial_pcc, pcc
 from genedml_cli.published import PublishedRow, published_table
+from genedml_cli.samples import ALL_SECTIONS
 from genedml_cli.storage import write_json, write_text
 
 GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
@@ -166,6 +167,15 @@ def ridge_note(scores: Sequence[FoldScores]) -> list[str]:
     if not round(ridge, 3) > round(own, 3):
         return []
     return [f"Ridge regression on the same features scores higher here: PCC(A) {ridge:.3f} against {own:.3f}."]
+
+
+def panels_note(shared: int, most: int) -> str:
+    """What must be said where the mean over folds has fewer genes than the panel of one."""
+    return (
+        f"Genes: {shared} of {most}. Each fold takes its panel from its own training sections, and predict gives the "
+        f"genes that all of them have. For all {most}: a model of all sections (train --fold {ALL_SECTIONS}), one "
+        "panel for all folds (train --panel all, which looks at the sections tested, too), or one fold (--fold N)."
+    )
 
 
 def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:

@@ -1,5 +1,6 @@
 """A section with its features and labels: what training and its references take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genedml_cli.expression import Labels
@@ -15,3 +16,9 @@ class SectionData:
     features: SectionFeatures
     labels: Labels
     notes: tuple[str, ...] = ()
+
+
+def left_out_together(sections: Sequence[SectionData]) -> list[str]:
+    """The group of every section, where one at a time is left out: its donor; of a single donor, the section itself."""
+    donors = [data.sample.donor for data in sections]
+    return donors if len(set(donors)) > 1 else [data.sample.name for data in sections]

@@ -32,7 +32,9 @@ from genedml_cli.features import SectionFeatures, encoder_record
 from genedml_cli.inference import BATCH_SPOTS, predict_section
 from genedml_cli.paths import takes_paths
 from genedml_cli.references import reference_file
-from genedml_cli.scores import LEAKING
+from genedml_cli.run_record import model_files_in
+from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD
+from genedml_cli.scores import LEAKING, panels_note
 from genedml_cli.storage import sha256_of
 
 SCALE_TOLERANCE = 1.25
@@ -171,7 +173,10 @@ def default_model() -> Path:
 
 @takes_paths
 def model_files(model: Path, fold: str | None = None) -> list[Path]:
-    """The checkpoints that ``model`` stands for: one file, the folds of a run folder, or those of :data:`BUNDLED`.
+    """The checkpoints that ``model`` stands for: one file, those of a run folder, or those of :data:`BUNDLED`.
+
+    Of a run folder it is the model of all sections, if it is there and ``fold`` names no other; else the folds.
+    ``fold`` may also be ``all`` (the folds) or ``all-sections``.
 
     Raises:
         GeneDMLError: nothing there, no model, or no such fold.
@@ -184,11 +189,14 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
         return [model]
     if model == BUNDLED and not any(model.glob("fold-*.safetensors")):
         model = PRETRAINED
-    files = {file.stem.removeprefix("fold-"): file for file in sorted(model.glob("fold-*.safetensors"))}
+    files = model_files_in(model)
+    folds = [file for name, file in files.items() if name != ALL_SECTIONS]
     if not files:
         raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")
     if fold is None:
-        return list(files.values())
+        return [files[ALL_SECTIONS]] if ALL_SECTIONS in files else folds
+    if fold == EVERY_FOLD and folds:
+        return folds
     if fold not in files:
         raise GeneDMLError(f"{model} has no fold {fold}. It has: {', '.join(files)}.")
     return [files[fold]]
@@ -218,11 +226,19 @@ def notes_for_others(cards: Sequence[ModelCard]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def say_genes_left_out(models: Models) -> None:
-    """Say, where the folds' panels differ, that genes are left out."""
-    shared, most = len(models.genes), max(len(card.genes) for card in models.cards)
-    if shared < most:
-        console.note(f"{shared} genes are in the panels of all folds (each has {most}); --fold N gives all of one.")
+def genes_left_out(cards: Sequence[ModelCard]) -> str:
+    """What must be said where the folds' panels differ, so that genes are left out; else nothing."""
+    shared, most = len(common_genes(cards)), max(len(card.genes) for card in cards)
+    return panels_note(shared, most) if shared < most else ""
+
+
+def say_which(models: Models) -> None:
+    """Say which of a run's models predict, where that is not plain, and whether genes are left out."""
+    if [card.fold for card in models.cards] == [ALL_SECTIONS]:
+        console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")
+    left_out = genes_left_out(models.cards)
+    if left_out:
+        console.note(left_out)
 
 
 def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:

@@ -15,6 +15,7 @@ from genedml.checkpoint import CrossValidated, ModelCard, checkpoint_bytes, load
 from genedml_cli import console
 from genedml_cli.features import SectionFeatures
 from genedml_cli.novelty import NoveltyModel
+from genedml_cli.run_record import model_files_in
 from genedml_cli.scores import GENE_DML, Evaluation
 from genedml_cli.storage import arriving
 
@@ -24,10 +25,10 @@ COLUMNS = {"cv_pcc": "pcc", "cv_pcc_sd": "pcc_sd", "cv_folds": "folds", "baselin
 
 
 def record_scores(run: Path, evaluation: Evaluation) -> None:
-    """Write what each gene was worth over the folds of a run into the model of every fold."""
+    """Write what each gene was worth over the folds of a run into every model of it, that of all sections as well."""
     genes = evaluation.per_gene().set_index("gene")
     panels = [score.genes for score in evaluation.scores if score.method == GENE_DML]
-    for file in sorted(run.glob("fold-*.safetensors")):
+    for file in model_files_in(run).values():
         card = load_card(file)
         columns = genes.reindex(card.genes)[["gene_dml_pcc", "gene_dml_pcc_sd", "ridge_pcc"]]
         folds = tuple(sum(gene in panel for panel in panels) for gene in card.genes)

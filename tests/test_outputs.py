@@ -18,12 +18,13 @@ import psutil
 import pytest
 from conftest import EXAMPLES, tiny_config
 from filelock import FileLock
+from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import locks, spatialdata_store
-from genedml_cli.app import main
+from genedml_cli.app import app
 from genedml_cli.evaluation import evaluate
 from genedml_cli.outputs import FORMATS, export, how_to_open, write
 from genedml_cli.pictures import plot
@@ -348,14 +349,14 @@ def locked_run(run, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_a_run_that_cannot_be_written_is_scored_and_reported_all_the_same(run, locked_run, capfd, monkeypatch):
+def test_a_run_that_cannot_be_written_is_scored_and_reported_all_the_same(run, locked_run, capfd):
     result = evaluate(locked_run)
     pd.testing.assert_frame_equal(result.summary(), evaluate(run).summary())
     assert not result.written
     assert "The scores are not kept:" in " ".join(capfd.readouterr().err.split())
-    monkeypatch.setattr(sys, "argv", ["genedml", "evaluate", str(locked_run)])
-    main()
-    assert "The same as CSV" not in capfd.readouterr().out
+    shown = CliRunner().invoke(app, ["evaluate", str(locked_run)])
+    assert shown.exit_code == 0
+    assert "The same as CSV" not in shown.stdout
     assert not (locked_run / "metrics.csv").exists()
     assert report(locked_run) == Path("locked.report.html")
     assert Path("locked.report.html").stat().st_size > 10_000

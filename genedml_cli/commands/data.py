@@ -56,17 +56,29 @@ def fetch(
 
 @app.command()
 def check(
-    name: NameArgument,
-    root: RootOption = Path(),
+    name: Annotated[
+        str | None, typer.Argument(help="A data set (see: genedml data list); none with --samples.", show_default=False)
+    ] = None,
+    samples: options.SamplesOption = None,
+    root: options.RootOption = None,
+    pitch_um: options.PitchOption = None,
     allow_partial: options.PartialOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
-    from genedml_cli import check_tables, checking, console
+    from genedml_cli import check_tables, checking, console, settings
 
-    checks = checking.check_dataset(name, root)
+    chosen, _ = settings.choose_samples([], samples, root, allow_partial, None, pitch_um) if samples else ([], "")
+    if (name is None) == (samples is None) or (name and pitch_um):
+        raise typer.BadParameter("Give either a data set, or --samples SHEET.csv and, if you like, --pitch-um.")
+    checks = checking.check_samples(chosen) if name is None else checking.check_dataset(name, root or Path())
     if json_:
         console.document([check.to_dict() for check in checks])
+    elif name is None:
+        check_tables.show_checks(str(samples), checks, "can be trained on")
     else:
         check_tables.show_checks(name, checks)
-    checking.refuse_wrong(name, root, checks, allow_partial)
+    if samples is not None:
+        checking.refuse_wrong_samples(samples, checks)
+    elif name is not None:
+        checking.refuse_wrong(name, root or Path(), checks, allow_partial)

@@ -25,10 +25,19 @@ SlidesOption = Annotated[
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="A run folder (mean of its folds, std in layers), one fold's file, or pretrained: the small one that "
+        help="A run folder, one fold's file, or pretrained: the small one that "
         "comes with genedml. (default: GENEDML_MODEL, else pretrained)",
         rich_help_panel=MODEL,
         show_default=False,
+    ),
+]
+FoldOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Only this fold of a run folder, all (their mean) or all-sections. (default: all-sections if it is "
+        "there, else all)",
+        show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 MinCvPccOption = Annotated[
@@ -72,7 +81,7 @@ def predict(
     tissue: options.TissueOption = None,
     allow_off_tissue: options.OffTissueOption = False,
     model: ModelOption = None,
-    fold: Annotated[str | None, typer.Option(help="Only this fold of a run folder.", rich_help_panel=MODEL)] = None,
+    fold: FoldOption = None,
     min_cv_pcc: MinCvPccOption = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.SpotsPitchOption = None,

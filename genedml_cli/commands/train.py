@@ -39,7 +39,10 @@ def train(
     deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
-    """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take."""
+    """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take.
+
+    With --fold all-sections it trains one model on every section, without scores, which predict then takes.
+    """
     from genedml_cli import console, runs, settings, tables
     from genedml_cli.compute import Compute
 
@@ -53,9 +56,10 @@ def train(
     training |= {"allow_off_tissue": allow_off_tissue, "panel": settings.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
+    last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
     if json_:
-        console.document({**evaluation.to_dict(), "folder": run})
-        return
-    tables.show_evaluation(
-        evaluation, f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
-    )
+        console.document({**(evaluation.to_dict() if evaluation else {}), "folder": run})
+    elif evaluation is None:
+        console.say(f"No section was left out, so there are no scores. {last_line}")
+    else:
+        tables.show_evaluation(evaluation, last_line)

@@ -1,0 +1,57 @@
+"""``data check --samples``: every section of a sheet is looked at, and what is wrong is named."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from genedml.errors import GeneDMLError
+from genedml_cli import checking
+from genedml_cli.app import app
+from genedml_cli.samples import read_sheet
+
+
+@pytest.fixture
+def sheet(world: Path, tmp_path: Path) -> Path:
+    for name in ("slides", "spots", "counts"):
+        shutil.copytree(world / name, tmp_path / name)
+    return Path(shutil.copy(world / "samples.csv", tmp_path))
+
+
+def test_a_sheet_that_is_well_is_so(sheet):
+    checks = json.loads(CliRunner().invoke(app, ["data", "check", "--samples", str(sheet), "--json"]).stdout)
+    assert [(check["section"]["name"], check["state"]) for check in checks] == [(f"P{n}", "ok") for n in (1, 2, 3)]
+    assert all(check["spots"] == check["with_counts"] > 30 for check in checks)
+    shown = CliRunner().invoke(app, ["data", "check", "--samples", str(sheet)]).stdout
+    assert "All 3 sections can be trained on." in shown
+
+
+def test_every_wrong_section_is_named_with_what_is_wrong(sheet):
+    (sheet.parent / "slides" / "P1.tif").write_bytes(b"no slide")
+    spots = pd.read_csv(sheet.parent / "spots" / "P2.csv")
+    spots.assign(name=[f"other-{number}" for number in range(len(spots))]).to_csv(
+        sheet.parent / "spots" / "P2.csv", index=False
+    )
+    checks = checking.check_samples(read_sheet(sheet))
+    assert [check.state for check in checks] == ["WRONG", "WRONG", "ok"]
+    assert f"only 0 of {len(spots)} spots have counts" in " ".join(checks[1].problems)
+    with pytest.raises(GeneDMLError, match=r"2 of 3 sections of .* are wrong: P1, P2"):
+        checking.refuse_wrong_samples(sheet, checks)
+
+
+def test_a_scale_that_contradicts_the_pitch_is_wrong(sheet):
+    samples = read_sheet(sheet)
+    scale = checking.check_samples(samples)[0]
+    assert scale.file_um_per_px is not None
+    apart = pd.read_csv(sheet.parent / "spots" / "P1.csv")[["x", "y"]].to_numpy()
+    pitch_px = float(min(abs(apart[0] - other).sum() for other in apart[1:]))
+    right, wrong = (
+        checking.check_samples([replace(samples[0], pitch_um=pitch_px * scale.file_um_per_px * times)])[0]
+        for times in (1, 1.5)
+    )
+    assert right.state == "ok"
+    assert "the spots' pitch gives" in " ".join(wrong.problems)
