@@ -35,8 +35,6 @@ class Sample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "donor", self.donor or self.patient)
-        for name in ("slide", "spots", "counts"):
-            object.__setattr__(self, name, Path(getattr(self, name)))
 
     @property
     def files(self) -> tuple[Path, Path, Path]:

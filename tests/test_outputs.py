@@ -8,7 +8,6 @@ import resource
 import runpy
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -344,7 +343,7 @@ def locked_run(run, tmp_path, monkeypatch) -> Path:
         return acquire(path, waits, what)
 
     monkeypatch.setattr(locks, "_acquire", refused)
-    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: (path != folder or mode != os.W_OK) and access(path, mode))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -394,6 +393,5 @@ def test_public_calls_take_paths_as_text(prediction, run, world, tmp_path, monke
     slide, spots = (str(world / name) for name in ("slides/P1.tif", "spots/P1.csv"))
     data = predict(slide, spots, str(run), "out.h5ad", fold="P1", weights=None)
     assert anndata.read_h5ad("out.h5ad").shape == data.shape
-    samples = read_sheet(str(world / "samples.csv"))
-    assert samples == [replace(one, slide=str(one.slide)) for one in samples]
+    assert read_sheet(str(world / "samples.csv")) == read_sheet(world / "samples.csv")
     assert report("out.h5ad", "out.html") == Path("out.html")
