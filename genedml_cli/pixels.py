@@ -31,17 +31,28 @@ def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
         )
 
 
-def check_tiff(path: Path) -> None:
+def check_tiff(path: Path, size_px: tuple[int, int]) -> None:
     """Refuse a tiled TIFF by the kind of pixels that its first image says it has.
 
+    Args:
+        path: the file.
+        size_px: of its largest image, which OpenSlide takes for the slide.
+
     Raises:
-        GeneDMLError: greyscale, inks, another colour space, more than 8 bits, pixels to be shown turned.
+        GeneDMLError: its first image is not its largest, greyscale, inks, another colour space, more than 8 bits,
+            pixels to be shown turned.
         ValueError, tifffile.TiffFileError: it does not say.
     """
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         bits, photometric = int(page.bitspersample), int(page.photometric)
         turned = page.tags.valueof(ORIENTATION, UPRIGHT)
+        first_px = (int(page.imagewidth), int(page.imagelength))
+    if first_px != size_px:
+        raise GeneDMLError(
+            f"{path} holds an image of {size_px[0]} x {size_px[1]} px beside its first of {first_px[0]} x "
+            f"{first_px[1]} px: a label or macro? Export the slide anew, its full resolution first."
+        )
     mode = TIFF_MODES.get(photometric, f"photometric {photometric}")
     _check_mode(path, "1" if mode == "L" and bits == 1 else mode, deep=bits > 8)
     if bits != 8:

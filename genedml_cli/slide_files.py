@@ -14,6 +14,12 @@ class Watched:
     def __init__(self, path: Path) -> None:
         self._path, self._state = path, _state_of(path)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Watched) and (self._path, self._state) == (other._path, other._state)
+
+    def __hash__(self) -> int:
+        return hash((self._path, tuple(self._state or ())))
+
     def check(self) -> None:
         """Refuse what was read of it, if it is another by now.
 

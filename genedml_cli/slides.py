@@ -1,70 +1,37 @@
-"""Open a slide, know its um/px, read it at another. The only module that knows OpenSlide.
+"""Open a slide, know its um/px, read it at another.
 
 Letters: H, W rows and columns of pixels. Coordinates are level-0 pixels, x before y, unless a name says otherwise.
 """
 
 import warnings
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openslide
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from genedml.config import UmPerPx
-from genedml.errors import GeneDMLError, reading, reason_of
+from genedml.errors import GeneDMLError, reason_of
 from genedml_cli import console
 from genedml_cli.memory import check_memory
-from genedml_cli.pixels import check_pixels, check_tiff, check_upright
+from genedml_cli.pixels import check_pixels, check_upright
+from genedml_cli.pyramids import UM_PER_PX_RANGE, WHITE, on_white, open_pyramid
 from genedml_cli.slide_files import Watched
+from genedml_cli.sources import ScannedArea, Source
 
 IMAGE_LIMIT_PX = 2**30
-SLIDE_LIMIT_PX = 500_000  # of a side; the largest scans have some 300,000
-TILE_LIMIT_PX = 2**28  # 1 GiB when decoded; scanners write 2^16 or so
-SIDES = ("width", "height")
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 COARSEST = 4.0
 """um/px of a slide over those of the views, beyond which they show nothing but enlarged pixels; slides of objectives
 from 10x on are within 2."""
-UM_PER_PX_RANGE = (0.05, 20.0)
-SQUARE_TOLERANCE = 0.05  # by which um/px of x and y may differ
 BLOCK_PX = 512
 THUMBNAIL_BAND_PX = 2**26
-WHITE = 255
 
 Block = tuple[int, int]
 """Column and row of a block of a raster."""
-
-
-@dataclass(frozen=True)
-class ScannedArea:
-    """The part of a slide's canvas that a scanner scanned, in level-0 pixels; QuPath shows it as the whole image."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-class Source(ABC):
-    """Pixels of a pyramid; level 0 is the finest."""
-
-    scanned: ScannedArea | None = None
-    downsamples: tuple[float, ...]
-    sizes_px: tuple[tuple[int, int], ...]
-
-    @abstractmethod
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
-        """An RGB region in pixels of ``level``, inside the level."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of the file."""
 
 
 class Slide:
@@ -287,7 +254,8 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
         begins = "" if path.is_absolute() else ": it starts at the current folder"
         raise GeneDMLError(f"There is no slide {path}. Check the path{begins}.")
     file = Watched(path)
-    slide = _open_pyramid(path, file) or _open_image(path, file)
+    pyramid = open_pyramid(path, file)
+    slide = _open_image(path, file) if pyramid is None else Slide(path, pyramid, pyramid.um_per_px, file)
     if um_per_px is not None:
         slide.set_um_per_px(um_per_px)
     return slide
@@ -296,31 +264,6 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
 def best_level(downsamples: tuple[float, ...], scale: float) -> int:
     """The coarsest level that is still at least as fine as ``scale`` level-0 pixels a pixel."""
     return max((level for level, down in enumerate(downsamples) if down <= scale * 1.001), default=0)
-
-
-class _Pyramid(Source):
-    def __init__(self, slide: openslide.OpenSlide, path: Path, file: Watched) -> None:
-        self._slide = slide
-        self._path = path
-        self._file = file
-        self.downsamples = tuple(slide.level_downsamples)
-        self.sizes_px = tuple(slide.level_dimensions)
-        self.scanned = _scanned(slide)
-
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
-        down = self.downsamples[level]
-        try:
-            region = self._slide.read_region((round(x * down), round(y * down)), level, (width, height))
-        except Exception as error:
-            self._file.check()
-            raise GeneDMLError(
-                f"{self._path} is damaged at x {x * down:.0f}, y {y * down:.0f}: {reason_of(error)}. Fetch the file "
-                "again."
-            ) from error
-        return _on_white(region)
-
-    def close(self) -> None:
-        self._slide.close()
 
 
 class _Plain(Source):
@@ -337,60 +280,6 @@ class _Plain(Source):
         self._image.close()
 
 
-def _open_pyramid(path: Path, file: Watched) -> Slide | None:
-    with reading(f"As OpenSlide says, {path}", "Fetch the file again or export it anew."):
-        if openslide.OpenSlide.detect_format(path) is None:
-            return None
-        slide = openslide.OpenSlide(path)
-        pyramid = _Pyramid(slide, path, file)
-        keys = openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y
-        um_per_px = [slide.properties.get(key) for key in keys]
-        width, height = pyramid.sizes_px[0]
-        if max(width, height) > SLIDE_LIMIT_PX:
-            raise ValueError(f"it says {width} x {height} px, larger than any scan")
-        _check_tiles(slide)
-        if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
-            check_tiff(path)  # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
-    return Slide(path, pyramid, _plausible(path, um_per_px), file)
-
-
-def _scanned(slide: openslide.OpenSlide) -> ScannedArea | None:
-    """The scanned area, where OpenSlide says it as QuPath needs it: by four whole numbers."""
-    keys = (
-        openslide.PROPERTY_NAME_BOUNDS_X,
-        openslide.PROPERTY_NAME_BOUNDS_Y,
-        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
-        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
-    )
-    values = [slide.properties.get(key, "") for key in keys]
-    if not all(value.removeprefix("-").isdecimal() for value in values):
-        return None
-    area = ScannedArea(*(int(value) for value in values))
-    return None if area == ScannedArea(0, 0, *slide.dimensions) else area
-
-
-def _check_tiles(slide: openslide.OpenSlide) -> None:
-    """OpenSlide takes memory for a whole tile at once, and ends the process where there is none."""
-    for level in range(slide.level_count):
-        width, height = (int(slide.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in SIDES)
-        if width * height > TILE_LIMIT_PX:
-            raise ValueError(f"it says {width} x {height} px for one tile, larger than any scanner's")
-
-
-def _plausible(path: Path, um_per_px: list[str | None]) -> float | None:
-    # Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
-    try:
-        x, y = (float(value) for value in um_per_px if value is not None)
-    except ValueError:
-        return None
-    mean = (x + y) / 2
-    low, high = UM_PER_PX_RANGE
-    if abs(x - y) > SQUARE_TOLERANCE * mean:
-        console.warn(f"{path.name} says {x:.4g} x {y:.4g} um/px, so its pixels are not square: taken as not known.")
-        return None
-    return mean if low <= mean <= high else None
-
-
 def _open_image(path: Path, file: Watched) -> Slide:
     try:
         with _no_pixel_limit(), Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -404,7 +293,7 @@ def _open_image(path: Path, file: Watched) -> Slide:
                 )
             check_pixels(path, image)
             check_memory(12 * width * height)  # decoded, composited on white, and copied
-            pixels = _on_white(image)
+            pixels = on_white(image)
             check_upright(path, image.crop((0, 0, 1, 1)))  # a part knows what is said behind the pixels, too
             return Slide(path, _Plain(pixels), None, file)
     except UnidentifiedImageError as error:
@@ -418,17 +307,6 @@ def _open_image(path: Path, file: Watched) -> Slide:
         raise GeneDMLError(
             f"The image {path} is broken: {reason_of(error)}. Fetch the file again or export it anew."
         ) from error
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        image.load()
-        return image.copy()
-    image = image.convert("RGBA")
-    if image.getchannel("A").getextrema() == (WHITE, WHITE):
-        return image.convert("RGB")
-    background = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
-    return Image.alpha_composite(background, image).convert("RGB")
 
 
 @contextmanager

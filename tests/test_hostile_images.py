@@ -169,7 +169,7 @@ def test_a_plain_image_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch)
 
 def test_a_pyramid_larger_than_any_scan_is_refused(tmp_path, monkeypatch):
     write_aperio(tmp_path / "slide.svs", np.zeros((600, 600, 3), np.uint8), 0.5)
-    monkeypatch.setattr("genedml_cli.slides.SLIDE_LIMIT_PX", 599)
+    monkeypatch.setattr("genedml_cli.pyramids.SLIDE_LIMIT_PX", 599)
     with pytest.raises(GeneDMLError, match=r"slide\.svs cannot be read: it says 600 x 600 px"):
         open_slide(tmp_path / "slide.svs")
 

@@ -5,30 +5,26 @@ To add an encoder, add a row to :data:`ENCODERS`.
 """
 
 import hashlib
-import os
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
-from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from genedml.errors import GeneDMLError, reading, reason_of
+from genedml.errors import GeneDMLError, reason_of
 from genedml.stain_texture import StainTexture
+from genedml.weight_files import NO_TENSORS, load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TIMM_PREFIX = "timm:"
 SWIGLU = "swiglu"
 PLAIN_NAME = re.compile(r"[\w.-]+")
-ZIP_END_BYTES = 22
-NO_TENSORS = "it is cut, or holds something else than tensors, which may be code"
 
 
 @dataclass(frozen=True)
@@ -272,30 +268,6 @@ def build_backbone(info: EncoderInfo) -> nn.Module:
     return timm.create_model(info.architecture, pretrained=False, num_classes=0, **options)
 
 
-def load_weights(backbone: nn.Module, file: Path, name: str, left_out: Iterable[str] = ()) -> None:
-    """Load a weights file whose keys and shapes are exactly the backbone's; nothing is loaded otherwise.
-
-    Args:
-        left_out: modules, such as a classifier, that the file may hold and the backbone was made without.
-
-    Raises:
-        GeneDMLError: unreadable file, or keys or shapes that differ, with the first of them named.
-    """
-    wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
-    passed_over = tuple(f"{module}." for module in left_out)
-    state = {key: value for key, value in _read_state(file).items() if key in wanted or not key.startswith(passed_over)}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if found != wanted:
-        missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-        shapes = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]]
-        raise GeneDMLError(
-            f"{file} does not hold the weights of {name}: {len(missing)} of {len(wanted)} keys are missing"
-            f"{_first(missing)}, {len(extra)} are unknown{_first(extra)}, {len(shapes)} have another shape"
-            f"{_first(sorted(shapes))}. Give the encoder's own weights file, not a head or a checkpoint of a study."
-        )
-    backbone.load_state_dict(state)
-
-
 def find_weights(info: EncoderInfo) -> Path | None:
     """Where the hub's cache on this disk has the weights, if it has; never touches the network."""
     from huggingface_hub import try_to_load_from_cache
@@ -389,37 +361,3 @@ def _classifiers(backbone: nn.Module) -> tuple[str, ...]:
     """Modules of a timm model that classify: timm's own weights files hold them, an encoder does not."""
     names = backbone.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    with reading(f"The weights file {file}", "Give a .safetensors file, or a state_dict of torch, which runs no code."):
-        if not file.is_file():
-            raise ValueError("there is no such file")
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with file.open("rb") as content:
-            zipped = content.read(4) == b"PK\3\4"  # by which torch tells too
-        if zipped:
-            _check_stored(file)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # torch's, of pickles that are not its own
-                state = torch.load(str(file), map_location="cpu", weights_only=True, mmap=zipped)
-        except UnpicklingError as error:  # whose text proposes to load it all the same
-            raise ValueError(NO_TENSORS) from error
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError("it holds something else than named tensors")
-        return state
-
-
-def _check_stored(file: Path) -> None:
-    """Refuse a file of torch that unpacks to more than it is, or whose directory is not its very end, as torch's is."""
-    with file.open("rb") as content, ZipFile(content) as parts:
-        content.seek(-ZIP_END_BYTES, os.SEEK_END)
-        if content.read(4) != b"PK\5\6" or any(part.compress_type != ZIP_STORED for part in parts.infolist()):
-            raise ValueError("it is not as torch.save writes weights: packed, cut, or a TorchScript program")
-
-
-def _first(keys: list[str]) -> str:
-    return f" (first: {keys[0]})" if keys else ""
