@@ -15,7 +15,8 @@ from jaxtyping import Float
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.expression import make_labels, read_counts
+from genedml_cli.counts import read_counts
+from genedml_cli.expression import make_labels
 from genedml_cli.metrics import column_nanmean, nanmean, partial_pcc, pcc
 from genedml_cli.results import label_settings, spots_of
 from genedml_cli.run_record import read_record

@@ -10,8 +10,10 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.counts import read_counts
 from genedml_cli.datasets import Section, check_complete, find_dataset, locate, published_panel
-from genedml_cli.expression import read_counts
+from genedml_cli.expression import gene_columns
+from genedml_cli.joins import doubt_of, without_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
@@ -173,7 +175,7 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
 
 def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str]) -> None:
     counts = read_counts(sample.counts)
-    missing = [gene for gene in panel if gene not in counts.var_names]
+    missing = [gene for gene, at in zip(panel, gene_columns(counts, panel), strict=True) if at < 0]
     check.panel_genes = len(panel) - len(missing) if panel else None
     if missing:
         check.problems.append(
@@ -182,11 +184,16 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
         )
     if spots is None:
         return
-    check.with_counts = int((pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names)) >= 0).sum())
+    place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
+    check.with_counts = int((place >= 0).sum())
+    doubt = doubt_of(counts.obs, spots.names, place)
+    if doubt:
+        check.problems.append(f"{sample.counts.name} {doubt}.")
     if check.with_counts < (1 - WITHOUT_COUNTS_TOLERANCE) * len(spots):
+        reason = "" if check.with_counts else f" {without_counts(counts, spots.names)}"
         check.problems.append(
             f"only {check.with_counts} of {len(spots)} spots have counts: spots are called "
-            f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}."
+            f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}.{reason}"
         )
 
 

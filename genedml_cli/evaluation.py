@@ -11,7 +11,8 @@ import pandas as pd
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError
 from genedml_cli import ceiling, console
-from genedml_cli.expression import Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
+from genedml_cli.counts import not_raw_note, read_counts
+from genedml_cli.expression import Labels, check_join, make_labels, match_panel
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.paths import takes_paths

@@ -13,10 +13,11 @@ from genedml.checkpoint import ModelCard, load_card, load_checkpoint, network_sh
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
+from genedml_cli.counts import WHOLE, not_raw_note, read_counts
 from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.devices import all_deterministic
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
-from genedml_cli.expression import WHOLE, Labels, check_join, make_labels, match_panel, not_raw_note, read_counts
+from genedml_cli.expression import Labels, check_join, gene_columns, make_labels, match_panel
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
 from genedml_cli.metrics import HIGH_GENES
@@ -208,7 +209,7 @@ def _score_section(sample: Sample, models: Models, found: SectionFeatures, folde
         data = _with_references(predicted, found, labels, genes, card, file)
         scores += score_fold(card.fold, [data])
     every = _all_genes(models.cards)
-    unmatched = tuple(gene for gene in every if gene not in set(counts.var_names))
+    unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *found.notes]
     notes += [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[WHOLE]:

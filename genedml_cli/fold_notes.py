@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import anndata
 
 from genedml.config import Config
-from genedml_cli.expression import WHOLE, not_raw_note
+from genedml_cli.counts import WHOLE, not_raw_note
 from genedml_cli.run_record import in_words
 from genedml_cli.samples import Fold
 from genedml_cli.sections import SectionData

@@ -14,7 +14,7 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
-from scipy.sparse import csc_matrix, issparse
+from scipy.sparse import issparse
 
 from genedml_cli.inputs import check_regular
 from genedml_cli.memory import at_most, check_memory
@@ -188,15 +188,3 @@ def checked(data: anndata.AnnData) -> anndata.AnnData:
 def layers_of(data: anndata.AnnData) -> dict[str, Any]:
     """The tables beside ``X``; from anndata 0.13 on, ``data.layers`` holds ``X`` as well, under None."""
     return {name: layer for name, layer in data.layers.items() if name is not None}
-
-
-def check_tenx(file: h5py.File) -> None:
-    """Refuse a 10x ``.h5`` whose indices lie outside its tables.
-
-    Raises:
-        KeyError, ValueError: so it is.
-    """
-    for table in file.values():
-        if isinstance(table, h5py.Group) and "indptr" in table:
-            values, indices, ends = (table[name][:] for name in ("data", "indices", "indptr"))
-            csc_matrix((values, indices, ends), shape=tuple(table["shape"][:])).check_format(full_check=True)

@@ -29,11 +29,11 @@ CELL_BYTES, NUMBER_BYTES = 100, 24
 """What a cell takes as text and as a number, with all copies, while a table is read."""
 SEPARATORS = ("\t", ",", ";")
 
+INDEX_NAMES = ("name", "spot", "spots", "barcode", "barcodes", "id", "spot_id", "cell", "index")
+"""What stands above the names of spots in a table of counts."""
+
 SPOT_COLUMNS = ({"x", "y"}, {"pxl_row_in_fullres", "pxl_col_in_fullres"})
 """What no table of counts has, of a gene's name or of anything else."""
-
-MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
-"""What a matrix of whole numbers is made of, and one of others."""
 
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
     Raises:
         OSError, ValueError: as :func:`read_bytes`; other encodings.
     """
-    return _decoded(read_bytes(path, SMALL_LIMIT_BYTES))
+    return decoded(read_bytes(path, SMALL_LIMIT_BYTES))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -77,12 +77,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV or TSV as they stand, without a guess of what is a number or missing.
 
-    The separator is what the name says, else what the header has: tab, comma or semicolon. Blank lines are passed over.
+    The separator is what the name says, else what the header has: tab, comma or semicolon. Passed over are blank lines
+    and, as spreadsheets leave them, lines of separators alone and empty cells at the ends of lines.
 
     Raises:
         OSError, EOFError, ValueError, csv.Error: as :func:`read_bytes`; rows of another length than the header.
     """
-    text = _decoded(read_bytes(path, CELLS_LIMIT_BYTES))
+    text = decoded(read_bytes(path, CELLS_LIMIT_BYTES))
     separator = _separator(text, path)
     cells = text.count(separator) + text.count("\n") + text.count("\r")
     if cells > CELLS_LIMIT:
@@ -91,17 +92,26 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     check_memory(CELL_BYTES * cells)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    header = [cell.strip() for cell in next((row for row in lines if row), [])]
+    header = _without_empty_end([cell.strip() for cell in next((row for row in lines if row), [])])
     if not header:
         raise ValueError("it is empty")
     _check_columns(len(header))
     rows = []
     for row in lines:
-        if row and len(row) != len(header):
+        cells = len(_without_empty_end(row))
+        if cells > len(header) or 0 < cells <= len(row) < len(header):
             raise ValueError(f"line {lines.line_num} has {len(row)} cells, the first line {len(header)}")
-        if row:
-            rows.append(row)
+        if cells:
+            rows.append(row[: len(header)])
     return header, rows
+
+
+def _without_empty_end(row: list[str]) -> list[str]:
+    """A line without the empty cells at its end."""
+    cells = len(row)
+    while cells and not row[cells - 1].strip():
+        cells -= 1
+    return row[:cells]
 
 
 def read_named_table(path: Path) -> pd.DataFrame:
@@ -140,12 +150,13 @@ def read_count_table(path: Path) -> pd.DataFrame:
     lines = content.count(b"\n") + content.count(b"\r")
     if lines > ROWS_LIMIT:
         raise ValueError(f"it has {lines} lines, more than the {ROWS_LIMIT} of a table")
-    end = _first_line_end(content)
+    end = first_line_end(content)
     if end > SMALL_LIMIT_BYTES:
         raise ValueError("its first line is longer than that of any table")
-    first = _decoded(content[:end])
+    first = decoded(content[:end])
     separator = _separator(first, path)
-    header = next(csv.reader([first], delimiter=separator), [])
+    first_line = next(csv.reader([first], delimiter=separator), [])
+    header = first_line[:1] + _without_empty_end(first_line[1:])
     _check_columns(len(header))
     if any(columns <= set(header) for columns in SPOT_COLUMNS):
         raise ValueError("it is a table of spots, not of counts")
@@ -158,6 +169,7 @@ def read_count_table(path: Path) -> pd.DataFrame:
     check_memory(NUMBER_BYTES * (content.count(separator.encode()) + lines))
     as_they_stand = {"header": None, "index_col": 0, "dtype": {0: str}, "keep_default_na": False, "na_values": [""]}
     table = pd.read_csv(io.BytesIO(content[end:]), sep=separator, **as_they_stand)
+    table = _without_empty_cells(table, header, len(first_line) - len(header))
     if table.index.hasnans:
         raise ValueError("a row has no name")
     cells = table.shape[1] + 1
@@ -170,24 +182,29 @@ def read_count_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def check_mtx(folder: Path) -> None:
-    """Refuse a 10x folder whose files unpack beyond bounds or declare more than there is.
+def _without_empty_cells(table: pd.DataFrame, header: list[str], unnamed: int) -> pd.DataFrame:
+    """A table without lines of separators alone, and without the columns at its end that have no name.
+
+    Args:
+        table: numbers, by the names of spots.
+        header: the first line, without the empty cells at its end.
+        unnamed: how many these were.
 
     Raises:
-        OSError, EOFError, ValueError: so it is.
+        ValueError: a column without a name holds numbers.
     """
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(("matrix.mtx", "genes.tsv", "features.tsv", "barcodes.tsv")):
-            content = read_bytes(file)
-            if file.name.startswith("matrix.mtx"):
-                check_memory(CELL_BYTES * content.count(b"\n"))
-                rows = [line for line in content.splitlines() if line.strip() and not line.startswith(b"%")]
-                check_memory(16 * sum(int(size) for size in rows[0].split()))
-                # scipy reads beyond the end of the last number, and of 1e5 in a matrix of whole numbers the 1.
-                whole = b"integer" in content[: _first_line_end(content)].lower()
-                if not content.endswith(b"\n") or any(row.translate(None, MTX_BYTES[whole]) for row in rows):
-                    kind = "whole numbers" if whole else "numbers"
-                    raise ValueError(f"{file.name} is cut off, or holds something else than {kind}")
+    blank = table.index.isna()
+    blank[blank] = table[blank].isna().all(axis=1)
+    table = table[~blank]
+    # Where no cell stands above the names of spots, the last column has the last name.
+    corner = table.shape[1] < len(header) + unnamed if unnamed else header[0].strip().lower() in ("", *INDEX_NAMES)
+    named = len(header) - 1 if corner else len(header)
+    nameless = table.iloc[:, named:]
+    if nameless.notna().any(axis=None):
+        if unnamed:
+            raise ValueError("a column without a name holds numbers")
+        return table
+    return table.iloc[:, :named]
 
 
 def check_names(names: Iterable[Any], what: str, path: Path) -> None:
@@ -215,7 +232,12 @@ def check_regular(path: Path) -> None:
         raise ValueError("it is no regular file" if path.exists() else "there is no such file")
 
 
-def _decoded(content: bytes) -> str:
+def decoded(content: bytes) -> str:
+    """Text of UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: another encoding.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content:
         raise ValueError("it is UTF-16 or binary; save it as UTF-8 text")
     try:
@@ -225,7 +247,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _separator(text: str, path: Path) -> str:
-    first = text[: _first_line_end(text.encode("utf-8", "replace")[: 2**22])]
+    first = text[: first_line_end(text.encode("utf-8", "replace")[: 2**22])]
     by_name = "\t" if path.name.removesuffix(".gz").endswith((".tsv", ".txt")) else ","
     return next((mark for mark in (by_name, *SEPARATORS) if mark in first), by_name)
 
@@ -238,7 +260,7 @@ def _are_counts(header: list[str]) -> bool:
     return len(set(numbers)) < len(numbers) or any(float(cell) == 0 or "." in cell for cell in numbers)
 
 
-def _first_line_end(content: bytes) -> int:
+def first_line_end(content: bytes) -> int:
     """Where the second line begins, whichever line ends the file has."""
     ends = [place for place in (content.find(b"\n"), content.find(b"\r")) if place >= 0]
     if not ends:

@@ -21,6 +21,12 @@ SECTION_COLUMNS = (
 BARCODE = r"^(?P<before>.*?)(?<![A-Za-z0-9])(?P<core>[ACGTN]{4,}|\d+x\d+|s_\d+um_\d+_\d+)(?![A-Za-z0-9])(?P<after>.*)$"
 """Of Visium, of ST and of Visium HD, within a name."""
 
+TAGGED = (
+    r"^(?P<before>)(?P<core>.+)(?P<after>[-_.:]\d+)$",
+    r"^(?P<before>[^-_.:]+[-_.:])(?P<core>.+)(?P<after>)$",
+)
+"""A tag after or before a name of another kind."""
+
 PLAIN_TAGS = ("", "-1")
 """What one section's own table has: these say nothing of which section it is."""
 
@@ -40,28 +46,42 @@ def sections_in(obs: pd.DataFrame, pictures: Iterable[str] = ()) -> str:
     for column in columns:
         sections = obs[column].dropna().astype(str).unique()
         if 1 < len(sections) < max(len(obs), 3):  # a number of its own for every spot is no section
-            return _several(sections, f"{column} ")
+            return several(sections, f"{column} ")
     pictures = list(pictures)
-    return _several(pictures, "uns['spatial'] ") if not columns and len(pictures) > 1 else ""
+    return several(pictures, "uns['spatial'] ") if not columns and len(pictures) > 1 else ""
 
 
-def split_names(names: Iterable[str]) -> pd.DataFrame:
-    """Of every name of a spot the barcode and its tag, in columns ``core`` and ``tag``; without one it is all core."""
+def split_names(names: Iterable[str], plain: Iterable[str] = ()) -> pd.DataFrame:
+    """Of every name of a spot the barcode and its tag, in columns ``core`` and ``tag``.
+
+    A name without a barcode is all core; only if a part of it is one of the ``plain`` names, the rest is its tag.
+    """
     whole = pd.Series(list(names), dtype=str)
     parts = whole.str.extract(BARCODE)
-    both = (parts["before"] != "") & (parts["after"] != "")
-    tag = parts["before"] + parts["after"].where(~both, "..." + parts["after"])
-    return pd.DataFrame({"core": parts["core"].fillna(whole), "tag": tag.fillna("")})
+    plain = set(plain)
+    for pattern in TAGGED:
+        unknown = parts["core"].isna() & ~whole.isin(plain)
+        tagged = whole[unknown].str.extract(pattern)
+        parts.update(tagged[tagged["core"].isin(plain)])
+    before, after = parts["before"].fillna(""), parts["after"].fillna("")
+    tag = before + after.where((before == "") | (after == ""), "..." + after)
+    return pd.DataFrame({"core": parts["core"].fillna(whole), "tag": tag})
+
+
+def share_of_barcodes(names: Iterable[str]) -> float:
+    """How many of the names hold a barcode."""
+    return float(pd.Series(list(names), dtype=str).str.match(BARCODE).mean())
 
 
 def sections_by_tag(names: Iterable[str]) -> str:
     """``3 sections (-1, -2, -3)`` where names repeat barcodes under several tags; else empty."""
     parts = split_names(names).drop_duplicates()
     repeated = parts["core"].duplicated(keep=False)
-    return _several(parts.loc[repeated, "tag"].unique()) if repeated.any() else ""
+    return several(parts.loc[repeated, "tag"].unique()) if repeated.any() else ""
 
 
-def _several(names: Iterable[str], kind: str = "") -> str:
+def several(names: Iterable[str], kind: str = "") -> str:
+    """``3 sections (-1, -2, -3)``, after the column that names them."""
     names = sorted(names)
     shown = ", ".join(name or "no tag" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"{len(names)} sections ({kind}{shown})"

@@ -69,7 +69,8 @@ def derive_from(files: dict[str, Path], size: int) -> tuple[str, ...]:
     """
     import anndata
 
-    from genedml_cli.expression import derive_panel, read_counts
+    from genedml_cli.counts import read_counts
+    from genedml_cli.expression import derive_panel
 
     with console.progress("Counts", len(files)) as advance:
 

@@ -30,6 +30,8 @@ def read_prediction(path: Path) -> anndata.AnnData:
     Raises:
         GeneDMLError: something else, damaged, or of an earlier version.
     """
+    if not path.exists():
+        raise GeneDMLError(f"There is no prediction {path}. Check the path: it starts at the current folder.")
     try:
         with reading("What genedml writes into it", "If it is one, it is damaged: make it again."):
             data = read_h5ad(path)

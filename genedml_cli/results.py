@@ -11,9 +11,9 @@ from jaxtyping import Float
 
 from genedml.config import LabelsConfig, from_dict, to_dict
 from genedml.errors import GeneDMLError
-from genedml_cli.expression import GENE_IDS
 from genedml_cli.slides import Slide
 from genedml_cli.spots import Spots, nearest_distances
+from genedml_cli.tenx import GENE_IDS
 
 ORIGIN = "qupath_origin_xy_px"
 HIRES_PX = 2000

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -21,21 +21,16 @@ from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
+from genedml_cli.counts import gene_ids_of, read_counts
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
-from genedml_cli.expression import (
-    agreed_gene_ids,
-    check_join,
-    derive_panel,
-    gene_ids_of,
-    make_labels,
-    read_counts,
-)
+from genedml_cli.expression import agreed_gene_ids, check_join, derive_panel, gene_columns, make_labels
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.fold_notes import counts_note, fold_notes, panel_note, same_slides_note, scale_note, scales_of
 from genedml_cli.inference import predict_section
 from genedml_cli.inputs import check_names, read_text
+from genedml_cli.joins import check_shared
 from genedml_cli.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all, save_novelty
 from genedml_cli.outputs import write
@@ -71,6 +66,8 @@ class Inputs:
     features: dict[str, SectionFeatures]
     counts: dict[str, anndata.AnnData]
     panels: dict[str, tuple[str, ...]]
+    shared: dict[str, str] = field(default_factory=dict)
+    """What must be said of sections that have the counts of another one."""
 
 
 @takes_paths
@@ -169,16 +166,17 @@ def _gather(
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     # What may be wrong with counts and panels is said before hours of encoding.
     counts = {sample.name: read_counts(sample.counts) for sample in used}
+    shared = check_shared(used, counts)
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     _check_panels(panels, counts)
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
-    return Inputs(extracted, counts, panels)
+    return Inputs(extracted, counts, panels, shared)
 
 
 def _check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
     for genes in {tuple(genes) for genes in panels.values()}:
         for name, section in counts.items():
-            missing = [gene for gene in genes if gene not in section.var_names]
+            missing = [gene for gene, at in zip(genes, gene_columns(section, genes), strict=True) if at < 0]
             if missing:
                 raise GeneDMLError(
                     f"{len(missing)} of the panel's {len(genes)} genes are not in the counts of {name}: "
@@ -297,7 +295,8 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
-    return SectionData(sample, features, labels, (joined, *features.notes))
+    shared = inputs.shared.get(sample.name, "")
+    return SectionData(sample, features, labels, (joined, shared, *features.notes))
 
 
 def _card(
@@ -326,7 +325,7 @@ def _card(
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
-        notes=tuple(filter(None, notes)),
+        notes=tuple(filter(None, dict.fromkeys(notes))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by={
             **VERSION,

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from genedml.errors import GeneDMLError
-from genedml_cli.expression import GENE_IDS
 from genedml_cli.h5_files import layers_of
 from genedml_cli.results import about
 from genedml_cli.storage import arriving, write_json
+from genedml_cli.tenx import GENE_IDS
 
 DESCRIPTIONS = {
     "spot": "name of the spot",

@@ -18,7 +18,7 @@ from torch import nn
 
 from genedml.config import Config, load_config
 from genedml.encoders import ENCODERS, EncoderInfo
-from genedml_cli.expression import read_counts
+from genedml_cli.counts import read_counts
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.synthetic import SyntheticConfig, write_dataset

@@ -33,7 +33,7 @@ from genedml.checkpoint import (
 from genedml.config import LabelsConfig, load_config, to_dict
 from genedml.encoders import load_weights
 from genedml_cli.cohort import read_cohort
-from genedml_cli.expression import read_counts
+from genedml_cli.counts import read_counts
 from genedml_cli.features import SectionFeatures, load_features, save_features
 from genedml_cli.h5_files import layers_of
 from genedml_cli.novelty import NoveltyModel, load_novelty, save_novelty

@@ -14,8 +14,9 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
+from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
 from genedml_cli.datasets import published_panel
-from genedml_cli.expression import WHOLE, agreed_gene_ids, derive_panel, gene_ids_of, make_labels, read_counts
+from genedml_cli.expression import agreed_gene_ids, derive_panel, make_labels
 from genedml_cli.panels import find_panel
 from genedml_cli.spots import Spots, read_spots
 
@@ -318,7 +319,7 @@ def test_too_few_genes_in_common_are_counted(sections, found):
 @pytest.mark.data
 def test_the_rule_gives_the_published_panel_of_her2st(her2st, her2st_counts, monkeypatch):
     assert len(her2st_counts) == 36
-    monkeypatch.setattr("genedml_cli.panels.read_counts", lambda path: her2st_counts[path.name.split(".")[0]])
+    monkeypatch.setattr("genedml_cli.counts.read_counts", lambda path: her2st_counts[path.name.split(".")[0]])
     assert find_panel("HER2ST", derive=True, root=her2st) == published_panel("HER2ST")
 
 

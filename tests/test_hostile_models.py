@@ -17,7 +17,7 @@ from hostile import PARSERS, save_tensors, small_card, small_prediction, with_he
 from genedml.checkpoint import build_network, checkpoint_bytes, load_card, load_checkpoint
 from genedml.encoders import load_weights
 from genedml.errors import GeneDMLError
-from genedml_cli.expression import read_counts
+from genedml_cli.counts import read_counts
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.predicted import read_prediction
 

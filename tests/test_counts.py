@@ -1,0 +1,347 @@
+"""Raw counts are found in any table of an AnnData file, under any names, and in 10x folders as they lie about."""
+
+import gzip
+import shutil
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import mmwrite
+from scipy.sparse import csc_matrix, csr_matrix
+from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
+from genedml_cli.expression import make_labels, match_panel
+from genedml_cli.inputs import read_count_table, read_rows
+from genedml_cli.spots import Spots
+
+IDS = [f"ENSG0000000000{number}" for number in range(4)]
+
+
+def annotated(x: np.ndarray, genes: list[str] = GENES, **columns: list) -> anndata.AnnData:
+    return anndata.AnnData(np.asarray(x, np.float32), pd.DataFrame(index=SPOTS), pd.DataFrame(columns, index=genes))
+
+
+def of_some_genes_scaled() -> anndata.AnnData:
+    data = annotated(np.log1p(COUNTS[:, :2]) - 1, GENES[:2])
+    data.raw = annotated(COUNTS)
+    return data
+
+
+def of_some_genes_whole() -> anndata.AnnData:
+    data = annotated(COUNTS[:, :2], GENES[:2])
+    data.raw = annotated(COUNTS)
+    return data
+
+
+def of_zeros() -> anndata.AnnData:
+    data = annotated(0 * COUNTS)
+    data.layers["counts"] = csr_matrix(COUNTS)
+    return data
+
+
+def with_layer(*names: str) -> anndata.AnnData:
+    data = annotated(np.log1p(COUNTS))
+    for name in names:
+        data.layers[name] = csr_matrix(COUNTS)
+    return data
+
+
+def with_parts_beside() -> anndata.AnnData:
+    data = annotated(COUNTS)
+    data.layers["spliced"], data.layers["unspliced"] = COUNTS // 2, COUNTS - COUNTS // 2
+    return data
+
+
+def with_raw_normalised() -> anndata.AnnData:
+    data = with_layer("counts")
+    data.raw = annotated(np.log1p(COUNTS))
+    return data
+
+
+def by_ensembl_id() -> anndata.AnnData:
+    """As CELLxGENE writes it: ids as names, symbols in a column, counts in ``raw``, here without that column."""
+    data = annotated(np.log1p(COUNTS), IDS, feature_name=pd.Categorical(GENES))
+    data.raw = annotated(COUNTS, IDS)
+    return data
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_some_genes_scaled,
+        of_some_genes_whole,
+        of_zeros,
+        lambda: with_layer("raw_counts"),
+        lambda: with_layer("UMI", "ambiguous"),
+        lambda: with_layer("whatever"),
+        with_parts_beside,
+        with_raw_normalised,
+        by_ensembl_id,
+    ],
+)
+def test_raw_counts_are_found_in_any_table_of_an_annotated_file(make, tmp_path):
+    make().write_h5ad(tmp_path / "counts.h5ad")
+    counts = read_counts(tmp_path / "counts.h5ad")
+    assert list(counts.var_names) == GENES
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+    assert counts.uns[WHOLE]
+
+
+def test_which_table_was_taken_is_said(tmp_path, capfd):
+    of_some_genes_scaled().write_h5ad(tmp_path / "counts.h5ad")
+    read_counts(tmp_path / "counts.h5ad")
+    assert "counts.h5ad: the counts are those of raw, 4 genes" in capfd.readouterr().err
+
+
+def test_several_tables_of_whole_numbers_without_a_known_name_are_named(tmp_path):
+    with_layer("spliced", "unspliced").write_h5ad(tmp_path / "counts.h5ad")
+    with pytest.raises(GeneDMLError, match=r"whole numbers in X, but in layers\['spliced'\] and layers\['unspliced'\]"):
+        read_counts(tmp_path / "counts.h5ad")
+
+
+@pytest.mark.parametrize("name", ["counts.csv", "counts.h5ad"])
+def test_a_table_without_any_count_is_refused(name, tmp_path):
+    if name.endswith("csv"):
+        pd.DataFrame(0 * COUNTS, SPOTS, GENES).to_csv(tmp_path / name)
+    else:
+        annotated(0 * COUNTS).write_h5ad(tmp_path / name)
+    with pytest.raises(GeneDMLError, match=r"holds no counts: all its numbers are 0"):
+        read_counts(tmp_path / name)
+
+
+def test_names_of_raw_that_stand_twice_are_made_unique_as_scanpy_does(tmp_path):
+    twice = ["A", "B", "B", "D"]
+    data = annotated(np.log1p(COUNTS), ["A", "B", "B-1", "D"], gene_ids=IDS)
+    data.raw = annotated(COUNTS, twice)
+    data.write_h5ad(tmp_path / "counts.h5ad")
+    counts = read_counts(tmp_path / "counts.h5ad")
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+    assert gene_ids_of(counts) == dict(zip(["A", "B", "B-1", "D"], IDS, strict=True))
+
+
+@pytest.mark.parametrize("panel", [("B", "D"), tuple(IDS[1::2])])
+def test_a_panel_finds_its_genes_by_name_and_by_id(panel, tmp_path):
+    by_ensembl_id().write_h5ad(tmp_path / "counts.h5ad")
+    counts = read_counts(tmp_path / "counts.h5ad")
+    assert gene_ids_of(counts) == dict(zip(GENES, IDS, strict=True))
+    assert match_panel(counts, panel) == (panel, ())
+    spots = Spots(tuple(SPOTS), np.array([[0.0, 0], [100, 0], [200, 0]]))
+    y = make_labels(counts, spots, panel, LabelsConfig(smooth=False)).y
+    part = COUNTS[:, 1::2]
+    np.testing.assert_allclose(y, np.log10(1 + 1e4 * part / part.sum(axis=1, keepdims=True)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("spots", [["AAAC-1", "AAAG-1", "AAAT-1"], ["1x1", "1x2", "2x1"]])
+@pytest.mark.parametrize("kind", ["csv", "h5ad"])
+def test_genes_in_rows_are_called_so(spots, kind, tmp_path):
+    table = pd.DataFrame(COUNTS, spots, GENES).T
+    path = tmp_path / f"counts.{kind}"
+    anndata.AnnData(table.astype(np.float32)).write_h5ad(path) if kind == "h5ad" else table.to_csv(path)
+    with pytest.raises(GeneDMLError, match=rf"is turned: its rows are genes \(A, B\), its columns spots \({spots[0]}"):
+        read_counts(path)
+
+
+def test_genes_in_rows_under_other_names_are_called_so_where_they_are_joined():
+    turned = annotated(COUNTS.T[:3, :3], SPOTS)
+    turned.obs_names = GENES[:3]
+    spots = Spots(tuple(SPOTS), np.zeros((3, 2)))
+    with pytest.raises(GeneDMLError, match=r"No spot has counts: .* These are turned, genes in rows"):
+        make_labels(turned, spots, ["s0"], LabelsConfig())
+    with pytest.raises(GeneDMLError, match=r"0 of the panel's 3 genes .* these are turned, genes in rows"):
+        match_panel(turned, GENES[:3])
+
+
+def unpacked(folder: Path) -> Path:
+    for file in folder.iterdir():
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+        file.unlink()
+    return folder
+
+
+def of_cell_ranger_2(folder: Path) -> Path:
+    unpacked(folder)
+    rows = [line.split("\t")[:2] for line in (folder / "features.tsv").read_text().splitlines()]
+    (folder / "genes.tsv").write_text("".join(f"{gene_id}\t{name}\n" for gene_id, name in rows))
+    (folder / "features.tsv").unlink()
+    return folder
+
+
+def mixed(folder: Path) -> Path:
+    of_cell_ranger_2(folder)
+    file = folder / "genes.tsv"
+    (folder / "genes.tsv.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    return folder
+
+
+def with_prefix(folder: Path) -> Path:
+    for file in [*folder.iterdir()]:
+        file.rename(file.with_name(f"GSM12_S1_{file.name}"))
+    return folder
+
+
+def the_matrix(folder: Path) -> Path:
+    return with_prefix(folder) / "GSM12_S1_matrix.mtx.gz"
+
+
+def below_outs(folder: Path) -> Path:
+    (folder.parent / "outs" / "spatial").mkdir(parents=True)
+    shutil.move(folder, folder.parent / "outs")
+    return folder.parent / "outs"
+
+
+def beside_outs(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    (folder.parent / "outs").mkdir()
+    write_10x_h5(folder.parent / "outs")
+    return folder.parent
+
+
+def of_starsolo(folder: Path) -> Path:
+    below = folder.parent / "S1_Solo.out" / "Gene"
+    below.mkdir(parents=True)
+    shutil.move(unpacked(folder), below / "filtered")
+    return below.parent
+
+
+def spots_in_rows(folder: Path) -> Path:
+    mmwrite(folder / "matrix.mtx", csr_matrix(COUNTS))
+    (folder / "matrix.mtx.gz").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        unpacked,
+        of_cell_ranger_2,
+        mixed,
+        with_prefix,
+        the_matrix,
+        below_outs,
+        beside_outs,
+        of_starsolo,
+        spots_in_rows,
+    ],
+)
+def test_10x_folders_are_read_as_they_lie_about(arrange, tmp_path):
+    counts = read_counts(arrange(write_mtx(tmp_path)))
+    assert (list(counts.obs_names), list(counts.var_names)) == (SPOTS, GENES)
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+    assert gene_ids_of(counts) == {gene: f"ENSG{gene}" for gene in GENES}
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_features_of_one_name_are_read(second, tmp_path):
+    folder = write_mtx(tmp_path)
+    lines = [f"{gene}\tGene Expression\n" if second else f"{gene}\n" for gene in GENES]
+    (folder / "features.tsv.gz").write_bytes(gzip.compress("".join(lines).encode()))
+    counts = read_counts(folder)
+    assert list(counts.var_names) == GENES
+    assert gene_ids_of(counts) == {}
+
+
+def two_samples(folder: Path) -> None:
+    for file in [*folder.iterdir()]:
+        shutil.copy(file, file.with_name(f"S1_{file.name}"))
+        file.rename(file.with_name(f"S2_{file.name}"))
+
+
+def without_barcodes(folder: Path) -> None:
+    (folder / "barcodes.tsv.gz").unlink()
+
+
+def with_a_header(folder: Path) -> None:
+    file = folder / "barcodes.tsv.gz"
+    file.write_bytes(gzip.compress(b"x\n" + gzip.decompress(file.read_bytes())))
+
+
+def of_bins(folder: Path) -> None:
+    without_barcodes(folder)
+    for file in [*folder.iterdir()]:
+        file.unlink()
+    for size in ("square_008um", "square_016um"):
+        (folder / "binned_outputs" / size).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (two_samples, r"it holds several tables, of 'S1_', 'S2_'; name the matrix of one"),
+        (without_barcodes, r"beside matrix\.mtx\.gz there is no barcodes\.tsv\.gz or barcodes\.tsv"),
+        (with_a_header, r"matrix\.mtx\.gz is 4 x 3, but features\.tsv\.gz has 4 lines and barcodes\.tsv\.gz 4"),
+        (of_bins, r"bins of several sizes; name one of binned_outputs: square_008um, square_016um"),
+    ],
+)
+def test_10x_folders_that_are_none_say_what_is_wrong(change, message, tmp_path):
+    folder = write_mtx(tmp_path)
+    change(folder)
+    with pytest.raises(GeneDMLError, match=message):
+        read_counts(folder)
+
+
+def test_10x_files_of_earlier_versions_are_read_and_of_two_genomes_refused(tmp_path):
+    matrix = csc_matrix(COUNTS.T)
+    with h5py.File(tmp_path / "counts.h5", "w") as file:
+        group = file.create_group("GRCh38")
+        texts = {"barcodes": SPOTS, "genes": [f"ENSG{gene}" for gene in GENES], "gene_names": GENES}
+        for name, values in texts.items():
+            group[name] = np.array(values, "S")
+        group["data"], group["indices"], group["indptr"] = matrix.data, matrix.indices, matrix.indptr
+        group["shape"] = matrix.shape
+    counts = read_counts(tmp_path / "counts.h5")
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+    assert gene_ids_of(counts) == {gene: f"ENSG{gene}" for gene in GENES}
+    with h5py.File(tmp_path / "counts.h5", "a") as file:
+        file.copy("GRCh38", "mm10")
+    with pytest.raises(GeneDMLError, match=r"tables of 2 genomes \(GRCh38, mm10\)"):
+        read_counts(tmp_path / "counts.h5")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,A,B,\ns0,1,2,\ns1,3,4,\n",
+        ",A,B\ns0,1,2,\ns1,3,4,\n",
+        "A,B\ns0,1,2\ns1,3,4\n",
+        "A,B,\ns0,1,2,\ns1,3,4,\n",
+        "\ufeffname;A;B;;\ns0;1;2;;\ns1;3;4;;\n;;;;\n",
+        "name,A,B\ns0,1,2\ns1,3,4\n,,\n,,\n",
+    ],
+)
+def test_what_spreadsheets_leave_at_the_ends_of_lines_and_files_is_no_gene_and_no_spot(text, tmp_path):
+    (tmp_path / "counts.csv").write_text(text, encoding="utf-8")
+    assert read_count_table(tmp_path / "counts.csv").to_dict() == {"A": {"s0": 1, "s1": 3}, "B": {"s0": 2, "s1": 4}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,A,B,\ns0,1,2,5\n", "a column without a name holds numbers"),
+        ("A,B,\ns0,1,2\n", "a column without a name holds numbers"),
+        (",A,B\ns0,1,2,5\n", "its rows have 4 cells, the first line 3"),
+    ],
+)
+def test_columns_without_a_name_are_refused_if_they_hold_something(text, message, tmp_path):
+    (tmp_path / "counts.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_count_table(tmp_path / "counts.csv")
+
+
+def test_a_last_gene_without_numbers_is_no_empty_end(tmp_path):
+    """Its line is as long as that of R, which leaves the cell above the names out, with an empty end."""
+    (tmp_path / "counts.csv").write_text("A,B,C\ns0,1,2,\n")
+    with pytest.raises(GeneDMLError, match="holds negative numbers or NaN"):
+        read_counts(tmp_path / "counts.csv")
+
+
+@pytest.mark.parametrize("text", ["name,x,y,\ns0,1,2,\n,,,\n", "name,x,y\ns0,1,2,\n", "name,x,y,\ns0,1,2\n"])
+def test_rows_of_text_have_no_empty_end_either(text, tmp_path):
+    (tmp_path / "spots.csv").write_text(text)
+    assert read_rows(tmp_path / "spots.csv") == (["name", "x", "y"], [["s0", "1", "2"]])

@@ -1,0 +1,153 @@
+"""Counts that join by name may be another section's: what their names and columns say of it is refused or marked."""
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli.counts import read_counts
+from genedml_cli.expression import check_join, make_labels
+from genedml_cli.joins import check_shared
+from genedml_cli.samples import Sample
+from genedml_cli.spots import Spots
+
+BARCODES, GENES = ["AAAC", "AAAG", "AAAT", "AACC"], ["A", "B", "C"]
+RANDOM = np.random.default_rng(7)
+
+
+def table(names: list[str], **columns: list) -> anndata.AnnData:
+    counts = csr_matrix(RANDOM.integers(1, 99, (len(names), 3)), dtype=np.float32)
+    return anndata.AnnData(counts, pd.DataFrame(columns, index=names), pd.DataFrame(index=GENES))
+
+
+def joined(spots: list[str], counts: anndata.AnnData) -> str:
+    labels = make_labels(counts, Spots(tuple(spots), 100.0 * np.arange(2 * len(spots)).reshape(-1, 2)), GENES, PLAIN)
+    return check_join(labels, "S1", Path("counts.h5"))
+
+
+PLAIN = LabelsConfig(smooth=False)
+
+
+def named(form: str, *tags: object) -> list[str]:
+    return [form.format(barcode, tag) for tag in tags or ("",) for barcode in BARCODES]
+
+
+@pytest.mark.parametrize(
+    ("spots", "counts", "said"),
+    [
+        (named("{}-1"), named("{}-{}", 1, 2, 3), "3 sections (-1, -2, -3), and these spots are all named -1"),
+        (named("{}-1"), [*named("{}-1"), *named("{}-1-1")], "2 sections (-1, -1-1), and these spots are all named -1"),
+        (named("{}-1"), [*named("{}-1"), *named("S2_{}-1")], "2 sections (-1, S2_...-1)"),
+        (BARCODES, [*BARCODES, *named("{}-1")], "2 sections (no tag, -1), and these spots are without a tag"),
+        (["1x2", "1x3"], ["1x2", "1x3", "1x2-1", "1x3-1"], "2 sections (no tag, -1)"),
+        (["b1", "b2"], ["b1", "b2", "b1-1", "b2-1"], "2 sections (no tag, -1)"),
+        (["b1", "b2"], ["b1", "b2", "S2_b1", "S2_b2"], "2 sections (no tag, S2_)"),
+    ],
+)
+def test_spots_that_do_not_say_which_of_several_sections_they_are_of_are_marked(spots, counts, said):
+    mark = joined(spots, table(counts))
+    assert mark.startswith("DOUBTFUL JOIN: counts.h5 holds spots of ")
+    assert said in mark
+    assert "S1 may have another's counts" in mark
+
+
+@pytest.mark.parametrize(
+    ("spots", "counts"),
+    [
+        (named("{}-1"), named("{}-1")),
+        (named("{}-2"), named("{}-{}", 1, 2, 3)),
+        (named("S2_{}-1"), named("{1}_{0}-1", "S1", "S2")),
+        (named("{}-1_1"), named("{}-1_{}", 1, 2)),
+        (["1x2", "1x3"], ["1x2", "1x3", "2x2", "2x3", "total"]),
+        (["spot_1", "spot_2"], ["spot_1", "spot_2", "spot_3"]),
+        (["1_1", "1_2"], ["1_1", "1_2", "2_1", "2_2", "1"]),
+    ],
+)
+def test_spots_whose_names_say_which_section_they_are_of_are_not(spots, counts):
+    assert joined(spots, table(counts)) == ""
+
+
+@pytest.mark.parametrize("column", ["library_id", "sample", "Sample_ID", "batch"])
+def test_spots_with_counts_of_two_sections_are_marked(column):
+    counts = table([f"{barcode}-1" for barcode in BARCODES], **{column: [*"ABAB"]})
+    assert f"gives these spots counts of 2 sections ({column} A, B)" in joined(named("{}-1"), counts)
+    assert joined(["AAAC-1", "AAAT-1"], counts) == ""
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (named("{}-1-{}", 0, 1), r"counts are of 2 sections \(-1-0, -1-1\): give the table of one"),
+        (named("{}-1_{}", 1, 2), r"counts are of 2 sections \(-1_1, -1_2\)"),
+        (named("{1}_{0}-1", "S1", "S2"), r"counts are of 2 sections \(S1_\.\.\.-1, S2_\.\.\.-1\)"),
+        (BARCODES, r"barcodes are the same, beside which counts have nothing, spots '-1': name them alike"),
+        (["GGGG-1", "GGGC-1"], r"Names must be the same in both\."),
+    ],
+)
+def test_names_that_do_not_join_say_what_stands_beside_the_barcodes(counts, said):
+    with pytest.raises(GeneDMLError, match=rf"No spot has counts: .*{said}"):
+        joined(named("{}-1"), table(counts))
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "said"),
+    [
+        ({"library_id": [*"AABB"]}, ["AAAC-1", "AAAG-1"] * 2, r"spots of 2 sections \(library_id A, B\): give one"),
+        ({}, ["AAAC-1", "AAAC-1", "AAAC-2", "AAAG-1"], r"spots of 2 sections \(-1, -2\): give one section's table"),
+        ({}, ["AAAC-1", "AAAC-1", "AAAT-1", "AAAG-1"], r"Give every spot one row"),
+    ],
+)
+def test_names_that_stand_twice_say_which_sections_the_table_is_of(columns, names, said, tmp_path):
+    data = table(["a", "b", "c", "d"], **columns)
+    data.obs_names = names
+    data.write_h5ad(tmp_path / "counts.h5ad")
+    with pytest.raises(GeneDMLError, match=said):
+        read_counts(tmp_path / "counts.h5ad")
+
+
+def test_a_section_without_counts_in_the_panel_is_refused():
+    counts = table(BARCODES)
+    counts.X = csr_matrix(np.array([[0, 0, 5]] * 4), dtype=np.float32)
+    spots = Spots(tuple(BARCODES), np.array([[0.0, 0], [0, 100], [100, 0], [100, 100]]))
+    labels = make_labels(counts, spots, ["A", "B"], PLAIN)
+    with pytest.raises(GeneDMLError, match=r"No spot of S1 has counts in the panel in counts\.h5, so none has a label"):
+        check_join(labels, "S1", Path("counts.h5"))
+
+
+def sample(folder: Path, name: str, donor: str, spots: list[str], counts: str) -> Sample:
+    file = folder / f"{name}.csv"
+    pd.DataFrame({"name": spots, "x": 100.0 * np.arange(len(spots)), "y": 5.0}).to_csv(file, index=False)
+    return Sample(name, folder / f"{name}.jpg", file, folder / counts, donor, name)
+
+
+def test_counts_that_samples_have_in_common_are_refused_or_marked(tmp_path):
+    """Of two donors they are wrong for one; of one donor they may be one section that was scanned twice."""
+    names, counts = named("{}-1"), table(named("{}-{}", 1, 2))
+    first, second = (sample(tmp_path, name, name, names, "aggr.h5") for name in ("S1", "S2"))
+    with pytest.raises(
+        GeneDMLError, match=r"S1 and S2 are given the same counts of the same spots, from aggr\.h5, which"
+    ):
+        check_shared([first, second], {"S1": counts, "S2": counts})
+    again = sample(tmp_path, "S3", "S1", names, "copy.h5")
+    other_order = counts[:, ["C", "A", "B"]].copy()
+    notes = check_shared([first, again], {"S1": counts, "S3": other_order})
+    assert notes.keys() == {"S1", "S3"}
+    assert notes["S1"].startswith(
+        "DOUBTFUL JOIN: S1 and S3 are given the same counts of the same spots, from aggr.h5 and"
+    )
+
+
+def test_counts_of_one_file_are_right_where_names_tell_sections_apart(tmp_path):
+    counts = table(named("{}-{}", 1, 2))
+    samples = [sample(tmp_path, f"S{tag}", f"P{tag}", named("{}-{}", tag), "aggr.h5") for tag in (1, 2)]
+    assert check_shared(samples, {"S1": counts, "S2": counts}) == {}
+
+
+def test_sections_with_spots_of_the_same_names_have_counts_of_their_own(tmp_path):
+    samples = [sample(tmp_path, name, name, BARCODES, f"{name}.csv") for name in ("S1", "S2")]
+    assert check_shared(samples, {name: table(BARCODES) for name in ("S1", "S2")}) == {}
