@@ -40,7 +40,7 @@ from genedml_cli.storage import sha256_of
 SCALE_TOLERANCE = 1.25
 """Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
 one objective less than this."""
-GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train, or pretrained for the one that is here."
+GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train, or pretrained: the one that is shipped."
 BUNDLED = Path("pretrained")
 """What the model that comes with genedml is called, where no run folder of that name is at hand."""
 
