@@ -238,7 +238,7 @@ def choose_settings(name: str, dataset: str = "", values: Sequence[float] = ()) 
 
 
 def parse_values(text: str | None) -> list[float]:
-    """Numbers parted by commas.
+    """Numbers separated by commas.
 
     Raises:
         GeneDMLError: something else than a number.

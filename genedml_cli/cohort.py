@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from genedml.errors import GeneDMLError
-from genedml_cli import console
+from genedml_cli import cohort_results, console
+from genedml_cli.cohort_results import MERGED, PAGE, PSEUDOBULK
 from genedml_cli.cohort_slide import ERROR_LOG, FAILED, KEPT, PREDICTED, CohortSlide, CohortTask, Outcome, predict_one
 from genedml_cli.compute import AUTO, Compute
 from genedml_cli.crew import Crew
@@ -16,6 +17,7 @@ from genedml_cli.devices import all_deterministic
 from genedml_cli.inference import BATCH_SPOTS
 from genedml_cli.locks import claimed
 from genedml_cli.masking import shown
+from genedml_cli.outputs import check_output_path
 from genedml_cli.paths import takes_paths
 from genedml_cli.scores import mark_of, marks_of
 from genedml_cli.sheets import FIRST_LINE, is_file_name, number, read_rows
@@ -27,6 +29,7 @@ from genedml_cli.trained import default_model, model_files, say_which
 REQUIRED_COLUMNS = ("slide",)
 OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um", "tissue"), True)  # their cells may be empty
 SUMMARY = "summary.csv"
+RESERVED = [Path(name).stem for name in (SUMMARY, PSEUDOBULK, MERGED, PAGE)]
 NAMED = 10
 
 
@@ -107,14 +110,16 @@ def predict_cohort(
     batch_spots: int = BATCH_SPOTS,
     resume: bool = True,
     jobs: int = 1,
+    formats: Sequence[str] = (),
+    merge: bool = False,
 ) -> Cohort:
     """Predict every slide of a sheet.
 
     Args:
         sheet: as :func:`read_cohort` takes it.
         model: as of :func:`genedml_cli.prediction.predict`; loaded once for all slides.
-        out: folder of the results: ``NAME.h5ad`` of every slide, ``summary.csv``, and ``errors.log`` if there was an
-            error that nobody foresaw.
+        out: folder of the results: ``NAME.h5ad`` of every slide; ``summary.csv``, ``pseudobulk.csv`` (mean of every
+            gene, a row a slide) and ``cohort.html`` of them all; ``errors.log`` if there was an unexpected error.
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         placing: of the slides whose row does not say it.
@@ -124,6 +129,8 @@ def predict_cohort(
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
         jobs: slides at a time, each in a process that loads the models for itself. Results do not depend on it.
+        formats: suffixes of :data:`genedml_cli.outputs.FORMATS`; every slide is also written as each of these kinds.
+        merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort_results.merge`.
 
     Returns:
         What became of every slide. A slide that fails does not stop the others.
@@ -132,11 +139,15 @@ def predict_cohort(
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
     slides = read_cohort(sheet, placing)
-    results = [out / f"{slide.name}.h5ad" for slide in slides]
+    suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
+    results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
+    for suffix in suffixes:
+        check_output_path(out / f"{slides[0].name}{suffix}")
     read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
-    check_apart([out / SUMMARY, out / ERROR_LOG, *results], [sheet, *read])
+    together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
+    check_apart([*together, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
-    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume)
+    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume, suffixes)
     outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (
@@ -151,6 +162,9 @@ def predict_cohort(
             _tell(outcome, f"{len(outcomes)}/{len(slides)}", out)
         cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
         cohort.write()
+        cohort_results.gather(out, cohort.outcomes)
+        if merge and len(cohort.failed) < len(slides):
+            cohort_results.merge(out, cohort.outcomes)
     return cohort
 
 
@@ -167,7 +181,7 @@ def show(cohort: Cohort) -> None:
     )
     for one in cohort.failed:
         console.say(f"{one.name}: {one.problem}")
-    console.say(f"Results and {SUMMARY}: {cohort.folder}/")
+    console.say(f"Results, {SUMMARY} and {PSEUDOBULK}: {cohort.folder}/. To look at them all: {cohort.folder / PAGE}")
 
 
 def _run(task: CohortTask, slides: Sequence[CohortSlide], jobs: int) -> Iterator[Outcome]:
@@ -190,6 +204,8 @@ def _check_names(names: Sequence[str], path: Path) -> None:
                 f"{path}, line {line}: {name!r} cannot be the name of a file. Give the slide a plain one in the column "
                 "name."
             )
+        if name.casefold() in RESERVED:
+            raise GeneDMLError(f"{path}, line {line}: {name} is the name of a file of the whole cohort. Give another.")
         # Some file systems do not tell A1 from a1.
         if name.casefold() in lines:
             raise GeneDMLError(

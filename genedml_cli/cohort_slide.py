@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import anndata
+
 from genedml.errors import GeneDMLError, lines_of, reading
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
@@ -77,6 +79,7 @@ class CohortTask:
     batch_spots: int = BATCH_SPOTS
     min_cv_pcc: float | None = None
     resume: bool = True
+    formats: tuple[str, ...] = ()
 
     def load(self) -> Models:
         """The models and their encoder, to stay in memory for all slides."""
@@ -112,6 +115,7 @@ def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Ou
         made_by = data.uns["genedml"]
         made_by[INPUTS] = {"slide": made_by["slide_sha256"], **asked}
         write(data, file)
+    _write_formats(task, data, slide)
     return _done(slide, PREDICTED, data.shape, made_by["notes"])
 
 
@@ -134,7 +138,14 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
     differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
+    _write_formats(task, data, slide)
     return _done(slide, KEPT, data.shape, notes_of(data))
+
+
+def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) -> None:
+    """The other kinds of file beside the ``.h5ad``; of a kept result too, so that they are of the same prediction."""
+    for suffix in task.formats:
+        write(data, task.out / f"{slide.name}{suffix}")
 
 
 def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, str]:

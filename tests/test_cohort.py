@@ -22,8 +22,10 @@ from genedml.errors import GeneDMLError
 from genedml_cli import app, cohort, cohort_slide, console
 from genedml_cli.cohort import predict_cohort, read_cohort
 from genedml_cli.cohort_slide import FAILED, KEPT, PREDICTED, CohortTask
+from genedml_cli.commands.predict import Kind
 from genedml_cli.crew import Crew
 from genedml_cli.h5_files import layers_of
+from genedml_cli.outputs import FORMATS
 from genedml_cli.prediction import predict
 from genedml_cli.preview import preview
 from genedml_cli.run_record import RunRecord
@@ -33,6 +35,7 @@ from genedml_cli.siting import Placing
 from genedml_cli.trained import model_files
 
 SIDE_PX = 700
+TOGETHER = {cohort.SUMMARY, cohort.PSEUDOBULK, cohort.PAGE}
 SMALL = "views.neighbor_grid=1"
 MEMORY_TOLERANCE = 60e6  # of a process of about a gigabyte; a network or a slide kept a time would be more
 
@@ -133,7 +136,7 @@ def test_every_broken_slide_says_what_is_wrong_and_leaves_nothing(run, tmp_path)
     for name, (_, sentence) in broken.items():
         assert sentence in problems[name]
         assert "unforeseen" not in problems[name], name
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.h5ad", "summary.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.h5ad", *TOGETHER}
     table = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("name")
     assert table.loc["good", ["state", "spots", "genes"]].tolist() == [PREDICTED, 9, 20]
     assert (table.drop("good")["state"] == FAILED).all()
@@ -224,7 +227,7 @@ def test_spots_exchanged_while_a_slide_is_predicted_are_noticed(run, tmp_path, m
     monkeypatch.setattr(cohort_slide, "predict_slide", exchange)
     (failed,) = predict_cohort(sheet, run, tmp_path / "out").failed
     assert "were exchanged while it was predicted" in failed.problem
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["summary.csv"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == TOGETHER
 
 
 @pytest.mark.parametrize("inputs", [1.0, {"slide": np.array([1.0, 2.0])}])
@@ -361,3 +364,77 @@ def test_the_command_prints_a_table_or_json_and_ends_with_1_where_a_slide_failed
     assert [slide["state"] for slide in json.loads(out)["slides"]] == [KEPT, FAILED]
     assert err.strip().splitlines() == [line for line in err.strip().splitlines() if line.startswith("Error: ")]
     assert call("--spots", "x.csv")[0] == 2
+
+
+def predicted_pair(run, tmp_path, **more):
+    """Two good slides and one that is not there."""
+    rows = {name: write_good(tmp_path, number) for number, name in enumerate(("a", "b"))}
+    sheet = write_sheet(tmp_path, rows | {"bad": rows["a"] | {"slide": "none.png"}})
+    out = tmp_path / "out"
+    return predict_cohort(sheet, run, out, fold="P1", **more), out
+
+
+def test_the_merged_file_holds_every_slide_by_its_name(run, tmp_path):
+    done, out = predicted_pair(run, tmp_path, merge=True)
+    assert [one.state for one in done.outcomes] == [PREDICTED, PREDICTED, FAILED]
+    merged = anndata.read_h5ad(out / "merged.h5ad")
+    assert merged.obs_names.is_unique and merged.n_obs == 18
+    assert merged.obs["slide"].value_counts(sort=False).to_dict() == {"a": 9, "b": 9}
+    assert {*merged.uns["spatial"]} == {"a", "b"}
+    for name in "ab":
+        alone, part = anndata.read_h5ad(out / f"{name}.h5ad"), merged[merged.obs["slide"] == name]
+        assert part.obs_names.tolist() == [f"{name}_{spot}" for spot in alone.obs_names]
+        assert np.array_equal(part[:, alone.var_names].X, alone.X)
+        assert np.array_equal(part.layers["ridge"], alone.layers["ridge"])
+        assert np.array_equal(part.obsm["spatial"], alone.obsm["spatial"])
+        assert np.array_equal(part.obs["novelty"], alone.obs["novelty"])
+        assert np.array_equal(part.var["cv_pcc"], alone.var["cv_pcc"])
+        (picture,) = alone.uns["spatial"].values()
+        assert np.array_equal(merged.uns["spatial"][name]["images"]["hires"], picture["images"]["hires"])
+        made = merged.uns["genedml"]["slides"][name]
+        assert made["slide_sha256"] == alone.uns["genedml"]["slide_sha256"]
+    assert list(merged.uns["genedml"]["failed"]) == ["bad"]
+    assert merged.uns["genedml"]["label"] == alone.uns["genedml"]["label"]
+
+
+def test_means_of_slides_and_the_page(run, tmp_path):
+    _, out = predicted_pair(run, tmp_path)
+    assert not (out / "merged.h5ad").exists()
+    table = pd.read_csv(out / "pseudobulk.csv", index_col="slide")
+    assert table.index.tolist() == ["a", "b"]
+    for name in "ab":
+        alone = anndata.read_h5ad(out / f"{name}.h5ad")
+        assert table.columns.tolist() == [*alone.var_names, "marks"]
+        assert np.allclose(table.loc[name, alone.var_names].astype(float), alone.X.mean(axis=0), atol=1e-5)
+    page = (out / "cohort.html").read_text()
+    assert page.count("data:image/jpeg") == 2
+    assert 'href="a.h5ad"' in page and "There is no slide" in page
+    assert "http:" not in page and "https:" not in page
+
+
+def test_other_kinds_of_file_stand_beside_and_are_written_of_kept_results_too(run, tmp_path):
+    _, out = predicted_pair(run, tmp_path)
+    done, out = predicted_pair(run, tmp_path, formats=(".csv", ".geojson"))
+    assert [one.state for one in done.outcomes] == [KEPT, KEPT, FAILED]
+    for name in "ab":
+        alone, table = anndata.read_h5ad(out / f"{name}.h5ad"), pd.read_csv(out / f"{name}.csv")
+        assert np.allclose(table[alone.var_names], alone.X)
+        assert len(json.loads((out / f"{name}.geojson").read_text())["features"]) == 9
+    assert not list(out.glob("bad*"))
+
+
+def test_the_kinds_of_the_option_are_those_that_can_be_written():
+    assert [f".{kind}" for kind in Kind] == list(FORMATS)
+
+
+def test_merging_more_than_memory_holds_is_a_sentence_and_costs_no_result(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("genedml_cli.cohort_results.free_on_host", lambda: 10)
+    with pytest.raises(GeneDMLError, match=r"of memory; .* leave out --merge"):
+        predicted_pair(run, tmp_path, merge=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.h5ad", "b.h5ad", *TOGETHER}
+
+
+def test_a_slide_cannot_be_called_as_a_file_of_the_whole_cohort(tmp_path):
+    (tmp_path / "sheet.csv").write_text("slide\nmerged.svs\n")
+    with pytest.raises(GeneDMLError, match="merged is the name of a file of the whole cohort"):
+        read_cohort(tmp_path / "sheet.csv", Placing())

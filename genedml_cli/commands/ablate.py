@@ -32,7 +32,9 @@ def ablate(
     ],
     values: Annotated[
         str | None,
-        typer.Option(help="Values of k, lambda or tau, parted by commas. (default: the paper's)", show_default=False),
+        typer.Option(
+            help="Values of k, lambda or tau, separated by commas. (default: the paper's)", show_default=False
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds a setting, counted on from training.seed.")] = 3,
     dataset: options.DatasetOption = None,

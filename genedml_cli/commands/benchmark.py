@@ -38,7 +38,7 @@ def benchmark(
     against: Annotated[
         Against | None,
         typer.Option(
-            help="naive: also run the plain way (one region read a spot, 26 passes), for ratios.",
+            help="naive: also measure the simplest implementation (one read and 26 encoder passes a spot), to compare.",
             rich_help_panel=RUN,
             show_default=False,
         ),

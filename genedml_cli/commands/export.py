@@ -18,7 +18,9 @@ def export(
     ],
     genes: Annotated[
         str | None,
-        typer.Option(help="Only these genes, parted by commas, such as GNAS,FASN. (default: all)", show_default=False),
+        typer.Option(
+            help="Only these genes, separated by commas, such as GNAS,FASN. (default: all)", show_default=False
+        ),
     ] = None,
     min_cv_pcc: Annotated[
         float | None,

@@ -1,5 +1,6 @@
 """genedml predict"""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ SlidesOption = Annotated[
     Path | None,
     typer.Option(
         "--slides",
-        help="Instead of SLIDE, a sheet of many: CSV with slide and, if you like, name, spots, um_per_px, pitch_um, "
+        help="Instead of SLIDE, a CSV sheet of many: column slide, optional name, spots, um_per_px, pitch_um, "
         "tissue; paths relative to it. A slide that fails does not stop the others.",
         rich_help_panel=DATA,
     ),
@@ -49,7 +50,7 @@ OutOption = Annotated[
         "--out",
         "-o",
         help="What to write: .h5ad (holds everything), .zarr, .csv, .csv.gz, .parquet or .geojson; with --slides a "
-        "folder of .h5ad.",
+        "folder.",
         rich_help_panel=RUN,
     ),
 ]
@@ -66,6 +67,36 @@ JobsOption = Annotated[
         min=1,
         help="With --slides: slides at a time, each in a process with models of its own. Worth it where a GPU waits "
         "for reading.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+class Kind(StrEnum):
+    """Kinds of file; the suffixes of :data:`genedml_cli.outputs.FORMATS`."""
+
+    h5ad = "h5ad"
+    zarr = "zarr"
+    csv = "csv"
+    csv_gz = "csv.gz"
+    parquet = "parquet"
+    geojson = "geojson"
+
+
+FormatOption = Annotated[
+    list[Kind] | None,
+    typer.Option(
+        "--format",
+        help="With --slides: write every slide as this kind too, beside its .h5ad; may be given several times.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
+MergeOption = Annotated[
+    bool,
+    typer.Option(
+        "--merge",
+        help="With --slides: also write all slides as one merged.h5ad, with obs['slide'].",
         rich_help_panel=RUN,
     ),
 ]
@@ -96,6 +127,8 @@ def predict(
     force: options.ForceOption = False,
     resume: ResumeOption = True,
     jobs: JobsOption = 1,
+    format_: FormatOption = None,
+    merge: MergeOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
@@ -105,8 +138,8 @@ def predict(
     with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
-    if slides is None and (jobs > 1 or not resume):
-        raise typer.BadParameter("--jobs and --no-resume go with --slides.")
+    if slides is None and (jobs > 1 or not resume or format_ or merge):
+        raise typer.BadParameter("--jobs, --no-resume, --format and --merge go with --slides.")
     if slides is not None and force:
         raise typer.BadParameter("--force goes with a SLIDE; with --slides, --no-resume predicts all again.")
     if preview is not None and out is None and json_:
@@ -118,7 +151,8 @@ def predict(
             )
         if out.suffix in (".h5ad", ".csv", ".zarr"):
             raise typer.BadParameter(f"With --slides, --out is a folder; {out} looks like a file.")
-        _predict_cohort(slides, model, out, place, {**with_, "resume": resume, "jobs": jobs}, json_)
+        with_ |= {"resume": resume, "jobs": jobs, "merge": merge, "formats": [f".{kind}" for kind in format_ or ()]}
+        _predict_cohort(slides, model, out, place, with_, json_)
     elif slide is not None:
         if preview is not None:
             _preview(slide, spots, preview, place)
