@@ -38,7 +38,8 @@ from genedml_cli.paths import takes_paths
 from genedml_cli.reading import reading_ahead
 from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.slides import Raster, Slide
-from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, open_section
 from genedml_cli.storage import maker, now, write_json
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.tiling import TilePlan, plan_tiles

@@ -19,7 +19,8 @@ from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, say_what_is_derived
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, check_on_slide, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, check_on_slide
 from genedml_cli.tissue import find_tissue
 
 SCALE_TOLERANCE = 0.05

@@ -30,7 +30,8 @@ from genedml_cli.run_record import RECORD, model_files_in, read_record
 from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Sample, read_sheet, seen_donors
 from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold, write_if_possible
 from genedml_cli.slide_files import content_sha256
-from genedml_cli.spots import open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import open_section
 from genedml_cli.storage import write_json, write_text
 from genedml_cli.trained import Models, load_models, model_files, notes_for_others
 

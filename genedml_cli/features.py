@@ -37,7 +37,8 @@ from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, doubt_spots, say_what_is_derived
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
-from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, open_section
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, free_bytes, gigabytes
 from genedml_cli.tiling import TilePlan, plan_tiles

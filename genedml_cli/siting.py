@@ -14,7 +14,8 @@ from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import Lattice, slopes
 from genedml_cli.results import origin_record
 from genedml_cli.slides import Slide, open_slide
-from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, open_section
 from genedml_cli.tissue import Tissue, find_tissue, read_tissue
 
 GRID_PITCH_UM = 100.0
@@ -68,7 +69,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
 
     Args:
         slide: anything OpenSlide opens, or a plain section image.
-        spots: a spot table (see :func:`genedml_cli.spots.read_spots`).
+        spots: a spot table (see :func:`genedml_cli.spot_files.read_spots`).
         placing: how they come to stand there.
         scale_needed: whether um/px of a table's slide has to be known.
 

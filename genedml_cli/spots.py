@@ -1,4 +1,4 @@
-"""Spot tables of every kind -> names and level-0 pixels.
+"""Spots of a section: names, level-0 pixels, and the array they stand on; which slide they can be of.
 
 Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows.
 """
@@ -8,23 +8,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from genedml.errors import GeneDMLError, reading, reason_of
+from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.h5_files import opened_h5
-from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
 from genedml_cli.lattice import Array, Lattice, flat, indexed_array, nearest_distances, placed_array
-from genedml_cli.memory import check_memory
 from genedml_cli.slides import Slide, open_slide
 
-VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
-NAME_COLUMNS = ("name", "spot", "barcode", "id", "spot_id")
-SHOWN = 40
-"""Characters of a cell that a message quotes."""
 FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 CLOSEST_PX = 2.0
@@ -132,54 +124,20 @@ class Spots:
         return f"{packing} by {told_by}, {pitch}, {each:.1f} neighbours a spot"
 
 
-def read_spots(path: Path) -> Spots:
-    """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV or ``.h5ad``.
-
-    Spots that the file marks as not under tissue or not selected are left out.
+def check_array(spots: Spots, path: Path) -> None:
+    """Refuse array positions of several places, or among which the pixels do not lie as on an array.
 
     Raises:
-        GeneDMLError: unreadable, empty, without the columns of any known kind, NaN positions or duplicate names.
+        GeneDMLError: so it is in the table ``path``.
     """
-    if path.exists() and not path.is_file():
-        raise GeneDMLError(f"{path} is no file, so no spot table. Name a file.")
-    if not path.is_file():
-        raise GeneDMLError(f"There is no spot table {path}. Check the path: it starts at the current folder.")
-    spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
-    if not len(spots):
-        raise GeneDMLError(
-            f"{path} holds no spot under tissue. Is it the table of this section, and are spots marked in_tissue or "
-            "selected?"
-        )
-    bad = ~np.isfinite(spots.xy_px).all(axis=1)
-    if bad.any():
-        raise GeneDMLError(
-            f"{bad.sum()} of {len(spots)} spots in {path} have no position (first: {spots.names[bad.argmax()]}). "
-            "Fill them in or remove the rows."
-        )
-    far = np.abs(spots.xy_px).max(axis=1) > FARTHEST
-    if far.any():
-        raise GeneDMLError(
-            f"{far.sum()} of {len(spots)} spots in {path} are farther than {FARTHEST:g} px out (first: "
-            f"{spots.names[far.argmax()]}). Give level-0 pixels."
-        )
-    _check_array(spots, path)
-    check_names(spots.names, "spot", path)
-    names = pd.Index(spots.names)
-    if names.has_duplicates:
-        first = names[names.duplicated()][0]
-        raise GeneDMLError(f"{path} names {names.duplicated().sum()} spots twice (first: {first}). Give unique names.")
-    return spots
-
-
-def _check_array(spots: Spots, path: Path) -> None:
-    """Refuse array positions of several places, or among which the pixels do not lie as on an array."""
     if spots.array_xy is None:
         return
     places = np.unique(np.column_stack([spots.array_xy, spots.xy_px]), axis=0)
     twice = len(places) - len(np.unique(spots.array_xy, axis=0))
     if twice:
         raise GeneDMLError(
-            f"{path} gives {twice} array positions to spots at several places. Mend them, or leave out their columns."
+            f"{path} gives {twice} array positions to spots at several places, as a table of several sections does. "
+            "Give those of one section; if they are, mend their array positions."
         )
     apart, array = nearest_distances(spots.xy_px), np.column_stack([spots.array_xy, np.ones(len(spots))])
     straight = np.ones(len(spots), dtype=bool)
@@ -261,136 +219,3 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         swapped = bool(((x < height) & (y < width)).all())
         hint = " Are x and y exchanged?" if swapped else " Are they of another slide, or pixels of a smaller image?"
         raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    with reading(f"The spot table {path}", "Write it anew as CSV or TSV with a name column and x,y in level-0 pixels."):
-        if path.suffix == ".parquet":
-            return _read_parquet(path)
-        header, rows = read_rows(path)
-        if _has_no_header(header):
-            return named_table(list(VISIUM_COLUMNS), [header, *rows])
-        return named_table(header, rows)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    from pyarrow.parquet import ParquetFile
-
-    declared = ParquetFile(path).metadata
-    if declared.num_rows > ROWS_LIMIT:
-        raise ValueError(f"it has {declared.num_rows} rows, more than the {ROWS_LIMIT} of a table")
-    check_memory(sum(declared.row_group(number).total_byte_size for number in range(declared.num_row_groups)))
-    return pd.read_parquet(path)
-
-
-def _has_no_header(header: list[str]) -> bool:
-    """Space Ranger 1 wrote tissue_positions_list.csv without one: a barcode, then five numbers."""
-    header = [cell.split(".")[0] for cell in header]
-    return len(header) == len(VISIUM_COLUMNS) and all(cell.lstrip("-").isdigit() for cell in header[1:])
-
-
-def _from_table(table: pd.DataFrame, path: Path) -> Spots:
-    columns = set(table.columns)
-    if set(VISIUM_COLUMNS) <= columns:
-        table = table[_numbers(table, "in_tissue", path) == 1]
-        return Spots(
-            _names(table, "barcode", path),
-            _pair(table, "pxl_col_in_fullres", "pxl_row_in_fullres", path),
-            _indices(table, "array_col", "array_row", path),
-        )
-    if {"x", "y", "pixel_x", "pixel_y"} <= columns:
-        if "selected" in columns:
-            table = table[_numbers(table, "selected", path) == 1]
-        array_xy = _indices(table, "x", "y", path)
-        names = tuple(f"{x}x{y}" for x, y in array_xy)
-        return Spots(names, _pair(table, "pixel_x", "pixel_y", path), array_xy)
-    if {"x", "y"} <= columns:
-        return _from_plain(table, path)
-    named = ", ".join(str(column)[:40] for column in table.columns[:8])
-    raise GeneDMLError(
-        f"{path} has the columns {named}. Known are ST selection files (x, y, "
-        f"pixel_x, pixel_y), Space Ranger tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y "
-        "in level-0 pixels)."
-    )
-
-
-def _from_plain(table: pd.DataFrame, path: Path) -> Spots:
-    candidates = [column for column in table.columns if str(column).lower() in NAME_COLUMNS]
-    candidates += [column for column in table.columns[:1] if column not in ("x", "y")]
-    if not candidates:
-        raise GeneDMLError(f"{path} has x and y but no names. Add a column called name, one unique name a spot.")
-    array_xy = None
-    given = [column for column in ("array_row", "array_col") if column in table.columns]
-    if len(given) == 1:
-        raise GeneDMLError(f"{path} has {given[0]} alone. Array positions need both array_row and array_col.")
-    if given:
-        array_xy = _indices(table, "array_col", "array_row", path)
-    return Spots(_names(table, candidates[0], path), _pair(table, "x", "y", path), array_xy)
-
-
-def _from_h5ad(path: Path) -> Spots:
-    from anndata.io import read_elem
-
-    mend = "Is it an AnnData file, whole? Give it again, or a spot table instead."
-    with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", "obsm/spatial")) as file:
-        if "spatial" not in file.get("obsm", {}):
-            raise GeneDMLError(f"{path} has no obsm['spatial'], so no positions. Give a spot table instead.")
-        obs = read_elem(file["obs"])
-        table = obs.assign(name=obs.index)
-        table["x"], table["y"] = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)[:, :2].T
-        if "in_tissue" in table.columns:
-            table = table[table["in_tissue"].astype(int) == 1]  # HEST-1k has True and False
-    if {"array_row", "array_col"} <= set(table.columns):
-        table = _as_named(table)
-    return _from_plain(table[[c for c in ("name", "x", "y", "array_row", "array_col") if c in table.columns]], path)
-
-
-def _as_named(table: pd.DataFrame) -> pd.DataFrame:
-    """HEST-1k puts an ST spot called ``3x5`` (column x row) into array_row 3: exchange the two there."""
-    named = table["name"].astype(str).str.extract(r"^(\d+)x(\d+)$").astype(float)
-    if not (named[0].eq(table["array_row"].to_numpy()) & named[1].eq(table["array_col"].to_numpy())).all():
-        return table
-    return table.rename(columns={"array_row": "array_col", "array_col": "array_row"})
-
-
-def _names(table: pd.DataFrame, column: str, path: Path) -> tuple[str, ...]:
-    empty = table[column].isna()
-    if empty.any():
-        raise GeneDMLError(f"{empty.sum()} of {len(table)} spots in {path} have no name. Give each a unique one.")
-    return tuple(table[column].astype(str))
-
-
-def _indices(table: pd.DataFrame, x: str, y: str, path: Path) -> Int[np.ndarray, "S 2"]:
-    values = _pair(table, x, y, path)
-    empty = ~np.isfinite(values).all(axis=1)
-    if empty.any():
-        raise GeneDMLError(
-            f"{empty.sum()} of {len(table)} spots in {path} have no array position ({x}, {y}). Fill them in or remove "
-            "the rows."
-        )
-    if (np.abs(values) > FARTHEST).any():
-        raise GeneDMLError(f"{path} has array positions beyond {FARTHEST:g} ({x}, {y}). Give columns and rows.")
-    return np.rint(values).astype(np.int64)
-
-
-def _pair(table: pd.DataFrame, x: str, y: str, path: Path) -> Float[np.ndarray, "S 2"]:
-    return np.column_stack([_numbers(table, x, path), _numbers(table, y, path)])
-
-
-def _first_odd(values: pd.Series) -> str:
-    """The first text that is no number, and in which row of the table it stands; empty if none is known."""
-    odd = np.flatnonzero(pd.to_numeric(values, errors="coerce").isna() & values.notna())
-    if not len(odd):
-        return ""
-    said = str(values.iloc[odd[0]])
-    return f"{said if len(said) <= SHOWN else said[:SHOWN] + ' ...'!a} in row {odd[0] + 1}"
-
-
-def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, " S"]:
-    try:
-        return as_numbers(table[column])
-    except (ValueError, TypeError, OverflowError) as error:
-        raise GeneDMLError(
-            f"The column {column} of {path} holds something else than numbers: "
-            f"{_first_odd(table[column]) or reason_of(error)}. Mend that cell."
-        ) from error

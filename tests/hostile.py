@@ -45,7 +45,8 @@ from genedml_cli.ridge import RidgeModel, load_ridge, save_ridge
 from genedml_cli.samples import read_sheet
 from genedml_cli.siting import Placing
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots
 from genedml_cli.tissue import read_tissue
 from genedml_cli.training_state import Moment, TrainingState
 

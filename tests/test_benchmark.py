@@ -16,7 +16,7 @@ from genedml_cli.compute import Compute
 from genedml_cli.datasets import find_dataset
 from genedml_cli.naive import cut, over_all, read_region
 from genedml_cli.slides import Raster, open_slide
-from genedml_cli.spots import read_spots
+from genedml_cli.spot_files import read_spots
 from genedml_cli.tiling import plan_tiles
 from genedml_cli.workloads import workloads
 

@@ -18,7 +18,8 @@ from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
 from genedml_cli.datasets import published_panel
 from genedml_cli.expression import agreed_gene_ids, derive_panel, make_labels
 from genedml_cli.panels import find_panel
-from genedml_cli.spots import Spots, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots
 
 SPOTS, GENES = ["s0", "s1", "s2"], ["A", "B", "C", "D"]
 COUNTS = np.array([[1, 0, 3, 9], [0, 0, 0, 2], [5, 7, 0, 0]])

@@ -24,7 +24,8 @@ from genedml_cli.features import (
 from genedml_cli.placement import PlacedFeatures
 from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, open_section
 from genedml_cli.storage import arriving, sha256_of
 from genedml_cli.tiling import plan_tiles
 

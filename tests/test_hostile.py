@@ -24,7 +24,7 @@ from genedml_cli.patches import open_patches
 from genedml_cli.predicted import read_prediction
 from genedml_cli.samples import read_sheet
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import read_spots
+from genedml_cli.spot_files import read_spots
 from genedml_cli.storage import maker
 
 seeded = settings(

@@ -35,7 +35,7 @@ from genedml_cli.patches import open_patches
 from genedml_cli.runs import train
 from genedml_cli.settings import choose_samples
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import read_spots
+from genedml_cli.spot_files import read_spots
 
 NAME = "tiny-hest"
 

@@ -33,7 +33,7 @@ from genedml_cli.results import add_tissue_image, to_anndata
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import read_spots
+from genedml_cli.spot_files import read_spots
 from genedml_cli.storage import arriving_folder
 
 GENES = ("ERBB2", "GNAS", "FASN", "XBP1", "CD74", "COL1A1")

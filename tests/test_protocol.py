@@ -34,7 +34,8 @@ from genedml_cli.samples import Sample, read_sheet
 from genedml_cli.scores import Evaluation, FoldScores
 from genedml_cli.settings import choose_config, known_scale, to_overrides
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots
 from genedml_cli.synthetic import SyntheticConfig, write_dataset
 
 

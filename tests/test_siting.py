@@ -23,7 +23,8 @@ from genedml_cli.preview import preview
 from genedml_cli.samples import read_sheet
 from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, place_spots
 from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots, check_on_slide, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, check_on_slide
 from genedml_cli.tissue import Tissue, find_tissue
 
 TISSUE = (200, 180, 1000, 1380)  # left, top, right, bottom, upright on a square slide

@@ -10,7 +10,8 @@ from PIL import Image
 
 from genedml.errors import GeneDMLError
 from genedml_cli.lattice import fit_grid, nearest_distances
-from genedml_cli.spots import Spots, open_section, read_spots
+from genedml_cli.spot_files import read_spots
+from genedml_cli.spots import Spots, open_section
 
 VISIUM = pd.DataFrame(
     {
