@@ -85,7 +85,7 @@ def encode_plan(
         room: where the vectors go; its number of orientations of each spot's own tile are encoded.
 
     Raises:
-        GeneDMLError: the device has no memory for a single tile; what ``read`` raises.
+        GeneDMLError: the device has no memory for a single tile; features that are not finite; what ``read`` raises.
     """
     calls = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
     with (
@@ -96,8 +96,30 @@ def encode_plan(
         for batch in batches:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
+            _check_finite(batch, encoder, name)
             room.put(batch)
             advance(len(batch.pooled))
+
+
+def _check_finite(batch: TileVectors, encoder: Encoder, name: str) -> None:
+    """Refuse a batch whose features are NaN or infinite, in the half precision that they are kept in."""
+    if all(bool(vectors.isfinite().all()) for vectors in (batch.pooled, *batch.tokens)):
+        return
+    last = batch.start + len(batch.pooled)
+    if not all(bool(value.isfinite().all()) for value in encoder.state_dict().values()):
+        mend = "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."
+    elif encoder.device.type == "cuda":
+        mend = (
+            "Its weights are sound, so half precision does not hold them: run with --device cpu, in single precision."
+        )
+    else:
+        mend = (
+            "Its weights are sound, but some features are beyond half precision, in which they are kept: take another."
+        )
+    raise GeneDMLError(
+        f"{encoder.info.name} gives features that are not finite, first of tiles {batch.start + 1} to {last} of "
+        f"{name}. {mend}"
+    )
 
 
 def orient(tiles: UInt8[Tensor, "N H W C"], orientation: int) -> UInt8[Tensor, "N H W C"]:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
@@ -60,7 +60,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(psutil.getloadavg()[0], 2),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
@@ -80,9 +80,19 @@ def matrix_flops(device: torch.device) -> float:
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
     """Most bytes this process has held so far, on the host and on the device; None where there is no other device."""
+    return {
+        "host": _peak_on_host(),
+        "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+
+
+def _peak_on_host() -> int:
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"host": host, "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _cpu_name() -> str:

@@ -31,8 +31,8 @@ def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
         )
 
 
-def check_tiff(path: Path, size_px: tuple[int, int]) -> None:
-    """Refuse a tiled TIFF by the kind of pixels that its first image says it has.
+def check_tiff(path: Path, size_px: tuple[int, int]) -> str:
+    """Refuse a tiled TIFF by the kind of pixels that its first image says it has; else give its description.
 
     Args:
         path: the file.
@@ -47,6 +47,7 @@ def check_tiff(path: Path, size_px: tuple[int, int]) -> None:
         page = file.pages.first
         bits, photometric = int(page.bitspersample), int(page.photometric)
         turned = page.tags.valueof(ORIENTATION, UPRIGHT)
+        description = str(page.description)
         first_px = (int(page.imagewidth), int(page.imagelength))
     if first_px != size_px:
         raise GeneDMLError(
@@ -58,6 +59,7 @@ def check_tiff(path: Path, size_px: tuple[int, int]) -> None:
     if bits != 8:
         raise ValueError(f"it has {bits} bits a channel, not 8")
     _check_orientation(path, turned)
+    return description
 
 
 def _check_mode(path: Path, mode: str, deep: bool) -> None:

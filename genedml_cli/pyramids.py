@@ -14,6 +14,7 @@ from PIL import Image
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
 from genedml_cli.levels import why_not
+from genedml_cli.physical_size import ome_um_per_px
 from genedml_cli.pixels import check_tiff
 from genedml_cli.slide_files import Watched
 from genedml_cli.sources import ScannedArea, Source
@@ -77,17 +78,17 @@ def open_pyramid(path: Path, file: Watched) -> Pyramid | None:
         slide = openslide.OpenSlide(path)
         pyramid = Pyramid(slide, path, file)
         keys = openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y
-        um_per_px = [slide.properties.get(key) for key in keys]
+        um_per_px: Sequence[float] = [float(slide.properties[key]) for key in keys if key in slide.properties]
         width, height = pyramid.sizes_px[0]
         if max(width, height) > SLIDE_LIMIT_PX:
             raise ValueError(f"it says {width} x {height} px, larger than any scan")
         _check_tiles(slide)
         if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == "generic-tiff":
-            check_tiff(
-                path, slide.dimensions
-            )  # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
+            # what scanners write is in colour; here libtiff makes 8-bit RGB of anything
+            description = check_tiff(path, slide.dimensions)
+            um_per_px = ome_um_per_px(description) or um_per_px
     pyramid.use_levels(_levels_to_use(path, file))
-    pyramid.um_per_px = _plausible(path, um_per_px)
+    pyramid.um_per_px = plausible(path, um_per_px)
     return pyramid
 
 
@@ -138,12 +139,14 @@ def _check_tiles(slide: openslide.OpenSlide) -> None:
             raise ValueError(f"it says {width} x {height} px for one tile, larger than any scanner's")
 
 
-def _plausible(path: Path, um_per_px: list[str | None]) -> float | None:
-    # Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
-    try:
-        x, y = (float(value) for value in um_per_px if value is not None)
-    except ValueError:
+def plausible(path: Path, um_per_px: Sequence[float]) -> float | None:
+    """The mean of um/px across and down, where both are there and as a microscope has them; else None.
+
+    Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
+    """
+    if len(um_per_px) != 2:
         return None
+    x, y = um_per_px
     mean = (x + y) / 2
     low, high = UM_PER_PX_RANGE
     if abs(x - y) > SQUARE_TOLERANCE * mean:

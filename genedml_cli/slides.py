@@ -17,12 +17,14 @@ from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError, reason_of
 from genedml_cli import console
 from genedml_cli.memory import check_memory
+from genedml_cli.physical_size import ome_um_per_px
 from genedml_cli.pixels import check_pixels, check_upright
-from genedml_cli.pyramids import UM_PER_PX_RANGE, WHITE, on_white, open_pyramid
+from genedml_cli.pyramids import UM_PER_PX_RANGE, WHITE, on_white, open_pyramid, plausible
 from genedml_cli.slide_files import Watched
 from genedml_cli.sources import ScannedArea, Source
 
 IMAGE_LIMIT_PX = 2**30
+IMAGE_DESCRIPTION = 0x010E
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 COARSEST = 4.0
 """um/px of a slide over those of the views, beyond which they show nothing but enlarged pixels; slides of objectives
@@ -295,7 +297,8 @@ def _open_image(path: Path, file: Watched) -> Slide:
             check_memory(12 * width * height)  # decoded, composited on white, and copied
             pixels = on_white(image)
             check_upright(path, image.crop((0, 0, 1, 1)))  # a part knows what is said behind the pixels, too
-            return Slide(path, _Plain(pixels), None, file)
+            description = str(getattr(image, "tag_v2", {}).get(IMAGE_DESCRIPTION, ""))
+            return Slide(path, _Plain(pixels), plausible(path, ome_um_per_px(description) or ()), file)
     except UnidentifiedImageError as error:
         raise GeneDMLError(
             f"{path} is no slide that OpenSlide knows, and no JPEG, PNG or TIFF image. Check the file; if it was one, "

@@ -1,0 +1,64 @@
+"""Features that are not finite end a run at the batch that makes them; modules import where Unix's own are absent."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import QuadrantColours
+
+from genedml.config import ViewsConfig
+from genedml.encoders import ENCODERS, Encoder
+from genedml.errors import GeneDMLError
+from genedml_cli.features import encode_section, keep_section
+from genedml_cli.slides import open_slide
+from genedml_cli.spots import Spots
+
+
+class Poisoned(QuadrantColours):
+    """Gives a number that is not finite once a tile is bright."""
+
+    def __init__(self, value: float, weight: float) -> None:
+        super().__init__()
+        self.value = value
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = super().forward(images)
+        bright = images.mean(dim=(1, 2, 3)) > 0.9
+        tokens[bright, -1, 0] = self.value
+        return tokens
+
+
+@pytest.mark.parametrize(
+    ("value", "weight", "mend"),
+    [
+        (float("nan"), float("nan"), "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."),
+        (float("inf"), 1.0, "Its weights are sound"),
+        (1e6, 1.0, "beyond half precision"),
+    ],
+)
+def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_path, value, weight, mend):
+    spots = Spots(("red", "white"), np.array([[612.0, 400.0], [200.0, 700.0]]))
+    encoder = Encoder(ENCODERS["tiny"], Poisoned(value, weight), has_class_token=True)
+    views = ViewsConfig(um_per_px="native", neighbor_grid=1)
+    with open_slide(red_spot[0]) as slide:
+        with pytest.raises(
+            GeneDMLError, match=r"tiny gives features that are not finite, first of tiles \d+ to \d+"
+        ) as e:
+            keep_section(slide, spots, encoder, views, tmp_path / "features", "red")
+        assert mend in str(e.value)
+        with pytest.raises(GeneDMLError, match="not finite"):
+            encode_section(slide, spots, encoder, views)
+    assert not list((tmp_path / "features").glob("*"))
+
+
+def test_features_and_the_commands_import_without_the_modules_of_unix():
+    absent = "import sys, psutil, filelock; sys.modules.update({'resource': None, 'fcntl': None})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{absent}; import genedml_cli.features, genedml_cli.app, genedml_cli.benchmark"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
