@@ -17,7 +17,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.merged_sections import PLAIN_TAGS, sections_in, several, split_names
 from genedml_cli.samples import Sample
-from genedml_cli.spots import read_spots
+from genedml_cli.spot_files import read_spots
 
 MOSTLY = 0.5
 
