@@ -183,7 +183,7 @@ def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
     (out / "one.h5ad").write_text("half a file")
     (failed,) = predict_cohort(sheet, run, out).failed
     assert "is not a prediction of genedml" in failed.problem
-    predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, out / "one.h5ad", um_per_px=0.5)
+    predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, out / "one.h5ad", um_per_px=0.5, force=True)
     (failed,) = predict_cohort(sheet, run, out).failed
     assert "was not made by predicting a cohort" in failed.problem
 
