@@ -1,6 +1,6 @@
 """Is a data set or sample sheet what its table says? Every section is looked at before anything is trained on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from genedml_cli import console
 from genedml_cli.counts import read_counts
 from genedml_cli.datasets import Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import gene_columns
-from genedml_cli.joins import doubt_of, without_counts
+from genedml_cli.joins import Rows, doubt_of, joined_rows, same_rows, shared_note, without_counts
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
@@ -76,24 +76,26 @@ def check_dataset(name: str, root: Path) -> list[SectionCheck]:
     found = {section: sample for section, sample in located.items() if sample is not None}
     check_complete(known, root, found, allow_partial=True)
     panel = published_panel(name) if known.panel else ()
-    checks = []
+    checks, rows = [], {}
     with console.progress("Sections", len(known.sections)) as advance:
         for section in known.sections:
             advance(note=section.name)
             check = SectionCheck(section, here=section.name in found)
             if check.here:
-                _check_section(check, found[section.name], known.pitch_um, panel)
+                rows[section.name] = _check_section(check, found[section.name], known.pitch_um, panel)
             checks.append(check)
+    _say_shared(checks, found, rows)
     return checks
 
 
 def check_samples(samples: Sequence[Sample], panel: Sequence[str] = ()) -> list[SectionCheck]:
     """Look at every section of a sample sheet as at those of a data set, but for what only a table knows."""
-    checks = [SectionCheck(sample) for sample in samples]
+    checks, rows = [SectionCheck(sample) for sample in samples], {}
     with console.progress("Sections", len(samples)) as advance:
         for check, sample in zip(checks, samples, strict=True):
             advance(note=sample.name)
-            _check_section(check, sample, sample.pitch_um, panel)
+            rows[sample.name] = _check_section(check, sample, sample.pitch_um, panel)
+    _say_shared(checks, {sample.name: sample for sample in samples}, rows)
     return checks
 
 
@@ -134,8 +136,16 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
         raise GeneDMLError("\n".join(sentences))
 
 
-def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str]) -> None:
-    spots = None
+def _say_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample], rows: Mapping[str, Rows]) -> None:
+    """Put into both checks that two sections have the same counts."""
+    by_name = {check.section.name: check for check in checks}
+    for pair in same_rows(rows):
+        for name in pair:
+            by_name[name].problems.append(shared_note(*(samples[other] for other in pair)))
+
+
+def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str]) -> Rows:
+    spots, rows = None, set()
     try:
         spots = read_spots(sample.spots)
         check.spots = len(spots)
@@ -146,11 +156,12 @@ def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, 
     except GeneDMLError as error:
         check.problems.append(str(error))
     try:
-        _check_counts(check, sample, spots, panel)
+        rows = _check_counts(check, sample, spots, panel)
     except GeneDMLError as error:
         check.problems.append(str(error))
     if spots is not None:
         _check_scale(check, spots, pitch_um)
+    return rows
 
 
 def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
@@ -174,7 +185,7 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         patches.read(place[-1:])
 
 
-def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str]) -> None:
+def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str]) -> Rows:
     counts = read_counts(sample.counts)
     missing = [gene for gene, at in zip(panel, gene_columns(counts, panel), strict=True) if at < 0]
     check.panel_genes = len(panel) - len(missing) if panel else None
@@ -184,7 +195,7 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
             f"{', '.join(missing[:3])})."
         )
     if spots is None:
-        return
+        return set()
     place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
     check.with_counts = int((place >= 0).sum())
     doubt = doubt_of(counts.obs, spots.names, place)
@@ -196,6 +207,7 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
             f"only {check.with_counts} of {len(spots)} spots have counts: spots are called "
             f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}.{reason}"
         )
+    return joined_rows(sample, counts)
 
 
 def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float | None) -> None:

@@ -46,6 +46,10 @@ COUNT_LAYERS = (
 
 CHUNK = 2**20
 
+_NO_COUNTS = (
+    "{} holds no counts: all its numbers are 0, so no spot has counts in the panel. Give the raw ones of this section."
+)
+
 
 def read_counts(path: Path) -> anndata.AnnData:
     """Read raw counts, spots in rows: ``.tsv[.gz]``, ``.csv[.gz]``, ``.h5ad``, 10x ``.h5`` or a 10x folder or matrix.
@@ -120,7 +124,7 @@ def _raw_counts(data: anndata.AnnData, path: Path) -> anndata.AnnData:
     if taken is None:
         taken = next(iter(tables), None)
     if taken is None:
-        raise GeneDMLError(f"{path} holds no counts: all its numbers are 0. Give the raw counts of this section.")
+        raise GeneDMLError(_NO_COUNTS.format(path))
     var = _genes_of_raw(data) if taken == "raw" else data.var
     if taken != "X":
         console.note(f"{path.name}: the counts are those of {taken}, {len(var)} genes.")
@@ -186,7 +190,7 @@ def _check_numbers(table: csr_matrix, path: Path) -> None:
         raise GeneDMLError(f"{path} holds negative numbers or NaN, so it is no table of raw counts.")
     most = table.data.max(initial=0)
     if not most:
-        raise GeneDMLError(f"{path} holds no counts: all its numbers are 0. Give the raw counts of this section.")
+        raise GeneDMLError(_NO_COUNTS.format(path))
     if most > MOST_COUNTS:
         raise GeneDMLError(
             f"{path} says that a spot has {most:.4g} counts of a gene, more than any has, so it is damaged or no table "

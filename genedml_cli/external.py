@@ -20,6 +20,7 @@ from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unm
 from genedml_cli.expression import Labels, check_join, gene_columns, make_labels, match_panel
 from genedml_cli.features import SectionFeatures, extract
 from genedml_cli.inference import predict_section
+from genedml_cli.joins import check_shared
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.paths import takes_paths
@@ -136,13 +137,15 @@ def evaluate_external(
     name = sheet.stem if sheet else external
     folder, views = run / f"external-{name}", cards[0].config.views
     scored, unseen = [], [sample for sample in samples if sample.name not in seen]
+    shared = check_shared(unseen, {sample.name: read_counts(sample.counts) for sample in unseen})
     with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:
         models = load_models(files, weights, compute)
         for sample in unseen:
             _check_scale(sample, models)
         for sample in unseen:
             found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
-            scored.append(_score_section(sample, models, found[sample.name], folder))
+            said_of_all = filter(None, [shared.get(sample.name)])
+            scored.append(_score_section(sample, models, found[sample.name], folder, tuple(said_of_all)))
             advance(note=sample.name)
     published, said = _published(run, name, cards)
     partial = "" if sheet else partial_note(find_dataset(external), samples)
@@ -190,7 +193,9 @@ def _check_scale(sample: Sample, models: Models) -> None:
         models.check_scale(sample.name, slide.um_per_px if slide.knows_scale else None)
 
 
-def _score_section(sample: Sample, models: Models, found: SectionFeatures, folder: Path) -> tuple[Evaluation, int]:
+def _score_section(
+    sample: Sample, models: Models, found: SectionFeatures, folder: Path, shared: Sequence[str]
+) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
     counts = read_counts(sample.counts)
     scores: list[FoldScores] = []
@@ -211,7 +216,7 @@ def _score_section(sample: Sample, models: Models, found: SectionFeatures, folde
         scores += score_fold(card.fold, [data])
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
-    notes = [*filter(None, dict.fromkeys(joined)), *found.notes]
+    notes = [*filter(None, dict.fromkeys(joined)), *shared, *found.notes]
     notes += [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[WHOLE]:
         notes.append(not_raw_note([sample.counts.name]))

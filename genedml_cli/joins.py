@@ -4,7 +4,7 @@ Letters: S spots.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from zlib import crc32
 
@@ -23,6 +23,9 @@ MOSTLY = 0.5
 
 SAME_ROWS = 0.5
 """Share of a section's spots whose counts are another section's, beyond which they are copies."""
+
+Rows = set[tuple[str, int]]
+"""Names of spots, each with a number that stands for its counts."""
 
 FRACTION = 1024
 """Counts that are not whole are compared in such parts."""
@@ -102,7 +105,7 @@ def shared_note(first: Sample, second: Sample) -> str:
     )
 
 
-def joined_rows(sample: Sample, counts: anndata.AnnData) -> set[tuple[str, int]]:
+def joined_rows(sample: Sample, counts: anndata.AnnData) -> Rows:
     """Names of a sample's spots, each with a number that stands for its counts; without those that have no counts."""
     table, names = counts.X, pd.Index(read_spots(sample.spots).names)
     genes = np.array([crc32(gene.encode()) for gene in counts.var_names], dtype=np.int64)
@@ -113,7 +116,7 @@ def joined_rows(sample: Sample, counts: anndata.AnnData) -> set[tuple[str, int]]
     return {(name, int(mark)) for name, mark, row in zip(names, marks, place, strict=True) if row >= 0 and mark}
 
 
-def same_rows(rows: Mapping[str, set[tuple[str, int]]]) -> Iterable[tuple[str, str]]:
+def same_rows(rows: Mapping[str, Rows]) -> list[tuple[str, str]]:
     """Pairs of samples of which most spots of one have the name and the counts of a spot of the other."""
     users: dict[tuple[str, int], list[str]] = defaultdict(list)
     for sample, marks in rows.items():

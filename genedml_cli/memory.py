@@ -1,10 +1,10 @@
 """How much memory of the host is free."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 
 import psutil
 
@@ -12,7 +12,6 @@ from genedml_cli.storage import gigabytes
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
-_LIMITED = RLock()
 
 
 def free_on_host() -> int:
@@ -36,22 +35,22 @@ def at_most(more_bytes: int) -> Iterator[None]:
     """Hold the process to ``more_bytes`` more than it has; beyond that, allocating fails at once.
 
     For libraries that allocate what a damaged file asks for. Only Linux can be held to it; elsewhere such a file costs
-    time and memory until it is refused. One thread at a time.
+    time and memory until it is refused. The limit is one of the whole process, so it is not set where other threads
+    are, whose memory it would refuse.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or threading.active_count() > 1:
         yield
         return
     import resource
 
-    with _LIMITED:
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = psutil.Process().memory_info().data + more_bytes
-        bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
-        resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *bounds]), hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = psutil.Process().memory_info().data + more_bytes
+    bounds = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *bounds]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _left_to_process() -> Iterator[int]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -83,6 +84,17 @@ def test_a_text_that_says_it_has_four_gigabytes_is_refused_before_they_are_taken
     with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml.*(memory|alloc)"):
         read_prediction(write(tmp_path / "out.h5ad", bytes(content)))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_other_thread_is_limited_in_memory_while_a_file_is_read(others, tmp_path, monkeypatch):
+    import resource
+
+    limits, path = [], h5ad(tmp_path / "counts.h5ad", lambda file: None)
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
+    monkeypatch.setattr(threading, "active_count", lambda: 1 + others)
+    read_counts(path)
+    assert bool(limits) == (not others and sys.platform == "linux")
 
 
 @pytest.mark.parametrize("size", [0, 2**64 - 16])

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
+from genedml_cli.checking import check_samples
 from genedml_cli.counts import read_counts
 from genedml_cli.expression import check_join, make_labels
 from genedml_cli.joins import check_shared
@@ -151,3 +152,13 @@ def test_counts_of_one_file_are_right_where_names_tell_sections_apart(tmp_path):
 def test_sections_with_spots_of_the_same_names_have_counts_of_their_own(tmp_path):
     samples = [sample(tmp_path, name, name, BARCODES, f"{name}.csv") for name in ("S1", "S2")]
     assert check_shared(samples, {name: table(BARCODES) for name in ("S1", "S2")}) == {}
+
+
+def test_data_check_names_both_sections_that_have_the_same_counts(tmp_path):
+    table(named("{}-1")).write_h5ad(tmp_path / "counts.h5ad")
+    samples = [sample(tmp_path, name, name, named("{}-1"), "counts.h5ad") for name in ("S1", "S2")]
+    for check in check_samples(samples):  # slides there are none, which is another problem
+        assert any(
+            problem.startswith("S1 and S2 are given the same counts of the same spots, from counts.h5ad")
+            for problem in check.problems
+        )
