@@ -149,7 +149,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
     assert [*values.index] == [(section, fold) for section in ("X1", "X2") for fold in ("P1", "P2", "P3")]
     for section, source in (("X1", "P1"), ("X2", "P2")):
         slide, spots = (elsewhere.parent / kind for kind in (f"slides/{source}.tif", f"spots/{source}.csv"))
-        predict(slide, spots, run, tmp_path / "own.h5ad", fold="P3")
+        predict(slide, spots, run, tmp_path / "own.h5ad", fold="P3", force=True)
         alone = evaluate(tmp_path / "own.h5ad", elsewhere.parent / f"counts/{source}.tsv.gz")
         own = alone.values().query("method == 'Gene-DML'").iloc[0]
         for metric in ("mse", "mae", "pcc_a", "pcc_given_depth"):
