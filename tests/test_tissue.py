@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
+from scipy.ndimage import gaussian_filter
 
 from genedml.errors import GeneDMLError
 from genedml_cli.slides import Slide, open_slide
@@ -46,13 +47,34 @@ def overlap(tissue: Tissue, expected: np.ndarray) -> float:
     return (found & expected).sum() / (found | expected).sum()
 
 
+LIGHTS = {
+    "grey glass": (0.85, 0.85, 0.85),
+    "dark glass": (0.5, 0.5, 0.5),
+    "yellow glass": (1.0, 0.97, 0.7),
+    "bluish glass": (0.9, 0.95, 1.0),
+}
+PENS = {
+    "black pen": (25, 22, 30),
+    "green pen": (20, 140, 70),
+    "blue pen": (30, 60, 175),
+    "red pen": (190, 35, 55),
+    "magenta pen": (200, 20, 130),
+    "purple pen": (110, 40, 150),
+    "orange pen": (235, 120, 30),
+    "brown pen": (110, 65, 40),
+    "yellow pen": (245, 225, 60),
+}
+
+
 def dirty(kind: str) -> Image.Image:
     """The picture with something on it that is no tissue."""
-    image = picture((205, 205, 208) if kind == "grey glass" else (238, 218, 238) if kind == "pink glass" else GLASS)
+    image = picture((238, 218, 238) if kind == "pink glass" else GLASS)
+    if kind in LIGHTS:
+        image = Image.fromarray(np.round(np.asarray(image) * LIGHTS[kind]).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    inks = {"black pen": (25, 22, 30), "green pen": (20, 140, 70), "blue pen": (30, 60, 175)}
-    if kind in inks:
-        draw.line((340, 30, 470, 360), fill=inks[kind], width=20)
+    if kind in PENS:
+        draw.line((340, 30, 470, 360), fill=PENS[kind], width=40)
+        image.paste(image.crop((320, 0, 500, 400)).filter(ImageFilter.GaussianBlur(3)), (320, 0))
     if kind == "dark border":
         draw.rectangle((0, 0, 499, 399), outline=(12, 10, 14), width=24)
     if kind == "dust":
@@ -72,11 +94,9 @@ def dirty(kind: str) -> Image.Image:
     "kind",
     [
         "clean",
-        "grey glass",
+        *LIGHTS,
+        *PENS,
         "pink glass",
-        "black pen",
-        "green pen",
-        "blue pen",
         "dark border",
         "dust",
         "JPEG noise",
@@ -86,6 +106,36 @@ def dirty(kind: str) -> Image.Image:
 def test_the_painted_tissue_is_found_and_nothing_else(tmp_path, kind):
     with slide_of(dirty(kind), tmp_path) as slide:
         assert overlap(find_tissue(slide), planted()) > 0.9
+
+
+def stroma(dilution: float, light: tuple[float, float, float]) -> Image.Image:
+    """The square as uneven tissue with ``dilution`` of a section's stain, beside eosin that bled into the glass."""
+    nuclei = gaussian_filter(np.random.default_rng(3).normal(0, 1, (400, 500)), 3)
+    depth = planted() * np.clip(0.2 + 0.1 * nuclei / nuclei.std(), 0.02, None) * dilution
+    bled = gaussian_filter(np.roll(planted(), 130, axis=1) * 0.04, 25)
+    density = (depth + bled * ~planted())[..., None] * np.array([0.6, 1.25, 0.65])
+    glass = np.array(GLASS) * light
+    return Image.fromarray(np.round((glass + 1) * 10**-density - 1).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("light", [(1.0, 1.0, 1.0), (0.6, 0.6, 0.55)])
+@pytest.mark.parametrize("dilution", [1.0, 0.5, 0.35])
+def test_pale_stroma_is_tissue_and_eosin_in_the_glass_is_not(tmp_path, dilution, light):
+    with slide_of(stroma(dilution, light), tmp_path) as slide:
+        assert overlap(find_tissue(slide), planted()) > 0.93
+
+
+@pytest.mark.parametrize("depth", [0.3, 0.15])
+def test_fat_is_tissue_where_its_membranes_are_seen(tmp_path, depth):
+    """The right half of the square is lumens of 80 um between membranes of 4 um."""
+    image = np.asarray(picture()).copy()
+    y, x = np.mgrid[:400, :500]
+    membrane = (x % 20 == 0) | ((y + 10 * (x // 20 % 2)) % 20 == 0)
+    fat = planted() & (x >= 200)
+    shade = 10 ** -(depth * membrane[fat][:, None] * np.array([0.35, 1.0, 0.5]))
+    image[fat] = np.round(np.array(GLASS) * shade).astype(np.uint8)
+    with slide_of(Image.fromarray(image), tmp_path) as slide:
+        assert overlap(find_tissue(slide), planted()) > 0.93
 
 
 def test_tissue_of_a_synthetic_slide_is_where_it_grew(world):
