@@ -1,18 +1,26 @@
-"""A picture of where a prediction would be made: the slide, its tissue and the spots, before anything is encoded."""
+"""A picture of where a prediction would be made: the slide, its tissue and the spots, before anything is encoded.
+
+Letters: S spots.
+"""
 
 import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from genedml_cli.figures import DOTS_PER_INCH, LETTER, LINE, STYLE, check_picture_path
+from genedml_cli.maps import length_label, scale_bar_um
 from genedml_cli.paths import takes_paths
 from genedml_cli.results import spot_diameter_px
 from genedml_cli.siting import Placing, Site, place_spots
+from genedml_cli.slides import Slide
 from genedml_cli.storage import arriving, check_apart
 
 SIDE_INCHES, NARROWEST_INCHES = 7.2, 3.0  # the longer side; the picture of a narrow slide
@@ -56,29 +64,55 @@ def describe(placed: Site) -> str:
 
 
 def preview_figure(placed: Site) -> Figure:
-    """The whole slide, the outline of the tissue, and spots at their size, those off the tissue in another colour."""
+    """The whole slide, the outline of the tissue, and spots at their size, with a legend, a scale bar and um/px."""
     width, height = placed.slide.size_px
     longer = max(width, height)
     across, down = max(width / longer * SIDE_INCHES, NARROWEST_INCHES), height / longer * SIDE_INCHES
     lines = textwrap.wrap(f"{placed.slide.path.name}: {describe(placed)}", int(across / LETTER))
-    heading = LINE * (len(lines) + 1)
-    figure = Figure((across, down + heading))
-    axis = figure.add_axes((0, 0, 1, down / (down + heading)))
+    heading, footing = LINE * (len(lines) + 1), 5 * LINE
+    inches = heading + down + footing
+    figure = Figure((across, inches))
+    axis = figure.add_axes((0, footing / inches, 1, down / inches))
     extent = (0, width, height, 0)
     axis.imshow(placed.slide.thumbnail(int(SIDE_INCHES * DOTS_PER_INCH)), extent=extent, aspect="equal")
     rows, columns = placed.tissue.mask.shape
     x, y = (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
     if 0 < placed.tissue.mask.mean() < 1 and min(rows, columns) > 1:
         axis.contour(x, y, placed.tissue.mask, levels=[0.5], colors=OUTLINE, linewidths=0.8)
+    signs = [Line2D([], [], color=OUTLINE, linewidth=0.8, label="outline of the tissue")]
     on_tissue = placed.tissue.holds(placed.spots.xy_px)
-    diameter = np.full(len(placed.spots), spot_diameter_px(placed.spots, placed.slide))
-    for chosen, colour in ((on_tissue, ON_TISSUE), (~on_tissue, OFF_TISSUE)):
-        spot = diameter[chosen]
-        place = {"units": "xy", "offsets": placed.spots.xy_px[chosen], "transOffset": axis.transData}
-        axis.add_collection(
-            EllipseCollection(spot, spot, spot * 0, **place, facecolor="none", edgecolor=colour, linewidth=0.8)
-        )
+    for chosen, colour, where in ((on_tissue, ON_TISSUE, "on tissue"), (~on_tissue, OFF_TISSUE, "off tissue")):
+        if chosen.any():
+            axis.add_collection(_circles(placed, chosen, colour, axis))
+            label = f"{chosen.sum():,} spots {where}"
+            signs.append(Line2D([], [], linewidth=0, marker="o", markerfacecolor="none", color=colour, label=label))
     axis.set(xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
-    figure.text(LINE / 2 / across, 1 - LINE / 2 / (down + heading), "\n".join(lines), va="top")
+    figure.text(LINE / 2 / across, 1 - LINE / 2 / inches, "\n".join(lines), va="top")
+    figure.legend(handles=signs, loc="lower left", frameon=False, fontsize=7, borderpad=0)
+    _draw_scale(figure, axis, placed.slide)
     return figure
+
+
+def _circles(placed: Site, chosen: Bool[np.ndarray, " S"], colour: str, axis: Axes) -> EllipseCollection:
+    """Spots at their size."""
+    diameter = np.full(chosen.sum(), spot_diameter_px(placed.spots, placed.slide))
+    place = {"units": "xy", "offsets": placed.spots.xy_px[chosen], "transOffset": axis.transData}
+    return EllipseCollection(
+        diameter, diameter, diameter * 0, **place, facecolor="none", edgecolor=colour, linewidth=0.8
+    )
+
+
+def _draw_scale(figure: Figure, axis: Axes, slide: Slide) -> None:
+    """Below the slide a scale bar and um/px, or that nobody says it."""
+    across, inches = figure.get_size_inches()
+    level = axis.get_position().y0 - 0.75 * LINE / inches
+    bar, text = 0.0, "no scale bar: um/px is not known"
+    if slide.knows_scale:
+        width_um = slide.size_px[0] * slide.um_per_px
+        length_um = scale_bar_um(width_um)
+        bar = length_um / slide.um_per_px / max(slide.size_px) * SIDE_INCHES / across
+        text = f"{length_label(length_um)} (1 px is {slide.um_per_px:.4g} \u00b5m)"
+    left = LINE / 2 / across
+    figure.add_artist(Line2D([left, left + bar], [level, level], color="black", linewidth=2, solid_capstyle="butt"))
+    figure.text(left + bar + LINE / 2 / across, level, text, fontsize=7, va="center_baseline")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHARED_DATA, tiny_config
+from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 from test_tissue import GLASS, PINK
@@ -19,7 +20,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.features import encode_section, extract
 from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
-from genedml_cli.preview import preview
+from genedml_cli.preview import preview, preview_figure
 from genedml_cli.samples import read_sheet
 from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, place_spots
 from genedml_cli.slides import open_slide
@@ -265,7 +266,33 @@ def test_the_preview_draws_what_predict_would_refuse(upright, tmp_path, capfd):
     said = preview(upright, table(tmp_path, on_tissue() * 0.3), tmp_path / "p.svg", Placing(um_per_px=UM_PER_PX))
     assert "% on tissue" in said
     assert "of another slide" in capfd.readouterr().err
-    assert "#d55e00" in (tmp_path / "p.svg").read_text().lower()
+    drawn = (tmp_path / "p.svg").read_text()
+    assert "#d55e00" in drawn.lower()
+    on, off = (int(re.search(rf"(\d+) spots {where} tissue", drawn)[1]) for where in ("on", "off"))
+    assert on + off == len(on_tissue()) and off > on
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "text"),
+    [(UM_PER_PX, f"1 mm (1 px is {UM_PER_PX:.4g} \u00b5m)"), (None, "no scale bar: um/px is not")],
+)
+def test_the_preview_says_its_scale_and_what_its_colours_are(upright, um_per_px, text, tmp_path):
+    preview(upright, table(tmp_path, on_tissue()), tmp_path / "p.svg", Placing(um_per_px=um_per_px))
+    drawn = (tmp_path / "p.svg").read_text()
+    assert text in drawn
+    assert "outline of the tissue" in drawn
+    assert "spots on tissue" in drawn and "spots off tissue" not in drawn
+
+
+@pytest.mark.parametrize(("width", "inches"), [(1500, 7.2 / 3), (300, 7.2 / 15)])
+def test_the_previews_scale_bar_is_as_long_as_it_says(upright, width, inches, tmp_path):
+    """1 mm on a slide of 3 mm, and 200 um on one of 0.6 mm by 3 mm that is narrower than its picture."""
+    with Image.open(upright) as image:
+        image.crop((300, 0, 300 + width, 1500)).save(tmp_path / "part.png")
+    with place_spots(tmp_path / "part.png", None, Placing(um_per_px=UM_PER_PX)) as placed:
+        figure = preview_figure(placed)
+    (bar,) = (line for line in figure.findobj(Line2D) if line.get_linewidth() == 2 and line.axes is None)
+    assert np.ptp(bar.get_xdata()) * figure.get_figwidth() == pytest.approx(inches)
 
 
 @pytest.mark.data
