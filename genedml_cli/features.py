@@ -85,14 +85,14 @@ class SectionFeatures:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
-        values = tuple(getattr(self, field.name) for field in fields(self))
-        mapped = (self.file, self.um_per_px, self.notes, self.origin_xy)
-        return (_mapped_again, mapped) if self.file else (SectionFeatures, values)
+        if self.file:
+            return _mapped_again, (self.file, self.um_per_px, self.notes, self.origin_xy, len(self.local))
+        return SectionFeatures, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
     def upright(self) -> "SectionFeatures":
         """The same without the other orientations of the local tile."""
-        return replace(self, local=self.local[:1], file=None)
+        return replace(self, local=self.local[:1])
 
     @property
     def pooled(self) -> Float[Tensor, "S D"]:
@@ -138,19 +138,27 @@ class Recipe:
     def kept(self, folder: Path, name: str, encode: Callable[[Path], SectionFeatures]) -> SectionFeatures:
         """The features of section ``name`` from their file in ``folder``, which ``encode`` makes if it is not there.
 
-        Says what differs where there are features of that section, but others.
+        Where one orientation is asked, a file of all eight does: of it the first is taken. Says what differs where
+        there are features of that section, but others.
         """
-        parts = self.parts
-        key = hashlib.sha256(json.dumps([FORMAT_VERSION, parts], sort_keys=True).encode()).hexdigest()
-        file = folder / f"{name}.{self.encoder.name.replace(':', '-')}.{key[:12]}.safetensors"
+        file, turned = self._file(folder, name), replace(self, flips=True)._file(folder, name)
         if file.exists():
-            forget_dead(file)
-            return replace(load_features(file), um_per_px=self.um_per_px)
+            return self._opened(file)
+        if turned.exists():
+            return self._opened(turned).upright
         with in_turn(file):
             if file.exists():  # by now: another process was at it
-                return replace(load_features(file), um_per_px=self.um_per_px)
-            _say_what_differs(folder, name, parts)
+                return self._opened(file)
+            _say_what_differs(folder, name, self.parts)
             return encode(file)
+
+    def _file(self, folder: Path, name: str) -> Path:
+        key = hashlib.sha256(json.dumps([FORMAT_VERSION, self.parts], sort_keys=True).encode()).hexdigest()
+        return folder / f"{name}.{self.encoder.name.replace(':', '-')}.{key[:12]}.safetensors"
+
+    def _opened(self, file: Path) -> SectionFeatures:
+        forget_dead(file)
+        return replace(load_features(file), um_per_px=self.um_per_px)
 
 
 def _say_what_differs(folder: Path, name: str, parts: Mapping[str, Any]) -> None:
@@ -282,10 +290,15 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
 
 
 def _mapped_again(
-    path: Path, um_per_px: float | None, notes: tuple[str, ...] = (), origin_xy: tuple[int, int] = (0, 0)
+    path: Path,
+    um_per_px: float | None,
+    notes: tuple[str, ...] = (),
+    origin_xy: tuple[int, int] = (0, 0),
+    orientations: int | None = None,
 ) -> SectionFeatures:
     features = load_features(path, checked=True)
-    return replace(features, um_per_px=um_per_px, notes=notes, origin_xy=origin_xy)
+    local = features.local[:orientations]
+    return replace(features, local=local, um_per_px=um_per_px, notes=notes, origin_xy=origin_xy)
 
 
 def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:

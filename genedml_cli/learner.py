@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from genedml.config import TrainingConfig
 from genedml.network import GeneDML, Views
-from genedml_cli.devices import mixed_precision
+from genedml_cli.devices import mixed_precision, random_states, set_random_states
 from genedml_cli.training_state import Moment
 
 Batch = tuple[Views, Float[Tensor, "B M"]]
@@ -74,11 +74,7 @@ class Learner:
         if self._decay:
             moment.tensors |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
         moment.tensors["random.generator"] = generator.get_state()
-        moment.tensors["random.cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
-            moment.tensors["random.device"] = torch.cuda.get_rng_state(self._device)
-        elif self._device.type == "mps":
-            moment.tensors["random.device"] = torch.mps.get_rng_state()
+        moment.tensors |= {f"random.{name}": state for name, state in random_states(self._device).items()}
         return moment
 
     def go_on_from(self, moment: Moment, generator: torch.Generator) -> None:
@@ -95,11 +91,7 @@ class Learner:
         self._schedule.load_state_dict(values["schedule"])
         self._steps = values["steps"]
         generator.set_state(tensors["random.generator"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.device"], self._device)
-        elif self._device.type == "mps":
-            torch.mps.set_rng_state(tensors["random.device"])
+        set_random_states(below("random.", tensors), self._device)
 
     @torch.no_grad()
     def _update_average(self) -> None:

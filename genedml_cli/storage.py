@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from genedml.errors import GeneDMLError
+from genedml.strict_json import without_nan
 from genedml_cli import __version__
 from genedml_cli.locks import cannot_write, in_turn, part_of
 from genedml_cli.masking import masked
@@ -122,7 +123,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def json_text(value: Any) -> str:
     """Readable JSON; NaN becomes null, a path its text."""
-    return json.dumps(_without_nan(value), indent=2, default=os.fspath) + "\n"
+    return json.dumps(without_nan(value), indent=2, default=os.fspath) + "\n"
 
 
 def free_bytes(folder: Path) -> int:
@@ -178,13 +179,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and value != value:
-        return None
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return value

@@ -20,7 +20,7 @@ from genedml.errors import GeneDMLError
 from genedml.network import GeneDML
 from genedml_cli import __version__, console
 from genedml_cli.batches import draw_batches
-from genedml_cli.devices import fitting, send
+from genedml_cli.devices import fitting, seeded, send
 from genedml_cli.inference import predict_placed
 from genedml_cli.learner import Batch, Learner, below
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
@@ -248,13 +248,14 @@ def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: 
 
 
 def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
-    """As :func:`_fit`, where the device has too little memory with a sentence."""
+    """As :func:`_fit`, where the device has too little memory with a sentence; the caller's random numbers stay."""
     batch = f"training in batches of {config.training.batch_size} spots"
     mend = (
         "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
         "with --device cpu."
     )
-    with fitting(batch, f"{mend} What was trained is kept."):
+    seed = seeded(config.training.seed, torch.device(rest["device"]))
+    with fitting(batch, f"{mend} What was trained is kept."), seed:
         return _fit(sections, trained, select, config, **rest)
 
 
@@ -272,7 +273,6 @@ def _fit(
     ``patience``; the last epoch if there are none.
     """
     settings = config.training
-    torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     train = sections.data[:trained]
     loader = SpotLoader(train, sections.features, settings, device)

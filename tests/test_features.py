@@ -1,5 +1,6 @@
 """Features: which tiles are encoded, whose they are, and files that are used again only where nothing changed."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from genedml_cli.features import (
     SectionFeatures,
     encode_section,
     extract,
+    keep_section,
     load_features,
     save_features,
 )
@@ -222,6 +224,25 @@ def test_extract_uses_its_file_again(red_sample, encoder, tmp_path):
     again = extract([red_sample], encoder, OWN_TILE, tmp_path / "features")["red"]
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert torch.equal(again.tiles, first.tiles)
+
+
+@pytest.mark.parametrize("how", ["extract", "keep_section"])
+def test_a_file_of_eight_orientations_serves_where_one_is_asked(red_sample, encoder, tmp_path, how):
+    folder = tmp_path / "features"
+    eight = extract([red_sample], encoder, VIEWS, folder, flips=True)["red"]
+    if how == "extract":
+        upright = extract([red_sample], encoder, VIEWS, folder)["red"]
+    else:
+        spots = read_spots(red_sample.spots)
+        with open_section(red_sample.slide, spots, red_sample.um_per_px) as slide:
+            upright = keep_section(slide, spots, encoder, VIEWS, folder, "red")
+    assert eight.local.shape[0] == 8
+    assert torch.equal(upright.local, eight.local[:1])
+    assert torch.equal(upright.tiles, eight.tiles)
+    sent = pickle.loads(pickle.dumps(upright))
+    assert torch.equal(sent.local, upright.local)
+    assert len(pickle.dumps(upright)) < 2000
+    assert len(list(folder.iterdir())) == 1
 
 
 def moved_spot(sample: Sample) -> Sample:

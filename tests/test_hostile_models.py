@@ -5,7 +5,7 @@ import json
 import pickle
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from hostile import PARSERS, save_tensors, small_card, small_prediction, with_header, write
+from safetensors import safe_open
 
-from genedml.checkpoint import build_network, checkpoint_bytes, load_card, load_checkpoint
+from genedml.checkpoint import CrossValidated, build_network, checkpoint_bytes, load_card, load_checkpoint, sealed
 from genedml.encoders import load_weights
 from genedml.errors import GeneDMLError
+from genedml.tensor_files import tensor_bytes
 from genedml_cli.counts import read_counts
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.predicted import read_prediction
@@ -327,12 +329,30 @@ def test_predictions_that_are_not_whole_are_refused(tmp_path, change):
         read_prediction(tmp_path / "out.h5ad")
 
 
-@pytest.mark.parametrize("scores", [["a"] * 3, "abc", [None] * 3, [[1.0], 2.0, 3.0], {"a": 1, "b": 2, "c": 3}])
+@pytest.mark.parametrize("scores", [["a"] * 3, "abc", [[1.0], 2.0, 3.0], {"a": 1, "b": 2, "c": 3}])
 def test_a_card_whose_scores_are_no_numbers_is_refused(tmp_path, scores):
     card = replace(small_card(), scores={"held_out_pcc": scores})
     (tmp_path / "fold-1.safetensors").write_bytes(checkpoint_bytes(card, build_network(card).state_dict()))
     with pytest.raises(GeneDMLError, match=r"has a card that this version cannot read: its held-out scores are no num"):
         load_card(tmp_path / "fold-1.safetensors")
+
+
+def test_scores_that_are_not_defined_are_null_in_a_card_and_nan_when_read(tmp_path):
+    file, nan = tmp_path / "fold-1.safetensors", float("nan")
+    scored = CrossValidated((1, 1, 0), (0.5, nan, nan), (nan, nan, nan), (0.25, nan, nan))
+    card = replace(small_card(), scores={"held_out_pcc": [0.5, nan, 0.25]}, cross_validated=scored)
+    state = build_network(card).state_dict()
+    file.write_bytes(checkpoint_bytes(card, state))
+    with safe_open(file, "pt") as stored:
+        text = stored.metadata()["genedml"]
+    values = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert values["scores"]["held_out_pcc"] == [0.5, None, 0.25]
+    assert values["cross_validated"]["pcc_sd"] == [None] * 3
+    assert repr(load_card(file)) == repr(card)
+    before = json.dumps({**values, "scores": card.scores, "cross_validated": asdict(scored)}, sort_keys=True)
+    assert "NaN" in before  # as earlier versions wrote it
+    file.write_bytes(tensor_bytes(state, sealed("genedml", before)))
+    assert repr(load_card(file)) == repr(card)
 
 
 @pytest.mark.parametrize("name", ["X", "obsm/spatial", "layers/ridge", "var/training_mean"])

@@ -270,6 +270,33 @@ def test_evaluation_mode_has_no_dropout_and_training_mode_has():
     assert not torch.equal(network(views), network(views))
 
 
+@pytest.mark.parametrize("parts", [{}, {"instance": False, "group": False}], ids=["aligned", "contrastive"])
+def test_losses_under_bfloat16_are_single_precision_of_what_the_network_gave(parts):
+    network, views, label = make_network(**parts), make_views(SQUARE), torch.rand(12, GENES)
+    single = network.losses(views, label, torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.embed(views).fused.dtype == torch.bfloat16
+        mixed = network.losses(views, label, torch.Generator().manual_seed(1))
+    assert mixed.keys() == single.keys()
+    for name, value in mixed.items():
+        assert value.dtype == torch.float32
+        assert float(value) == pytest.approx(float(single[name]), rel=0.05), name
+    mixed["total"].backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in network.parameters() if weight.grad is not None)
+
+
+def test_losses_of_equal_embeddings_are_the_same_to_the_bit_whatever_the_autocast(monkeypatch):
+    network, views, label = make_network(), make_views(SQUARE), torch.rand(12, GENES)
+    coarse = [network.embed(views).to(torch.bfloat16), network.gene_encoder(label).bfloat16()]
+    monkeypatch.setattr(network, "embed", lambda _: coarse[0])
+    monkeypatch.setattr(network.gene_encoder, "forward", lambda _: coarse[1])
+    monkeypatch.setattr(network.head, "forward", lambda _: torch.zeros(12, GENES))
+    plain = network.losses(views, label, torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network.losses(views, label, torch.Generator().manual_seed(1))
+    assert {name: float(value) for name, value in mixed.items()} == {name: float(v) for name, v in plain.items()}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cpu_equals_cuda():

@@ -211,6 +211,16 @@ def test_the_fused_optimiser_learns_what_the_plain_one_does(sections, monkeypatc
         assert one == pytest.approx(other, rel=1e-3)
 
 
+def test_training_leaves_the_callers_random_numbers_alone(sections):
+    config = tiny_config("training.epochs=2", "training.batch_size=20")
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = train_fold(sections, [], [], config, "cpu")
+    assert torch.equal(torch.rand(3), expected)
+    assert train_fold(sections, [], [], config, "cpu").log == first.log
+
+
 def test_the_kept_weights_are_their_moving_average(sections):
     config = tiny_config("training.weight_average=0.5", "training.batch_size=200", "training.sections_per_batch=0")
     settings = config.training

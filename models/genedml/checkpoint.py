@@ -16,6 +16,7 @@ from torch import Tensor
 from genedml.config import STRICT, Config, from_dict
 from genedml.errors import CONTROL, GeneDMLError, reading, reason_of
 from genedml.network import GeneDML
+from genedml.strict_json import with_nan, without_nan
 from genedml.tensor_files import tensor_bytes
 
 FORMAT_VERSION = 4
@@ -103,10 +104,13 @@ def build_network(card: ModelCard) -> GeneDML:
 
 
 def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
-    """Card and weights as the content of one safetensors file; equal input gives equal bytes."""
+    """Card and weights as the content of one safetensors file; equal input gives equal bytes.
+
+    A score that is not defined is null in the card's JSON, and NaN when it is read.
+    """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     values = {"format_version": FORMAT_VERSION, "weights_sha256": weights_sha256(tensors), **asdict(card)}
-    return tensor_bytes(tensors, sealed(METADATA_KEY, json.dumps(values, sort_keys=True)))
+    return tensor_bytes(tensors, sealed(METADATA_KEY, json.dumps(without_nan(values), sort_keys=True)))
 
 
 def sealed(key: str, text: str) -> dict[str, str]:
@@ -210,6 +214,7 @@ def _read_card(file: Path) -> tuple[ModelCard, str]:
         if version != FORMAT_VERSION:
             raise GeneDMLError(f"it has format {version}, not {FORMAT_VERSION}")
         sha256 = values.pop("weights_sha256")
+        _put_nan_back(values)
         card = from_dict(ModelCard, values)
         _check_card(card)
     except Exception as error:  # a card is JSON of any form
@@ -218,6 +223,13 @@ def _read_card(file: Path) -> tuple[ModelCard, str]:
             "genedml that wrote it, or train the fold again."
         ) from error
     return card, sha256
+
+
+def _put_nan_back(values: dict[str, Any]) -> None:
+    """Scores that are not defined, which are null in JSON, as numbers."""
+    values["scores"]["held_out_pcc"] = with_nan(values["scores"]["held_out_pcc"])
+    if values["cross_validated"] is not None:
+        values["cross_validated"] = {name: with_nan(scores) for name, scores in values["cross_validated"].items()}
 
 
 def _check_card(card: ModelCard) -> None:

@@ -12,7 +12,7 @@ Differs from the paper where the paper is silent or contradicts itself:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -68,6 +68,10 @@ class ImageEmbedding:
     neighbor: Float[Tensor, "B d"]
     global_: Float[Tensor, "B d"]
     fused: Float[Tensor, "B d"]
+
+    def to(self, dtype: torch.dtype) -> "ImageEmbedding":
+        """The same in another precision."""
+        return ImageEmbedding(*(getattr(self, field.name).to(dtype) for field in fields(self)))
 
 
 class NeighborTransformer(nn.Module):
@@ -231,11 +235,27 @@ class GeneDML(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Eq. 7 by its named parts; ``total`` is their weighted sum.
 
+        Under autocast only the network runs in less precision: the losses are of the labels' precision.
         ``group`` is absent where the batch has fewer than 2k spots: k-means would find single spots, not groups.
         """
-        image = self.embed(views)
-        gene = self.gene_encoder(label)
-        parts = {"prediction": prediction_loss(self.head(image.fused), label)}
+        image, gene = self.embed(views), self.gene_encoder(label)
+        predicted = self.head(image.fused)
+        with torch.autocast(
+            label.device.type, enabled=False
+        ):  # similarities and k-means need more than bfloat16's bits
+            return self._losses(
+                image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype), label, generator
+            )
+
+    def _losses(
+        self,
+        image: ImageEmbedding,
+        gene: Float[Tensor, "B d"],
+        predicted: Float[Tensor, "B M"],
+        label: Float[Tensor, "B M"],
+        generator: torch.Generator | None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        parts = {"prediction": prediction_loss(predicted, label)}
         total = self.loss.prediction_weight * parts["prediction"]
         if self.loss.instance:
             parts["instance"] = self._instance(image, gene)
