@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from genedml_cli.masking import shown
 
+TOLD_EVERY_S = 30.0
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
 BETWEEN = 2  # two columns of a table
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?±[\d.]+)?%?(/[\d.,]+)?")
@@ -26,7 +28,6 @@ _KNOWS_WIDTH = sys.stdout.isatty() or "COLUMNS" in os.environ
 _results = Console(soft_wrap=True, highlight=False, emoji=False, width=None if _KNOWS_WIDTH else 200)
 _messages = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 _progress: Progress | None = None
-_hidden = False
 _quiet = False
 _about = ""
 
@@ -168,22 +169,12 @@ def _list_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) 
                 _results.print(f"  {head}: {cell}" if head else f"  {cell}")
 
 
-def is_quiet() -> bool:
-    """Whether notes are left out now."""
-    return _quiet
-
-
-def hide_progress(quiet: bool) -> None:
-    """No progress lines from this process, as several would write over each other; with ``quiet`` no notes either."""
-    global _hidden, _quiet
-    _hidden, _quiet = True, quiet
-
-
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """One progress line while the block runs; yields ``advance(steps=1, note="")``. Silent without a terminal.
+def progress(description: str, total: int, told: str = "") -> Iterator[Callable[..., None]]:
+    """One progress line while the block runs; yields ``advance(steps=1, note="")``.
 
-    Lines nest: a fold's line stays above its epochs'.
+    Lines nest: a fold's line stays above its epochs'. Without a terminal it is silent, but where ``told`` says what a
+    step is called: then a line of text comes after the first step that has a note, and after one each half minute.
     """
     global _progress
     outermost = _progress is None
@@ -192,11 +183,14 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
         _progress = bars
         bars.start()
     task = bars.add_task(description, total=total, note="")
+    lines = _Lines(description, total, told) if told and bars.disable else None
 
     def advance(steps: int = 1, note: str = "") -> None:
         bars.advance(task, steps)
         if note:
             bars.update(task, note=note)
+        if lines is not None:
+            lines.advance(steps, note)
 
     try:
         yield advance
@@ -208,8 +202,22 @@ def progress(description: str, total: int) -> Iterator[Callable[..., None]]:
             bars.remove_task(task)
 
 
+class _Lines:
+    """Text where no progress line is drawn: after the first step that has something to say, then each half minute."""
+
+    def __init__(self, description: str, total: int, step: str) -> None:
+        self._description, self._total, self._step = description, total, step
+        self._done, self._next = 0, time.monotonic()
+
+    def advance(self, steps: int, text: str) -> None:
+        self._done += steps
+        if text and time.monotonic() >= self._next:
+            self._next = time.monotonic() + TOLD_EVERY_S
+            note(f"{self._description}: {self._step} {self._done} of {self._total}: {text}")
+
+
 def _new_progress() -> Progress:
-    hidden = _hidden or _quiet or _relay is not None or not _messages.is_terminal
+    hidden = _quiet or _relay is not None or not _messages.is_terminal
     columns: list[Any] = [
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),

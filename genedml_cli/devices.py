@@ -14,6 +14,9 @@ from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
 from genedml_cli.memory import free_on_host
 
+PROCESS_BYTES = 10**9
+"""What a process that trains takes besides features."""
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """``auto`` takes CUDA, then Apple's MPS, then the CPU.
@@ -30,8 +33,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def all_like(device: torch.device) -> list[torch.device]:
-    """Every device of a kind: all CUDA devices that torch sees; any other kind is there once."""
+def all_like(device: torch.device, threads: int) -> list[torch.device]:
+    """Where training runs are to be beside each other, an entry for each.
+
+    All CUDA devices that torch sees. A CPU as often as there are ``threads`` for a run among those that torch would
+    use (the cores, or OMP_NUM_THREADS), and memory for a process. Any other kind once.
+    """
+    if device.type == "cpu":
+        return [device] * max(1, min(torch.get_num_threads() // threads, free_on_host() // PROCESS_BYTES))
     if device.type != "cuda":
         return [device]
     return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
@@ -45,6 +54,17 @@ def free_on_device(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return free_on_host()
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    """Torch computes in so many threads in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare_encoder(name: str, weights: Path | None = None, compute: Compute = AUTO) -> Encoder:

@@ -11,7 +11,6 @@ from typing import Any
 
 import anndata
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 
@@ -53,8 +52,8 @@ from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Fold, Sample, all_sect
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData, left_out_together
 from genedml_cli.stopping import keeping
-from genedml_cli.storage import VERSION, arriving, check_apart, write_text
-from genedml_cli.training import Trained, train_fold
+from genedml_cli.storage import VERSION, arriving, check_apart
+from genedml_cli.training import Trained, threads_for, train_fold
 from genedml_cli.workers import spread
 from genedml_cli.worth import record_scores
 
@@ -100,7 +99,8 @@ def train(
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
-        compute: where and how the arithmetic runs. On several CUDA devices as many folds are trained at a time.
+        compute: where and how the arithmetic runs. On several CUDA devices as many folds are trained at a time; on a
+            CPU, of a small network, as many as torch has threads, with the same bytes for any number of them.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
 
@@ -134,7 +134,9 @@ def train(
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             origin = {"dataset": dataset, "partial": partial, "panel": panel_note(panel, dataset)}
             run_fold = functools.partial(_run_fold, **fixed, origin=origin)
-            _run_folds(folds, run_fold, all_like(encoder.device)[: len(folds)], out)
+            genes = max(map(len, inputs.panels.values()))
+            threads = threads_for(config, encoder.info.width, genes, encoder.device)
+            _run_folds(folds, run_fold, all_like(encoder.device, threads)[: len(folds)], threads, out)
         return _score(out)
 
 
@@ -210,10 +212,12 @@ def load_panel(panel: str, fold: Fold, counts: Mapping[str, anndata.AnnData], si
     return published_panel(panel)
 
 
-def _run_folds(folds: Sequence[Fold], run_fold: Callable[..., str], devices: Sequence[torch.device], out: Path) -> None:
-    """As many folds at a time as there are devices."""
+def _run_folds(
+    folds: Sequence[Fold], run_fold: Callable[..., str], devices: Sequence[torch.device], threads: int, out: Path
+) -> None:
+    """As many folds at a time as there are devices, or shares of a CPU."""
     with console.progress("Folds", len(folds)) as advance:
-        for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices):
+        for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices, threads):
             console.note(f"{in_words(name)} is done: {model_file(out, name)}")
             advance(note=in_words(name).lower())
 
@@ -240,7 +244,8 @@ def _run_fold(
         for side in (fold.train, fold.validation, fold.test)
     )
     state = state_file(out, fold.name)
-    trained = train_fold(train, validation, test, config, device, in_words(fold.name), at_once, state)
+    words, log = in_words(fold.name), log_file(out, fold.name)
+    trained = train_fold(train, validation, test, config, device, words, at_once, state, log)
     fitted = [*train, *validation]
     content = {name: features.slide_sha256 for name, features in inputs.features.items()}
     said = [*fold_notes(fold, config), "" if fold.tests_nothing else origin["panel"], origin["partial"]]
@@ -262,7 +267,6 @@ def _run_fold(
         if novelty is not None:
             tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
-    write_text(log_file(out, fold.name), pd.DataFrame(trained.log).to_csv(index=False))
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
     state.unlink(missing_ok=True)

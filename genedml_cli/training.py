@@ -26,8 +26,11 @@ from genedml_cli.learner import Batch, Learner, below
 from genedml_cli.metrics import column_nanmean, nanmean, pcc
 from genedml_cli.placement import PlacedFeatures, place
 from genedml_cli.sections import SectionData
-from genedml_cli.training_state import Moment, TrainingState
+from genedml_cli.training_state import EpochLog, Moment, TrainingState
 
+LARGE_NETWORK = 2_000_000
+"""Parameters from which on training on a CPU gains by several threads; the presets of the paper have 46 to 121 million,
+``small`` .2 with its encoder."""
 SHOWN = ("total", "prediction", "held_out_pcc")
 
 
@@ -57,15 +60,18 @@ def train_fold(
     description: str = "Epochs",
     at_once: int = 1,
     state: Path | None = None,
+    log: Path | None = None,
 ) -> Trained:
     """Train on ``train``, choose the epoch on ``validation`` (on ``test`` if the configuration says so).
 
     With ``training.refit``, train once more, on the validation sections as well, for as many epochs as were chosen.
     ``at_once`` folds are trained beside each other on this machine. ``state`` is a file that keeps what a call that was
-    interrupted had reached: the next goes on from there and ends as if nothing had been.
+    interrupted had reached: the next goes on from there and ends as if nothing had been. ``log`` is a ``.csv`` that
+    grows with the epochs.
 
     Raises:
-        GeneDMLError: no epoch can be chosen, the device has too little memory, or ``state`` cannot be read or written.
+        GeneDMLError: no epoch can be chosen, the device has too little memory, ``state`` cannot be read, or it or
+            ``log`` cannot be written.
     """
     settings = config.training
     on_test = settings.select_on == "test"
@@ -76,25 +82,42 @@ def train_fold(
     sections = _Sections([*trained_on, *chosen_on], place(features, device, at_once))
     first, last = len(train), len(train) + len(validation)
     file = TrainingState(state, _depends_on((train, validation, test), config, device))
-    begun = file.read()
+    begun, table = file.read(), EpochLog(log)
     fit = partial(_fit_in_memory, sections, config=config, device=device)
     if on_test:
-        tested = range(last, last + len(test))
-        result = fit(last, tested, epochs=settings.epochs, description=description, passes=_Passes(file, begun=begun))
+        tested, passes = range(last, last + len(test)), _Passes(file, table, begun=begun)
+        result = fit(last, tested, epochs=settings.epochs, description=description, passes=passes)
         return replace(result, held_out_pcc=None)
-    chosen = _chosen_before(begun)
+    chosen, refit = _chosen_before(begun), bool(settings.refit and validation)
     if chosen is None:
-        passes, begun = _Passes(file, begun=begun), None
+        passes, begun = _Passes(file, table, 1 if refit else 0, begun=begun), None
         chosen = fit(first, range(first, last), epochs=settings.epochs, description=description, passes=passes)
-    if not (settings.refit and validation):
+    if not refit:
         return chosen
-    passes = _Passes(file, chosen, begun)
+    passes = _Passes(file, table, 2, chosen, begun)
     again = fit(last, range(0), epochs=chosen.epoch, description=f"{description}, refit", passes=passes)
-    return replace(
-        again,
-        log=[{"pass": number, **entry} for number, log in enumerate((chosen.log, again.log), 1) for entry in log],
-        held_out_pcc=chosen.held_out_pcc,
-    )
+    return replace(again, held_out_pcc=chosen.held_out_pcc)
+
+
+def threads_for(config: Config, width: int, genes: int, device: torch.device) -> int:
+    """How many threads a fold's training can use: on a CPU one, if the network is small, else all that torch would use.
+
+    Threads that share small products mostly wait for each other: ten times as long as they compute, where other
+    programs use the cores too.
+
+    Args:
+        config: of the network.
+        width: of the encoder's vectors.
+        genes: of the panel.
+        device: to train on.
+    """
+    with torch.device("meta"):
+        parameters = sum(value.numel() for value in _network(config, width, genes).parameters())
+    return 1 if device.type == "cpu" and parameters < LARGE_NETWORK else torch.get_num_threads()
+
+
+def _network(config: Config, width: int, genes: int) -> GeneDML:
+    return GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
 
 
 @dataclass(frozen=True)
@@ -195,20 +218,25 @@ class _Course:
 
 @dataclass(frozen=True)
 class _Passes:
-    """The file that keeps a fold's training, and in which of its passes that is.
+    """What is kept of a fold's training as it goes, and in which of its passes that is.
 
     Args:
         file: see :class:`TrainingState`.
+        table: of the epochs of all passes.
+        number: of the pass, where there are two; else 0.
         chosen: what the pass before left, if there was one.
         begun: the moment to go on from, if this pass was begun before.
     """
 
     file: TrainingState
+    table: EpochLog
+    number: int = 0
     chosen: Trained | None = None
     begun: Moment | None = None
 
     def keep(self, learner: Learner, generator: torch.Generator, course: _Course) -> None:
-        """Write the moment after an epoch, if it is time to."""
+        """Write the table and the moment after an epoch, if it is time to."""
+        self.table.write(self.epochs(course))
         if not self.file.due():
             return
         moment = course.put_into(learner.moment(generator))
@@ -217,6 +245,11 @@ class _Passes:
             if self.chosen.held_out_pcc is not None:
                 moment.tensors["chosen.held_out_pcc"] = torch.from_numpy(self.chosen.held_out_pcc)
         self.file.write(moment)
+
+    def epochs(self, course: _Course) -> list[Mapping[str, float]]:
+        """Those of the pass before and of this one, with the number of their pass where there are two."""
+        before = [] if self.chosen is None else self.chosen.log
+        return [*before, *({"pass": self.number, **entry} if self.number else entry for entry in course.log)]
 
 
 def _chosen_before(moment: Moment | None) -> Trained | None:
@@ -277,7 +310,7 @@ def _fit(
     train = sections.data[:trained]
     loader = SpotLoader(train, sections.features, settings, device)
     width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
-    network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
+    network = _network(config, width, genes)
     network.start_at(loader.mean_label.cpu())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
@@ -285,7 +318,7 @@ def _fit(
         course = _Course.of(passes.begun, device)
         done = f"epoch {len(course.log)} of {epochs}"
         console.note(f"{description}: going on after {done}, where an earlier run was interrupted.")
-    with console.progress(description, epochs) as advance:
+    with console.progress(description, epochs, told="epoch") as advance:
         advance(len(course.log))
         while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
             entry = {"epoch": len(course.log) + 1, **learner.learn(loader.epoch(generator), generator)}
@@ -301,5 +334,6 @@ def _fit(
             f"No epoch has a defined PCC on {held_out}, held out to choose one: "
             "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
         )
+    passes.table.write(passes.epochs(course), last=True)
     weights = course.weights if select else learner.kept.state_dict()
-    return Trained(weights, course.epoch, course.log, course.held_out_pcc)
+    return Trained(weights, course.epoch, passes.epochs(course), course.held_out_pcc)

@@ -1,12 +1,13 @@
-"""The file from which the training of an interrupted fold goes on."""
+"""The file from which the training of an interrupted fold goes on, and the table of its epochs."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,11 +15,12 @@ from torch import Tensor
 from genedml.checkpoint import sealed, unsealed, weights_sha256
 from genedml.errors import reading
 from genedml_cli import console
-from genedml_cli.storage import arriving
+from genedml_cli.storage import arriving, write_text
 
 AT_MOST_S = 60.0
 SHARE = 0.05
 """Of the time that writing may take: every epoch is kept, but where that takes more, some, at least one each minute."""
+LOG_EVERY_S = 2.0
 METADATA_KEY = "genedml"
 
 
@@ -78,3 +80,21 @@ class TrainingState:
             save_file(tensors, temporary, sealed(METADATA_KEY, json.dumps(known)))
         ended = time.monotonic()
         self._next = ended + min((ended - began) / SHARE, AT_MOST_S)
+
+
+class EpochLog:
+    """The table of a fold's epochs, which is written anew as it grows: at most every other second.
+
+    Args:
+        path: of the ``.csv``; None where none is wanted.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._next = path, time.monotonic()
+
+    def write(self, entries: Sequence[Mapping[str, float]], last: bool = False) -> None:
+        """Put the epochs so far in the place of those before, whole, if it is time to or these are the last."""
+        if self._path is None or not (last or time.monotonic() >= self._next):
+            return
+        write_text(self._path, pd.DataFrame(entries).to_csv(index=False))
+        self._next = time.monotonic() + LOG_EVERY_S

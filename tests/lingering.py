@@ -18,4 +18,6 @@ def linger(job: str, device: torch.device, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    list(spread(functools.partial(linger, folder=Path(sys.argv[1])), ["a", "b"], [torch.device("cpu")] * 2))
+    from lingering import linger as call  # processes do not know the script that began them
+
+    list(spread(functools.partial(call, folder=Path(sys.argv[1])), ["a", "b"], [torch.device("cpu")] * 2, threads=1))

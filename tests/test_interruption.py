@@ -19,7 +19,7 @@ from genedml.config import ViewsConfig
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
-from genedml_cli import feature_file, runs, training, training_state
+from genedml_cli import console, feature_file, runs, training, training_state
 from genedml_cli.batch_size import BATCH_TILES
 from genedml_cli.compute import Compute
 from genedml_cli.devices import all_deterministic, fitting
@@ -97,6 +97,45 @@ def test_training_goes_on_after_the_last_epoch(samples, tmp_path, epoch, capsys)
     assert f"going on after epoch {epoch if epoch <= 4 else epoch - 4}" in capsys.readouterr().err
     left = {path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*")}
     assert left == {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
+
+
+def test_the_log_grows_with_the_epochs_and_ends_as_one_that_was_never_interrupted(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_state, "LOG_EVERY_S", 0.0)
+    trained(samples, tmp_path / "whole")
+    whole = (tmp_path / "whole" / "fold-P1.log.csv").read_text().splitlines()
+    for epoch in (2, 5):  # the second goes on from the first
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stopped_in(patch, 2 if epoch == 2 else 3)
+            trained(samples, tmp_path / "run")
+        assert (tmp_path / "run" / "fold-P1.log.csv").read_text().splitlines() == whole[: 1 + epoch]
+    trained(samples, tmp_path / "run")
+    assert (tmp_path / "run" / "fold-P1.log.csv").read_text().splitlines() == whole
+
+
+def test_the_log_is_written_at_most_every_other_second_and_at_the_end(tmp_path, monkeypatch):
+    now, log = [100.0], tmp_path / "log.csv"
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    table = training_state.EpochLog(log)
+    for epoch, seconds, rows in [(1, 0.0, 1), (2, 1.0, 1), (3, 1.5, 3)]:
+        now[0] += seconds
+        table.write([{"epoch": number + 1} for number in range(epoch)])
+        assert len(log.read_text().splitlines()) == 1 + rows
+    table.write([{"epoch": 1}], last=True)
+    assert log.read_text() == "epoch\n1\n"
+
+
+def test_without_a_terminal_an_epoch_is_told_first_and_then_each_half_minute(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with console.progress("Fold P1", 80, told="epoch") as advance:
+        advance(3)  # epochs of an earlier run
+        for epoch in range(4, 15):
+            advance(note=f"total {epoch}")
+            now[0] += 10
+    with console.progress("Sections", 2) as advance:
+        advance(note="quiet")
+    told = [f"Fold P1: epoch {epoch} of 80: total {epoch}" for epoch in (4, 7, 10, 13)]
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_a_state_of_other_labels_is_not_gone_on_from(samples, world, tmp_path, capsys):
