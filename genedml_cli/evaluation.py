@@ -16,7 +16,7 @@ from genedml_cli.expression import Labels, check_join, make_labels, match_panel
 from genedml_cli.inputs import read_json
 from genedml_cli.metrics import HIGH_GENES
 from genedml_cli.paths import takes_paths
-from genedml_cli.predicted import read_prediction
+from genedml_cli.predicted import NoLabelledSpotError, read_prediction
 from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
 from genedml_cli.run_record import RECORD, model_file, read_record
@@ -70,27 +70,42 @@ def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
 
 
 def finished_files(run: Path) -> list[Path]:
-    """The predictions of a run's finished folds.
+    """The predictions of a run's finished folds; says which sections are left out, as they have no labelled spot.
 
     Raises:
-        GeneDMLError: no such run, or none of its folds is finished.
+        GeneDMLError: no such run, none of its folds is finished, or nothing of it can be scored.
     """
-    # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
-    files = [
-        file
-        for file in sorted((run / "predictions").glob("*.h5ad"))
-        if model_file(run, str(read_prediction(file).uns["genedml"]["fold"])).exists()
-    ]
+    files, empty = [], []
+    for file in sorted((run / "predictions").glob("*.h5ad")):
+        try:
+            fold = str(read_prediction(file).uns["genedml"]["fold"])
+        except NoLabelledSpotError as error:
+            empty.append(file.stem)
+            console.warn(f"{error} It is left out.")
+            continue
+        # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
+        if model_file(run, fold).exists():
+            files.append(file)
     if not files:
-        if model_file(run, ALL_SECTIONS).is_file():
-            raise GeneDMLError(
-                f"{run} holds a model of all sections only, so there is none to score it on. Train folds beside it "
-                f"(genedml train --out {run} ...), or score it on sections of other donors: --external SHEET."
-            )
-        if any(run.glob("*.h5ad")):
-            raise GeneDMLError(f"{run} holds no finished fold, but predictions: name one; --truth COUNTS scores it.")
-        raise GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
+        raise _nothing_to_score(run, empty)
     return files
+
+
+def _nothing_to_score(run: Path, empty: Sequence[str]) -> GeneDMLError:
+    """Why a run has no score; ``empty`` are its sections without a labelled spot."""
+    if empty:
+        return GeneDMLError(
+            f"Nothing of {run} can be scored: no spot of {', '.join(empty)} has counts in the panel. Train again into "
+            "another --out, with the counts of that section or without it."
+        )
+    if model_file(run, ALL_SECTIONS).is_file():
+        return GeneDMLError(
+            f"{run} holds a model of all sections only, so there is none to score it on. Train folds beside it "
+            f"(genedml train --out {run} ...), or score it on sections of other donors: --external SHEET."
+        )
+    if any(run.glob("*.h5ad")):
+        return GeneDMLError(f"{run} holds no finished fold, but predictions: name one; --truth COUNTS scores it.")
+    return GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
 
 
 def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False) -> Evaluation:

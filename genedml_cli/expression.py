@@ -161,6 +161,20 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
     )
 
 
+def check_labelled(labels: Labels, section: str, counts: Path) -> None:
+    """Refuse a section of which nothing can be learnt or scored.
+
+    Raises:
+        GeneDMLError: no spot has counts in the panel.
+    """
+    if not labels.valid.any():
+        raise GeneDMLError(
+            f"No spot of {section} has counts in the panel: {counts.name} names {labels.empty} of its "
+            f"{len(labels.valid)} spots, with nothing in the panel's {labels.y.shape[1]} genes. Give the counts of "
+            "this section, another --panel, or leave it out."
+        )
+
+
 def check_join(labels: Labels, section: str, counts: Path) -> str:
     """Warn of spots without counts and of counts of several sections; refuse where most spots have none, since the rest
     then only share names by chance, and where none has a label.

@@ -24,20 +24,29 @@ SMALLEST_SCALE = 1e-5
 """Of a picture of the tissue: its pixels over those of the slide."""
 
 
+class NoLabelledSpotError(GeneDMLError):
+    """A section of a run of which no spot had counts in the panel; runs of earlier versions may hold such."""
+
+
 def read_prediction(path: Path) -> anndata.AnnData:
     """A prediction: of a run, beside its truth, or of ``genedml predict``.
 
     Raises:
-        GeneDMLError: something else, damaged, or of an earlier version.
+        GeneDMLError: something else, damaged, or of an earlier version; :class:`NoLabelledSpotError` where a run wrote
+            it without a spot.
     """
     if not path.exists():
         raise GeneDMLError(f"There is no prediction {path}. Check the path: it starts at the current folder.")
     try:
         with reading("What genedml writes into it", "If it is one, it is damaged: make it again."):
             data = read_h5ad(path)
-            _check(data)
+            empty = data.n_obs == 0 and "fold" in data.uns["genedml"]
+            if not empty:
+                _check(data)
     except GeneDMLError as error:
         raise GeneDMLError(f"{path} is not a prediction of genedml. {error}") from error
+    if empty:
+        raise NoLabelledSpotError(f"{path}: no spot of {path.stem} has counts in the panel, so it cannot be scored.")
     check_names(data.obs_names, "spot", path)
     check_names(data.var_names, "gene", path)
     return data

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, load_card, weights_sha256
-from genedml.config import Config
+from genedml.config import Config, LabelsConfig
 from genedml.encoders import Encoder
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
@@ -24,7 +24,14 @@ from genedml_cli.counts import gene_ids_of, read_counts
 from genedml_cli.datasets import published_panel
 from genedml_cli.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.evaluation import evaluate_run
-from genedml_cli.expression import agreed_gene_ids, check_join, derive_panel, gene_columns, make_labels
+from genedml_cli.expression import (
+    agreed_gene_ids,
+    check_join,
+    check_labelled,
+    derive_panel,
+    gene_columns,
+    make_labels,
+)
 from genedml_cli.features import SectionFeatures, encoder_record, extract
 from genedml_cli.fold_notes import counts_note, fold_notes, panel_note, same_slides_note, scale_note, scales_of
 from genedml_cli.inference import predict_section
@@ -51,6 +58,7 @@ from genedml_cli.run_record import (
 from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Fold, Sample, all_sections, make_folds
 from genedml_cli.scores import Evaluation
 from genedml_cli.sections import SectionData, left_out_together
+from genedml_cli.spot_files import read_spots
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, arriving, check_apart
 from genedml_cli.training import Trained, threads_for, train_fold
@@ -171,6 +179,7 @@ def _gather(
     shared = check_shared(used, counts)
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     _check_panels(panels, counts)
+    _check_labelled(folds, counts, panels, config.labels)
     extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
     return Inputs(extracted, counts, panels, shared)
 
@@ -185,6 +194,23 @@ def _check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, annd
                     f"{', '.join(missing[:3])} ...; these have {', '.join(section.var_names[:3])} ... Name genes as "
                     "the counts do (symbols or Ensembl ids), and leave out those that a section lacks."
                 )
+
+
+def _check_labelled(
+    folds: Sequence[Fold],
+    counts: Mapping[str, anndata.AnnData],
+    panels: Mapping[str, Sequence[str]],
+    config: LabelsConfig,
+) -> None:
+    """Refuse a section of which no spot has counts in the panel of a fold that it is of."""
+    unsmoothed = replace(config, smooth=False)  # which spots have a label does not depend on it
+    pairs = {
+        (sample, tuple(panels[fold.name])) for fold in folds for sample in (*fold.train, *fold.validation, *fold.test)
+    }
+    spots = {sample: read_spots(sample.spots) for sample, _ in pairs}
+    for sample, genes in sorted(pairs, key=lambda pair: pair[0].name):
+        labels = make_labels(counts[sample.name], spots[sample], genes, unsmoothed)
+        check_labelled(labels, sample.name, sample.counts)
 
 
 def new_run_folder() -> Path:
@@ -295,6 +321,7 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     features = inputs.features[sample.name]
     try:
         labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
+        check_labelled(labels, sample.name, sample.counts)
         joined = check_join(labels, sample.name, sample.counts)
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")

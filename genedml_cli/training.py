@@ -77,6 +77,7 @@ def train_fold(
     on_test = settings.select_on == "test"
     trained_on = [*train, *(validation if on_test or settings.refit else ())]
     chosen_on = test if on_test else () if settings.refit else validation
+    _check_choosable(chosen_on)
     features = [data.features if settings.augment else data.features.upright for data in trained_on]
     features += [data.features.upright for data in chosen_on]
     sections = _Sections([*trained_on, *chosen_on], place(features, device, at_once))
@@ -97,6 +98,21 @@ def train_fold(
     passes = _Passes(file, table, 2, chosen, begun)
     again = fit(last, range(0), epochs=chosen.epoch, description=f"{description}, refit", passes=passes)
     return replace(again, held_out_pcc=chosen.held_out_pcc)
+
+
+def _check_choosable(sections: Sequence[SectionData]) -> None:
+    """Refuse, before anything is trained, sections that cannot choose an epoch: no gene's label varies over a section.
+
+    Raises:
+        GeneDMLError: naming the sections.
+    """
+    labels = [data.labels.y[data.labels.valid] for data in sections]
+    if labels and all(np.isnan(pcc(y, y)).all() for y in labels):
+        raise GeneDMLError(
+            f"No PCC is defined on {', '.join(data.sample.name for data in sections)}, held out to choose the epoch: "
+            "no gene's label varies over its labelled spots. There are too few of them, or the panel is of one gene, "
+            "which is always all of it: give more genes, or --set labels.library=all."
+        )
 
 
 def threads_for(config: Config, width: int, genes: int, device: torch.device) -> int:
