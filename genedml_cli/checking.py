@@ -20,7 +20,7 @@ from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, say_what_is_derived
 from genedml_cli.slides import open_slide
 from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, check_on_slide
+from genedml_cli.spots import Spots, check_on_slide, on_image
 from genedml_cli.tissue import find_tissue
 
 SCALE_TOLERANCE = 0.05
@@ -65,7 +65,7 @@ class SectionCheck:
 
 
 @takes_paths
-def check_dataset(name: str, root: Path) -> list[SectionCheck]:
+def check_dataset(name: str, root: Path, skip_off_image: bool = False) -> list[SectionCheck]:
     """Look at every section of a data set below ``root``: image, um/px, spots, counts, panel.
 
     Raises:
@@ -82,19 +82,21 @@ def check_dataset(name: str, root: Path) -> list[SectionCheck]:
             advance(note=section.name)
             check = SectionCheck(section, here=section.name in found)
             if check.here:
-                rows[section.name] = _check_section(check, found[section.name], known.pitch_um, panel)
+                rows[section.name] = _check_section(check, found[section.name], known.pitch_um, panel, skip_off_image)
             checks.append(check)
     _say_shared(checks, found, rows)
     return checks
 
 
-def check_samples(samples: Sequence[Sample], panel: Sequence[str] = ()) -> list[SectionCheck]:
+def check_samples(
+    samples: Sequence[Sample], panel: Sequence[str] = (), skip_off_image: bool = False
+) -> list[SectionCheck]:
     """Look at every section of a sample sheet as at those of a data set, but for what only a table knows."""
     checks, rows = [SectionCheck(sample) for sample in samples], {}
     with console.progress("Sections", len(samples)) as advance:
         for check, sample in zip(checks, samples, strict=True):
             advance(note=sample.name)
-            rows[sample.name] = _check_section(check, sample, sample.pitch_um, panel)
+            rows[sample.name] = _check_section(check, sample, sample.pitch_um, panel, skip_off_image)
     _say_shared(checks, {sample.name: sample for sample in samples}, rows)
     return checks
 
@@ -144,7 +146,9 @@ def _say_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample], r
             by_name[name].problems.append(shared_note(*(samples[other] for other in pair)))
 
 
-def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str]) -> Rows:
+def _check_section(
+    check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str], skip_off_image: bool
+) -> Rows:
     spots, rows = None, set()
     try:
         spots = read_spots(sample.spots)
@@ -152,6 +156,7 @@ def _check_section(check: SectionCheck, sample: Sample, pitch_um: float | None, 
         if sample.slide.suffix == PATCHES_SUFFIX:
             _check_patches(check, sample, spots)
         else:
+            spots = on_image(sample.slide, spots)[0] if skip_off_image else spots
             _check_slide(check, sample, spots)
     except GeneDMLError as error:
         check.problems.append(str(error))

@@ -159,6 +159,7 @@ def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, st
         "pitch_um": str(slide.placing.pitch_um),
         "min_cv_pcc": str(task.min_cv_pcc),
         "allow_off_tissue": str(slide.placing.allow_off_tissue),
+        "skip_off_image": str(slide.placing.skip_off_image),
         "references": models.references_sha256,
     }
 

@@ -38,7 +38,7 @@ from genedml_cli.siting import check_on_tissue, doubt_spots, say_what_is_derived
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.slides import Raster, Slide
 from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, open_section
+from genedml_cli.spots import Spots, on_image, open_section
 from genedml_cli.stopping import keeping
 from genedml_cli.storage import VERSION, free_bytes, gigabytes
 from genedml_cli.tiling import TilePlan, plan_tiles
@@ -182,11 +182,13 @@ def extract(
     folder: Path,
     flips: bool = False,
     allow_off_tissue: bool = False,
+    skip_off_image: bool = False,
 ) -> dict[str, SectionFeatures]:
     """Features of every sample by name: read from ``folder`` where they are there, else computed and kept there.
 
     A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same. Spots
-    are held against the tissue each time; ``allow_off_tissue`` takes them all the same.
+    are held against the tissue each time; ``allow_off_tissue`` takes them all the same, and ``skip_off_image`` leaves
+    out those that lie off the image.
 
     Raises:
         GeneDMLError: as for slides and spots, with the sample named.
@@ -196,7 +198,9 @@ def extract(
     with keeping(kept), console.progress("Sections", len(samples)) as advance:
         for sample in samples:
             try:
-                found[sample.name] = _extract_sample(sample, encoder, views, folder, flips, allow_off_tissue)
+                found[sample.name] = _extract_sample(
+                    sample, encoder, views, folder, flips, allow_off_tissue, skip_off_image
+                )
             except GeneDMLError as error:
                 error.add_note(f"This was section {sample.name}.")
                 raise
@@ -312,7 +316,13 @@ def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
 
 
 def _extract_sample(
-    sample: Sample, encoder: Encoder, views: ViewsConfig, folder: Path, flips: bool, allow_off_tissue: bool
+    sample: Sample,
+    encoder: Encoder,
+    views: ViewsConfig,
+    folder: Path,
+    flips: bool,
+    allow_off_tissue: bool,
+    skip_off_image: bool,
 ) -> SectionFeatures:
     spots = read_spots(sample.spots)
     if sample.slide.suffix == PATCHES_SUFFIX:
@@ -321,6 +331,7 @@ def _extract_sample(
             sha256 = content_sha256(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
             return recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
+    spots, left_out = on_image(sample.slide, spots) if skip_off_image else (spots, [])
     with open_section(
         sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
     ) as slide:
@@ -328,7 +339,7 @@ def _extract_sample(
         say_what_is_derived(slide, spots)
         recipe = _recipe(slide, spots, encoder, views, flips)
         found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
-        notes = (*slide.notes, *doubt_spots(spots, share, sample.spots))
+        notes = (*slide.notes, *left_out, *doubt_spots(spots, share, sample.spots))
         return replace(found, notes=notes, origin_xy=slide.origin_xy)
 
 

@@ -237,6 +237,12 @@ OffTissueOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+OffImageOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-off-image", help="Leave out spots that lie off the image, and say how many.", rich_help_panel=DATA
+    ),
+]
 SpotsOption = Annotated[
     Path | None,
     typer.Option(

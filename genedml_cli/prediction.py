@@ -50,6 +50,7 @@ def predict(
     grid: Lattice = "hex",
     tissue: Path | None = None,
     allow_off_tissue: bool = False,
+    skip_off_image: bool = False,
     weights: Path | None = None,
     compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
@@ -67,7 +68,7 @@ def predict(
         fold: only this fold of a run folder; ``all`` for the mean of its folds, ``all-sections`` for that model.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
-        pitch_um, grid, tissue, allow_off_tissue: see :class:`genedml_cli.siting.Placing`.
+        pitch_um, grid, tissue, allow_off_tissue, skip_off_image: see :class:`genedml_cli.siting.Placing`.
         weights: the encoder's weights file, instead of the hub.
         compute: where and how the arithmetic runs.
         force: write over a result that is there.
@@ -82,7 +83,7 @@ def predict(
     if out is not None:
         check_output_path(out)
         check_apart([out], [slide, spots, tissue])
-    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue)
+    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         if out is not None:
             check_free(out, force)

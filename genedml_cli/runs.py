@@ -91,6 +91,7 @@ def train(
     partial: str = "",
     dataset: str = "",
     allow_off_tissue: bool = False,
+    skip_off_image: bool = False,
 ) -> Evaluation | None:
     """Train and test Gene-DML on every fold of ``samples``, or train one model on all of them.
 
@@ -111,6 +112,7 @@ def train(
             CPU, of a small network, as many as torch has threads, with the same bytes for any number of them.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
+        skip_off_image: leave out spots that lie off the image.
 
     Returns:
         The scores over the folds that are there; None where there are none.
@@ -136,7 +138,7 @@ def train(
             encoder = prepare_encoder(config.encoder, weights, compute)
             _check_encoder(out, encoder_record(encoder))
         if folds:
-            inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue)
+            inputs = _gather(folds, samples, config, panel, features, encoder, allow_off_tissue, skip_off_image)
             record.check_unchanged({name: found.slide_sha256 for name, found in inputs.features.items()})
             record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
@@ -171,6 +173,7 @@ def _gather(
     features: Path,
     encoder: Encoder,
     allow_off_tissue: bool,
+    skip_off_image: bool,
 ) -> Inputs:
     """What the folds draw on."""
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
@@ -180,7 +183,9 @@ def _gather(
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     _check_panels(panels, counts)
     _check_labelled(folds, counts, panels, config.labels)
-    extracted = extract(used, encoder, config.views, features, config.training.augment, allow_off_tissue)
+    extracted = extract(
+        used, encoder, config.views, features, config.training.augment, allow_off_tissue, skip_off_image
+    )
     return Inputs(extracted, counts, panels, shared)
 
 

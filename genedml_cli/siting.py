@@ -15,7 +15,7 @@ from genedml_cli.lattice import Lattice, slopes
 from genedml_cli.results import origin_record
 from genedml_cli.slides import Slide, open_slide
 from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, open_section
+from genedml_cli.spots import Spots, on_image, open_section
 from genedml_cli.tissue import Tissue, find_tissue, read_tissue
 
 GRID_PITCH_UM = 100.0
@@ -54,6 +54,7 @@ class Placing:
         grid: packing of a grid.
         tissue: what is tissue, over what is found (see :func:`genedml_cli.tissue.read_tissue`).
         allow_off_tissue: take a table's spots even if most lie off the tissue.
+        skip_off_image: leave out a table's spots that lie off the image, with a note; else they are refused.
     """
 
     um_per_px: float | None = None
@@ -61,6 +62,7 @@ class Placing:
     grid: Lattice = "hex"
     tissue: Path | None = None
     allow_off_tissue: bool = False
+    skip_off_image: bool = False
 
 
 @contextmanager
@@ -77,6 +79,9 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid.
     """
     table = None if spots is None else read_spots(spots)
+    left_out: list[str] = []
+    if table is not None and placing.skip_off_image:
+        table, left_out = on_image(slide, table)
     if table is None:
         opened = open_slide(slide, placing.um_per_px)
     else:
@@ -84,7 +89,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
     with opened:
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
         record: dict[str, Any] = {"slide": slide.name, "tissue": where.source, **origin_record(opened.origin_xy)}
-        notes = list(opened.notes)
+        notes = [*opened.notes, *left_out]
         if opened.knows_scale:
             record |= {"um_per_px": opened.um_per_px, "um_per_px_from": opened.um_per_px_from}
         if spots is None or table is None:

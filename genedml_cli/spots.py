@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
@@ -23,6 +23,8 @@ CLOSEST_PX = 2.0
 """Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
 OFF_ARRAY = 0.5
 """Pitches that half the spots may be off a straight array; on the 36 sections of HER2ST the most is .08."""
+FEW_OUTSIDE = 0.5
+"""Of the spots: fewer off the image may be of a section that the image cuts off, as HEST's TENX92."""
 PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
@@ -197,6 +199,27 @@ def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
         )
 
 
+def on_image(path: Path, spots: Spots) -> tuple[Spots, list[str]]:
+    """The spots whose centre is on the image of a slide, and the note that says how many are left out, if any are.
+
+    Raises:
+        GeneDMLError: as :func:`genedml_cli.slides.open_slide`. Where all lie outside, all are returned, to be refused.
+    """
+    with open_slide(path) as slide:
+        outside = _outside(spots, slide)
+    if not outside.any() or outside.all():
+        return spots, []
+    note = f"OFF IMAGE: {outside.sum()} of {len(spots)} spots lie outside {path.name} and are left out."
+    console.warn(note)
+    array_xy = None if spots.array_xy is None else spots.array_xy[~outside]
+    names = tuple(name for name, left_out in zip(spots.names, outside, strict=True) if not left_out)
+    return Spots(names, spots.xy_px[~outside], array_xy), [note]
+
+
+def _outside(spots: Spots, slide: Slide) -> Bool[np.ndarray, " S"]:
+    return np.any((spots.xy_px < 0) | (spots.xy_px >= np.array(slide.size_px)), axis=1)
+
+
 def check_on_slide(spots: Spots, slide: Slide) -> None:
     """Refuse spots that cannot belong to the slide.
 
@@ -212,10 +235,14 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         raise GeneDMLError(
             f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
         )
-    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    outside = _outside(spots, slide)
     if outside.any():
         many = "No spot lies" if outside.all() else f"{outside.sum()} of {len(spots)} spots do not lie"
         first = "" if outside.all() else f" (first: {spots.names[outside.argmax()]})"
-        swapped = bool(((x < height) & (y < width)).all())
-        hint = " Are x and y exchanged?" if swapped else " Are they of another slide, or pixels of a smaller image?"
+        if (spots.xy_px >= 0).all() and ((x < height) & (y < width)).all():
+            hint = " Are x and y exchanged?"
+        elif outside.mean() < FEW_OUTSIDE:
+            hint = " Are they of another slide? If the image is cut there, --skip-off-image leaves them out."
+        else:
+            hint = " Are they of another slide, or pixels of a smaller image?"
         raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")

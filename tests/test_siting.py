@@ -17,6 +17,7 @@ from test_tissue import GLASS, PINK
 
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
+from genedml_cli.checking import check_samples
 from genedml_cli.features import encode_section, extract
 from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
@@ -186,6 +187,43 @@ def test_spots_off_the_tissue_are_refused_unless_allowed(upright, tmp_path, capf
     with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, allow_off_tissue=True)) as placed:
         assert placed.record["spots_on_tissue"] < 0.75
     assert "Of the 96 spots" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_spots_off_the_image_are_left_out_and_counted_where_that_is_asked(upright, tmp_path, capfd, indexed):
+    places = np.concatenate([on_tissue(), [[-50.0, 230.0], [650.0, 1530.0]]])
+    array_xy = (places // 100).astype(int) if indexed else None
+    spots = table(tmp_path, places, array_xy)
+    sentence = r"2 of 98 spots do not lie inside upright\.png .*first: s96.*--skip-off-image"
+    with pytest.raises(GeneDMLError, match=sentence), place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)):
+        pass
+    with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, skip_off_image=True)) as placed:
+        assert placed.notes == ("OFF IMAGE: 2 of 98 spots lie outside upright.png and are left out.",)
+        assert placed.spots.names == tuple(f"s{number}" for number in range(96))
+        np.testing.assert_array_equal(placed.spots.xy_px, places[:96])
+        assert indexed is False or np.array_equal(placed.spots.array_xy, array_xy[:96])
+    assert "OFF IMAGE: 2 of 98" in " ".join(capfd.readouterr().err.split())
+    with (
+        pytest.raises(GeneDMLError, match="No spot lies inside"),
+        place_spots(upright, table(tmp_path, places - 5000), Placing(um_per_px=UM_PER_PX, skip_off_image=True)),
+    ):
+        pass
+
+
+def test_extraction_leaves_out_spots_off_the_image_where_that_is_asked(world, tmp_path):
+    sample = read_sheet(world / "samples.csv")[0]
+    spots = pd.read_csv(sample.spots)
+    spots.loc[3, "x"] = -40.0
+    spots.to_csv(tmp_path / "spots.csv", index=False)
+    cut, views = replace(sample, spots=tmp_path / "spots.csv"), tiny_config("views.neighbor_grid=1").views
+    with pytest.raises(GeneDMLError, match="do not lie inside"):
+        extract([cut], load_encoder("tiny"), views, tmp_path / "features")
+    found = extract([cut], load_encoder("tiny"), views, tmp_path / "features", skip_off_image=True)["P1"]
+    assert len(found.spots) == len(spots) - 1
+    assert found.notes[0] == f"OFF IMAGE: 1 of {len(spots)} spots lie outside P1.tif and are left out."
+    assert check_samples([sample])[0].problems == []
+    assert "do not lie inside" in check_samples([cut])[0].problems[0]
+    assert check_samples([cut], skip_off_image=True)[0].problems == []
 
 
 def test_spots_that_hardly_are_of_the_slide_are_marked(upright, tmp_path, capfd):

@@ -392,7 +392,12 @@ def dense() -> Spots:
             r"No spot lies inside wide\.png \(1000 x 400 px\).*5000\.\.6000, y 5000\.\.7000",
         ),
         (at((500, 300), (1000, 300)), r"1 of 2 spots do not lie inside .* \(first: s1\).*of another slide"),
-        (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900"),
+        (at((-1, 300), (900, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.900.*Are they of another slide"),
+        (at((-1, 300), (390, 300)), r"1 of 2 spots do not lie inside .*x -1\.\.390.*Are they of another slide"),
+        (
+            at((-50, 90), *((9 * n, 7 * n) for n in range(1, 50))),
+            r"1 of 50 spots do not lie .*--skip-off-image leaves them out\.",
+        ),
         (at((300, 900), (350, 200)), r"Are x and y exchanged\?"),
         (at((1, 1), (1, 2), (2, 1)), r"x 1\.\.2, y 1\.\.2: these are array indices, not pixels\. Give full-resolution"),
         (at((8.1, 8.2), (8.1, 9.3), (9.2, 8.2)), r"x 8\.1\.\.9\.2, y 8\.2\.\.9\.3: these are array indices"),

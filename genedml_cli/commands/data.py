@@ -63,6 +63,7 @@ def check(
     root: options.RootOption = None,
     pitch_um: options.PitchOption = None,
     allow_partial: options.PartialOption = False,
+    skip_off_image: options.OffImageOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
@@ -71,7 +72,10 @@ def check(
     chosen, _ = settings.choose_samples([], samples, root, allow_partial, None, pitch_um) if samples else ([], "")
     if (name is None) == (samples is None) or (name and pitch_um):
         raise typer.BadParameter("Give either a data set, or --samples SHEET.csv and, if you like, --pitch-um.")
-    checks = checking.check_samples(chosen) if name is None else checking.check_dataset(name, root or Path())
+    if name is None:
+        checks = checking.check_samples(chosen, skip_off_image=skip_off_image)
+    else:
+        checks = checking.check_dataset(name, root or Path(), skip_off_image)
     if json_:
         console.document([check.to_dict() for check in checks])
     elif name is None:

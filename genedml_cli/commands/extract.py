@@ -11,6 +11,7 @@ def extract(
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     encoder: options.EncoderOption = None,
@@ -39,6 +40,8 @@ def extract(
     compute = Compute(device, compiled, batch_tiles, deterministic)
     with all_deterministic(compute.deterministic):
         loaded = prepare_encoder(merged.encoder, weights, compute)
-        found = extract_features(chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue)
+        found = extract_features(
+            chosen, loaded, merged.views, features, merged.training.augment, allow_off_tissue, skip_off_image
+        )
     tiles = sum(len(section.tiles) for section in found.values())
     console.say(f"{features}/: {console.count(len(found), 'section')}, {tiles} tiles by {merged.encoder}.")

@@ -111,6 +111,7 @@ def predict(
     grid: options.GridOption = options.Grid.hex,
     tissue: options.TissueOption = None,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     model: ModelOption = None,
     fold: FoldOption = None,
     min_cv_pcc: MinCvPccOption = None,
@@ -133,7 +134,7 @@ def predict(
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
     place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
-    place["allow_off_tissue"] = allow_off_tissue
+    place |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
     with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "batch_spots": batch_spots}
     with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):

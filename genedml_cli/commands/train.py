@@ -15,6 +15,7 @@ def train(
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
@@ -53,7 +54,8 @@ def train(
     merged = settings.choose_config(named, encoder, preset, config, overrides, target)
     run = out or runs.new_run_folder()
     training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
-    training |= {"allow_off_tissue": allow_off_tissue, "panel": settings.choose_panel(panel, named)}
+    training |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
+    training |= {"panel": settings.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
     last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
