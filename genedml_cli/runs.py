@@ -178,7 +178,7 @@ def _gather(
     """What the folds draw on."""
     used = [sample for sample in samples if any(sample in (*f.train, *f.validation, *f.test) for f in folds)]
     # What may be wrong with counts and panels is said before hours of encoding.
-    counts = {sample.name: read_counts(sample.counts) for sample in used}
+    counts = {sample.name: _counts_of(sample) for sample in used}
     shared = check_shared(used, counts)
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     _check_panels(panels, counts)
@@ -187,6 +187,14 @@ def _gather(
         used, encoder, config.views, features, config.training.augment, allow_off_tissue, skip_off_image
     )
     return Inputs(extracted, counts, panels, shared)
+
+
+def _counts_of(sample: Sample) -> anndata.AnnData:
+    try:
+        return read_counts(sample.counts)
+    except GeneDMLError as error:
+        error.add_note(f"This was section {sample.name}.")
+        raise
 
 
 def _check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:

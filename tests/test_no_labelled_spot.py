@@ -69,3 +69,12 @@ def test_an_older_run_of_empty_sections_alone_says_so(run, tmp_path):
     old = emptied(run, tmp_path / "old", "P1", "P2", "P3")
     with pytest.raises(GeneDMLError, match=r"Nothing of .*old can be scored: no spot of P1, P2, P3 has counts"):
         evaluate_run(old)
+
+
+def test_a_table_without_counts_is_an_error_that_names_the_section(samples, tmp_path):
+    file = tmp_path / "zero.tsv"
+    (pd.read_csv(samples[1].counts, sep="\t", index_col=0) * 0).to_csv(file, sep="\t")
+    sheet = [replace(sample, counts=file) if sample.name == "P2" else sample for sample in samples]
+    with pytest.raises(GeneDMLError, match="no spot has counts in the panel") as error:
+        runs.train(sheet, tmp_path / "run", tiny_config(), fold="P1", compute=Compute("cpu"))
+    assert error.value.__notes__ == ["This was section P2."]
