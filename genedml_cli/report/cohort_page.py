@@ -11,7 +11,6 @@ from urllib.parse import quote
 import anndata
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from PIL import Image
 from genedml_cli.cohort_slide import FAILED, Outcome
 from genedml_cli.maps import COLOURS, PERCENTILES, SectionPicture, show_tissue, spot_shapes
 from genedml_cli.pictures import section_picture
+from genedml_cli.report.template import template
 from genedml_cli.scores import mark_of
 from genedml_cli.storage import maker, now, write_text
 
@@ -59,15 +59,8 @@ def write_cohort_page(path: Path, rows: Sequence[SlideRow], gene: str) -> None:
     """
     known = [row.values for row in rows if row.values is not None]
     low, high = np.percentile(np.concatenate(known), PERCENTILES) if known else (0.0, 0.0)
-    environment = Environment(
-        loader=PackageLoader("genedml_cli.report", ""),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style = (resources.files("genedml_cli.report") / "page.css").read_text(encoding="utf-8")
-    html = environment.get_template("cohort.html").render(
+    html = template("cohort.html").render(
         rows=[_cells(row, low, high) for row in rows],
         failed=sum(row.outcome.state == FAILED for row in rows),
         gene=gene,
@@ -84,12 +77,11 @@ def _cells(row: SlideRow, low: float, high: float) -> dict[str, object]:
         "name": one.name,
         "link": "" if one.state == FAILED else quote(f"{one.name}.h5ad"),
         "slide": one.slide.name,
-        "state": one.state,
         "spots": one.spots,
         "genes": one.genes,
         "novelty": "-" if row.novelty is None else f"{row.novelty:.2f}",
         "marks": list(dict.fromkeys((mark_of(note), note) for note in one.marks)),
-        "problem": one.problem,
+        "problem": f"{FAILED}: {one.problem}" if one.state == FAILED else "",
         "map": "" if row.section is None or row.values is None else _map(row.section, row.values, low, high),
     }
 

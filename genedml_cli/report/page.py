@@ -5,7 +5,6 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from genedml.errors import GeneDMLError
@@ -16,6 +15,7 @@ from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
 from genedml_cli.report.prediction_page import contents_of_prediction
 from genedml_cli.report.run_page import contents_of_run
+from genedml_cli.report.template import template
 from genedml_cli.storage import beside, maker, now, write_text
 
 SEARCHED_FROM = 12  # rows; a shorter table is seen at once
@@ -48,14 +48,7 @@ def render(contents: Contents) -> str:
     """The page as HTML: every text of the contents is escaped, and only the page's own script may run."""
     folder = resources.files("genedml_cli.report")
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    environment = Environment(
-        loader=PackageLoader("genedml_cli.report", ""),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html").render(
+    html = template("page.html").render(
         page=contents,
         style=Markup(style),
         script=Markup(script),
