@@ -300,7 +300,7 @@ def _as_named(array_xy: Int[np.ndarray, "S 2"] | None, names: tuple[str, ...]) -
     if array_xy is None:
         return None
     named = pd.Series(names, dtype=str).str.extract(r"^(\d+)x(\d+)$").astype(float).to_numpy()
-    return array_xy[:, ::-1] if (named == array_xy[:, ::-1]).all() else array_xy
+    return array_xy[:, ::-1].copy() if (named == array_xy[:, ::-1]).all() else array_xy
 
 
 def _names(table: pd.DataFrame, column: str, path: Path) -> tuple[str, ...]:

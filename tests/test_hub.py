@@ -186,6 +186,7 @@ def spoil(root: Path, change: str) -> None:
         data.obsm["spatial"][3] = (90_000.0, 10.0)
     elif change == "scale":
         data.obsm["spatial"] *= 0.8
+        data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]] *= 0.8
     elif change == "counts":
         data.X[:] = -1
     data.write_h5ad(path)

@@ -129,6 +129,16 @@ def test_whole_small_x_and_y_beside_pixels_are_array_positions_as_in_st_files(tm
     np.testing.assert_allclose(spots.xy_px, XY_PX)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "h5ad"])
+def test_array_positions_of_st_spots_go_by_their_names_as_hest_exchanges_the_two(tmp_path, suffix):
+    names = [f"{column}x{row}" for column, row in TABLE[["array_col", "array_row"]].to_numpy()]
+    for columns in ({}, {"array_row": "array_col", "array_col": "array_row"}):
+        table = TABLE.assign(barcode=names).rename(columns=columns)
+        array_xy = read_spots(write(table, tmp_path / f"spots.{suffix}")).array_xy
+        np.testing.assert_array_equal(array_xy, TABLE[["array_col", "array_row"]])
+        assert array_xy.flags["C_CONTIGUOUS"]  # torch takes no others
+
+
 @pytest.mark.parametrize(
     "named",
     [
