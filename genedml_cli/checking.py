@@ -20,7 +20,7 @@ from genedml_cli.samples import Sample
 from genedml_cli.siting import check_on_tissue, say_what_is_derived
 from genedml_cli.slides import open_slide
 from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, check_on_slide, on_image
+from genedml_cli.spots import Spots, check_on_slide, on_image, take_pitch
 from genedml_cli.tissue import find_tissue
 
 SCALE_TOLERANCE = 0.05
@@ -84,7 +84,7 @@ def check_dataset(name: str, root: Path, skip_off_image: bool = False) -> list[S
             if check.here:
                 rows[section.name] = _check_section(check, found[section.name], known.pitch_um, panel, skip_off_image)
             checks.append(check)
-    _say_shared(checks, found, rows)
+    _check_shared(checks, found, rows)
     return checks
 
 
@@ -97,7 +97,7 @@ def check_samples(
         for check, sample in zip(checks, samples, strict=True):
             advance(note=sample.name)
             rows[sample.name] = _check_section(check, sample, sample.pitch_um, panel, skip_off_image)
-    _say_shared(checks, {sample.name: sample for sample in samples}, rows)
+    _check_shared(checks, {sample.name: sample for sample in samples}, rows)
     return checks
 
 
@@ -138,7 +138,7 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
         raise GeneDMLError("\n".join(sentences))
 
 
-def _say_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample], rows: Mapping[str, Rows]) -> None:
+def _check_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample], rows: Mapping[str, Rows]) -> None:
     """Put into both checks that two sections have the same counts."""
     by_name = {check.section.name: check for check in checks}
     for pair in same_rows(rows):
@@ -157,7 +157,7 @@ def _check_section(
             _check_patches(check, sample, spots)
         else:
             spots = on_image(sample.slide, spots)[0] if skip_off_image else spots
-            _check_slide(check, sample, spots)
+            _check_slide(check, sample, spots, pitch_um)
     except GeneDMLError as error:
         check.problems.append(str(error))
     try:
@@ -169,12 +169,16 @@ def _check_section(
     return rows
 
 
-def _check_slide(check: SectionCheck, sample: Sample, spots: Spots) -> None:
+def _check_slide(check: SectionCheck, sample: Sample, spots: Spots, pitch_um: float | None) -> None:
     with open_slide(sample.slide) as slide:
         width, height = slide.size_px
         check.image = f"{width}x{height}"
         check.file_um_per_px = slide.um_per_px if slide.knows_scale else None
         check_on_slide(spots, slide)
+        if sample.um_per_px is not None:
+            slide.set_um_per_px(sample.um_per_px)
+        elif pitch_um is not None and not slide.knows_scale and spots.knows_pitch:
+            take_pitch(slide, spots, pitch_um)
         check_on_tissue(spots, slide, find_tissue(slide))
         say_what_is_derived(slide, spots)
         # A download that broke off opens, but not at its end.
@@ -206,11 +210,12 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
     doubt = doubt_of(counts.obs, spots.names, place)
     if doubt:
         check.problems.append(f"{sample.counts.name} {doubt}.")
-    if check.with_counts < (1 - WITHOUT_COUNTS_TOLERANCE) * len(spots):
-        reason = "" if check.with_counts else f" {without_counts(counts, spots.names)}"
+    if not check.with_counts:
+        check.problems.append(without_counts(counts, spots.names))
+    elif check.with_counts < (1 - WITHOUT_COUNTS_TOLERANCE) * len(spots):
         check.problems.append(
             f"only {check.with_counts} of {len(spots)} spots have counts: spots are called "
-            f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}.{reason}"
+            f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}."
         )
     return joined_rows(sample, counts)
 
@@ -221,7 +226,8 @@ def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float | None) -> N
     stated = {"the image": check.file_um_per_px, "the spots' pitch": check.array_um_per_px}
     known = {source: value for source, value in stated.items() if value is not None}
     if check.section.um_per_px is not None:
-        named, expected = "the table", check.section.um_per_px
+        named = "the sheet" if isinstance(check.section, Sample) else "the table"
+        expected = check.section.um_per_px
     elif known:
         named, expected = next(iter(known.items()))
     else:

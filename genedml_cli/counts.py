@@ -1,6 +1,6 @@
 """Raw counts of every kind of file -> spots x genes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.h5_files import layers_of, read_h5ad
 from genedml_cli.inputs import check_names, read_count_table
-from genedml_cli.merged_sections import sections_by_tag, sections_in, share_of_barcodes
+from genedml_cli.merged_sections import picture_keys, sections_by_tag, sections_in, share_of_barcodes
 from genedml_cli.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 
 WHOLE = "whole_numbers"
@@ -54,13 +54,15 @@ _NO_COUNTS = (
 def read_counts(path: Path) -> anndata.AnnData:
     """Read raw counts, spots in rows: ``.tsv[.gz]``, ``.csv[.gz]``, ``.h5ad``, 10x ``.h5`` or a 10x folder or matrix.
 
-    Of an ``.h5ad`` the table of whole numbers is taken: ``X``, a layer or ``raw``, which may have genes of its own.
-    Where there is none, a warning says so, and ``uns[WHOLE]`` is False. Genes that go by Ensembl ids get their names if
+    Of an ``.h5ad`` the table of whole numbers is taken: ``raw``, which may have genes of its own, or a layer that is
+    called like counts, or ``X``; what was taken is said where it is not ``X``. Where there is no such table, a warning
+    says so, and ``uns[WHOLE]`` is False. Genes that go by Ensembl ids get their names if
     the file has them. ``var[GENE_IDS]`` is there where the file had such ids.
 
     Raises:
         GeneDMLError: not there, unreadable, of an unknown kind, empty, negative, not a number, turned, a spot named
-            twice, or several tables of whole numbers.
+            twice, or whole numbers only in layers that do not say that
+            they are counts.
     """
     if not path.exists():
         raise GeneDMLError(f"There are no counts {path}. Check the path.")
@@ -120,39 +122,48 @@ def _raw_counts(data: anndata.AnnData, path: Path) -> anndata.AnnData:
     if data.raw is not None:
         tables["raw"] = data.raw.X
     tables = {name: table for name, table in tables.items() if table is not None and _has_counts(table)}
-    taken = _table_of_counts([name for name, table in tables.items() if _is_whole(table)], data, path)
+    whole = {name: table for name, table in tables.items() if _is_whole(table)}
+    taken = _table_of_counts(whole, data, path)
     if taken is None:
         taken = next(iter(tables), None)
     if taken is None:
         raise GeneDMLError(_NO_COUNTS.format(path))
     var = _genes_of_raw(data) if taken == "raw" else data.var
     if taken != "X":
-        console.note(f"{path.name}: the counts are those of {taken}, {len(var)} genes.")
+        beside = "; X holds other whole numbers" if "X" in whole else ""
+        console.note(f"{path.name}: the counts are those of {taken}, {len(var)} genes{beside}.")
     counts = anndata.AnnData(csr_matrix(tables[taken], dtype=np.float32), obs=data.obs, var=var)
-    pictures = data.uns.get("spatial")
-    counts.uns["pictures"] = list(pictures) if isinstance(pictures, dict) else []
+    counts.uns["pictures"] = picture_keys(data.uns.get("spatial"))
     return counts
 
 
-def _table_of_counts(whole: Sequence[str], data: anndata.AnnData, path: Path) -> str | None:
+def _table_of_counts(whole: Mapping[str, Any], data: anndata.AnnData, path: Path) -> str | None:
     """Which of the tables of whole numbers is that of the raw counts; None if there are none.
 
+    A table that says that it is goes before ``X``, which may be cut to 0 and 1, clipped or corrected for depth.
+
     Raises:
-        GeneDMLError: several, none of which says that it is.
+        GeneDMLError: there are some beside ``X``, none of which says that it is.
     """
-    if "raw" in whole and data.raw.n_vars > data.n_vars:  # X is of some genes only
-        return "raw"
-    if "X" in whole:
-        return "X"
     named = {name.lower(): name for name in whole}
     known = [named[f"layers['{name}']"] for name in COUNT_LAYERS if f"layers['{name}']" in named]
-    known += ["raw"] if "raw" in whole else []
-    if known or len(whole) < 2:
-        return next(iter([*known, *whole]), None)
+    if "raw" in whole and data.raw.n_vars > data.n_vars:  # X and its layers are of some genes only
+        return "raw"
+    if "raw" in whole and ("X" not in whole or data.raw.n_vars == data.n_vars):
+        known.append("raw")
+    if "X" in whole:
+        return known[0] if known and not _are_same(whole[known[0]], whole["X"]) else "X"
+    if known or not whole:
+        return next(iter(known), None)
     raise GeneDMLError(
-        f"{path} holds no whole numbers in X, but in {' and '.join(whole)}: which are the raw counts? Put them into "
-        "X or layers['counts']."
+        f"{path} holds no whole numbers in X, but in {' and '.join(whole)}: are these the raw counts? Put the raw "
+        "ones into X or layers['counts']."
     )
+
+
+def _are_same(first: Any, second: Any) -> bool:
+    """Whether two tables hold the same numbers."""
+    return not (csr_matrix(first) != csr_matrix(second)).nnz
 
 
 def _genes_of_raw(data: anndata.AnnData) -> pd.DataFrame:
@@ -209,7 +220,7 @@ def _check_rows(data: anndata.AnnData, path: Path) -> None:
         twice = data.obs_names[data.obs_names.duplicated()]
         several = sections_in(data.obs, data.uns.get("pictures", ())) or sections_by_tag(data.obs_names)
         mend = f"It holds spots of {several}: give one section's table." if several else "Give every spot one row."
-        raise GeneDMLError(f"{path} names {len(twice)} spots twice (first: {twice[0]}). {mend}")
+        raise GeneDMLError(f"{path} names {console.count(len(twice), 'spot')} twice (first: {twice[0]}). {mend}")
 
 
 def _has_counts(table: Any) -> bool:

@@ -229,6 +229,7 @@ def _disks() -> Iterator[Finding]:
         "this folder": Path.cwd(),
         "hub's cache": Path(constants.HF_HUB_CACHE),
         "temporary": Path(tempfile.gettempdir()),
+        "home": Path(os.path.expanduser("~")),  # noqa: PTH111  Path.home() raises where there is none
     }
     for what, folder in places.items():
         free = free_bytes(folder)
@@ -243,8 +244,9 @@ def _disks() -> Iterator[Finding]:
 
 _WRITABLE = {
     "this folder": "write elsewhere: --out, and --features for training",
-    "hub's cache": "set HF_HOME to a folder that you may write to",
+    "hub's cache": "no weights can be fetched: set HF_HOME to a folder that you may write to",
     "temporary": "set TMPDIR to a folder that you may write to",
+    "home": "libraries keep no caches there, so that figures, and scanpy if you use it, start slowly: set HOME",
 }
 
 

@@ -32,10 +32,13 @@ def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling
     """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
 
     Raises:
-        GeneDMLError: an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, nothing there, or a ceiling asked
+        GeneDMLError: nothing there, an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, or a ceiling asked
             for something else than a run.
     """
     target = newest_run() if target is None else target
+    if not target.exists():
+        kind = "prediction" if target.suffix == ".h5ad" else "run"
+        raise GeneDMLError(f"There is no {kind} {target}. Check the path: it starts at the current folder.")
     if target.suffix != ".h5ad":
         if truth is not None:
             raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")

@@ -137,7 +137,8 @@ def evaluate_external(
     name = sheet.stem if sheet else external
     folder, views = run / f"external-{name}", cards[0].config.views
     scored, unseen = [], [sample for sample in samples if sample.name not in seen]
-    shared = check_shared(unseen, {sample.name: read_counts(sample.counts) for sample in unseen})
+    counts = {sample.name: read_counts(sample.counts) for sample in unseen}
+    shared = check_shared(unseen, counts)
     with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:
         models = load_models(files, weights, compute)
         for sample in unseen:
@@ -145,7 +146,8 @@ def evaluate_external(
         for sample in unseen:
             found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
             said_of_all = filter(None, [shared.get(sample.name)])
-            scored.append(_score_section(sample, models, found[sample.name], folder, tuple(said_of_all)))
+            table = counts.pop(sample.name)
+            scored.append(_score_section(sample, table, models, found[sample.name], folder, tuple(said_of_all)))
             advance(note=sample.name)
     published, said = _published(run, name, cards)
     partial = "" if sheet else partial_note(find_dataset(external), samples)
@@ -194,10 +196,14 @@ def _check_scale(sample: Sample, models: Models) -> None:
 
 
 def _score_section(
-    sample: Sample, models: Models, found: SectionFeatures, folder: Path, shared: Sequence[str]
+    sample: Sample,
+    counts: anndata.AnnData,
+    models: Models,
+    found: SectionFeatures,
+    folder: Path,
+    shared: Sequence[str],
 ) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
-    counts = read_counts(sample.counts)
     scores: list[FoldScores] = []
     joined: list[str] = []
     valid = np.ones(len(found.spots), dtype=bool)

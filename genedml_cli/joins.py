@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.merged_sections import PLAIN_TAGS, sections_in, several, split_names
+from genedml_cli.merged_sections import PLAIN_TAGS, sections_in, several_by_tag, split_names
 from genedml_cli.samples import Sample
 from genedml_cli.spot_files import read_spots
 
@@ -40,7 +40,7 @@ def doubt_of(obs: pd.DataFrame, names: Sequence[str], place: Int[np.ndarray, " S
         place: the row of ``obs`` that has the name of each spot; -1 where there is none.
     """
     joined = place[place >= 0]
-    sections = sections_in(obs.iloc[joined])
+    sections = sections_in(obs.iloc[joined], names=obs.index)
     if sections:
         return f"gives these spots counts of {sections}"
     spots, rows = split_names(names), split_names(obs.index, names)
@@ -48,11 +48,10 @@ def doubt_of(obs: pd.DataFrame, names: Sequence[str], place: Int[np.ndarray, " S
     if len(tags) != 1 or tags[0] not in PLAIN_TAGS:  # a tag that is no section's own default says which section it is
         return ""
     same_barcode = rows["core"].isin(rows["core"].iloc[joined])
-    others = rows.loc[same_barcode, "tag"].unique()
-    if len(others) < 2:
+    if rows.loc[same_barcode, "tag"].nunique() < 2:
         return ""
     called = f"all named {tags[0]}" if tags[0] else "without a tag"
-    return f"holds spots of {several(others)}, and these spots are {called}"
+    return f"holds spots of {several_by_tag(rows[same_barcode])}, and these spots are {called}"
 
 
 def without_counts(counts: anndata.AnnData, names: Sequence[str]) -> str:
@@ -64,13 +63,10 @@ def without_counts(counts: anndata.AnnData, names: Sequence[str]) -> str:
     same_barcode = rows["core"].isin(spots["core"])
     if not spots["core"].isin(rows["core"]).mean() > MOSTLY:
         return said + "Names must be the same in both."
-    tags = rows.loc[same_barcode, "tag"].unique()
-    if len(tags) > 1:
-        return said + f"The counts are of {several(tags)}: give the table of one, with names as the spots have them."
-    apart = [f"{tag!r}" if tag else "nothing" for tag in (tags[0], spots["tag"].iloc[0])]
-    return (
-        said + f"Their barcodes are the same, beside which counts have {apart[0]}, spots {apart[1]}: name them alike."
-    )
+    if rows.loc[same_barcode, "tag"].nunique() > 1:
+        sections = several_by_tag(rows[same_barcode])
+        return said + f"The counts are of {sections}: give the table of one, with names as the spots have them."
+    return said + "Their barcodes are the same, but not what stands beside them: name them alike."
 
 
 def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData]) -> dict[str, str]:

@@ -5,9 +5,12 @@ sections into one table tell them apart by a *tag* beside the barcode: ``AAAC-2`
 (anndata), ``AAAC-1_2``, ``S1_AAAC-1`` (Seurat).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from scipy.spatial import cKDTree
 
 LIBRARY_COLUMNS = ("library_id", "library")
 """Columns of ``obs`` that name the capture area, so they decide where they are there."""
@@ -16,10 +19,13 @@ SECTION_COLUMNS = (
     *("section", "section_id", "section_name", "sample", "sample_id", "sample_name", "capture_area", "batch"),
     *("slide", "slide_id", "slide_name", "slice", "slice_id"),
 )
-"""Other columns that name the section of a spot."""
+"""Columns that may name the section of a spot, or a part of it: alone they say nothing."""
 
-BARCODE = r"^(?P<before>.*?)(?<![A-Za-z0-9])(?P<core>[ACGTN]{4,}|\d+x\d+|s_\d+um_\d+_\d+)(?![A-Za-z0-9])(?P<after>.*)$"
-"""Of Visium, of ST and of Visium HD, within a name."""
+BARCODE = (
+    r"^(?P<before>.*?)(?<![A-Za-z0-9])(?P<core>[ACGTN]{4,}|\d+\.\d+x\d+(?:\.\d+)?|\d+x\d+(?:\.\d{2,})?"
+    r"|s_\d+um_\d+_\d+)(?![A-Za-z0-9])(?P<after>.*)$"
+)
+"""Of Visium, of ST, whose refined positions have fractions, and of Visium HD, within a name."""
 
 TAGGED = (
     r"^(?P<before>)(?P<core>.+)(?P<after>[-_.:]\d+)$",
@@ -30,29 +36,76 @@ TAGGED = (
 PLAIN_TAGS = ("", "-1")
 """What one section's own table has: these say nothing of which section it is."""
 
+PARTS_OF_PICTURES = ("images", "scalefactors", "metadata")
+"""Of one section, where ``uns["spatial"]`` leaves out its name."""
+
 SHOWN = 4
 
+CLOSER = 0.45
+"""Of the distance to the next spot of its own section: one of another section that is nearer lies upon it. Below one
+half, which it is where two parts of one array take turns."""
 
-def sections_in(obs: pd.DataFrame, pictures: Iterable[str] = ()) -> str:
+OVERLAP = 0.05
+"""Share of spots that are so near to another section's, beyond which sections lie upon each other."""
+
+
+def picture_keys(spatial: object) -> list[str]:
+    """The sections that ``uns["spatial"]`` has pictures of, whether it is read or still in its file."""
+    parts = spatial if isinstance(spatial, Mapping) else {}
+    return [name for name in parts if name not in PARTS_OF_PICTURES and isinstance(parts.get(name), Mapping)]
+
+
+def sections_in(
+    obs: pd.DataFrame,
+    pictures: Iterable[str] = (),
+    names: Iterable[str] | None = None,
+    xy_px: Float[np.ndarray, "S 2"] | None = None,
+) -> str:
     """What a table says of its sections where it holds several: ``2 sections (library_id A, B)``; else empty.
+
+    A column that does not name the capture area, such as ``batch``, may as well name parts of one section. It counts
+    where a barcode stands several times, spots lie upon each other or there are several pictures.
 
     Args:
         obs: the table of spots of an AnnData file, or some of its rows.
         pictures: keys of ``uns["spatial"]``, which count where no column names sections.
+        names: of the spots of the whole table; those of ``obs`` if None.
+        xy_px: where the spots of ``obs`` lie.
     """
+    pictures = list(pictures)
     named = {str(column).lower(): column for column in reversed(obs.columns)}
-    columns = [named[name] for name in LIBRARY_COLUMNS if name in named][:1]
-    columns = columns or [named[name] for name in SECTION_COLUMNS if name in named]
+    library = [named[name] for name in LIBRARY_COLUMNS if name in named][:1]
+    columns = library or [named[name] for name in SECTION_COLUMNS if name in named]
     for column in columns:
         sections = obs[column].dropna().astype(str).unique()
-        if 1 < len(sections) < max(len(obs), 3):  # a number of its own for every spot is no section
+        if 1 < len(sections) < max(len(obs), 3) and (  # a number of its own for every spot is no section
+            library
+            or len(pictures) > 1
+            or split_names(obs.index if names is None else names)["core"].duplicated().any()
+            or (xy_px is not None and _lie_upon_each_other(obs[column], xy_px))
+        ):
             return several(sections, f"{column} ")
-    pictures = list(pictures)
     return several(pictures, "uns['spatial'] ") if not columns and len(pictures) > 1 else ""
 
 
+def _lie_upon_each_other(sections: pd.Series, xy_px: Float[np.ndarray, "S 2"]) -> bool:
+    """Whether many spots are nearer to spots of other sections than to those of their own."""
+    known = sections.notna().to_numpy() & np.isfinite(xy_px).all(axis=1)
+    codes, xy_px = pd.factorize(sections[known])[0], xy_px[known]
+    within = np.full(len(codes), np.inf)
+    for code in np.unique(codes):
+        within[codes == code] = _nearest(xy_px[codes == code])
+    together, alone = _nearest(xy_px), np.isinf(within)
+    return bool(((together < CLOSER * within) & ~alone).mean() > OVERLAP)
+
+
+def _nearest(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " S"]:
+    """From each spot to the next; infinite from a spot alone."""
+    return cKDTree(xy_px).query(xy_px, k=2)[0][:, 1]
+
+
 def split_names(names: Iterable[str], plain: Iterable[str] = ()) -> pd.DataFrame:
-    """Of every name of a spot the barcode and its tag, in columns ``core`` and ``tag``.
+    """Every name of a spot, its barcode and its tag, in columns ``name``, ``core`` and ``tag``.
 
     A name without a barcode is all core; only if a part of it is one of the ``plain`` names, the rest is its tag.
     """
@@ -63,9 +116,8 @@ def split_names(names: Iterable[str], plain: Iterable[str] = ()) -> pd.DataFrame
         unknown = parts["core"].isna() & ~whole.isin(plain)
         tagged = whole[unknown].str.extract(pattern)
         parts.update(tagged[tagged["core"].isin(plain)])
-    before, after = parts["before"].fillna(""), parts["after"].fillna("")
-    tag = before + after.where((before == "") | (after == ""), "..." + after)
-    return pd.DataFrame({"core": parts["core"].fillna(whole), "tag": tag})
+    tag = (parts["before"].fillna("") + " " + parts["after"].fillna("")).str.strip()
+    return pd.DataFrame({"name": whole, "core": parts["core"].fillna(whole), "tag": tag})
 
 
 def share_of_barcodes(names: Iterable[str]) -> float:
@@ -74,14 +126,18 @@ def share_of_barcodes(names: Iterable[str]) -> float:
 
 
 def sections_by_tag(names: Iterable[str]) -> str:
-    """``3 sections (-1, -2, -3)`` where names repeat barcodes under several tags; else empty."""
-    parts = split_names(names).drop_duplicates()
+    """``3 sections (such as AAAC-1, AAAC-2, AAAC-3)`` where names repeat barcodes under several tags; else empty."""
+    parts = split_names(names).drop_duplicates(["core", "tag"])
     repeated = parts["core"].duplicated(keep=False)
-    return several(parts.loc[repeated, "tag"].unique()) if repeated.any() else ""
+    return several_by_tag(parts[repeated]) if repeated.any() else ""
+
+
+def several_by_tag(parts: pd.DataFrame) -> str:
+    """One name of every tag of :func:`split_names`."""
+    return several(parts.drop_duplicates("tag")["name"], "such as ")
 
 
 def several(names: Iterable[str], kind: str = "") -> str:
-    """``3 sections (-1, -2, -3)``, after the column that names them."""
+    """``3 sections (A, B, C)``, after what names them."""
     names = sorted(names)
-    shown = ", ".join(name or "no tag" for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return f"{len(names)} sections ({kind}{shown})"
+    return f"{len(names)} sections ({kind}{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"

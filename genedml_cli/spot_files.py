@@ -3,10 +3,9 @@
 Letters: S spots.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
@@ -16,7 +15,7 @@ from genedml_cli import console
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
 from genedml_cli.memory import check_memory
-from genedml_cli.merged_sections import sections_by_tag, sections_in
+from genedml_cli.merged_sections import picture_keys, sections_by_tag, sections_in
 from genedml_cli.spots import FARTHEST, Spots, check_array
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -35,8 +34,6 @@ NAMES = ("barcode", "barcodes", "spotname", "spotid", "spotbarcode", "spot", "na
 NUMBERS_AS_NAMES = ("id", "index", "", "unnamed0", "cellid", "cell")
 """Columns that may number the rows: names for want of better ones."""
 PARTS_OF_PLACES = frozenset(key for pair in (*IN_PIXELS, *PLAIN, *ON_ARRAY) for key in pair)
-PARTS_OF_PICTURES = ("images", "scalefactors", "metadata")
-"""Of one section, where ``uns["spatial"]`` leaves out its name."""
 YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 SHOWN = 40
 """Characters of a cell that a message quotes."""
@@ -81,7 +78,8 @@ def read_spots(path: Path) -> Spots:
     names = pd.Index(spots.names)
     if names.has_duplicates:
         first = names[names.duplicated()][0]
-        raise GeneDMLError(f"{path} names {names.duplicated().sum()} spots twice (first: {first}). Give unique names.")
+        twice = console.count(int(names.duplicated().sum()), "spot")
+        raise GeneDMLError(f"{path} names {twice} twice (first: {first}). Give unique names.")
     return spots
 
 
@@ -126,21 +124,13 @@ def _from_h5ad(path: Path) -> Spots:
     with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", "obsm/spatial")) as file:
         obs = read_elem(file["obs"])
         placed = read_elem(file["obsm/spatial"]) if "spatial" in file.get("obsm", {}) else None
-        pictures = _pictures(file)
+        pictures = picture_keys(file.get("uns/spatial"))
     columns = _columns(obs, path)
     places = _places_of_h5ad(placed, obs, columns, path)
-    _check_one_section(sections_in(obs[_under_tissue(obs, columns, path)], pictures), path)
     read_otherwise = {columns[key] for key in (*PARTS_OF_PLACES, *NAMES, *NUMBERS_AS_NAMES) if key in columns}
     on_array = {columns[key] for pair in ON_ARRAY for key in pair if key in columns}
     table = obs.drop(columns=list(read_otherwise - on_array))
-    return _from_table(table.assign(name=obs.index, x=places[:, 0], y=places[:, 1]), path)
-
-
-def _pictures(file: h5py.File) -> list[str]:
-    """The sections that ``uns["spatial"]`` has pictures of."""
-    group = file.get("uns/spatial")
-    parts = group if isinstance(group, h5py.Group) else {}
-    return [name for name in parts if name not in PARTS_OF_PICTURES and isinstance(parts.get(name), h5py.Group)]
+    return _from_table(table.assign(name=obs.index, x=places[:, 0], y=places[:, 1]), path, pictures)
 
 
 def _places_of_h5ad(placed: object, obs: pd.DataFrame, columns: dict[str, str], path: Path) -> Float[np.ndarray, "S 2"]:
@@ -168,7 +158,7 @@ def _places_of_h5ad(placed: object, obs: pd.DataFrame, columns: dict[str, str], 
     return places
 
 
-def _from_table(table: pd.DataFrame, path: Path) -> Spots:
+def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -> Spots:
     columns = _columns(table, path)
     place = _first_pair(columns, (*IN_PIXELS, *PLAIN))
     if place is None:
@@ -183,7 +173,6 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
             f"{path} holds no spot under tissue. Is it the table of this section, and are spots marked in_tissue or "
             "selected?"
         )
-    _check_one_section(sections_in(table), path)
     on_array = _array_columns(table, columns, place, path)
     array_xy = None if on_array is None else _indices(table, *on_array, path)
     is_st = on_array is not None and _key(on_array[0]) == "x"
@@ -197,7 +186,9 @@ def _from_table(table: pd.DataFrame, path: Path) -> Spots:
             f"{path} has {' and '.join(place)} but no names. Add a column called name, one unique name a spot."
         )
     _say_what_was_read(columns, place, on_array, name, path)
-    return Spots(names, _pair(table, *place, path), _as_named(array_xy, names))
+    xy_px = _pair(table, *place, path)
+    _check_one_section(sections_in(table, pictures, names, xy_px), path)
+    return Spots(names, xy_px, _as_named(array_xy, names))
 
 
 def _key(column: object) -> str:

@@ -176,7 +176,7 @@ def open_section(
     try:
         check_on_slide(spots, slide)
         if pitch_um is not None and not slide.knows_scale:
-            slide.set_um_per_px(pitch_um / spots.pitch_px, f"from the pitch of {pitch_um:g} um")
+            take_pitch(slide, spots, pitch_um)
         elif pitch_um is not None:
             _check_pitch(spots, slide, pitch_um)
         if scale_needed:
@@ -185,6 +185,15 @@ def open_section(
         slide.close()
         raise
     return slide
+
+
+def take_pitch(slide: Slide, spots: Spots, pitch_um: float) -> None:
+    """Settle the um/px of a slide by the pitch of its array.
+
+    Raises:
+        GeneDMLError: spots that tell no pitch, or a um/px that no microscope has.
+    """
+    slide.set_um_per_px(pitch_um / spots.pitch_px, f"from the pitch of {pitch_um:g} um")
 
 
 def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, spmatrix
 
+from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.inputs import CELL_BYTES, decoded, first_line_end, read_bytes
@@ -27,13 +28,16 @@ GENE_IDS = "gene_ids"
 MATRIX = re.compile(r".*matrix\.mtx(\.gz)?")
 """The matrix of a folder. GEO puts a sample's name before it, and before the names of the files beside it."""
 
-TABLE_H5 = "filtered_feature_bc_matrix.h5"
-TABLE_FOLDERS = (
-    *("filtered_feature_bc_matrix", "filtered_gene_bc_matrices", "outs", "Solo.out", "Gene", "filtered"),
-    *("raw_feature_bc_matrix", "raw"),
-)
-"""Where a folder of results has its table, the spots under tissue before all."""
 BINS_FOLDER = "binned_outputs"
+GENOMES_FOLDER = "gene_bc_matrices"
+TABLES = (
+    *("filtered_feature_bc_matrix.h5", BINS_FOLDER, "filtered_feature_bc_matrix", "filtered_gene_bc_matrices"),
+    *("outs", "Solo.out", "Gene", "filtered"),
+    *("raw_feature_bc_matrix.h5", "raw_feature_bc_matrix", "raw_gene_bc_matrices", "raw"),
+)
+"""Where a folder of results has its table, the spots under tissue before all. A sample's name may stand before."""
+
+SHOWN = 4
 
 MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
 """What a matrix of whole numbers is made of, and one of others."""
@@ -48,33 +52,33 @@ def read_tenx_folder(folder: Path) -> anndata.AnnData:
     """The genes of a 10x folder, spots in rows; of a folder of results, such as ``outs/``, the table in it.
 
     Raises:
-        OSError, EOFError, ValueError: no table, several, or files that are damaged, lacking or contradict each other.
+        GeneDMLError: several tables.
+        OSError, EOFError, ValueError: no table, or files that are damaged, lacking or contradict each other.
     """
-    matrices = {_prefix(file): file for file in sorted(folder.iterdir()) if is_matrix(file)}
-    if len(matrices) > 1:
-        raise ValueError(
-            f"it holds several tables, of {', '.join(map(repr, matrices))}; name the matrix of one of them"
-        )
-    if matrices:
-        return read_tenx_matrix(*matrices.values())
-    tables = [
-        file for file in sorted(folder.iterdir()) if file.name.endswith(TABLE_H5) and not file.name.startswith(".")
-    ]
+    tables = _tables_in(folder)
+    if not tables:
+        raise ValueError(f"it is a folder without a matrix.mtx, {TABLES[0]} or another table of 10x")
     if len(tables) > 1:
-        raise ValueError(f"it holds several tables: {', '.join(file.name for file in tables)}; name one of them")
-    if tables:
-        return read_tenx_h5(tables[0])
-    if (folder / BINS_FOLDER).is_dir():
-        bins = ", ".join(sorted(size.name for size in (folder / BINS_FOLDER).iterdir() if size.is_dir()))
-        raise ValueError(f"it holds bins of several sizes; name one of {BINS_FOLDER}: {bins}")
-    for name in TABLE_FOLDERS:
-        for below in sorted(folder.glob(f"*{name}")):
-            if below.is_dir():
-                return read_tenx_folder(below)
-    genomes = [below for below in folder.iterdir() if below.is_dir() and folder.name == "filtered_gene_bc_matrices"]
-    if len(genomes) == 1:
-        return read_tenx_folder(genomes[0])
-    raise ValueError(f"it is a folder without a matrix.mtx or {TABLE_H5}")
+        named = ", ".join(map(str, tables[:SHOWN])) + (", ..." if len(tables) > SHOWN else "")
+        raise GeneDMLError(f"{folder} holds {len(tables)} tables. Give one of them: {named}")
+    return read_tenx_matrix(tables[0]) if is_matrix(tables[0]) else read_tenx_h5(tables[0])
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Of every sample of a folder the best table: what stands before the names of files and folders is the sample."""
+    if folder.name == BINS_FOLDER:
+        sizes = ", ".join(sorted(size.name for size in folder.iterdir() if size.is_dir()))
+        raise ValueError(f"it holds bins of several sizes; name one of {BINS_FOLDER}: {sizes}")
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    tables = {_prefix(entry): [entry] for entry in entries if is_matrix(entry)}
+    for name in TABLES:
+        for entry in entries:
+            sample = entry.name.removesuffix(name)
+            if sample != entry.name and not tables.get(sample) and (entry.is_dir() or name.endswith(".h5")):
+                tables[sample] = _tables_in(entry) if entry.is_dir() else [entry]
+    if not tables and folder.name.endswith(GENOMES_FOLDER):
+        tables = {genome.name: _tables_in(genome) for genome in entries if genome.is_dir()}
+    return [table for of_sample in tables.values() for table in of_sample]
 
 
 def read_tenx_matrix(matrix: Path) -> anndata.AnnData:

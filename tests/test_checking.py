@@ -13,6 +13,8 @@ from genedml.errors import GeneDMLError
 from genedml_cli import checking
 from genedml_cli.app import app
 from genedml_cli.samples import read_sheet
+from genedml_cli.slides import open_slide
+from genedml_cli.spot_files import read_spots
 
 
 @pytest.fixture
@@ -38,7 +40,8 @@ def test_every_wrong_section_is_named_with_what_is_wrong(sheet):
     )
     checks = checking.check_samples(read_sheet(sheet))
     assert [check.state for check in checks] == ["WRONG", "WRONG", "ok"]
-    assert f"only 0 of {len(spots)} spots have counts" in " ".join(checks[1].problems)
+    (problem,) = checks[1].problems
+    assert problem.startswith("No spot has counts: spots are called other-0, ")
     with pytest.raises(GeneDMLError, match=r"2 of 3 sections of .* are wrong: P1, P2"):
         checking.refuse_wrong_samples(sheet, checks)
 
@@ -55,3 +58,19 @@ def test_a_scale_that_contradicts_the_pitch_is_wrong(sheet):
     )
     assert right.state == "ok"
     assert "the spots' pitch gives" in " ".join(wrong.problems)
+
+
+def test_the_scale_of_a_picture_without_one_is_what_the_sheet_says(sheet, capfd):
+    (sample, *_) = read_sheet(sheet)
+    with open_slide(sample.slide) as slide:
+        um_per_px = slide.um_per_px
+        slide.source.read(0, 0, 0, *slide.size_px).save(picture := sample.slide.with_suffix(".png"))
+    picture = replace(sample, slide=picture, um_per_px=um_per_px)
+    (check,) = checking.check_samples([picture])
+    assert (check.state, check.file_um_per_px) == ("ok", None)
+    pitch_um = read_spots(sample.spots).pitch_px * um_per_px
+    checking.check_samples([replace(picture, um_per_px=None, pitch_um=pitch_um)])
+    shown = capfd.readouterr().err
+    assert shown.count(f"{um_per_px:.4g} um/px as given") == shown.count(f"{um_per_px:.4g} um/px from the pitch") == 1
+    (check,) = checking.check_samples([replace(picture, pitch_um=2 * pitch_um)])
+    assert f"um/px, the sheet {um_per_px:.4f}" in " ".join(check.problems)

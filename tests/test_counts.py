@@ -2,6 +2,8 @@
 
 import gzip
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -52,6 +54,16 @@ def with_layer(*names: str) -> anndata.AnnData:
     return data
 
 
+def beside_whole_x(x: np.ndarray, place: str = "counts") -> anndata.AnnData:
+    """Cut to 0 and 1, clipped or corrected for depth, which are whole numbers, too."""
+    data = annotated(x)
+    if place == "raw":
+        data.raw = annotated(COUNTS)
+    else:
+        data.layers[place] = csr_matrix(COUNTS)
+    return data
+
+
 def with_parts_beside() -> anndata.AnnData:
     data = annotated(COUNTS)
     data.layers["spliced"], data.layers["unspliced"] = COUNTS // 2, COUNTS - COUNTS // 2
@@ -79,7 +91,9 @@ def by_ensembl_id() -> anndata.AnnData:
         of_zeros,
         lambda: with_layer("raw_counts"),
         lambda: with_layer("UMI", "ambiguous"),
-        lambda: with_layer("whatever"),
+        lambda: beside_whole_x(np.minimum(COUNTS, 1)),
+        lambda: beside_whole_x(np.minimum(COUNTS, 5), "raw"),
+        lambda: beside_whole_x(COUNTS + 3, "raw_counts"),
         with_parts_beside,
         with_raw_normalised,
         by_ensembl_id,
@@ -96,12 +110,21 @@ def test_raw_counts_are_found_in_any_table_of_an_annotated_file(make, tmp_path):
 def test_which_table_was_taken_is_said(tmp_path, capfd):
     of_some_genes_scaled().write_h5ad(tmp_path / "counts.h5ad")
     read_counts(tmp_path / "counts.h5ad")
-    assert "counts.h5ad: the counts are those of raw, 4 genes" in capfd.readouterr().err
+    assert "counts.h5ad: the counts are those of raw, 4 genes." in capfd.readouterr().err
+    beside_whole_x(np.minimum(COUNTS, 1)).write_h5ad(tmp_path / "cut.h5ad")
+    read_counts(tmp_path / "cut.h5ad")
+    said = "cut.h5ad: the counts are those of layers['counts'], 4 genes; X holds other whole numbers."
+    assert said in capfd.readouterr().err
+    beside_whole_x(COUNTS).write_h5ad(tmp_path / "same.h5ad")
+    read_counts(tmp_path / "same.h5ad")
+    assert not capfd.readouterr().err
 
 
-def test_several_tables_of_whole_numbers_without_a_known_name_are_named(tmp_path):
-    with_layer("spliced", "unspliced").write_h5ad(tmp_path / "counts.h5ad")
-    with pytest.raises(GeneDMLError, match=r"whole numbers in X, but in layers\['spliced'\] and layers\['unspliced'\]"):
+@pytest.mark.parametrize("names", [["spliced", "unspliced"], ["detected"], ["spliced"]])
+def test_tables_of_whole_numbers_without_a_known_name_are_named_and_not_taken(names, tmp_path):
+    with_layer(*names).write_h5ad(tmp_path / "counts.h5ad")
+    layers = r" and ".join(rf"layers\['{name}'\]" for name in names)
+    with pytest.raises(GeneDMLError, match=rf"whole numbers in X, but in {layers}: .* into X or layers\['counts'\]"):
         read_counts(tmp_path / "counts.h5ad")
 
 
@@ -203,6 +226,18 @@ def beside_outs(folder: Path) -> Path:
     return folder.parent
 
 
+def the_raw_table(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    write_10x_h5(folder.parent).rename(folder.parent / "raw_feature_bc_matrix.h5")
+    return folder.parent
+
+
+def of_one_genome(folder: Path) -> Path:
+    (folder.parent / "S1_filtered_gene_bc_matrices").mkdir()
+    shutil.move(folder, folder.parent / "S1_filtered_gene_bc_matrices" / "GRCh38")
+    return folder.parent
+
+
 def of_starsolo(folder: Path) -> Path:
     below = folder.parent / "S1_Solo.out" / "Gene"
     below.mkdir(parents=True)
@@ -227,6 +262,8 @@ def spots_in_rows(folder: Path) -> Path:
         below_outs,
         beside_outs,
         of_starsolo,
+        the_raw_table,
+        of_one_genome,
         spots_in_rows,
     ],
 )
@@ -273,7 +310,7 @@ def of_bins(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (two_samples, r"it holds several tables, of 'S1_', 'S2_'; name the matrix of one"),
+        (two_samples, r"holds 2 tables\. Give one of them: .*/S1_matrix\.mtx\.gz, .*/S2_matrix\.mtx\.gz"),
         (without_barcodes, r"beside matrix\.mtx\.gz there is no barcodes\.tsv\.gz or barcodes\.tsv"),
         (with_a_header, r"matrix\.mtx\.gz is 4 x 3, but features\.tsv\.gz has 4 lines and barcodes\.tsv\.gz 4"),
         (of_bins, r"bins of several sizes; name one of binned_outputs: square_008um, square_016um"),
@@ -284,6 +321,47 @@ def test_10x_folders_that_are_none_say_what_is_wrong(change, message, tmp_path):
     change(folder)
     with pytest.raises(GeneDMLError, match=message):
         read_counts(folder)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("S1_filtered_feature_bc_matrix", "S2_filtered_feature_bc_matrix"),
+        ("A_outs/filtered_feature_bc_matrix", "B_outs/raw_feature_bc_matrix"),
+        ("filtered_feature_bc_matrix", "S2_filtered_feature_bc_matrix"),
+        ("S1_filtered_feature_bc_matrix", "S2_outs/filtered_feature_bc_matrix"),
+        ("filtered_gene_bc_matrices/GRCh38", "filtered_gene_bc_matrices/mm10"),
+    ],
+)
+def test_a_folder_of_several_samples_names_the_paths_to_give(places, tmp_path):
+    (tmp_path / "made").mkdir()
+    table = write_mtx(tmp_path / "made")
+    for place in places:
+        shutil.copytree(table, tmp_path / "all" / place)
+    with pytest.raises(GeneDMLError, match=r"holds 2 tables\. Give one of them") as refused:
+        read_counts(tmp_path / "all")
+    for place in places:
+        path = tmp_path / "all" / place / "matrix.mtx.gz"
+        assert str(path) in str(refused.value)
+        assert read_counts(path).n_obs == len(SPOTS)
+
+
+def test_the_table_under_tissue_goes_before_the_raw_one_of_the_same_sample(tmp_path):
+    for name in ("S1_filtered_feature_bc_matrix.h5", "S1_raw_feature_bc_matrix.h5"):
+        write_10x_h5(tmp_path).rename(tmp_path / name)
+    (tmp_path / "S1_raw_feature_bc_matrix.h5").write_bytes(b"not to be opened")
+    assert read_counts(tmp_path).n_obs == len(SPOTS)
+
+
+def test_10x_files_are_read_without_scanpy_and_numba(tmp_path):
+    """numba asks for a folder to keep its work in, and fails where none can be written."""
+    code = (
+        "import sys; from pathlib import Path; from genedml_cli.counts import read_counts; "
+        "print([read_counts(Path(path)).n_obs for path in sys.argv[1:]], {'scanpy', 'numba'} & set(sys.modules))"
+    )
+    paths = [str(write(tmp_path)) for write in (write_10x_h5, write_mtx)]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[3, 3] set()"
 
 
 def test_10x_files_of_earlier_versions_are_read_and_of_two_genomes_refused(tmp_path):
@@ -337,7 +415,7 @@ def test_columns_without_a_name_are_refused_if_they_hold_something(text, message
 def test_a_last_gene_without_numbers_is_no_empty_end(tmp_path):
     """Its line is as long as that of R, which leaves the cell above the names out, with an empty end."""
     (tmp_path / "counts.csv").write_text("A,B,C\ns0,1,2,\n")
-    with pytest.raises(GeneDMLError, match="holds negative numbers or NaN"):
+    with pytest.raises(GeneDMLError, match=r"holds negative numbers or NaN"):
         read_counts(tmp_path / "counts.csv")
 
 

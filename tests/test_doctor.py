@@ -89,7 +89,10 @@ def test_little_memory_disk_or_a_folder_that_cannot_be_written_is_told(monkeypat
     monkeypatch.setattr(doctor, "free_bytes", lambda folder: 10**6)
     assert all(one.state is State.note and "make room" in one.mend for one in doctor._disks())
     monkeypatch.setattr(doctor, "_writable", lambda folder: False)
-    assert all("not writable" in one.found and one.mend for one in doctor._disks())
+    unwritable = {one.what: one for one in doctor._disks()}
+    assert all("not writable" in one.found and one.mend for one in unwritable.values())
+    assert "libraries keep no caches there" in unwritable["home"].mend
+    assert "no weights can be fetched" in unwritable["hub's cache"].mend
 
 
 def test_every_finding_that_is_not_ok_says_how_to_mend_it(bare_hub):

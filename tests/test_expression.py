@@ -143,7 +143,7 @@ def test_counts_that_are_nowhere_whole_are_taken_with_a_warning(tmp_path, capfd)
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("twice.csv", ",A\ns0,1\ns1,2\ns0,3\n", r"twice\.csv names 1 spots twice \(first: s0\)"),
+        ("twice.csv", ",A\ns0,1\ns1,2\ns0,3\n", r"twice\.csv names 1 spot twice \(first: s0\)"),
         (
             "negative.csv",
             ",A\ns0,-1\n",

@@ -41,13 +41,17 @@ def named(form: str, *tags: object) -> list[str]:
 @pytest.mark.parametrize(
     ("spots", "counts", "said"),
     [
-        (named("{}-1"), named("{}-{}", 1, 2, 3), "3 sections (-1, -2, -3), and these spots are all named -1"),
-        (named("{}-1"), [*named("{}-1"), *named("{}-1-1")], "2 sections (-1, -1-1), and these spots are all named -1"),
-        (named("{}-1"), [*named("{}-1"), *named("S2_{}-1")], "2 sections (-1, S2_...-1)"),
-        (BARCODES, [*BARCODES, *named("{}-1")], "2 sections (no tag, -1), and these spots are without a tag"),
-        (["1x2", "1x3"], ["1x2", "1x3", "1x2-1", "1x3-1"], "2 sections (no tag, -1)"),
-        (["b1", "b2"], ["b1", "b2", "b1-1", "b2-1"], "2 sections (no tag, -1)"),
-        (["b1", "b2"], ["b1", "b2", "S2_b1", "S2_b2"], "2 sections (no tag, S2_)"),
+        (
+            named("{}-1"),
+            named("{}-{}", 1, 2, 3),
+            "3 sections (such as AAAC-1, AAAC-2, AAAC-3), and these spots are all named -1",
+        ),
+        (named("{}-1"), [*named("{}-1"), *named("{}-1-1")], "2 sections (such as AAAC-1, AAAC-1-1), and"),
+        (named("{}-1"), [*named("{}-1"), *named("S2_{}-1")], "2 sections (such as AAAC-1, S2_AAAC-1)"),
+        (BARCODES, [*BARCODES, *named("{}-1")], "2 sections (such as AAAC, AAAC-1), and these spots are without a tag"),
+        (["1x2", "1x3"], ["1x2", "1x3", "1x2-1", "1x3-1"], "2 sections (such as 1x2, 1x2-1)"),
+        (["b1", "b2"], ["b1", "b2", "b1-1", "b2-1"], "2 sections (such as b1, b1-1)"),
+        (["b1", "b2"], ["b1", "b2", "S2_b1", "S2_b2"], "2 sections (such as S2_b1, b1)"),
     ],
 )
 def test_spots_that_do_not_say_which_of_several_sections_they_are_of_are_marked(spots, counts, said):
@@ -75,18 +79,23 @@ def test_spots_whose_names_say_which_section_they_are_of_are_not(spots, counts):
 
 @pytest.mark.parametrize("column", ["library_id", "sample", "Sample_ID", "batch"])
 def test_spots_with_counts_of_two_sections_are_marked(column):
-    counts = table([f"{barcode}-1" for barcode in BARCODES], **{column: [*"ABAB"]})
+    counts = table([*named("{}-1"), "AAAC-2", "AAAG-2"], **{column: [*"ABABBA"]})
     assert f"gives these spots counts of 2 sections ({column} A, B)" in joined(named("{}-1"), counts)
-    assert joined(["AAAC-1", "AAAT-1"], counts) == ""
+    assert "gives these spots counts of 2 sections" not in joined(["AAAC-1", "AAAT-1"], counts)
+
+
+@pytest.mark.parametrize("column", ["sample", "batch", "section"])
+def test_a_column_of_parts_of_one_section_marks_nothing(column):
+    assert joined(named("{}-1"), table(named("{}-1"), **{column: [*"AABB"]})) == ""
 
 
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        (named("{}-1-{}", 0, 1), r"counts are of 2 sections \(-1-0, -1-1\): give the table of one"),
-        (named("{}-1_{}", 1, 2), r"counts are of 2 sections \(-1_1, -1_2\)"),
-        (named("{1}_{0}-1", "S1", "S2"), r"counts are of 2 sections \(S1_\.\.\.-1, S2_\.\.\.-1\)"),
-        (BARCODES, r"barcodes are the same, beside which counts have nothing, spots '-1': name them alike"),
+        (named("{}-1-{}", 0, 1), r"counts are of 2 sections \(such as AAAC-1-0, AAAC-1-1\): give the table of one"),
+        (named("{}-1_{}", 1, 2), r"counts are of 2 sections \(such as AAAC-1_1, AAAC-1_2\)"),
+        (named("{1}_{0}-1", "S1", "S2"), r"counts are of 2 sections \(such as S1_AAAC-1, S2_AAAC-1\)"),
+        (BARCODES, r"barcodes are the same, but not what stands beside them: name them alike"),
         (["GGGG-1", "GGGC-1"], r"Names must be the same in both\."),
     ],
 )
@@ -99,8 +108,12 @@ def test_names_that_do_not_join_say_what_stands_beside_the_barcodes(counts, said
     ("columns", "names", "said"),
     [
         ({"library_id": [*"AABB"]}, ["AAAC-1", "AAAG-1"] * 2, r"spots of 2 sections \(library_id A, B\): give one"),
-        ({}, ["AAAC-1", "AAAC-1", "AAAC-2", "AAAG-1"], r"spots of 2 sections \(-1, -2\): give one section's table"),
-        ({}, ["AAAC-1", "AAAC-1", "AAAT-1", "AAAG-1"], r"Give every spot one row"),
+        (
+            {},
+            ["AAAC-1", "AAAC-1", "AAAC-2", "AAAG-1"],
+            r"spots of 2 sections \(such as AAAC-1, AAAC-2\): give one section's table",
+        ),
+        ({}, ["AAAC-1", "AAAC-1", "AAAT-1", "AAAG-1"], r"names 1 spot twice .* Give every spot one row"),
     ],
 )
 def test_names_that_stand_twice_say_which_sections_the_table_is_of(columns, names, said, tmp_path):

@@ -18,8 +18,9 @@ from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
 from genedml.encoders import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli import external_tables, options, published, tables
+from genedml_cli import external, external_tables, options, published, tables
 from genedml_cli.ceiling import split_half_pcc, thin
+from genedml_cli.counts import read_counts
 from genedml_cli.datasets import published_panel
 from genedml_cli.evaluation import evaluate
 from genedml_cli.expression import make_labels
@@ -113,6 +114,12 @@ def test_a_run_of_one_fold_is_marked_in_every_table(run, tmp_path):
     assert evaluate(run).marks == ""
 
 
+@pytest.mark.parametrize(("name", "kind"), [("missing.h5ad", "prediction"), ("missing", "run")])
+def test_what_is_not_there_is_called_so(name, kind, tmp_path):
+    with pytest.raises(GeneDMLError, match=rf"There is no {kind} .*{name}\. Check the path"):
+        evaluate(tmp_path / name)
+
+
 def test_labels_of_two_kinds_are_never_one_table(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run/predictions/P2.h5ad"
@@ -143,8 +150,11 @@ def test_pcc_h_is_of_the_best_mean_rank_over_folds_and_held_out_of_the_training_
 # External sections
 
 
-def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere, tmp_path):
+def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(external, "read_counts", lambda path: read.append(path.name) or read_counts(path))
     result = evaluate_external(run, str(elsewhere), features=run.parent / "features")
+    assert read == ["P1.tsv.gz", "P2.tsv.gz"]
     values = result.values().query("method == 'Gene-DML'").set_index(["section", "fold"])
     assert [*values.index] == [(section, fold) for section in ("X1", "X2") for fold in ("P1", "P2", "P3")]
     for section, source in (("X1", "P1"), ("X2", "P2")):

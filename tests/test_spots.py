@@ -329,7 +329,7 @@ def test_spots_that_share_their_only_place_share_a_cell(spots):
         ),
         ("b.csv", "x,y\n1,2\n", r"b\.csv has x and y but no names\. Add a column called name"),
         ("c.csv", "name,x,y\na,1,2\nb,,3\nc,,3\n", r"2 of 3 spots in .*c\.csv have no position \(first: b\)\. Fill"),
-        ("d.csv", "name,x,y\na,1,2\na,3,4\n", r"d\.csv names 1 spots twice \(first: a\)\. Give unique names"),
+        ("d.csv", "name,x,y\na,1,2\na,3,4\n", r"d\.csv names 1 spot twice \(first: a\)\. Give unique names"),
         ("e.csv", "name,x,y\n", r"e\.csv holds no spot under tissue\. Is it the table of this section"),
         ("f.tsv", ST.replace("\t1\n", "\t0\n"), r"f\.tsv holds no spot under tissue"),
         ("g.csv", "name,x,y\na,1,left\n", r"The column y of .*g\.csv holds something else than numbers: .*left"),
