@@ -92,18 +92,20 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         )
     check_memory(CELL_BYTES * cells)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    header = _without_empty_end([cell.strip() for cell in next((row for row in lines if row), [])])
-    if not header:
+    header = [cell.strip() for cell in next((row for row in lines if row), [])]
+    named = columns = len(_without_empty_end(header))
+    if not named:
         raise ValueError("it is empty")
     _check_columns(len(header))
     rows = []
     for row in lines:
         cells = len(_without_empty_end(row))
-        if cells > len(header) or 0 < cells <= len(row) < len(header):
-            raise ValueError(f"line {lines.line_num} has {len(row)} cells, the first line {len(header)}")
+        if cells > len(header) or 0 < cells <= len(row) < named:
+            raise ValueError(f"line {lines.line_num} has {len(row)} cells, the first line {named}")
+        columns = max(columns, cells)  # a last column without a name, which holds something
         if cells:
-            rows.append(row[: len(header)])
-    return header, rows
+            rows.append(row)
+    return header[:columns], [row[:columns] + [""] * (columns - len(row)) for row in rows]
 
 
 def _without_empty_end(row: list[str]) -> list[str]:

@@ -227,7 +227,7 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
         "spots outside": ({"spots": spot_table(folder / "outside", x=[9e4, 9e4, 9e4])}, "No spot lies inside"),
         "array indices": ({"spots": spot_table(folder / "indices", x=[1, 2, 1], y=[1, 1, 2])}, "array indices"),
         "NaN position": ({"spots": spot_table(folder / "nan", x=[900, None, 900])}, "have no position"),
-        "names twice": ({"spots": spot_table(folder / "twice", name=["a", "a", "b"])}, "spots twice"),
+        "names twice": ({"spots": spot_table(folder / "twice", name=["a", "a", "b"])}, "1 spot twice"),
         "empty table": ({"spots": spot_table(folder / "empty", name=[], x=[], y=[])}, "no spot"),
         "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
         "AnnData for a model": ({"model": folder / "counts.H5AD"}, "is AnnData, a prediction or counts, and no model"),
