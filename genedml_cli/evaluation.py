@@ -21,7 +21,7 @@ from genedml_cli.published import rows_beside
 from genedml_cli.results import label_settings, notes_of, spots_of
 from genedml_cli.run_record import RECORD, model_file, read_record
 from genedml_cli.samples import ALL_SECTIONS
-from genedml_cli.scores import Evaluation, panels_note, ridge_note, score_fold, write_if_possible
+from genedml_cli.scores import Evaluation, panels_note, reference_notes, score_fold, write_if_possible
 
 EMPTY = "spots_without_panel_counts"
 NAMED_GENES = 5
@@ -132,7 +132,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
         tuple(scores),
         (
             *_notes(sections),
-            *ridge_note(scores),
+            *reference_notes(scores),
             *unfinished_notes(run, folds),
             *_notes_of_models(run, sections),
             *said,
@@ -147,6 +147,21 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
 @takes_paths
 def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     """Score one ``.h5ad`` that genedml predicted against the raw counts of its section; writes tables beside it.
+
+    Raises:
+        GeneDMLError: not a prediction of genedml, or counts that do not join.
+    """
+    evaluation, _ = score_prediction(prediction, truth)
+    before = evaluation.folder / "metrics.json"
+    if before.is_file() and read_json(before).get("title") != evaluation.title:
+        console.warn(f"The scores in {evaluation.folder} were of {read_json(before).get('title')}; they are replaced.")
+    return replace(evaluation, written=write_if_possible(evaluation.write))
+
+
+def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata.AnnData]:
+    """Scores of :func:`evaluate_prediction`, unwritten, and the prediction with its truth and references as layers.
+
+    ``layers["truth"]`` is NaN where a gene or a spot has no counts.
 
     Raises:
         GeneDMLError: not a prediction of genedml, or counts that do not join.
@@ -167,7 +182,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
-    notes = [*_notes([data]), *ridge_note(scores), *unmatched_notes(unmatched, data.n_vars)]
+    notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.whole:
         notes.append(not_raw_note([truth.name]))
     notes += [joined] if joined else []
@@ -176,11 +191,7 @@ def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
         notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
     folder = prediction.with_suffix(".evaluation")
     title = f"{prediction.name} against {truth.name}"
-    evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched)
-    before = folder / "metrics.json"
-    if before.is_file() and read_json(before).get("title") != title:
-        console.warn(f"The scores in {folder} were of {read_json(before).get('title')}; they are replaced.")
-    return replace(evaluation, written=write_if_possible(evaluation.write))
+    return Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched), data
 
 
 def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:

@@ -29,7 +29,7 @@ from genedml_cli.references import reference_file, reference_layers
 from genedml_cli.ridge import load_ridge
 from genedml_cli.run_record import RECORD, model_files_in, read_record
 from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD, Sample, read_sheet, seen_donors
-from genedml_cli.scores import Evaluation, FoldScores, marks_of, ridge_note, score_fold, write_if_possible
+from genedml_cli.scores import Evaluation, FoldScores, marks_of, reference_notes, score_fold, write_if_possible
 from genedml_cli.slide_files import content_sha256
 from genedml_cli.spot_files import read_spots
 from genedml_cli.spots import open_section
@@ -223,7 +223,7 @@ def _score_section(
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *shared, *found.notes]
-    notes += [*ridge_note(scores), *unmatched_notes(unmatched, len(every))]
+    notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[WHOLE]:
         notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():

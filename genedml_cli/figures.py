@@ -17,13 +17,18 @@ from matplotlib.lines import Line2D
 
 from genedml.errors import GeneDMLError
 from genedml_cli.maps import (
-    COLOURS,
-    SCALE_RULE,
+    OWN_RULE,
+    SHARED_RULE,
+    USUAL_LOOK,
+    Look,
     SectionPicture,
+    gene_range,
     length_label,
+    range_labels,
     scale_bar_um,
     show_spots,
     show_tissue,
+    value_range,
 )
 from genedml_cli.metrics import pcc
 from genedml_cli.storage import arriving
@@ -34,8 +39,8 @@ STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.5, "svg.fonttype": 
 
 # Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
 PAGE_WIDTH, PANEL_WIDTHS, LETTER, SMALL_LETTER = 7.2, (1.2, 2.2), 0.064, 0.056
-GAP, BLOCK_GAP, LINE, MARGIN = 0.05, 0.2, 0.15, 0.06
-BAR_WIDTH, BAR_SPACE = 0.09, 0.55
+GAP, BLOCK_GAP, BAND_GAP, LINE, MARGIN = 0.05, 0.2, 0.12, 0.15, 0.06
+BAR_HEIGHT = 0.08
 
 MEASURED_COLOUR, PAPER_COLOUR = "#0072B2", "#D55E00"  # told apart without colour vision
 REFERENCE_LINES = ("--", ":", "-.")
@@ -51,40 +56,43 @@ def check_picture_path(path: Path) -> None:
         raise GeneDMLError(f"{path} must end with {', '.join(SUFFIXES)}.")
 
 
-def draw_genes(sections: Sequence[SectionPicture], genes: Sequence[str], path: Path, footnote: str = "") -> None:
+def draw_genes(
+    sections: Sequence[SectionPicture], genes: Sequence[str], path: Path, footnote: str = "", look: Look = USUAL_LOOK
+) -> None:
     """Write :func:`genes_figure`; the suffix of ``path`` says the kind."""
     with rc_context(STYLE):
-        _save(genes_figure(sections, genes, footnote), path)
+        _save(genes_figure(sections, genes, footnote, look), path)
 
 
-def genes_figure(sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str = "") -> Figure:
-    """A row a section: its tissue, then of every gene the truth and each model's prediction with its PCC.
+def genes_figure(
+    sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str = "", look: Look = USUAL_LOOK
+) -> Figure:
+    """A grid of genes; of each, a row a section: the truth, and each model's prediction with its PCC.
 
-    The colours of every panel run from its own 1st to its own 99th percentile, so that they compare patterns.
+    Every row starts with the section's tissue where it is at hand. Below the panels are the colours and the values at
+    their two ends.
 
     Args:
         sections: with the same models, all with truth or all without.
         genes: in the order of the arrays' columns.
         footnote: what must be said with it.
+        look: colours, their scale, and genes beside each other.
     """
-    page = _Page(sections, genes, footnote)
+    page = _Page(sections, genes, footnote, look)
+    shared = [gene_range([section.panels()[:, :, gene] for section in sections]) for gene in range(len(genes))]
     for row, section in enumerate(sections):
-        axes = [page.axes(row, column) for column in range(page.columns)]
-        axes[0].set_ylabel(page.row_labels[row], labelpad=3, parse_math=False)
-        if page.has_tissue:
-            show_tissue(axes.pop(0), section)
-        shown = [*([] if section.truth is None else [section.truth]), *section.predicted.values()]
-        for number, axis in enumerate(axes):
-            gene, place = divmod(number, page.block)
-            show_tissue(axis, section, pale=True)
-            values = shown[place][:, gene]
-            show_spots(axis, section, values)
-            if section.truth is not None and place > 0:
-                axis.set_title(_score(section.truth[:, gene], values), fontsize=8, pad=2)
-        if section.um_per_px is not None:
-            page.scale_bar(row, section, section.um_per_px)
+        for gene in range(len(genes)):
+            panels = section.panels()[:, :, gene]
+            ranges = [shared[gene]] if look.shared_scale else [value_range(values) for values in panels]
+            for place, values in enumerate(panels):
+                axis = page.axes(row, gene, place)
+                show_tissue(axis, section, pale=True)
+                show_spots(axis, section, values, ranges[0 if look.shared_scale else place], look.colours)
+                if section.truth is not None and place > 0:
+                    axis.set_title(_score(section.truth[:, gene], values), fontsize=8, pad=2)
+            page.colour_bars(row, gene, ranges)
+    page.tissues()
     page.headers()
-    page.colour_bar()
     return page.figure
 
 
@@ -159,88 +167,139 @@ def settings_figure(
 
 
 class _Page:
-    """Where everything stands: a page measured in inches from its upper left corner."""
+    """Where everything stands: a page measured in inches from its upper left corner.
 
-    def __init__(self, sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str) -> None:
+    Genes fill bands from left to right, and a band has a row a section.
+    """
+
+    def __init__(self, sections: Sequence[SectionPicture], genes: Sequence[str], footnote: str, look: Look) -> None:
         first = sections[0]
-        self.genes, self.sections = genes, sections
+        self.genes, self.sections, self.look = genes, sections, look
         self.has_tissue = any(section.tissue is not None for section in sections)
         self.names = ([] if first.truth is None else ["measured"]) + list(first.predicted)
         self.block = len(self.names)
-        self.columns = self.has_tissue + len(genes) * self.block
-        blocks = len(genes) - 1 + self.has_tissue
-        free = PAGE_WIDTH - 2 * MARGIN - 2 * LINE - BAR_SPACE - blocks * (BLOCK_GAP - GAP) - (self.columns - 1) * GAP
-        self.panel = float(np.clip(free / self.columns, *PANEL_WIDTHS))
+        self.across, self.panel = self._fitted()
         self.headings = [textwrap.wrap(name, max(8, int(self.panel / LETTER))) for name in self.names]
-        heading = max(map(len, self.headings)) * LINE
+        self.header = 1.3 * LINE + max(map(len, self.headings)) * LINE
         self.above = LINE if first.truth is not None else 0.04
-        self.below = LINE + 0.03 if any(section.um_per_px for section in sections) else 0.04
-        self.top = MARGIN + 1.3 * LINE + heading
+        scaled = any(section.um_per_px for section in sections)
+        self.below = 1.5 * LINE + (LINE if scaled and not self.has_tissue else 0)
         self.heights = [self.panel * section.height_to_width for section in sections]
         self.row_labels = [
             textwrap.fill(section.name, max(4, int(height / LETTER)))
             for section, height in zip(sections, self.heights, strict=True)
         ]
+        self.bands = -(-len(genes) // self.across)
         self.left = MARGIN + LINE * (1 + max(label.count("\n") for label in self.row_labels))
-        self.width = self.x(self.columns - 1) + self.panel + BAR_SPACE + MARGIN
-        notes = textwrap.wrap(f"Colours: {SCALE_RULE}. {footnote}", int((self.width - 2 * MARGIN) / SMALL_LETTER))
-        self.height = self.y(len(sections)) + len(notes) * LINE + MARGIN
+        self.width = self.x(self.across - 1, self.block - 1) + self.panel + 2 * MARGIN
+        rule = SHARED_RULE if look.shared_scale else OWN_RULE
+        notes = textwrap.wrap(f"Colours: {rule}. {footnote}", int((self.width - 2 * MARGIN) / SMALL_LETTER))
+        self.height = self._band_top(self.bands) + len(notes) * LINE + MARGIN
         self.figure = Figure(figsize=(self.width, self.height))
-        for number, line in enumerate(reversed(notes)):
-            self.text(MARGIN, self.height - MARGIN - number * LINE, line, fontsize=7, color="0.3", va="bottom")
+        for number, line in enumerate(notes, start=1):
+            y = self._band_top(self.bands) + number * LINE
+            self.text(MARGIN, y, line, fontsize=7, color="0.3", va="bottom")
 
-    def x(self, column: int) -> float:
-        """Left edge of a column's panels."""
-        wide = max(0, (column - self.has_tissue) // self.block) + (self.has_tissue and column > 0)
-        return self.left + column * (self.panel + GAP) + wide * (BLOCK_GAP - GAP)
+    def _fitted(self) -> tuple[int, float]:
+        """How many genes stand side by side, and the width of a panel: as many as fit, evenly over the bands."""
 
-    def y(self, row: int) -> float:
-        """Upper edge of a row, with its titles."""
-        return self.top + sum(self.heights[:row]) + row * (self.above + self.below)
+        def panel(across: int) -> float:
+            gaps = (across - 1 + self.has_tissue) * BLOCK_GAP + across * (self.block - 1) * GAP
+            return (PAGE_WIDTH - 3 * MARGIN - 2 * LINE - gaps) / (across * self.block + self.has_tissue)
 
-    def axes(self, row: int, column: int) -> Axes:
-        """The panel at a place, in the section's pixels."""
-        height = self.heights[row]
-        axis = self._axes(self.x(column), self.y(row) + self.above, self.panel, height)
+        most = len(self.genes) if self.look.ncols is None else min(self.look.ncols, len(self.genes))
+        across = most
+        if self.look.ncols is None:
+            across = max((n for n in range(1, most + 1) if panel(n) >= PANEL_WIDTHS[0]), default=1)
+            across = -(-most // -(-most // across))
+        return across, float(np.clip(panel(across), *PANEL_WIDTHS))
+
+    def x(self, column: int, place: int) -> float:
+        """Left edge of a panel of the gene in a column."""
+        tissue = self.has_tissue * (self.panel + BLOCK_GAP)
+        block = self.block * (self.panel + GAP) - GAP + BLOCK_GAP
+        return self.left + tissue + column * block + place * (self.panel + GAP)
+
+    def _band_top(self, band: int) -> float:
+        rows = sum(self.heights) + len(self.heights) * (self.above + self.below)
+        return MARGIN + band * (self.header + rows + BAND_GAP)
+
+    def y(self, band: int, row: int) -> float:
+        """Upper edge of a row's panels."""
+        before = sum(self.heights[:row]) + row * (self.above + self.below)
+        return self._band_top(band) + self.header + before + self.above
+
+    def axes(self, row: int, gene: int, place: int) -> Axes:
+        """A gene's panel, in the section's pixels."""
+        band, column = divmod(gene, self.across)
+        axis = self._section_axes(self.x(column, place), band, row)
+        if not self.has_tissue and column == place == 0:
+            self._label_row(axis, band, row)
+        return axis
+
+    def tissues(self) -> None:
+        """The tissue at the start of every row."""
+        for band in range(self.bands) if self.has_tissue else ():
+            for row, section in enumerate(self.sections):
+                axis = self._section_axes(self.left, band, row)
+                show_tissue(axis, section)
+                self._label_row(axis, band, row)
+
+    def _section_axes(self, x: float, band: int, row: int) -> Axes:
+        axis = self._axes(x, self.y(band, row), self.panel, self.heights[row])
         left, right, top, bottom = self.sections[row].window_px
         axis.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         return axis
 
-    def headers(self) -> None:
-        """The genes over their blocks, and over every column what it shows."""
-        for number, gene in enumerate(self.genes):
-            first = self.has_tissue + number * self.block
-            left, right = self.x(first), self.x(first + self.block - 1) + self.panel
-            self.text((left + right) / 2, MARGIN, gene, fontstyle="italic", fontweight="bold", ha="center", va="top")
-            rule = 1 - (MARGIN + 1.15 * LINE) / self.height
-            ends = [left / self.width, right / self.width]
-            self.figure.add_artist(_line(ends, [rule, rule], 0.6))
-            for place, heading in enumerate(self.headings):
-                centre = self.x(first + place) + self.panel / 2
-                self.text(centre, self.top, "\n".join(heading), ha="center", va="bottom")
-        if self.has_tissue:
-            self.text(self.x(0) + self.panel / 2, self.top, "tissue", ha="center", va="bottom")
-
-    def scale_bar(self, row: int, section: SectionPicture, um_per_px: float) -> None:
-        """Below the row's first panel; it holds for the whole row."""
+    def _label_row(self, axis: Axes, band: int, row: int) -> None:
+        """The section's name beside its first panel and, where um/px is known, a scale bar below it."""
+        axis.set_ylabel(self.row_labels[row], labelpad=3, parse_math=False)
+        section = self.sections[row]
+        if section.um_per_px is None:
+            return
         left, right, _, _ = section.window_px
-        length_um = scale_bar_um((right - left) * um_per_px)
-        inches = self.panel * length_um / um_per_px / (right - left)
-        x, y = self.x(0), self.y(row) + self.above + self.heights[row] + 0.55 * LINE
+        length_um = scale_bar_um((right - left) * section.um_per_px)
+        inches = self.panel * length_um / section.um_per_px / (right - left)
+        lines = 0.75 if self.has_tissue else 1.75
+        x, y = self.left, self.y(band, row) + self.heights[row] + lines * LINE
         level = 1 - y / self.height
         self.figure.add_artist(_line([x / self.width, (x + inches) / self.width], [level, level], 2))
         self.text(x + inches + 0.05, y, length_label(length_um), fontsize=7, va="center_baseline")
 
-    def colour_bar(self) -> None:
-        """One for all panels, at the right."""
-        top, bottom = self.y(0) + self.above, self.y(len(self.sections)) - self.below
-        length = min(bottom - top, 1.6)
-        axis = self._axes(self.width - MARGIN - BAR_SPACE + 0.1, (top + bottom - length) / 2, BAR_WIDTH, length)
-        bar = self.figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURS), cax=axis, ticks=[0, 1])
-        bar.ax.set_yticks([0, 1], ["low", "high"])
-        bar.ax.tick_params(labelsize=7, width=0.5, length=2, pad=1.5)
-        bar.outline.set_visible(False)
+    def headers(self) -> None:
+        """The genes over their blocks, and over every column what it shows."""
+        for gene, name in enumerate(self.genes):
+            band, column = divmod(gene, self.across)
+            top = self._band_top(band)
+            left, right = self.x(column, 0), self.x(column, self.block - 1) + self.panel
+            self.text((left + right) / 2, top, name, fontstyle="italic", fontweight="bold", ha="center", va="top")
+            rule = 1 - (top + 1.15 * LINE) / self.height
+            self.figure.add_artist(_line([left / self.width, right / self.width], [rule, rule], 0.6))
+            for place, heading in enumerate(self.headings):
+                centre = self.x(column, place) + self.panel / 2
+                self.text(centre, top + self.header, "\n".join(heading), ha="center", va="bottom")
+        for band in range(self.bands) if self.has_tissue else ():
+            y = self._band_top(band) + self.header
+            self.text(self.left + self.panel / 2, y, "tissue", ha="center", va="bottom")
+
+    def colour_bars(self, row: int, gene: int, ranges: Sequence[tuple[float, float]]) -> None:
+        """Below a gene's panels of a section: one below all of them, or one below each."""
+        band, column = divmod(gene, self.across)
+        middle = self.y(band, row) + self.heights[row] + 0.75 * LINE
+        wide = self.block // len(ranges)
+        for number, (low, high) in enumerate(ranges):
+            left = self.x(column, number * wide)
+            right = self.x(column, number * wide + wide - 1) + self.panel
+            ends = range_labels(low, high)
+            self.text(left, middle, ends[0], fontsize=7, va="center_baseline")
+            self.text(right, middle, ends[1], fontsize=7, ha="right", va="center_baseline")
+            inset = SMALL_LETTER * max(map(len, ends)) + 0.06
+            length = right - left - 2 * inset
+            axis = self._axes(left + inset, middle - BAR_HEIGHT / 2, max(length, 0.1), BAR_HEIGHT)
+            mappable = ScalarMappable(Normalize(0, 1), self.look.colours)
+            bar = self.figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=[])
+            bar.outline.set_visible(False)
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write at a place in inches."""

@@ -1,17 +1,54 @@
-"""One gene over one section: the tissue below, its spots at their true size. Letters: S spots, G genes."""
+"""One gene over one section: the tissue below, its spots at their true size.
 
-from collections.abc import Mapping
+Letters: S spots, G genes, P panels of a gene.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 
+from genedml.errors import GeneDMLError
+
 COLOURS = "viridis"  # even in lightness, so it reads without colour vision
 PERCENTILES = (1, 99)  # one odd spot then does not pale all others
-SCALE_RULE = "each panel from its 1st to its 99th percentile"
-PALE = 0.55  # of the tissue's darkness below spots
+OWN_RULE = "each panel from its 1st to its 99th percentile"
+SHARED_RULE = "one scale a gene, from the lowest 1st to the highest 99th percentile of its panels"
+PALE = 0.3  # of the tissue's darkness below spots
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a picture of genes looks.
+
+    Args:
+        colours: a colour map of matplotlib.
+        shared_scale: the same colour is the same value in all panels of a gene; else each panel has its own scale.
+        ncols: genes beside each other; None for as many as fit.
+    """
+
+    colours: str = COLOURS
+    shared_scale: bool = True
+    ncols: int | None = None
+
+
+USUAL_LOOK = Look()
+
+
+def check_colours(name: str) -> None:
+    """Refuse colours that matplotlib does not have.
+
+    Raises:
+        GeneDMLError: naming those that are spelt nearly so.
+    """
+    if name not in colormaps:
+        near = difflib.get_close_matches(name, colormaps) or [COLOURS, "magma", "cividis", "Reds"]
+        raise GeneDMLError(f"There are no colours {name}. Take one of matplotlib's, such as {', '.join(near)}.")
 
 
 @dataclass(frozen=True)
@@ -51,6 +88,11 @@ class SectionPicture:
         left, right, top, bottom = self.window_px
         return (bottom - top) / (right - left)
 
+    def panels(self) -> Float[np.ndarray, "P S G"]:
+        """What is drawn side by side: the truth, if it is known, then every prediction."""
+        truth = [] if self.truth is None else [self.truth]
+        return np.stack([*truth, *self.predicted.values()])
+
 
 def show_tissue(axis: Axes, section: SectionPicture, pale: bool = False) -> None:
     """Draw the tissue of the section's window; ``pale`` greys it, so that the colours of spots upon it are theirs."""
@@ -67,10 +109,16 @@ def show_tissue(axis: Axes, section: SectionPicture, pale: bool = False) -> None
     axis.set(**limits)
 
 
-def show_spots(axis: Axes, section: SectionPicture, values: Float[np.ndarray, " S"]) -> None:
-    """Draw every spot at its true size, coloured by :func:`scaled`."""
+def show_spots(
+    axis: Axes,
+    section: SectionPicture,
+    values: Float[np.ndarray, " S"],
+    ends: tuple[float, float],
+    colours: str = COLOURS,
+) -> None:
+    """Draw every spot, coloured by its place between two ends, as :func:`scaled` says."""
     dots = spot_shapes(axis, section)
-    dots.set(array=np.ma.masked_invalid(scaled(values)), cmap=COLOURS, clim=(0, 1), linewidth=0)
+    dots.set(array=np.ma.masked_invalid(scaled(values, *ends)), cmap=colours, clim=(0, 1), linewidth=0)
     axis.add_collection(dots)
 
 
@@ -82,14 +130,26 @@ def spot_shapes(axis: Axes, section: SectionPicture) -> EllipseCollection:
 
 
 def value_range(values: Float[np.ndarray, " S"]) -> tuple[float, float]:
-    """The values at the two ends of a panel's colours: its 1st and 99th percentile."""
+    """The values at the two ends of a panel's own colours: its 1st and 99th percentile."""
     low, high = np.nanpercentile(values, PERCENTILES)
     return float(low), float(high)
 
 
-def scaled(values: Float[np.ndarray, " S"]) -> Float[np.ndarray, " S"]:
-    """Values as places in the colours, 0 to 1; what lies beyond the ends of :func:`value_range` has their colour."""
-    low, high = value_range(values)
+def gene_range(sections: Iterable[Float[np.ndarray, "P _"]]) -> tuple[float, float]:
+    """The ends of one scale for all panels of a gene: the lowest and the highest of :func:`value_range`."""
+    ranges = np.array([value_range(values) for panels in sections for values in panels if not np.isnan(values).all()])
+    return float(ranges[:, 0].min()), float(ranges[:, 1].max())
+
+
+def range_labels(low: float, high: float) -> tuple[str, str]:
+    """Both ends of a scale as they are written, with as many decimals as tell them apart."""
+    span = high - low
+    decimals = 2 if span <= 0 else int(np.clip(np.ceil(1 - np.log10(span)), 2, 9))
+    return f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+
+
+def scaled(values: Float[np.ndarray, " S"], low: float, high: float) -> Float[np.ndarray, " S"]:
+    """Values as places in the colours, 0 to 1; what lies beyond the ends has their colour."""
     if high == low:
         return np.where(np.isnan(values), np.nan, (values > high).astype(float))
     return np.clip((values - low) / (high - low), 0, 1)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,6 +57,11 @@ def _number_or_native(text: str | None) -> str | None:
         except ValueError as error:
             raise typer.BadParameter(f"{text!r} is neither a number nor native.") from error
     return text
+
+
+def names_in(words: Iterable[str]) -> list[str]:
+    """The names that words give, with commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for word in words for name in word.split(",") if name.strip()))
 
 
 DATA, MODEL, RUN = "Data", "Model", "Where and how"

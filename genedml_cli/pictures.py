@@ -1,6 +1,7 @@
 """Runs and predictions -> pictures of named genes over the section. Letters: S spots, G genes shown."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -11,7 +12,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation import finished_files, labels_of_prediction
 from genedml_cli.figures import check_picture_path, draw_genes
-from genedml_cli.maps import SectionPicture
+from genedml_cli.maps import USUAL_LOOK, Look, SectionPicture, check_colours
 from genedml_cli.patches import PATCHES_SUFFIX
 from genedml_cli.paths import takes_paths
 from genedml_cli.predicted import read_prediction
@@ -34,8 +35,10 @@ def plot(
     sections: Sequence[str] = (),
     truth: Path | None = None,
     ridge: bool = False,
+    look: Look = USUAL_LOOK,
+    spot_size: float = 1.0,
 ) -> tuple[Path, int]:
-    """Draw truth and prediction of genes over the section, a row a section, a column a model.
+    """Draw truth and prediction of genes over the section: a grid of genes, and of each a row a section.
 
     Args:
         targets: run folders, or ``.h5ad`` files that predict wrote of one slide.
@@ -44,17 +47,22 @@ def plot(
         sections: of the runs; all if empty.
         truth: raw counts of the slide of ``.h5ad`` files, which have none of their own.
         ridge: also the ridge reference of the first run.
+        look: colours, their scale, and genes beside each other.
+        spot_size: diameter of the spots drawn, over their true diameter.
 
     Returns:
         The picture, and how many sections are on it.
 
     Raises:
-        GeneDMLError: unknown genes or sections, targets that do not go together; nothing is written then.
+        GeneDMLError: unknown genes, sections or colours, targets that are not there or do not go together; nothing is
+            written then.
     """
-    out = beside(targets[0], "genes.png") if out is None else out
-    check_picture_path(out)
     if not genes:
         raise GeneDMLError("Name the genes to draw, such as --genes GNAS,FASN.")
+    _check_there(targets, genes)
+    out = beside(targets[0], "genes.png") if out is None else out
+    check_picture_path(out)
+    check_colours(look.colours)
     files = [target.suffix == ".h5ad" for target in targets]
     if any(files) and not all(files):
         raise GeneDMLError("Give run folders or predicted .h5ad files, not both: only runs hold their own truth.")
@@ -69,8 +77,23 @@ def plot(
             )
         pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
         check_apart([out], (Path(one["slide"]) for run in targets for one in read_record(run)["samples"]))
-    draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))))
+    pictures = [replace(picture, spot_px=picture.spot_px * spot_size) for picture in pictures]
+    draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))), look)
     return out, len(pictures)
+
+
+def _check_there(targets: Sequence[Path], genes: Sequence[str]) -> None:
+    """Refuse runs and predictions that are not there; a word that may be a gene is told how to be one.
+
+    Raises:
+        GeneDMLError: naming the first of them.
+    """
+    for target in targets:
+        if not target.exists():
+            words = ",".join([*genes, *(str(lost) for lost in targets if not lost.exists())])
+            is_word = len(targets) > 1 and len(target.parts) == 1 and target.suffix != ".h5ad"
+            advice = f" If it is a gene, put commas between genes: --genes {words}" if is_word else ""
+            raise GeneDMLError(f"There is no run or prediction {target}.{advice}")
 
 
 def pictures_of_runs(
@@ -104,7 +127,7 @@ def pictures_of_runs(
         add_tissue_of_run(first, runs[0], section)
         pictures.append(section_picture(section, first, _same(truths), predicted))
         notes += [note for data in models.values() for note in notes_of(data)]
-    return pictures, marks_of(notes)
+    return pictures, _footnote(first, notes)
 
 
 def pictures_of_predictions(
@@ -136,7 +159,12 @@ def pictures_of_predictions(
     first = next(iter(models.values()))
     notes = [note for data in models.values() for note in notes_of(data)]
     name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
-    return [section_picture(name, first, shown, predicted)], marks_of(notes)
+    return [section_picture(name, first, shown, predicted)], _footnote(first, notes)
+
+
+def _footnote(data: anndata.AnnData, notes: Sequence[str]) -> str:
+    """The unit of the values, and the notes that must stand in every picture."""
+    return f"Values: {data.uns['genedml']['label']}. {marks_of(notes)}".strip()
 
 
 def _scale_note(pictures: Sequence[SectionPicture]) -> str:

@@ -22,6 +22,9 @@ from genedml_cli.storage import write_json, write_text
 
 GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
 LEAKING = "LEAKING"  # the mark of a patient on both sides of a fold
+SHARED_PATIENTS = (
+    "Cross-validated scores are of folds that share patients with their training: of a new one expect less."
+)
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
 METRICS = {
     "mse": "MSE",
@@ -161,12 +164,18 @@ def warns(note: str) -> bool:
     return mark_of(note).isupper()
 
 
-def ridge_note(scores: Sequence[FoldScores]) -> list[str]:
-    """What must be said where ridge regression on the same features scores higher than Gene-DML."""
-    own, ridge = (nanmean([score.pcc_a for score in scores if score.method == method]) for method in (GENE_DML, RIDGE))
-    if not round(ridge, 3) > round(own, 3):
-        return []
-    return [f"Ridge regression on the same features scores higher here: PCC(A) {ridge:.3f} against {own:.3f}."]
+def reference_notes(scores: Sequence[FoldScores]) -> list[str]:
+    """What must be said where ridge or depth alone scores higher than Gene-DML: in PCC(A), else in PCC(H)."""
+    means = _values(scores).groupby("method")[["pcc_a", "pcc_h"]].mean()
+    notes = []
+    for method, name in ((RIDGE, "Ridge regression on the same features"), (DEPTH, "Sequencing depth alone")):
+        if method not in means.index:
+            continue
+        own, other = means.loc[GENE_DML], means.loc[method]
+        better = [key for key in means if round(other[key], 3) > round(own[key], 3)]
+        for key in better[:1]:
+            notes.append(f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}.")
+    return notes
 
 
 def panels_note(shared: int, most: int) -> str:

@@ -34,7 +34,7 @@ from genedml_cli.paths import takes_paths
 from genedml_cli.references import reference_file
 from genedml_cli.run_record import model_files_in
 from genedml_cli.samples import ALL_SECTIONS, EVERY_FOLD
-from genedml_cli.scores import LEAKING, panels_note
+from genedml_cli.scores import LEAKING, SHARED_PATIENTS, panels_note
 from genedml_cli.storage import sha256_of
 
 SCALE_TOLERANCE = 1.25
@@ -221,8 +221,7 @@ def notes_for_others(cards: Sequence[ModelCard]) -> list[str]:
     """
     notes = [note for card in cards for note in card.notes]
     if any(note.startswith(LEAKING) for note in notes):
-        own = "Cross-validated scores are of folds that share patients with their training: of a new one expect less."
-        notes = [*(note for note in notes if not note.startswith(LEAKING)), own]
+        notes = [*(note for note in notes if not note.startswith(LEAKING)), SHARED_PATIENTS]
     return list(dict.fromkeys(notes))
 
 

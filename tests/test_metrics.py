@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 
 from genedml.errors import GeneDMLError
 from genedml_cli.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
-from genedml_cli.scores import ridge_note, score_fold
+from genedml_cli.scores import reference_notes, score_fold
 
 
 @pytest.fixture
@@ -26,12 +26,30 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     section.layers.update(layers)
     scores = score_fold("0", [section])
     pcc_a = {score.method: f"{score.pcc_a:.3f}" for score in scores}
-    (note,) = ridge_note(scores)
+    (note,) = reference_notes(scores)
     assert note.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
     section.layers["ridge"] = predicted
-    assert ridge_note(score_fold("0", [section])) == []
+    assert reference_notes(score_fold("0", [section])) == []
     del section.layers["ridge"]
-    assert ridge_note(score_fold("0", [section])) == []
+    assert reference_notes(score_fold("0", [section])) == []
+
+
+def test_depth_that_is_better_on_the_best_genes_alone_is_said():
+    random = np.random.default_rng(0)
+    depth = random.normal(size=60)
+    truth = random.normal(size=(60, 80))
+    truth[:, :50] += 3 * depth[:, None]
+    depth_alone = np.tile(depth[:, None], 80)
+    predicted = truth + 1.2 * np.where(np.arange(80) < 50, 3, 0.2) * random.normal(size=truth.shape)
+    section = anndata.AnnData(predicted, pd.DataFrame({"depth": depth}, index=[str(spot) for spot in range(60)]))
+    section.layers.update({"truth": truth, "depth_alone": depth_alone, "constant": 0 * truth})
+    (note,) = reference_notes(score_fold("0", [section]))
+    own, other = (np.sort(pcc(truth, values))[::-1] for values in (predicted, depth_alone))
+    assert own.mean() > other.mean()
+    sentence = (
+        f"Sequencing depth alone scores higher here: PCC(H) {other[:50].mean():.3f} against {own[:50].mean():.3f}."
+    )
+    assert note == sentence
 
 
 def test_errors_are_means_over_all_spots_and_genes_of_the_fold():

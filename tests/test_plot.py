@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from genedml.errors import GeneDMLError
 from genedml_cli.evaluation import evaluate
 from genedml_cli.figures import genes_figure
-from genedml_cli.maps import scaled
+from genedml_cli.maps import Look, range_labels, scaled, value_range
 from genedml_cli.pictures import pictures_of_predictions, pictures_of_runs, plot
 from genedml_cli.prediction import predict
 from genedml_cli.runs import train
@@ -67,29 +67,96 @@ def test_every_panel_has_the_pcc_that_evaluate_says(two_runs):
                 own = next(s for s in evaluate(run).scores if s.method == method and s.fold == fold)
                 expected.append(f"PCC {own.pcc[own.genes.index(gene)]:.2f}")
     assert titles(figure) == expected
-    assert [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()] == ["P2", "P1"]
+    rows = [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()]
+    assert rows == ["P2", "P1"] * 2, "the two genes do not fit beside each other"
 
 
-def test_panels_are_named_scaled_alike_and_true_in_shape(two_runs):
-    pictures, _ = pictures_of_runs(two_runs[:1], GENES, [], ridge=False)
-    figure = genes_figure(pictures, GENES, "LEAKING: so it is.")
+def panels_of(figure: Figure) -> list:
+    return [axis for axis in figure.axes if axis.collections and axis.images]
+
+
+def test_panels_are_named_and_true_in_shape(two_runs):
+    pictures, footnote = pictures_of_runs(two_runs[:1], GENES, [], ridge=False)
+    figure = genes_figure(pictures, GENES, f"{footnote} LEAKING: so it is.")
     said = words(figure)
     assert [said.count(word) for word in (*GENES, "measured", "predicted", "tissue")] == [1, 1, 2, 2, 1]
     assert any(word.endswith("LEAKING: so it is.") for word in said)
     assert sum("\u00b5m" in word or "mm" in word for word in said) == len(pictures) == 2
-    panels = [axis for axis in figure.axes if axis.collections and axis.images]
+    panels = panels_of(figure)
     assert len(panels) == 2 * 2 * 2
     width, height = figure.get_size_inches()
     for axis in panels:
-        values = axis.collections[0].get_array()
-        assert (values.min(), values.max()) == (0, 1)
         assert axis.collections[0].get_clim() == (0, 1)
         left, right = axis.get_xlim()
         bottom, top = axis.get_ylim()
         assert bottom > top, "y runs down, as on the slide"
         box = axis.get_position()
         assert box.height * height / (box.width * width) == pytest.approx((bottom - top) / (right - left))
-    assert sum("Colours: each panel from its 1st to its 99th percentile." in word for word in said) == 1
+    notes = " ".join(said)
+    assert notes.count("Colours: one scale a gene, from the lowest 1st to the highest 99th percentile") == 1
+    assert "Values: log10(1 + 10000 * count / sum over the panel)" in " ".join(notes.split())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_gene_has_one_scale_and_its_ends_are_written(two_runs, shared):
+    pictures, _ = pictures_of_runs(two_runs[:1], GENES, [], ridge=False)
+    figure = genes_figure(pictures, GENES, look=Look(shared_scale=shared))
+    drawn = [axis.collections[0].get_array() for axis in panels_of(figure)]
+    said = words(figure)
+    for number, gene in enumerate(GENES):
+        values = [picture.panels()[place, :, number] for picture in pictures for place in (0, 1)]
+        own = [np.percentile(panel, (1, 99)).tolist() for panel in values]
+        together = (min(low for low, _ in own), max(high for _, high in own))
+        arrays = [drawn[4 * row + 2 * number + place] for row in (0, 1) for place in (0, 1)]
+        for panel, array, ends in zip(values, arrays, own, strict=True):
+            low, high = together if shared else ends
+            assert np.allclose(array, np.clip((panel - low) / (high - low), 0, 1), atol=1e-5), gene
+        for low, high in [together] * 2 if shared else own:
+            assert {*range_labels(low, high)} <= set(said), (gene, said)
+
+
+def test_genes_stand_in_a_grid_in_their_order(two_runs):
+    pictures, _ = pictures_of_runs(two_runs[:1], [*GENES, "STROMA1"], ["P1"], ridge=False)
+    genes = [*GENES, "STROMA1"]
+
+    def places(ncols: int | None) -> list[tuple[float, float]]:
+        figure = genes_figure(pictures, genes, look=Look(ncols=ncols))
+        assert len(panels_of(figure)) == 6
+        found = {text.get_text(): text.get_position() for text in figure.texts if text.get_text() in genes}
+        return [found[gene] for gene in genes]
+
+    (x1, y1), (x2, y2), (x3, y3) = places(2)
+    assert (x1, y1) == (x3, y1) != (x3, y3)
+    assert x1 < x2
+    assert y1 == y2 > y3, "figures count from below"
+    assert len({x for x, _ in places(1)}) == 1
+    assert len({y for _, y in places(3)}) == 1
+    assert len({y for _, y in places(None)}) == 2, "no more genes than panels of a legible width"
+
+
+def test_colours_and_the_size_of_spots_are_chosen(two_runs, tmp_path, monkeypatch):
+    drawn = []
+
+    def spy(*call):
+        figure = genes_figure(*call)
+        drawn.append(panels_of(figure)[0].collections[0])
+        return figure
+
+    monkeypatch.setattr("genedml_cli.figures.genes_figure", spy)
+    for size in (1.0, 2.0):
+        plot(two_runs[:1], GENES, tmp_path / "x.png", look=Look("magma"), spot_size=size)
+    usual, large = drawn
+    assert usual.get_cmap().name == "magma"
+    assert large.get_widths()[0] == pytest.approx(2 * usual.get_widths()[0])
+
+
+def test_pale_tissue_leaves_the_spots_their_colours(two_runs):
+    (picture,), _ = pictures_of_runs(two_runs[:1], GENES, ["P1"], ridge=False)
+    figure = genes_figure([picture], GENES)
+    below = np.asarray(panels_of(figure)[0].images[0].get_array())
+    assert picture.tissue is not None
+    assert below.min() >= 255 - 0.31 * (255 - int(picture.tissue.min()))
+    assert (below[..., 0] == below[..., 2]).all(), "grey, so that no colour is read into it"
 
 
 def test_no_two_words_of_a_picture_lie_on_each_other(two_runs):
@@ -109,11 +176,20 @@ def test_no_two_words_of_a_picture_lie_on_each_other(two_runs):
 def test_colours_run_between_percentiles_so_that_one_odd_spot_pales_no_other():
     values = np.linspace(0, 1, 200)
     odd = np.append(values, 1000.0)
-    assert np.abs(scaled(odd)[:-1] - values).max() < 0.03
-    assert scaled(odd)[-1] == 1
-    assert np.isnan(scaled(np.append(values, np.nan))[-1])
-    assert not scaled(np.full(9, 0.3)).any()
-    assert scaled(np.append(np.zeros(999), 5.0)).sum() == 1, "a gene of one spot alone is seen there"
+    places = scaled(odd, *value_range(odd))
+    assert np.abs(places[:-1] - values).max() < 0.03
+    assert places[-1] == 1
+    unknown = np.append(values, np.nan)
+    assert np.isnan(scaled(unknown, *value_range(unknown))[-1])
+    assert not scaled(np.full(9, 0.3), 0.3, 0.3).any()
+    alone = np.append(np.zeros(999), 5.0)
+    assert scaled(alone, *value_range(alone)).sum() == 1, "a gene of one spot alone is seen there"
+
+
+def test_the_ends_of_a_scale_are_told_apart():
+    assert range_labels(0.123, 1.456) == ("0.12", "1.46")
+    assert range_labels(2.3801, 2.3809) == ("2.38010", "2.38090")
+    assert range_labels(0.5, 0.5) == ("0.50", "0.50")
 
 
 def test_names_are_drawn_as_they_are_and_a_missing_scale_is_said(prediction, tmp_path):
@@ -145,7 +221,7 @@ def test_a_run_whose_slides_are_gone_is_drawn_without_them(two_runs, tmp_path):
 
 def test_a_prediction_is_drawn_with_truth_and_without(prediction, world, two_runs, tmp_path):
     with_truth, footnote = pictures_of_predictions([prediction], GENES, world / "counts" / "P1.tsv.gz")
-    assert footnote == ""
+    assert footnote == f"Values: {anndata.read_h5ad(prediction).uns['genedml']['label']}."
     own = next(s for s in evaluate(two_runs[0]).scores if s.method == GENE_DML and s.fold == "P1")
     scores = [float(title.removeprefix("PCC ")) for title in titles(genes_figure(with_truth, GENES))]
     assert scores == pytest.approx([own.pcc[own.genes.index(gene)] for gene in GENES], abs=0.02)
@@ -183,6 +259,17 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
         (([run, run], GENES, out), {}, "named twice"),
         (([tmp_path], GENES, out), {}, "no finished fold"),
         (([prediction], ["tumor"], out), {}, "Near to that: TUMOR"),
+        (
+            ([prediction, Path("LYMPH1")], ["TUMOR1"], out),
+            {},
+            "If it is a gene, put commas between genes: --genes TUMOR1,LYMPH1",
+        ),
+        (([tmp_path / "none.h5ad"], GENES, out), {}, "There is no run or prediction"),
+        (
+            ([prediction], GENES, out),
+            {"look": Look("virdis")},
+            "There are no colours virdis. Take one of matplotlib's, such as viridis",
+        ),
     ]
     for call, options, sentence in refused:
         with pytest.raises(GeneDMLError) as stopped:

@@ -12,17 +12,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_config
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
+from genedml_cli.evaluation import finished_sections, score_prediction
+from genedml_cli.maps import SectionPicture
+from genedml_cli.metrics import pcc
 from genedml_cli.prediction import predict
+from genedml_cli.report.atlas import LETTERS, Mapped, atlas_of, letters
 from genedml_cli.report.contents import GENES_LISTED, Cell, gene_table, number_cell
 from genedml_cli.report.curves import charts_of
 from genedml_cli.report.page import report
 from genedml_cli.report.prediction_page import WITHOUT_SCORES
-from genedml_cli.report.run_page import contents_of_run
+from genedml_cli.report.run_page import _same_patients, contents_of_run
+from genedml_cli.run_record import read_record
 from genedml_cli.runs import train
 from genedml_cli.samples import read_sheet
+from genedml_cli.scores import SHARED_PATIENTS
 
 HOSTILE = '<script>document.title="owned"</script>'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -121,7 +128,7 @@ def test_a_run_says_what_evaluate_says(run, run_page):
 def test_worst_and_best_genes_are_those_of_the_scores(run, run_page):
     page = run_page.read_text(encoding="utf-8")
     scores = pd.read_csv(run / "genes.csv").set_index("gene")["gene_dml_pcc"]
-    best, worst = (Elements(part).texts["i"] for part in re.split("<h3>", page.split('id="maps"')[1])[1:])
+    best, worst = (Elements(part).texts["i"] for part in re.split("<h3>", page.split('id="maps"')[1])[2:])
     worst = [gene for gene in worst if gene in scores.index]
     assert best == scores.index[: len(best)].tolist()
     assert scores[best].min() >= scores[worst].max()
@@ -173,7 +180,8 @@ def test_models_that_differ_more_than_spots_are_counted(prediction, tmp_path):
 
 def test_names_from_files_stay_text(scored, scored_page):
     html = read(scored_page)
-    assert [tag for tag, _ in html.found].count("script") == 1
+    scripts = [attributes.get("type") for tag, attributes in html.found if tag == "script"]
+    assert scripts == ["application/json", None], "data, and the page's own script"
     assert all(str(attributes["src"]).startswith("data:") for tag, attributes in html.found if tag == "img")
     assert not any(name.startswith("on") for _, attributes in html.found for name in attributes)
     assert HOSTILE in html.texts["th"]
@@ -216,6 +224,116 @@ def test_a_slide_that_was_exchanged_is_not_drawn_under_a_runs_spots(world, tmp_p
     assert "P1.tif is another by now than P1 was trained on" in " ".join(capsys.readouterr().err.split())
 
 
+def atlas_in(page: Path) -> dict:
+    """What the page's script is given."""
+    text = page.read_text(encoding="utf-8").split('id="atlas-data">')[1].split("</script>")[0]
+    return json.loads(text)
+
+
+def section_of(spots: int, genes: int, name: str = "A") -> Mapped:
+    """A section of random values on a square grid, both panels."""
+    random = np.random.default_rng(0)
+    side = int(np.ceil(np.sqrt(spots)))
+    xy = np.stack(np.divmod(np.arange(spots), side), axis=1) * 100.0
+    panels = {what: random.normal(size=(spots, genes)) for what in ("measured", "predicted")}
+    names = [f"GENE{number}" for number in range(genes)]
+    picture = SectionPicture(name, xy, 55.0, 0.5, None, 1.0, None, {})
+    return Mapped(picture, names, panels, pcc(panels["measured"], panels["predicted"]))
+
+
+def test_every_gene_of_every_section_of_a_run_is_in_its_page(run, run_page):
+    atlas = atlas_in(run_page)
+    assert [section["name"] for section in atlas["sections"]] == ["P1", "P2"]
+    assert sorted(atlas["genes"]) == sorted(genes_listed(run_page))
+    assert atlas["left_out"] == 0
+    for section in atlas["sections"]:
+        data = anndata.read_h5ad(run / "predictions" / f"{section['name']}.h5ad")
+        assert len(section["xy"]) == 2 * data.n_obs
+        assert str(section["tissue"]).startswith("data:image/jpeg")
+        for gene, packed in zip(atlas["genes"], section["genes"], strict=True):
+            values = [np.asarray(data[:, gene].layers["truth"])[:, 0], np.asarray(data[:, gene].X)[:, 0]]
+            each = np.array([np.percentile(panel, (1, 99)) for panel in values])
+            low, high = each[:, 0].min(), each[:, 1].max()
+            assert packed["ends"] == [f"{low:.2f}", f"{high:.2f}"]
+            for panel, text in zip(values, packed["values"], strict=True):
+                steps = np.array([atlas["letters"].index(letter) for letter in text])
+                assert steps / 62 == pytest.approx(np.clip((panel - low) / (high - low), 0, 1), abs=0.51 / 62)
+            assert packed["pcc"] == number_cell(float(pcc(values[0][:, None], values[1][:, None])[0])).text
+
+
+def test_a_spot_without_a_value_and_a_gene_without_a_spread_have_letters_of_their_own():
+    values = np.array([0.0, 1.0, np.nan, 0.5, 9.0, -9.0])
+    assert letters(values, 0.0, 1.0) == LETTERS[0] + LETTERS[62] + LETTERS[63] + LETTERS[31] + LETTERS[62] + LETTERS[0]
+    assert letters(np.array([0.3, 0.3, np.nan]), 0.3, 0.3) == LETTERS[0] * 2 + LETTERS[63]
+
+
+def test_a_visium_section_fits_and_what_does_not_fit_is_counted():
+    section = section_of(4000, 250)
+    atlas = atlas_of([section], section.genes, "GENE7", "A")
+    assert (len(atlas["genes"]), atlas["left_out"], atlas["gene"]) == (250, 0, 7)
+    assert len(json.dumps(atlas)) < 2.3e6
+    many = atlas_of([section] * 8, section.genes, "GENE7", "A")
+    assert len(many["genes"]) + many["left_out"] == 250
+    assert 80 < len(many["genes"]) < 250
+    assert many["genes"][0] == "GENE0"
+    assert len(json.dumps(many)) < 8e6
+
+
+def test_genes_asked_for_are_shown_first_and_unknown_ones_refused(run, prediction, tmp_path):
+    genes = ["LYMPH1", "TUMOR1"]
+    for target in (run, prediction):
+        page = report(target, tmp_path / "x.html", genes=genes)
+        first = page.read_text(encoding="utf-8").split('id="maps"')[1].split('id="genes"')[0]
+        assert Elements(first).texts["i"] == genes
+        atlas = atlas_in(page)
+        assert atlas["genes"][atlas["gene"]] == "LYMPH1"
+        with pytest.raises(GeneDMLError, match=r"does not predict TUMOUR1\. Near to that: TUMOR1"):
+            report(target, tmp_path / "y.html", genes=["TUMOUR1"])
+    assert [path.name for path in tmp_path.iterdir()] == ["x.html"]
+
+
+def test_what_was_measured_stands_beside_a_prediction(prediction, world, run, tmp_path):
+    counts = world / "counts" / "P3.tsv.gz"
+    page = report(prediction, tmp_path / "x.html", truth=counts)
+    evaluation, data = score_prediction(prediction, counts)
+    own = next(score for score in evaluation.scores if score.method == "Gene-DML")
+    html = read(page)
+    assert any(f"Against P3.tsv.gz the mean PCC over genes is {own.pcc_a:.3f}" in text for text in html.texts["p"])
+    assert html.texts["th"].count("PCC here") == 1
+    (section,) = atlas_in(page)["sections"]
+    assert section["panels"] == ["measured", "predicted"]
+    score = dict(zip(atlas_in(page)["genes"], section["genes"], strict=True))["TUMOR1"]["pcc"]
+    assert score == f"{own.pcc[own.genes.index('TUMOR1')]:.3f}"
+    assert np.asarray(data.layers["truth"]).shape == data.shape
+    assert not prediction.with_suffix(".evaluation").exists(), "a report scores, and writes no scores"
+    with pytest.raises(GeneDMLError, match="holds its own truth"):
+        report(run, tmp_path / "y.html", truth=counts)
+
+
+def test_the_headline_says_of_whose_patients_a_score_is(run):
+    alone = contents_of_run(run).lead
+    assert alone.startswith("On sections it had not seen, Gene-DML has")
+    record = read_record(run)
+    data = {section.uns["genedml"]["sample"]: section for section in finished_sections(run).values()}
+    cards = {fold: load_card(run / f"fold-{fold}.safetensors") for fold in ("P1", "P2")}
+    assert _same_patients(data, cards, record) == ""
+    donor = cards["P1"].training_donors[0]
+    samples = [sample | ({"donor": donor} if sample["name"] == "P1" else {}) for sample in record["samples"]]
+    assert _same_patients(data, cards, {"samples": samples}) == ", 1 of 2 of them of a patient it was trained on,"
+    only = {"P1": data["P1"]}
+    assert _same_patients(only, cards, {"samples": samples}) == ", of the same patient as those it was trained on,"
+
+
+def test_a_predictions_headline_says_that_its_scores_are_of_the_same_patients(prediction, tmp_path):
+    data = anndata.read_h5ad(prediction)
+    data.var["cv_pcc"], data.var["baseline_pcc"] = 0.4, 0.5
+    data.uns["genedml"]["notes"] = [SHARED_PATIENTS]
+    data.write_h5ad(tmp_path / "x.h5ad")
+    (lead,) = (text for text in read(report(tmp_path / "x.h5ad")).texts["p"] if "predicted for" in text)
+    assert "On slides the models had not seen but of the same patients, the median gene" in lead
+    assert "Ridge regression on the same features scored higher: mean PCC 0.500 against 0.400." in lead
+
+
 def test_a_large_panel_is_cut_and_said():
     rows = [[Cell(f"G{number}")] for number in range(GENES_LISTED + 5)]
     table = gene_table(["Gene"], rows, "", "genes.csv")
@@ -229,7 +347,7 @@ def test_what_is_no_run_or_prediction_is_one_sentence_and_no_file(run, predictio
         ((tmp_path, tmp_path / "x.html"), "no finished fold"),
         ((run, tmp_path / "x.pdf"), "must end with .html"),
         ((run / "predictions" / "P1.h5ad", tmp_path / "x.html"), "report the run's folder"),
-        ((tmp_path / "none.h5ad", tmp_path / "x.html"), "is not a prediction of genedml"),
+        ((tmp_path / "none.h5ad", tmp_path / "x.html"), "There is no prediction"),
     ]
     for call, sentence in refused:
         with pytest.raises(GeneDMLError, match=re.escape(sentence)):
@@ -303,10 +421,48 @@ def test_search_and_sort_work(run_page, browser):
     assert wrong == []
 
 
+def colour_at(page: Page, panel: int, section: dict, spot: int) -> str:
+    """Of a panel's canvas at a spot, as #rrggbb."""
+    x, y = (round(place) for place in section["xy"][2 * spot : 2 * spot + 2])
+    canvas = page.locator("#atlas canvas").nth(panel)
+    pixel = canvas.evaluate(f"(c) => Array.from(c.getContext('2d').getImageData({x}, {y}, 1, 1).data)")
+    return "#" + "".join(f"{value:02x}" for value in pixel[:3])
+
+
+def test_any_gene_of_any_section_is_drawn_when_it_is_chosen(run_page, browser):
+    atlas = atlas_in(run_page)
+    opened, wrong = open_page(browser, run_page, 1280, "light")
+    opened.get_by_label("Section", exact=True).select_option("P2")
+    opened.get_by_label("Gene", exact=True).select_option("LYMPH1")
+    section = next(section for section in atlas["sections"] if section["name"] == "P2")
+    gene = section["genes"][atlas["genes"].index("LYMPH1")]
+    said = opened.locator("#atlas output")
+    expect(said).to_have_text(f"LYMPH1 over P2, PCC {gene['pcc']} on this section")
+    assert opened.locator("#atlas canvas").count() == 3, "tissue, measured, predicted"
+    for panel, text in enumerate(gene["values"], start=1):
+        for spot in (0, len(text) // 2, len(text) - 1):
+            step = atlas["letters"].index(text[spot])
+            assert colour_at(opened, panel, section, spot) == atlas["colours"][step]
+    labels = [canvas.get_attribute("aria-label") for canvas in opened.locator("#atlas canvas").all()]
+    ends = " to ".join(gene["ends"])
+    assert labels == ["tissue of P2", f"LYMPH1 measured, {ends}, over P2", f"LYMPH1 predicted, {ends}, over P2"]
+    opened.get_by_label("Each panel its own scale").check()
+    expect(opened.locator("#atlas figcaption").nth(2)).to_have_text(f"predicted, {' to '.join(gene['own'][1])}")
+    opened.locator("#table-genes").get_by_role("button", name="TUMOR1", exact=True).click()
+    expect(said).to_contain_text("TUMOR1 over P2")
+    opened.keyboard.press("ArrowDown")
+    following = atlas["genes"][atlas["genes"].index("TUMOR1") + 1]
+    expect(said).to_contain_text(f"{following} over P2")
+    hint = "willReadFrequently"  # of Chromium, to this test, which reads pixels
+    assert [message for message in wrong if hint not in message] == []
+
+
 def test_hostile_names_do_nothing_and_missing_scores_sort_last(scored, scored_page, browser):
     opened, wrong = open_page(browser, scored_page, 1280, "light")
     assert opened.title() == f"{scored.stem} - genedml report"
     assert HOSTILE in column(opened, 1)
+    opened.get_by_label("Gene", exact=True).select_option(HOSTILE)
+    expect(opened.locator("#atlas output")).to_contain_text(HOSTILE)
     score = opened.locator("#table-genes thead th").nth(1).locator("button")
     for _ in range(2):
         score.click()
@@ -320,4 +476,6 @@ def test_without_scripts_everything_is_there(run_page, browser):
     opened.goto(run_page.as_uri())
     assert opened.locator("#table-genes tbody tr").count() == 20
     assert not opened.locator(".search").first.is_visible(), "a search that cannot work is not shown"
+    assert not opened.locator("#atlas").is_visible(), "nor a choice"
+    assert opened.locator("#maps img").count() > 2
     context.close()

@@ -11,7 +11,10 @@ def plot(
         list[Path],
         typer.Argument(help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene."),
     ],
-    genes: Annotated[str, typer.Option(help="Genes, parted by commas, such as GNAS,FASN.")],
+    genes: Annotated[
+        list[str],
+        typer.Option(metavar="GENE,GENE", help="Genes with commas between them, such as GNAS,FASN. Repeatable."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -23,15 +26,39 @@ def plot(
     ] = None,
     sections: Annotated[
         str | None,
-        typer.Option(help="Sections of the runs, parted by commas. (default: all)", show_default=False),
+        typer.Option(help="Sections of the runs, with commas between them. (default: all)", show_default=False),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Raw counts of the section, for .h5ad files.")] = None,
     ridge: Annotated[bool, typer.Option("--ridge", help="Also the ridge reference of the first run.")] = False,
+    ncols: Annotated[
+        int | None,
+        typer.Option(min=1, help="Genes beside each other. (default: as many as fit a page)", show_default=False),
+    ] = None,
+    shared_scale: Annotated[
+        bool,
+        typer.Option(
+            "--shared-scale/--own-scales",
+            help="One scale of colours for all panels of a gene, or each panel its own, to compare patterns alone.",
+        ),
+    ] = True,
+    cmap: Annotated[str, typer.Option(help="Colours by their name in matplotlib, such as magma.")] = "viridis",
+    spot_size: Annotated[
+        float, typer.Option(min=0.1, max=10, help="Diameter of the spots drawn, over their true diameter.")
+    ] = 1.0,
 ) -> None:
-    """Draw truth and prediction of genes over the section: a row a section, a column a model, PCC over each."""
-    from genedml_cli import console, pictures
+    """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel."""
+    from genedml_cli import console, options, pictures
+    from genedml_cli.maps import Look
 
-    names = [name.strip() for name in genes.split(",") if name.strip()]
-    chosen = [name.strip() for name in (sections or "").split(",") if name.strip()]
-    picture, drawn = pictures.plot(targets, names, out, sections=chosen, truth=truth, ridge=ridge)
+    names = options.names_in(genes)
+    picture, drawn = pictures.plot(
+        targets,
+        names,
+        out,
+        sections=options.names_in([sections or ""]),
+        truth=truth,
+        ridge=ridge,
+        look=Look(cmap, shared_scale, ncols),
+        spot_size=spot_size,
+    )
     console.say(f"{picture}: {drawn} section{'s' if drawn > 1 else ''}, {', '.join(names)}.")

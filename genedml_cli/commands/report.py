@@ -17,10 +17,22 @@ def report(
             show_default=False,
         ),
     ] = None,
+    genes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GENE,GENE",
+            help="Genes to show first, with commas between them; every other can be chosen in the page. "
+            "(default: those with the best and the worst scores)",
+            show_default=False,
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Raw counts of the section, to stand beside a predicted .h5ad.")
+    ] = None,
 ) -> None:
     """Write a run or a prediction as one HTML page: scores, maps, genes, training, provenance; needs no network."""
-    from genedml_cli import console
+    from genedml_cli import console, options
     from genedml_cli.report.page import report as write_report
 
-    page = write_report(target, out)
+    page = write_report(target, out, genes=options.names_in(genes or []), truth=truth)
     console.say(f"{page}: {page.stat().st_size / 1e6:.1f} MB. Open it in a browser.")

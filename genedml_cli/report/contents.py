@@ -1,7 +1,8 @@
 """What a page says, before it is HTML: values of both kinds of report, which the template lays out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +129,7 @@ class Contents:
         charts_note: how to read them.
         maps: groups of genes.
         maps_note: how they were chosen.
+        atlas: every gene of every section, as :func:`genedml_cli.report.atlas.atlas_of` packs it.
         novelty: the map, of a prediction that has it.
         novelty_note: what novelty means and what it says here; empty for a run.
         genes: a row a gene.
@@ -146,6 +148,7 @@ class Contents:
     tissue_note: str
     maps: Sequence[MapGroup]
     maps_note: str
+    atlas: Mapping[str, Any]
     genes: Table
     provenance: Sequence[tuple[str, str]]
     cite: Sequence[str]

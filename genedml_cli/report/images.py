@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +19,13 @@ from PIL import Image
 from genedml_cli.maps import (
     COLOURS,
     SectionPicture,
+    gene_range,
     length_label,
+    range_labels,
     scale_bar_um,
     show_spots,
     show_tissue,
     spot_shapes,
-    value_range,
 )
 from genedml_cli.report.contents import Picture
 
@@ -62,13 +64,27 @@ def tissue_picture(section: SectionPicture) -> Picture:
     return _picture(figure, f"The tissue of {section.name} with its spots", caption)
 
 
-def gene_picture(section: SectionPicture, values: Float[np.ndarray, " S"], what: str, gene: str) -> Picture:
-    """One gene over the section, its colours between the panel's own percentiles."""
+def tissue_jpeg(section: SectionPicture) -> str | None:
+    """The tissue of a section's window as the data of an image, for the page's script to draw spots upon."""
+    if section.tissue is None:
+        return None
     figure, axis = _window(section, MAP_PX)
-    show_tissue(axis, section, pale=True)
-    show_spots(axis, section, values)
-    low, high = value_range(values)
-    return _picture(figure, f"{gene} {what} over the section", f"{what}, {low:.2f} to {high:.2f}")
+    show_tissue(axis, section)
+    return _picture(figure, "", "").uri
+
+
+def gene_pictures(section: SectionPicture, panels: Mapping[str, Float[np.ndarray, " S"]], gene: str) -> list[Picture]:
+    """A gene over the section as each panel has it, by what the panel shows; all on one scale."""
+    ends = gene_range([np.stack(list(panels.values()))])
+    pictures = []
+    for what, values in panels.items():
+        figure, axis = _window(section, MAP_PX)
+        show_tissue(axis, section, pale=True)
+        show_spots(axis, section, values, ends)
+        pictures.append(
+            _picture(figure, f"{gene} {what} over the section", f"{what}, {' to '.join(range_labels(*ends))}")
+        )
+    return pictures
 
 
 def novelty_picture(section: SectionPicture, novelty: Float[np.ndarray, " S"]) -> Picture:

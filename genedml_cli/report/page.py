@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup
 
 from genedml.errors import GeneDMLError
-from genedml_cli.maps import SCALE_RULE
+from genedml_cli.maps import SHARED_RULE
 from genedml_cli.paths import takes_paths
 from genedml_cli.report import curves
 from genedml_cli.report.contents import Contents
@@ -23,23 +24,30 @@ SUFFIXES = (".html", ".htm")
 
 
 @takes_paths
-def report(target: Path, out: Path | None = None) -> Path:
+def report(target: Path, out: Path | None = None, *, genes: Sequence[str] = (), truth: Path | None = None) -> Path:
     """Write the page of a run folder or of an ``.h5ad`` that predict wrote.
 
     Args:
         target: which.
+        genes: whose maps are shown first; those with the best and the worst scores if empty.
+        truth: raw counts of the slide of an ``.h5ad``, which then stand beside the prediction.
         out: ``.html``; if None, ``report.html`` as :func:`genedml_cli.storage.beside` says.
 
     Returns:
         Where it is.
 
     Raises:
-        GeneDMLError: neither a run nor a prediction; nothing is written then.
+        GeneDMLError: neither a run nor a prediction, unknown genes, counts that do not join; nothing is written then.
     """
     out = beside(target, "report.html") if out is None else out
     if out.suffix.lower() not in SUFFIXES:
         raise GeneDMLError(f"{out} must end with .html.")
-    contents = contents_of_prediction(target) if target.suffix == ".h5ad" else contents_of_run(target)
+    if target.suffix == ".h5ad":
+        contents = contents_of_prediction(target, genes, truth)
+    elif truth is not None:
+        raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
+    else:
+        contents = contents_of_run(target, genes)
     write_text(out, render(contents))
     return out
 
@@ -47,14 +55,15 @@ def report(target: Path, out: Path | None = None) -> Path:
 def render(contents: Contents) -> str:
     """The page as HTML: every text of the contents is escaped, and only the page's own script may run."""
     folder = resources.files("genedml_cli.report")
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, tables, atlas = ((folder / name).read_text("utf-8") for name in ("page.css", "page.js", "atlas.js"))
+    script = tables + atlas
     html = template("page.html").render(
         page=contents,
         style=Markup(style),
         script=Markup(script),
         script_hash=_policy_hash(script),
         gradients=gradients(),
-        scale_rule=SCALE_RULE,
+        scale_rule=SHARED_RULE,
         chart=curves,
         maker=maker() | {"time": now()},
         searched_from=SEARCHED_FROM,

@@ -11,10 +11,12 @@ from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
 from genedml_cli.console import count
-from genedml_cli.evaluation import label_note
+from genedml_cli.evaluation import label_note, score_prediction
 from genedml_cli.maps import SectionPicture
+from genedml_cli.metrics import pcc
 from genedml_cli.pictures import section_picture
 from genedml_cli.predicted import read_prediction
+from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
     Cell,
     Contents,
@@ -27,8 +29,9 @@ from genedml_cli.report.contents import (
     number_cell,
     parted,
 )
-from genedml_cli.report.images import gene_picture, novelty_picture, small, tissue_picture
-from genedml_cli.results import label_settings, notes_of
+from genedml_cli.report.images import gene_pictures, novelty_picture, small, tissue_picture
+from genedml_cli.results import check_genes, label_settings, notes_of
+from genedml_cli.scores import DEPTH, GENE_DML, LEAKING, SHARED_PATIENTS, Evaluation, reference_notes
 from genedml_cli.worth import FAR
 
 GENES_SHOWN = 9
@@ -45,39 +48,56 @@ NOVELTY_MEANING = (
 LONG = ("notes", "label_settings", "panels", "label")  # said elsewhere on the page, or too long to read
 NAMES = {"genedml": "Version", "um_per_px": "\u00b5m/px", "views_um_per_px": "Views, \u00b5m/px"}
 COLUMN_HELP = {
+    "here": "PCC here: with what was measured, over the spots of this section.",
     "cv_pcc": "Cross-validated PCC: mean \u00b1 standard deviation over folds, on sections the models had not seen.",
     "baseline_pcc": "Ridge PCC: ridge regression on the same features, in the same folds.",
     "between models": "Between models: standard deviation between the models that predict together, mean over spots.",
 }
 
 
-def contents_of_prediction(file: Path) -> Contents:
+def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | None = None) -> Contents:
     """All that the page of a predicted ``.h5ad`` says.
 
+    Args:
+        file: the prediction.
+        genes: those shown first; if empty, those worth most.
+        truth: raw counts of the section, to stand beside.
+
     Raises:
-        GeneDMLError: not a prediction of genedml, one by an earlier version, or part of a run.
+        GeneDMLError: not a prediction of genedml, one by an earlier version, part of a run, genes it does not have, or
+            counts that do not join.
     """
     data = read_prediction(file)
     made_by = data.uns["genedml"]
     if "slide_sha256" not in made_by:
         raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
-    warnings, notes = parted([label_note(label_settings(data)), *notes_of(data)])
+    check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
+    said, against = [label_note(label_settings(data)), *notes_of(data)], ""
+    if truth is not None:
+        evaluation, data = score_prediction(file, truth)
+        said, against = list(evaluation.notes), _against(evaluation, truth)
+    warnings, notes = parted(said)
     predicted = np.asarray(data.X, dtype=np.float64)
     picture = section_picture(file.stem, data, None, {})
     without = "" if picture.tissue is not None else " The file holds no image of it."
     novelty, novelty_note = _novelty(data, picture)
+    section = _mapped(data, predicted, picture)
+    maps = _maps(data, section, genes)
+    table = _gene_table(data, section)
+    order = [*dict.fromkeys([*genes, *(row[0].text for row in table.rows), *data.var_names])]
     return Contents(
         title=file.stem,
         kind="prediction",
-        lead=_lead(data),
+        lead=f"{_lead(data)} {against}".strip(),
         facts=_facts(data),
         warnings=[*warnings, *_disagreement(data, predicted)],
         notes=[*notes, UNITS],
         tissue=None if picture.tissue is None else tissue_picture(picture),
         tissue_note=f"{made_by['slide']}.{without}",
-        maps=[_maps(data, predicted, picture)],
+        maps=[maps],
         maps_note="" if "cv_pcc" in data.var else WITHOUT_SCORES,
-        genes=_gene_table(data, predicted),
+        atlas=atlas_of([section], order, maps.genes[0].gene, picture.name),
+        genes=table,
         provenance=_provenance(made_by),
         cite=citations(str(made_by["encoder"]), _strings(made_by.get("trained_on", [])), _models_named(data)),
         novelty=novelty,
@@ -107,10 +127,37 @@ def _lead(data: anndata.AnnData) -> str:
         return f"{made} {WITHOUT_SCORES}"
     scores = data.var["cv_pcc"].dropna()
     good = int((scores >= WORTH_KNOWING).sum())
-    return (
-        f"{made} On slides the models had not seen, the median gene had a cross-validated PCC of "
-        f"{scores.median():.2f}; {good:,} of {len(scores):,} genes had {WORTH_KNOWING} or more."
+    shared = any(note == SHARED_PATIENTS or note.startswith(LEAKING) for note in notes_of(data))
+    same = " but of the same patients" if shared else ""
+    worse = "baseline_pcc" in data.var and data.var["baseline_pcc"].mean() > scores.mean()
+    ridge = (
+        f" Ridge regression on the same features scored higher: mean PCC {data.var['baseline_pcc'].mean():.3f} against "
     )
+    return (
+        f"{made} On slides the models had not seen{same}, the median gene had a cross-validated PCC of "
+        f"{scores.median():.2f}; {good:,} of {len(scores):,} genes had {WORTH_KNOWING} or more."
+        + (f"{ridge}{scores.mean():.3f}." if worse else "")
+    )
+
+
+def _against(evaluation: Evaluation, truth: Path) -> str:
+    """How near the prediction is to what was measured, in a sentence or two."""
+    pcc_a = evaluation.summary()[("pcc_a", "mean")]
+    beside = f"; depth alone {pcc_a[DEPTH]:.3f}" if DEPTH in pcc_a else ""
+    own = f"Against {truth.name} the mean PCC over genes is {pcc_a[GENE_DML]:.3f}{beside}."
+    return " ".join([own, *reference_notes(evaluation.scores)])
+
+
+def _mapped(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture: SectionPicture) -> Mapped:
+    """The section with all its genes, and what was measured of them where that is known."""
+    genes = list(data.var_names)
+    if "truth" not in data.layers:
+        return Mapped(picture, genes, {"predicted": predicted})
+    truth = np.asarray(data.layers["truth"], dtype=np.float64)
+    scores = np.full(len(genes), np.nan)
+    labelled, matched = ~np.isnan(truth).all(axis=1), ~np.isnan(truth).all(axis=0)
+    scores[matched] = pcc(truth[labelled][:, matched], predicted[labelled][:, matched])
+    return Mapped(picture, genes, {"measured": truth, "predicted": predicted}, scores)
 
 
 def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
@@ -127,17 +174,23 @@ def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
     ]
 
 
-def _maps(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture: SectionPicture) -> MapGroup:
-    """The genes worth most; where that is not known, those that vary most over the spots."""
+def _maps(data: anndata.AnnData, section: Mapped, asked: Sequence[str]) -> MapGroup:
+    """The genes asked for, else those worth most; where that is not known, those that vary most over the spots."""
     scored = "cv_pcc" in data.var
-    order = data.var["cv_pcc"] if scored else pd.Series(predicted.std(axis=0), index=data.var_names)
-    drawn = small(picture)
+    spread = pd.Series(section.panels["predicted"].std(axis=0), index=data.var_names)
+    order = data.var["cv_pcc"] if scored else spread
+    best = np.argsort(-order.fillna(-np.inf).to_numpy(), kind="stable")[:GENES_SHOWN]
+    drawn = small(section.picture)
     genes = []
-    for column in np.argsort(-order.fillna(-np.inf).to_numpy(), kind="stable")[:GENES_SHOWN]:
+    for column in (data.var_names.get_indexer(list(asked)) if asked else best).tolist():
         gene = str(data.var_names[column])
-        score = f"PCC {data.var['cv_pcc'].iloc[column]:.3f}" if scored else ""
-        genes.append(GeneMaps(gene, score, [gene_picture(drawn, predicted[:, column], "predicted", gene)]))
-    return MapGroup("Genes worth most, by cross-validated PCC" if scored else "Genes that vary most", genes)
+        known = {what: values[:, column] for what, values in section.panels.items()}
+        known = {what: values for what, values in known.items() if not np.isnan(values).all()}
+        scores = [f"PCC here {section.score(column)}"] if section.score(column) else []
+        scores += [f"cross-validated PCC {data.var['cv_pcc'].iloc[column]:.3f}"] if scored else []
+        genes.append(GeneMaps(gene, ", ".join(scores), gene_pictures(drawn, known, gene)))
+    why = "Genes worth most, by cross-validated PCC" if scored else "Genes that vary most"
+    return MapGroup("Genes asked for" if asked else why, genes)
 
 
 def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | None, str]:
@@ -165,8 +218,8 @@ def _disagreement(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) ->
     ]
 
 
-def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> Table:
-    var = data.var
+def _gene_table(data: anndata.AnnData, section: Mapped) -> Table:
+    var, predicted = data.var, section.panels["predicted"]
     columns = ["Gene", "Mean", "SD over spots"]
     parts = [predicted.mean(axis=0), predicted.std(axis=0)]
     captions = ["Mean and standard deviation of the predicted label over the spots."]
@@ -189,6 +242,10 @@ def _gene_table(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> T
         columns.insert(place, "Ridge PCC")
         cells.insert(place - 1, [number_cell(float(value)) for value in var["baseline_pcc"]])
         captions.append(COLUMN_HELP["baseline_pcc"])
+    if section.scores is not None:
+        columns.insert(1, "PCC here")
+        cells.insert(0, [number_cell(float(value), bar=True) for value in section.scores])
+        captions.insert(0, COLUMN_HELP["here"])
     rows = [
         [Cell(str(var.index[place])), *(column[place] for column in cells)]
         for place in np.argsort(order, kind="stable")

@@ -13,9 +13,9 @@ from genedml.errors import reading
 from genedml_cli.console import count
 from genedml_cli.evaluation import finished_sections, score_run
 from genedml_cli.inputs import read_text
-from genedml_cli.maps import SectionPicture
 from genedml_cli.metrics import nanmean, pcc
 from genedml_cli.pictures import add_tissue_of_run, section_picture
+from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
     Cell,
     Contents,
@@ -28,11 +28,13 @@ from genedml_cli.report.contents import (
     parted,
 )
 from genedml_cli.report.curves import PASS, charts_of, chosen_epoch, read_logs
-from genedml_cli.report.images import gene_picture, small, tissue_picture
+from genedml_cli.report.images import gene_pictures, small, tissue_picture
+from genedml_cli.results import check_genes
 from genedml_cli.run_record import read_record
-from genedml_cli.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
+from genedml_cli.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, reference_notes
 
 GENES_SHOWN = 6  # at either end
+MAPS_CHOSEN = "the genes with the highest and the lowest PCC over all folds"
 SCORES_SHOWN = sorted(METRICS, key=lambda key: not key.startswith("pcc"))  # PCC first, where a narrow page starts
 SCORES_CAPTION = (
     "Mean \u00b1 standard deviation over folds. MSE and MAE are in the label's units, lower is better; of PCC, the "
@@ -53,11 +55,11 @@ REFIT_NOTE = (
 )
 
 
-def contents_of_run(run: Path) -> Contents:
-    """All that the page of a run folder says.
+def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
+    """All that the page of a run folder says; ``genes`` are shown first, else those with the best and worst scores.
 
     Raises:
-        GeneDMLError: no run, none of its folds is finished, or it is by an earlier version.
+        GeneDMLError: no run, none of its folds is finished, it is by an earlier version, or it has no such gene.
     """
     finished = finished_sections(run)
     record = read_record(run)
@@ -67,13 +69,17 @@ def contents_of_run(run: Path) -> Contents:
     first = next(iter(cards.values()))
     logs = read_logs(run, list(cards))
     table = evaluation.per_gene()
-    shown, picture = _section_shown(data, run)
-    maps = _maps(data[shown], picture, table[table["gene"].isin(_genes_of_every_fold(evaluation))])
+    shown = _section_shown(data)
+    check_genes(genes, data[shown], f"Section {shown} of {run}", f"genedml evaluate {run} --per-gene")
+    sections = {name: _mapped(name, section, run) for name, section in data.items()}
+    picture = sections[shown].picture
+    groups = _groups(data[shown], table[table["gene"].isin(_genes_of_every_fold(evaluation))], genes)
+    maps = _maps(sections[shown], groups)
     warnings, notes = parted(evaluation.notes)
     return Contents(
         title=run.resolve().name,
         kind="run",
-        lead=_lead(evaluation),
+        lead=_lead(evaluation, _same_patients(data, cards, record)),
         facts=_facts(data, evaluation, first, record),
         warnings=warnings,
         notes=notes,
@@ -81,8 +87,14 @@ def contents_of_run(run: Path) -> Contents:
         tissue_note=f"Section {shown}, whose mean PCC is nearest to the mean of all sections."
         + ("" if picture.tissue is not None else " Its slide is not there as it was trained from, so it is not drawn."),
         maps=maps,
-        maps_note=f"The genes with the highest and the lowest PCC over all folds, on section {shown}; the PCC beside "
+        maps_note=f"Below are {'the genes asked for' if genes else MAPS_CHOSEN}, on section {shown}; the PCC beside "
         "each name is that of this section.",
+        atlas=atlas_of(
+            list(sections.values()),
+            [*dict.fromkeys([*genes, *table["gene"]])],
+            maps[0].genes[0].gene if maps else str(table["gene"].iloc[0]),
+            shown,
+        ),
         genes=_gene_table(table),
         provenance=_provenance(record, first),
         cite=citations(first.encoder.name, [str(record["dataset"])]),
@@ -109,7 +121,25 @@ def _genes_of_every_fold(evaluation: Evaluation) -> set[str]:
     return set.intersection(*panels)
 
 
-def _lead(evaluation: Evaluation) -> str:
+def _same_patients(
+    data: Mapping[str, anndata.AnnData], cards: Mapping[str, ModelCard], record: Mapping[str, Any]
+) -> str:
+    """What must be said in the headline where sections are of patients that their model was trained on."""
+    donors = {str(sample["name"]): str(sample.get("donor", "")) for sample in record["samples"]}
+    same = [
+        name
+        for name, section in data.items()
+        if donors.get(name, "") in cards[str(section.uns["genedml"]["fold"])].training_donors
+    ]
+    if not same:
+        return ""
+    patients = len({donors[name] for name in same})
+    if len(same) < len(data):
+        return f", {len(same)} of {len(data)} of them of a patient it was trained on,"
+    return f", of the same patient{'s' if patients > 1 else ''} as those it was trained on,"
+
+
+def _lead(evaluation: Evaluation, same_patients: str) -> str:
     summary, folds = evaluation.summary(), len(_folds(evaluation))
 
     def score(method: str) -> str:
@@ -119,8 +149,10 @@ def _lead(evaluation: Evaluation) -> str:
     others = {RIDGE: "ridge regression on the same features", DEPTH: "sequencing depth alone"}
     beside = [f"{name} {score(method)}" for method, name in others.items() if method in summary.index]
     over = f", mean over {count(folds, 'fold')}" if folds > 1 else ""
-    own = f"On sections it had not seen, Gene-DML has a PCC of {score(GENE_DML)} over all genes{over}."
-    return f"{own} Beside it: {', '.join(beside)}." if beside else own
+    where = f"On sections it had not seen{same_patients or ','}"
+    own = f"{where} Gene-DML has a PCC of {score(GENE_DML)} over all genes{over}."
+    sentences = [own, *([f"Beside it: {', '.join(beside)}."] if beside else []), *reference_notes(evaluation.scores)]
+    return " ".join(sentences)
 
 
 def _facts(
@@ -141,39 +173,46 @@ def _facts(
     ]
 
 
-def _section_shown(data: Mapping[str, anndata.AnnData], run: Path) -> tuple[str, SectionPicture]:
-    """The section that stands for all, with its tissue where the slide is at hand: neither the best nor the worst."""
+def _section_shown(data: Mapping[str, anndata.AnnData]) -> str:
+    """The section that stands for all: neither the best nor the worst."""
     scores = {name: _section_score(section, section.X) for name, section in data.items()}
     mean = nanmean(list(scores.values()))
     known = {name: score for name, score in scores.items() if not np.isnan(score)}
-    shown = min(known or scores, key=lambda name: abs(scores[name] - mean) if known else 0.0)
-    section = data[shown]
-    add_tissue_of_run(section, run, shown)
-    truth, predicted = np.asarray(section.layers["truth"]), {GENE_DML: np.asarray(section.X)}
-    return shown, section_picture(shown, section, truth, predicted)
+    return min(known or scores, key=lambda name: abs(scores[name] - mean) if known else 0.0)
+
+
+def _mapped(name: str, section: anndata.AnnData, run: Path) -> Mapped:
+    """A section with all its genes, and its tissue where the slide is at hand."""
+    truth, predicted = np.asarray(section.layers["truth"]), np.asarray(section.X)
+    add_tissue_of_run(section, run, name)
+    picture = section_picture(name, section, None, {})
+    section.uns.pop("spatial", None)  # of many sections these pictures would fill the memory
+    return Mapped(picture, list(section.var_names), {"measured": truth, "predicted": predicted}, pcc(truth, predicted))
 
 
 def _section_score(section: anndata.AnnData, predicted: Any) -> float:
     return nanmean(pcc(np.asarray(section.layers["truth"]), np.asarray(predicted)))
 
 
-def _maps(section: anndata.AnnData, picture: SectionPicture, table: pd.DataFrame) -> list[MapGroup]:
+def _groups(section: anndata.AnnData, table: pd.DataFrame, genes: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """The genes that are shown first, by why they are: asked for, or with the best and the worst PCC."""
+    if genes:
+        return [("Genes asked for", genes)]
     ranked = [gene for gene in table[table["gene_dml_pcc"].notna()]["gene"] if gene in section.var_names]
     best = ranked[:GENES_SHOWN]
     worst = [gene for gene in ranked[::-1] if gene not in best][:GENES_SHOWN]
-    drawn = small(picture)
+    return [(title, chosen) for title, chosen in (("Best predicted", best), ("Worst predicted", worst)) if chosen]
+
+
+def _maps(section: Mapped, groups: Sequence[tuple[str, Sequence[str]]]) -> list[MapGroup]:
+    drawn = small(section.picture)
 
     def maps_of(gene: str) -> GeneMaps:
-        column = section.var_names.get_loc(gene)
-        truth = np.asarray(section.layers["truth"])[:, column]
-        predicted = np.asarray(section.X)[:, column]
-        score = number_cell(float(pcc(truth[:, None], predicted[:, None])[0])).text
-        panels = {"measured": truth, "predicted": predicted}
-        pictures = [gene_picture(drawn, values, what, gene) for what, values in panels.items()]
-        return GeneMaps(gene, f"PCC {score}", pictures)
+        column = section.genes.index(gene)
+        panels = {what: values[:, column] for what, values in section.panels.items()}
+        return GeneMaps(gene, f"PCC {section.score(column) or '-'}", gene_pictures(drawn, panels, gene))
 
-    groups = [("Best predicted", best), ("Worst predicted", worst)]
-    return [MapGroup(title, [maps_of(gene) for gene in genes]) for title, genes in groups if genes]
+    return [MapGroup(title, [maps_of(gene) for gene in genes]) for title, genes in groups]
 
 
 def _score_table(evaluation: Evaluation) -> Table:
