@@ -26,6 +26,10 @@ TOLERANCE = 0.25
 """Of the pitch: how far places may lie from the fitted array, as a root mean square, for them to be one."""
 FEWEST_PLACES = 9
 """Fewer places tell no array: some of any few lie as if on one, and all may have even x + y."""
+MANY_PLACES = 30
+"""So many places of even x + y are not chosen so from an array that is printed in full, however far apart they lie."""
+LEAST_SPREAD = 0.4
+"""Index steps (least singular value) that places must lie off a line: an error of pixels grows by its inverse."""
 PITCH_TOLERANCE, LEAST_BESIDE = 0.15, 1.0
 """Of places that tell the pitch: as ``TOLERANCE``, at most .09 on the 36 sections of HER2ST; and how many others each
 has a step away, on average."""
@@ -53,25 +57,34 @@ def nearest_distances(xy_px: Float[np.ndarray, "S 2"]) -> Float[np.ndarray, " N"
 def indexed_array(array_xy: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> Array:
     """The array of spots whose file gives column and row on it.
 
-    The pitch of a part of an array is that of the whole, since steps are known. It is None only of a single place, of a
-    line whose indices are not one apart, and of fewer than ``FEWEST_PLACES`` on squares whose x + y are all even or all
-    odd, since those may be of a checkerboard.
+    The pitch of a part of an array is that of the whole, since steps are known. It is None of a single place, of a line
+    whose indices are not one apart, of a few places nearly on a line, and where the kind of array is not known: on even
+    steps whose x + y are all even or all odd without being a checkerboard for sure, on uneven ones where they are both.
+    Neighbours are then those one index step away.
     """
     places = np.unique(np.column_stack([array_xy, xy_px]), axis=0)
     indices, at_px = places[:, :2].astype(np.int64), places[:, 2:]
-    steps_px = slopes(indices, at_px)
+    steps_px = slopes(indices, at_px) if spans_both(indices) else None
     if steps_px is None:
         return Array("square", array_xy, "array positions", _pitch_of_line(indices, at_px))
     column, row = np.linalg.norm(steps_px, axis=1)
+    even_steps = min(column, row) >= SAME_STEP * max(column, row)
     every_second = len(np.unique(indices.sum(axis=1) % 2)) == 1
-    lattice: Lattice = "square"
-    steps, unsure = array_xy, False
-    if every_second and min(column, row) < SAME_STEP * max(column, row):
-        lattice, steps = "hex", _axial(array_xy if column < row else array_xy[:, ::-1])
-    elif every_second and len(np.unique(indices[:, 0] % 2)) == 2:  # else both are even or odd: every second row is left
-        unsure = len(indices) < FEWEST_PLACES
-        steps = array_xy if unsure else _diagonal(array_xy)
-    return Array(lattice, steps, "array positions", None if unsure else _pitch(steps, xy_px))
+    if every_second and not even_steps:
+        steps = _axial(array_xy if column < row else array_xy[:, ::-1])
+        return Array("hex", steps, "array positions", _pitch(steps, xy_px))
+    if every_second and _is_checkerboard(indices):
+        steps = _diagonal(array_xy)
+        return Array("square", steps, "array positions", _pitch(steps, xy_px))
+    known = even_steps and not every_second
+    return Array("square", array_xy, "array positions", _pitch(array_xy, xy_px) if known else None)
+
+
+def spans_both(indices: Int[np.ndarray, "N 2"]) -> bool:
+    """Whether places lie far enough off a line to tell both steps of their array."""
+    return len(indices) > 2 and bool(
+        np.linalg.svd(indices - indices.mean(axis=0), compute_uv=False)[-1] >= LEAST_SPREAD
+    )
 
 
 def placed_array(xy_px: Float[np.ndarray, "S 2"]) -> Array | None:
@@ -107,6 +120,17 @@ def _axial(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
 def _diagonal(array_xy: Int[np.ndarray, "S 2"]) -> Int[np.ndarray, "S 2"]:
     column, row = array_xy.T
     return np.stack([(column + row) // 2, (row - column) // 2], axis=1)
+
+
+def _is_checkerboard(indices: Int[np.ndarray, "N 2"]) -> bool:
+    """Whether places whose x + y are all even or all odd cannot well be chosen from an array that is printed in full.
+
+    Every second row may be of either array, so it is none for sure.
+    """
+    if len(np.unique(indices[:, 0] % 2)) == 1 or len(indices) < FEWEST_PLACES:
+        return False
+    beside = 2 * len(cKDTree(indices).query_pairs(1.5, output_type="ndarray")) / len(indices)
+    return bool(beside >= LEAST_BESIDE or len(indices) >= MANY_PLACES)
 
 
 def _pitch(steps: Int[np.ndarray, "S 2"], xy_px: Float[np.ndarray, "S 2"]) -> float | None:

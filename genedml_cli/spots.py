@@ -14,7 +14,17 @@ from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.lattice import Array, Lattice, flat, indexed_array, nearest_distances, placed_array
+from genedml_cli.lattice import (
+    FEWEST_PLACES,
+    Array,
+    Lattice,
+    flat,
+    indexed_array,
+    nearest_distances,
+    placed_array,
+    slopes,
+    spans_both,
+)
 from genedml_cli.slides import Slide, open_slide
 
 FARTHEST = 1e7
@@ -23,9 +33,11 @@ CLOSEST_PX = 2.0
 """Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
 OFF_ARRAY = 0.5
 """Pitches that half the spots may be off a straight array; on the 36 sections of HER2ST the most is .08."""
+LEAST_AREA = 0.25
+"""Area of an index step by a step over the square of the longer one: 1 on squares, .58 on Visium, 0 on a line."""
 FEW_OUTSIDE = 0.5
 """Of the spots: fewer off the image may be of a section that the image cuts off, as HEST's TENX92."""
-PITCH_TOLERANCE = 1.25  # times; pitches as people say them are within a few per cent
+LARGEST_PITCH_RATIO = 1.25  # times; pitches as people say them are within a few per cent
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
 
@@ -78,9 +90,14 @@ class Spots:
             GeneDMLError: nothing tells it; the distance to the nearest spot would be that of a choice of spots.
         """
         if self.array is None or self.array.pitch_px is None:
+            why, mend = "too few, or too far apart", "spots with array_row and array_col, or "
+            if self.array_xy is not None:
+                why, mend = "their array positions may be of a full array or of one with every second place", ""
+                if len(self) < FEWEST_PLACES:
+                    why = f"too few, or {why}"
             raise GeneDMLError(
-                f"The pitch of the array cannot be told from {console.count(len(self), 'spot')}: too few, or too far "
-                "apart. Give --um-per-px, or spots with array_row and array_col, or all spots of the section."
+                f"The pitch of the array cannot be told from {console.count(len(self), 'spot')}: {why}. "
+                f"Give --um-per-px, or {mend}all spots of the section."
             )
         return self.array.pitch_px
 
@@ -135,24 +152,58 @@ def check_array(spots: Spots, path: Path) -> None:
     if spots.array_xy is None:
         return
     places = np.unique(np.column_stack([spots.array_xy, spots.xy_px]), axis=0)
-    twice = len(places) - len(np.unique(spots.array_xy, axis=0))
+    indices, at_px = places[:, :2].astype(np.int64), places[:, 2:]
+    twice = len(places) - len(np.unique(indices, axis=0))
     if twice:
         raise GeneDMLError(
-            f"{path} gives {twice} array positions to spots at several places, as a table of several sections does. "
-            "Give those of one section; if they are, mend their array positions."
+            f"{path} gives {console.count(twice, 'array position')} to spots at several places, as a table of several "
+            "sections does. Give the spots of one section; if these are of one, mend their array positions."
         )
-    apart, array = nearest_distances(spots.xy_px), np.column_stack([spots.array_xy, np.ones(len(spots))])
-    straight = np.ones(len(spots), dtype=bool)
-    for _ in range(2):  # the second time without what is farthest off, such as a spot with a wrong digit
-        fitted = np.linalg.lstsq(array[straight], spots.xy_px[straight], rcond=None)[0]
-        off = np.linalg.norm(array @ fitted - spots.xy_px, axis=1)
-        straight = off <= np.median(off)
-    if len(apart) and np.median(off) > OFF_ARRAY * np.median(apart):
+    heaped = len(places) - len(np.unique(at_px, axis=0))
+    if heaped:
         raise GeneDMLError(
-            f"In {path} pixels and array positions contradict each other: half the spots lie {np.median(off):.0f} px "
-            f"or more from where the array has them, and {np.median(apart):.0f} px from the next. Are these columns "
-            "of another table? Mend them, or leave out the array positions."
+            f"In {path} {heaped} of {len(places)} array positions have the pixel of another one. Mend the positions in "
+            "pixels, or leave out the array positions."
         )
+    off_px, apart = _off_array(indices, at_px), nearest_distances(at_px)
+    why = ""
+    if len(apart) and off_px > OFF_ARRAY * np.median(apart):
+        why = (
+            f"half the spots lie {off_px:.0f} px or more from where the array has them, and {np.median(apart):.0f} px "
+            "from the next"
+        )
+    elif _is_flat(indices, at_px):
+        why = "columns and rows of the array run along one line in pixels"
+    if why:
+        raise GeneDMLError(
+            f"In {path} pixels and array positions contradict each other: {why}. Are these columns of another table? "
+            "Mend them, or leave out the array positions."
+        )
+
+
+def _off_array(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> float:
+    """Pixels that half the places are off a straight array; 0 of so few that every array fits them.
+
+    Where places are enough they are fitted a second time without the half that is farthest off, such as spots with a
+    wrong digit.
+    """
+    design = np.column_stack([indices, np.ones(len(indices))])
+    fitted, _, rank, _ = np.linalg.lstsq(design, at_px, rcond=None)
+    off = np.linalg.norm(design @ fitted - at_px, axis=1)
+    straight = off <= np.median(off)
+    if straight.sum() >= FEWEST_PLACES:
+        fitted = np.linalg.lstsq(design[straight], at_px[straight], rcond=None)[0]
+        off = np.linalg.norm(design @ fitted - at_px, axis=1)
+    free = len(indices) - rank
+    return float(np.median(off) * (len(indices) / free) ** 0.5) if free > 0 else 0.0
+
+
+def _is_flat(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> bool:
+    """Whether pixels lie on a line where array positions do not."""
+    steps_px = slopes(indices, at_px) if spans_both(indices) else None
+    if steps_px is None:
+        return False
+    return bool(abs(np.linalg.det(steps_px)) < LEAST_AREA * np.square(steps_px).sum(axis=1).max())
 
 
 def open_section(
@@ -200,7 +251,7 @@ def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
     if not spots.knows_pitch:
         return
     apart_um = spots.pitch_px * slide.um_per_px
-    if not 1 / PITCH_TOLERANCE <= apart_um / pitch_um <= PITCH_TOLERANCE:
+    if not 1 / LARGEST_PITCH_RATIO <= apart_um / pitch_um <= LARGEST_PITCH_RATIO:
         raise GeneDMLError(
             f"At {slide.um_per_px:.4g} um/px the spots on {slide.path.name} are {apart_um:.0f} um apart, by the pitch "
             f"they are {pitch_um:g} um: um/px would be {pitch_um / spots.pitch_px:.4g}. Was the image exported anew at "

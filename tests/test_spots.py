@@ -11,7 +11,7 @@ from PIL import Image
 from genedml.errors import GeneDMLError
 from genedml_cli.lattice import fit_grid, nearest_distances
 from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, open_section
+from genedml_cli.spots import Spots, check_array, open_section
 
 VISIUM = pd.DataFrame(
     {
@@ -192,8 +192,8 @@ def test_a_checkerboard_is_a_square_array_turned_by_45_degrees_whatever_the_file
     np.testing.assert_array_equal(pixels.neighbors().toarray(), spots.neighbors().toarray())
     inner = (np.abs(spots.array_xy - np.array([5.5, 5])) < 3.6).all(axis=1)
     assert (np.asarray(spots.neighbors().sum(axis=1)).ravel()[inner] == 9).all()
-    few = shuffled(spots, np.arange(0, len(spots), 6))
-    assert few.pitch_px == pytest.approx(22.85 * 2**0.5)
+    half = shuffled(spots, np.arange(0, len(spots), 2))
+    assert half.pitch_px == pytest.approx(22.85 * 2**0.5)
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
@@ -206,17 +206,58 @@ def test_a_part_of_a_hexagonal_array_has_its_pitch_whichever_axis_is_numbered_fi
     np.testing.assert_array_equal(spots.neighbors().toarray(), part.neighbors().toarray())
 
 
-@pytest.mark.parametrize("make", [visium_spots, square_spots])
-def test_every_second_row_of_an_array_has_the_pitch_of_the_array(make):
-    whole = make()
-    x, y = whole.array_xy.T
-    part = shuffled(whole, np.flatnonzero((y % 2 == 0) & (x % 2 == 0)))
-    assert (part.lattice, part.pitch_px) == (whole.lattice, pytest.approx(100))
+def test_every_second_row_and_place_is_of_a_hexagonal_array_for_sure_and_else_of_a_full_one_or_a_checkerboard():
+    for make, knows_pitch in ((visium_spots, True), (square_spots, False)):
+        whole = make(columns=20, rows=16)
+        x, y = whole.array_xy.T
+        part = shuffled(whole, np.flatnonzero((y % 2 == 0) & (x % 2 == 0)))
+        assert (part.lattice, part.knows_pitch) == (whole.lattice, knows_pitch)
+        if knows_pitch:
+            assert part.pitch_px == pytest.approx(100)
+        row = shuffled(whole, np.flatnonzero(y % 2 == 0))
+        assert (row.lattice, row.pitch_px) == (whole.lattice, pytest.approx(100))
 
 
 def test_few_spots_of_even_places_may_be_of_a_checkerboard_so_they_tell_no_pitch():
     assert not shuffled(square_spots(), np.array([0, 10, 20, 22])).knows_pitch
     assert shuffled(square_spots(), np.array([0, 10, 20, 21])).pitch_px == pytest.approx(100)
+
+
+def indexed_at(array_xy: list[tuple[int, int]], step_px: float = 30.0, jitter_px: float = 0.7) -> Spots:
+    """Spots at places of an array whose index step is ``step_px`` both ways."""
+    indices = np.array(array_xy)
+    jitter = np.random.default_rng(6).uniform(-jitter_px, jitter_px, indices.shape)
+    return Spots(tuple(f"{x}x{y}" for x, y in array_xy), 45 + step_px * indices + jitter, indices)
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 10, 20])
+def test_spots_of_a_checkerboard_are_not_taken_for_a_full_array_nor_these_for_a_checkerboard(size):
+    """What they share cannot be told apart, so it gives no um/px; the neighbours are those one index step away."""
+    even = [(x, y) for x in range(20) for y in range(16) if (x + y) % 2 == 0]
+    places = [(15, 5), (13, 11), (1, 13), (11, 11), (15, 13)][:size]
+    if size > 5:
+        places = [even[place] for place in np.random.default_rng(size).choice(len(even), size, replace=False)]
+    spots = indexed_at(places)
+    assert not spots.knows_pitch
+    np.testing.assert_array_equal(spots.grid_xy, spots.array_xy)
+    with pytest.raises(
+        GeneDMLError, match=r"may be of a full array or of one with every second place\. Give --um-per-px"
+    ):
+        _ = spots.pitch_px
+    assert indexed_at([*places, (2, 5), (7, 2)]).pitch_px == pytest.approx(30, rel=0.02)
+
+
+def test_many_or_adjoining_even_places_are_a_checkerboard():
+    even = [(x, y) for x in range(40) for y in range(30) if (x + y) % 2 == 0]
+    apart = [even[place] for place in np.random.default_rng(7).choice(len(even), 30, replace=False)]
+    adjoining = [(x, y) for x, y in even if x < 5 and y < 4]
+    for places in (apart, adjoining):
+        assert indexed_at(places).pitch_px == pytest.approx(30 * 2**0.5, rel=0.02)
+
+
+def test_few_spots_nearly_on_a_line_tell_no_pitch():
+    assert not indexed_at([(33, 5), (11, 3), (35, 5)]).knows_pitch
+    assert not indexed_at([(0, 0), (10, 10), (20, 21)]).knows_pitch
 
 
 @pytest.mark.parametrize("make", [visium_spots, square_spots])
@@ -450,7 +491,7 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     ("array", "sentence"),
     [
         ("shuffled", r"pixels and array positions contradict each other: half the spots lie \d+ px or more"),
-        ("twice", r"gives 1 array positions to spots at several places"),
+        ("twice", r"gives 1 array position to spots at several places.*these are of one, mend"),
     ],
 )
 def test_array_positions_that_cannot_be_are_refused(tmp_path, array, sentence):
@@ -468,3 +509,26 @@ def test_array_positions_that_cannot_be_are_refused(tmp_path, array, sentence):
     table.to_csv(tmp_path / "spots.csv", index=False)
     with pytest.raises(GeneDMLError, match=sentence):
         read_spots(tmp_path / "spots.csv")
+
+
+@pytest.mark.parametrize("make", [visium_spots, square_spots])
+def test_few_true_spots_do_not_contradict_their_array_positions(make):
+    """As few as four, off their place as far as on HER2ST; exchanged ones do contradict them."""
+    whole, random = make(columns=20, rows=16), np.random.default_rng(8)
+    table = Path("spots.csv")
+    for size in [3, 4, 5, 6, 8, 12, 20] * 10:
+        part = shuffled(whole, random.choice(len(whole), size, replace=False))
+        check_array(Spots(part.names, part.xy_px + random.normal(0, 5, (size, 2)), part.array_xy), table)
+    block = shuffled(whole, np.array([0, 1, 20, 21]))
+    with pytest.raises(GeneDMLError, match="contradict each other"):
+        check_array(Spots(block.names, block.xy_px[[1, 0, 2, 3]], block.array_xy), table)
+
+
+def test_pixels_that_do_not_spread_as_their_array_positions_are_refused():
+    whole, table = square_spots(), Path("spots.csv")
+    for line in (whole, square_spots(columns=6, rows=1)):
+        with pytest.raises(GeneDMLError, match=r"\d+ of \d+ array positions have the pixel of another one"):
+            check_array(Spots(line.names, np.full((len(line), 2), 500.0), line.array_xy), table)
+    flat_xy = whole.array_xy[:, :1] * np.array([100.0, 10.0]) + whole.array_xy[:, 1:] * np.array([50.0, 5.1])
+    with pytest.raises(GeneDMLError, match="contradict each other: columns and rows of the array run along one line"):
+        check_array(Spots(whole.names, flat_xy, whole.array_xy), table)
