@@ -13,7 +13,16 @@ from genedml_cli import console
 from genedml_cli.counts import read_counts
 from genedml_cli.datasets import Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.expression import gene_columns
-from genedml_cli.joins import Rows, doubt_of, joined_rows, same_rows, shared_note, without_counts
+from genedml_cli.joins import (
+    TOLD_APART,
+    Rows,
+    doubt_of,
+    joined_rows,
+    same_rows,
+    shared_note,
+    told_apart,
+    without_counts,
+)
 from genedml_cli.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.paths import takes_paths
 from genedml_cli.samples import Sample
@@ -92,11 +101,13 @@ def check_samples(
     samples: Sequence[Sample], panel: Sequence[str] = (), skip_off_image: bool = False
 ) -> list[SectionCheck]:
     """Look at every section of a sample sheet as at those of a data set, but for what only a table knows."""
-    checks, rows = [SectionCheck(sample) for sample in samples], {}
+    checks, rows, apart = [SectionCheck(sample) for sample in samples], {}, told_apart(samples)
     with console.progress("Sections", len(samples)) as advance:
         for check, sample in zip(checks, samples, strict=True):
             advance(note=sample.name)
-            rows[sample.name] = _check_section(check, sample, sample.pitch_um, panel, skip_off_image)
+            rows[sample.name] = _check_section(
+                check, sample, sample.pitch_um, panel, skip_off_image, sample.name in apart
+            )
     _check_shared(checks, {sample.name: sample for sample in samples}, rows)
     return checks
 
@@ -147,7 +158,12 @@ def _check_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample],
 
 
 def _check_section(
-    check: SectionCheck, sample: Sample, pitch_um: float | None, panel: Sequence[str], skip_off_image: bool
+    check: SectionCheck,
+    sample: Sample,
+    pitch_um: float | None,
+    panel: Sequence[str],
+    skip_off_image: bool,
+    apart: bool = False,
 ) -> Rows:
     spots, rows = None, set()
     try:
@@ -161,7 +177,7 @@ def _check_section(
     except GeneDMLError as error:
         check.problems.append(str(error))
     try:
-        rows = _check_counts(check, sample, spots, panel)
+        rows = _check_counts(check, sample, spots, panel, apart)
     except GeneDMLError as error:
         check.problems.append(str(error))
     if spots is not None:
@@ -194,7 +210,7 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         patches.read(place[-1:])
 
 
-def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str]) -> Rows:
+def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str], apart: bool) -> Rows:
     counts = read_counts(sample.counts)
     missing = [gene for gene, at in zip(panel, gene_columns(counts, panel), strict=True) if at < 0]
     check.panel_genes = len(panel) - len(missing) if panel else None
@@ -207,7 +223,8 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
         return set()
     place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
     check.with_counts = int((place >= 0).sum())
-    doubt = doubt_of(counts.obs, spots.names, place)
+    counts.uns[TOLD_APART] = apart
+    doubt = doubt_of(counts, spots.names, place)
     if doubt:
         check.problems.append(f"{sample.counts.name} {doubt}.")
     if not check.with_counts:

@@ -157,7 +157,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         int((~joined).sum()),
         int((joined & ~valid).sum()),
         bool(counts.uns.get(WHOLE, True)),
-        doubt_of(counts.obs, spots.names, place),
+        doubt_of(counts, spots.names, place),
     )
 
 

@@ -6,6 +6,7 @@ Letters: S spots.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from zlib import crc32
 
 import anndata
@@ -27,25 +28,48 @@ SAME_ROWS = 0.5
 Rows = set[tuple[str, int]]
 """Names of spots, each with a number that stands for its counts."""
 
+TOLD_APART = "told_apart"
+"""In ``uns`` of counts: that the samples which share their file have names of one tag each, another for every one."""
+
 FRACTION = 1024
 """Counts that are not whole are compared in such parts."""
 
 
-def doubt_of(obs: pd.DataFrame, names: Sequence[str], place: Int[np.ndarray, " S"]) -> str:
+def told_apart(samples: Sequence[Sample]) -> set[str]:
+    """Names of samples that share a file of counts and whose spots have one tag, another than those of the rest."""
+    of_file: dict[Path, dict[str, str]] = defaultdict(dict)
+    files = Counter(sample.counts for sample in samples)
+    for sample in samples:
+        if files[sample.counts] > 1:
+            of_file[sample.counts][sample.name] = " or ".join(split_names(_spots_of(sample))["tag"].unique())
+    return {name for tags in of_file.values() for name, tag in tags.items() if [*tags.values()].count(tag) == 1}
+
+
+def _spots_of(sample: Sample) -> tuple[str, ...]:
+    """Names of a sample's spots; none where they cannot be read, which is said where they are needed."""
+    try:
+        return read_spots(sample.spots).names
+    except GeneDMLError:
+        return ()
+
+
+def doubt_of(counts: anndata.AnnData, names: Sequence[str], place: Int[np.ndarray, " S"]) -> str:
     """Why counts that join by name may be of another section; empty if nothing speaks for it.
 
     Args:
-        obs: the counts' table of spots.
+        counts: of which ``uns[TOLD_APART]`` may say that the other samples of the file have other tags.
         names: of the spots.
-        place: the row of ``obs`` that has the name of each spot; -1 where there is none.
+        place: the row of ``counts`` that has the name of each spot; -1 where there is none.
     """
-    joined = place[place >= 0]
+    obs, joined = counts.obs, place[place >= 0]
     sections = sections_in(obs.iloc[joined], names=obs.index)
     if sections:
         return f"gives these spots counts of {sections}"
     spots, rows = split_names(names), split_names(obs.index, names)
     tags = spots["tag"][place >= 0].unique()
-    if len(tags) != 1 or tags[0] not in PLAIN_TAGS:  # a tag that is no section's own default says which section it is
+    if (
+        counts.uns.get(TOLD_APART) or len(tags) != 1 or tags[0] not in PLAIN_TAGS
+    ):  # a tag that is no section's own default says which section it is
         return ""
     same_barcode = rows["core"].isin(rows["core"].iloc[joined])
     if rows.loc[same_barcode, "tag"].nunique() < 2:
@@ -70,7 +94,8 @@ def without_counts(counts: anndata.AnnData, names: Sequence[str]) -> str:
 
 
 def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData]) -> dict[str, str]:
-    """Refuse counts that several samples have in common: they are those of one of them at most.
+    """Refuse counts that several samples have in common: they are those of one of them at most. Into ``uns`` of the
+    counts of samples whose names tell them apart goes that they do.
 
     Returns:
         By sample what must be said with every score, where samples of one donor share counts, which may be one section
@@ -80,6 +105,8 @@ def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData
         GeneDMLError: samples of several donors share counts.
     """
     by_name = {sample.name: sample for sample in samples}
+    for name in told_apart(samples):
+        counts[name].uns[TOLD_APART] = True
     rows = {sample.name: joined_rows(sample, counts[sample.name]) for sample in samples}
     notes: dict[str, str] = {}
     for first, second in same_rows(rows):

@@ -12,14 +12,20 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
-LIBRARY_COLUMNS = ("library_id", "library")
-"""Columns of ``obs`` that name the capture area, so they decide where they are there."""
+LIBRARY_COLUMNS = ("libraryid", "library")
+"""Columns of ``obs``, by :func:`column_key`, that name the capture area, so they decide where they are there."""
 
 SECTION_COLUMNS = (
-    *("section", "section_id", "section_name", "sample", "sample_id", "sample_name", "capture_area", "batch"),
-    *("slide", "slide_id", "slide_name", "slice", "slice_id"),
+    *("section", "sectionid", "sectionname", "sample", "sampleid", "samplename", "capturearea", "batch"),
+    *("slide", "slideid", "slidename", "slice", "sliceid", "slicename"),
 )
 """Columns that may name the section of a spot, or a part of it: alone they say nothing."""
+
+GROUP_COLUMNS = (
+    *("origident", "patient", "patientid", "donor", "donorid", "subject", "subjectid", "individual", "dataset"),
+    *("image", "imageid", "imagename", "fov"),
+)
+"""Columns that may as well name what several sections have in common: pictures of several sections say more."""
 
 BARCODE = (
     r"^(?P<before>.*?)(?<![A-Za-z0-9])(?P<core>[ACGTN]{4,}|\d+\.\d+x\d+(?:\.\d+)?|\d+x\d+(?:\.\d{2,})?"
@@ -49,6 +55,11 @@ OVERLAP = 0.05
 """Share of spots that are so near to another section's, beyond which sections lie upon each other."""
 
 
+def column_key(column: object) -> str:
+    """A column's name without what people write differently: ``Pixel_X``, ``pixel.x`` and ``pixelX`` are one."""
+    return "".join(letter for letter in str(column).lower() if letter.isalnum())
+
+
 def picture_keys(spatial: object) -> list[str]:
     """The sections that ``uns["spatial"]`` has pictures of, whether it is read or still in its file."""
     parts = spatial if isinstance(spatial, Mapping) else {}
@@ -72,20 +83,29 @@ def sections_in(
         names: of the spots of the whole table; those of ``obs`` if None.
         xy_px: where the spots of ``obs`` lie.
     """
-    pictures = list(pictures)
-    named = {str(column).lower(): column for column in reversed(obs.columns)}
-    library = [named[name] for name in LIBRARY_COLUMNS if name in named][:1]
-    columns = library or [named[name] for name in SECTION_COLUMNS if name in named]
-    for column in columns:
-        sections = obs[column].dropna().astype(str).unique()
-        if 1 < len(sections) < max(len(obs), 3) and (  # a number of its own for every spot is no section
-            library
+    pictures, naming = list(pictures), naming_columns(obs)
+    for column, sections in naming.items():
+        if len(sections) > 1 and (
+            column_key(column) in LIBRARY_COLUMNS
             or len(pictures) > 1
             or split_names(obs.index if names is None else names)["core"].duplicated().any()
             or (xy_px is not None and _lie_upon_each_other(obs[column], xy_px))
         ):
             return several(sections, f"{column} ")
-    return several(pictures, "uns['spatial'] ") if not columns and len(pictures) > 1 else ""
+    one = any(column_key(column) not in GROUP_COLUMNS for column in naming)
+    return several(pictures, "uns['spatial'] ") if not one and len(pictures) > 1 else ""
+
+
+def naming_columns(obs: pd.DataFrame) -> dict[str, list[str]]:
+    """Columns that may name the section of a spot, each with the sections that it names.
+
+    None where every spot has a number of its own, which is no section.
+    """
+    named = {column_key(column): column for column in reversed(obs.columns)}
+    library = [named[key] for key in LIBRARY_COLUMNS if key in named][:1]
+    columns = library or [named[key] for key in (*SECTION_COLUMNS, *GROUP_COLUMNS) if key in named]
+    sections = {column: sorted(obs[column].dropna().astype(str).unique()) for column in columns}
+    return {column: names if len(names) < max(len(obs), 3) else [] for column, names in sections.items()}
 
 
 def _lie_upon_each_other(sections: pd.Series, xy_px: Float[np.ndarray, "S 2"]) -> bool:

@@ -15,7 +15,7 @@ from genedml_cli import console
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
 from genedml_cli.memory import check_memory
-from genedml_cli.merged_sections import picture_keys, sections_by_tag, sections_in
+from genedml_cli.merged_sections import column_key, naming_columns, picture_keys, sections_by_tag, sections_in, several
 from genedml_cli.spots import FARTHEST, Spots, check_array
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -175,7 +175,7 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
         )
     on_array = _array_columns(table, columns, place, path)
     array_xy = None if on_array is None else _indices(table, *on_array, path)
-    is_st = on_array is not None and _key(on_array[0]) == "x"
+    is_st = on_array is not None and column_key(on_array[0]) == "x"
     name = _name_column(table, columns, beside_st=is_st)
     if name is not None:
         names = _names(table, name, path)
@@ -188,12 +188,10 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
     _say_what_was_read(columns, place, on_array, name, path)
     xy_px = _pair(table, *place, path)
     _check_one_section(sections_in(table, pictures, names, xy_px), path)
+    parts = [several(sections, f"{column} ") for column, sections in naming_columns(table).items() if len(sections) > 1]
+    if parts:
+        console.note(f"{path.name} names {parts[0]}, read as parts of one: no barcode repeats, and they lie apart.")
     return Spots(names, xy_px, _as_named(array_xy, names))
-
-
-def _key(column: object) -> str:
-    """A column's name without what people write differently: ``Pixel_X``, ``pixel.x`` and ``pixelX`` are one."""
-    return "".join(letter for letter in str(column).lower() if letter.isalnum())
 
 
 def _columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
@@ -204,7 +202,7 @@ def _columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
     """
     columns: dict[str, str] = {}
     for column in table.columns:
-        key = _key(column)
+        key = column_key(column)
         if key in columns and key in (*PARTS_OF_PLACES, *UNDER_TISSUE, *NAMES):
             raise GeneDMLError(f"{path} has the columns {columns[key]} and {column}. Leave one out.")
         columns.setdefault(key, column)
@@ -226,7 +224,7 @@ def _under_tissue(table: pd.DataFrame, columns: dict[str, str], path: Path) -> B
         codes, values = pd.factorize(table[column].astype(object))
         words = [str(value).strip().lower() for value in values]
         odd = [word for word in words if word not in (*YES, *NO)]
-        if _key(column) == "tissue" and (odd or (codes < 0).any()):
+        if column_key(column) == "tissue" and (odd or (codes < 0).any()):
             continue  # what kind of tissue it is
         if odd or (codes < 0).any():
             cell = f"{odd[0][:SHOWN]!a}" if odd else "nothing"
@@ -262,7 +260,9 @@ def _name_column(table: pd.DataFrame, columns: dict[str, str], *, beside_st: boo
     if called is not None:
         return called
     weak = [columns[key] for key in NUMBERS_AS_NAMES if key in columns]
-    first = [column for column in table.columns[:1] if _key(column) not in UNDER_TISSUE and table[column].is_unique]
+    first = [
+        column for column in table.columns[:1] if column_key(column) not in UNDER_TISSUE and table[column].is_unique
+    ]
     texts = [column for column in (*weak, *first) if not _is_numeric(table[column])]
     return next(iter(texts + ([] if beside_st else weak)), None)
 

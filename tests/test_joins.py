@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.checking import check_samples
 from genedml_cli.counts import read_counts
 from genedml_cli.expression import check_join, make_labels
-from genedml_cli.joins import check_shared
+from genedml_cli.joins import check_shared, told_apart
 from genedml_cli.samples import Sample
 from genedml_cli.spots import Spots
 
@@ -160,6 +160,20 @@ def test_counts_of_one_file_are_right_where_names_tell_sections_apart(tmp_path):
     counts = table(named("{}-{}", 1, 2))
     samples = [sample(tmp_path, f"S{tag}", f"P{tag}", named("{}-{}", tag), "aggr.h5") for tag in (1, 2)]
     assert check_shared(samples, {"S1": counts, "S2": counts}) == {}
+
+
+def test_a_sheet_of_all_sections_of_one_table_tells_them_apart(tmp_path):
+    """The section tagged -1, which may be the first or have no tag of its own, is the first where others are tagged."""
+    aggregated = table(named("{}-{}", 1, 2, 3))
+    aggregated.write_h5ad(tmp_path / "aggr.h5ad")
+    samples = [sample(tmp_path, f"S{tag}", f"P{tag}", named("{}-{}", tag), "aggr.h5ad") for tag in (1, 2, 3)]
+    counts = {f"S{tag}": read_counts(tmp_path / "aggr.h5ad") for tag in (1, 2, 3)}
+    assert check_shared(samples, counts) == {}
+    assert joined(named("{}-1"), counts["S1"]) == ""
+    assert not any("holds spots of" in problem for check in check_samples(samples) for problem in check.problems)
+    again = sample(tmp_path, "S4", "P4", named("{}-1"), "aggr.h5ad")
+    assert told_apart([*samples, again]) == {"S2", "S3"}
+    assert any("holds spots of" in problem for problem in check_samples([samples[0]])[0].problems)
 
 
 def test_sections_with_spots_of_the_same_names_have_counts_of_their_own(tmp_path):

@@ -1,5 +1,7 @@
 """Tables of several sections are known by their columns and by the tags beside their barcodes."""
 
+import re
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -30,6 +32,9 @@ def obs(**columns: list) -> pd.DataFrame:
         (obs(library_id=pd.Categorical([*"AAAA"], categories=["A", "B"])), ("A", "B"), ""),
         (obs(library_id=["A"] * 4, section=[1, 1, 2, 2]), (), ""),
         (obs(sample=["A", None, "A", "A"]), (), ""),
+        (obs(patient=["P1"] * 4), ("A", "B"), "2 sections (uns['spatial'] A, B)"),
+        (obs(sample=["A"] * 4, patient=["P1"] * 4), ("A", "B"), ""),
+        (obs(patient=[*"ABAB"]), (), ""),
         (obs(sample_id=[1, 2, 3, 4]), (), ""),
         (obs(batch=[0, 0, 1, 1]), (), ""),
         (obs(slice=[*"AABB"]).set_axis(["AAAC-1", "AACC-1", "AAGG-1", "AATT-1"]), (), ""),
@@ -82,20 +87,25 @@ GRID = 100.0 * np.array([(x, y) for x in range(6) for y in range(5)]) + 50
 
 
 @pytest.mark.parametrize("by", [lambda row: row // 15, lambda row: row % 2], ids=["halves", "in turns"])
-@pytest.mark.parametrize("column", ["batch", "sample", "slice", "section"])
-def test_a_column_of_parts_of_one_section_refuses_no_table_of_spots(by, column, tmp_path):
+@pytest.mark.parametrize("column", ["batch", "sampleID", "orig.ident", "section"])
+def test_a_column_of_parts_of_one_section_refuses_no_table_of_spots_but_is_said(by, column, tmp_path, capfd):
     names = [f"{x / 100:.2f}x{y / 100:.3f}" for x, y in GRID + 2.5]
     table = pd.DataFrame({"name": names, "x": GRID[:, 0], "y": GRID[:, 1], column: by(np.arange(30))})
     table.to_csv(tmp_path / "spots.csv", index=False)
     assert read_spots(tmp_path / "spots.csv").names == tuple(names)
+    assert f"names 2 sections ({column} 0, 1), read as parts of one" in capfd.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize("shift", [0, 30])
-def test_sections_that_lie_upon_each_other_are_told_by_a_column_of_any_kind(shift, tmp_path):
-    table = pd.DataFrame([*GRID, *(GRID + shift)], columns=["x", "y"]).assign(sample=[*"A" * 30, *"B" * 30])
+@pytest.mark.parametrize(
+    "column", ["sample", "sampleID", "Sample.ID", "orig.ident", "patient", "donor_id", "Section ID", "image_id"]
+)
+def test_sections_that_lie_upon_each_other_are_told_by_a_column_of_any_kind(column, shift, tmp_path):
+    table = pd.DataFrame([*GRID, *(GRID + shift)], columns=["x", "y"])
+    table[column] = [*"A" * 30, *"B" * 30]
     table.insert(0, "name", [f"spot_{row}" for row in range(60)])
     table.to_csv(tmp_path / "spots.csv", index=False)
-    with pytest.raises(GeneDMLError, match=r"holds spots of 2 sections \(sample A, B\)"):
+    with pytest.raises(GeneDMLError, match=rf"holds spots of 2 sections \({re.escape(column)} A, B\)"):
         read_spots(tmp_path / "spots.csv")
 
 
