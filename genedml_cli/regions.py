@@ -22,6 +22,8 @@ IGNORED_MARK = "*"
 TISSUE_CLASS = "Region*"
 """The one that does not mean so: QuPath's class for annotated regions and detected tissue."""
 NO_AREAS = ("Point", "MultiPoint", "LineString", "MultiLineString")
+MISSING_CORE = "isMissing"
+"""With which QuPath marks cores of a tissue microarray that hold no tissue, or not enough."""
 FARTHEST_PX = 1e8  # beyond any slide, and within what can be drawn
 MOST_CELLS, CELLS_OF_AN_EDGE = 2**32, 1000  # some five seconds; an edge in a row costs as much as 1,000 cells
 
@@ -40,7 +42,8 @@ class Areas:
 def read_regions(path: Path) -> Areas:
     """Areas of a GeoJSON file: a FeatureCollection, a list of Features, a Feature or a geometry, perhaps packed.
 
-    Lines and points are left out, which a note says, and so are areas of classes that QuPath ignores.
+    Lines, points and missing cores of tissue microarrays are left out, and areas of classes that QuPath ignores are
+    taken out; notes say so.
 
     Raises:
         GeneDMLError: no GeoJSON, without an area of tissue, with geometries of other kinds, or with malformed corners.
@@ -48,22 +51,27 @@ def read_regions(path: Path) -> Areas:
     tissue: list[Polygon] = []
     ignored: list[Polygon] = []
     classes: dict[str, None] = {}
-    no_areas = 0
+    no_areas = missing_cores = 0
     with reading(str(path), "Export the annotations anew, in QuPath: File, Export objects as GeoJSON.", "GeoJSON"):
-        for geometry, ignored_class in _geometries(json.loads(_text(path)), ""):
+        for geometry, properties in _geometries(json.loads(_text(path)), {}):
             if geometry["type"] in NO_AREAS:
                 no_areas += 1
-            elif ignored_class:
+            elif properties.get(MISSING_CORE) is True:
+                missing_cores += 1
+            elif ignored_class := _ignored_class(properties):
                 ignored += _polygons(geometry)
                 classes[ignored_class] = None
             else:
                 tissue += _polygons(geometry)
     if no_areas:
         console.note(f"{path.name}: {console.count(no_areas, 'object')} without an area (lines, points) left out.")
+    if missing_cores:
+        console.note(f"{path.name}: {console.count(missing_cores, 'missing TMA core')} left out.")
     if ignored:
         console.note(f"{path.name}: areas of {', '.join(classes)} are taken out of the tissue, as QuPath ignores them.")
     if not tissue:
         only = f" but those of {', '.join(classes)}, which QuPath ignores" if ignored else ""
+        only = only or (" but missing TMA cores" if missing_cores else "")
         raise GeneDMLError(
             f"{path} holds no area{only}. Draw the tissue as closed areas (Polygon, MultiPolygon) and export."
         )
@@ -126,28 +134,28 @@ def _text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def _geometries(stored: Any, ignored_class: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Geometries with the class for which they are to be ignored, or an empty text."""
+def _geometries(stored: Any, properties: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Geometries with the properties of the Feature that they are of."""
     if isinstance(stored, list):
         for entry in stored:
-            yield from _geometries(entry, ignored_class)
+            yield from _geometries(entry, properties)
         return
     kind = stored["type"] if isinstance(stored, dict) else type(stored).__name__
     if kind in ("FeatureCollection", "GeometryCollection"):
-        yield from _geometries(stored["features" if kind == "FeatureCollection" else "geometries"], ignored_class)
+        yield from _geometries(stored["features" if kind == "FeatureCollection" else "geometries"], properties)
     elif kind == "Feature":
-        ignored_class = ignored_class or _ignored_class(stored.get("properties"))
-        yield from () if stored["geometry"] is None else _geometries(stored["geometry"], ignored_class)
+        of_feature = stored.get("properties")
+        properties = properties | (of_feature if isinstance(of_feature, dict) else {})
+        yield from () if stored["geometry"] is None else _geometries(stored["geometry"], properties)
     elif kind in ("Polygon", "MultiPolygon", *NO_AREAS):
-        yield stored, ignored_class
+        yield stored, properties
     else:
         raise ValueError(f"it holds {kind!r}, which is no closed area (Polygon, MultiPolygon)")
 
 
-def _ignored_class(properties: Any) -> str:
+def _ignored_class(properties: dict[str, Any]) -> str:
     """The first name of an object's class that says to ignore it; an empty text if there is none."""
-    classification = properties.get("classification") if isinstance(properties, dict) else None
-    names = (name for name in _class_names(classification) if name != TISSUE_CLASS)
+    names = (name for name in _class_names(properties.get("classification")) if name != TISSUE_CLASS)
     return next((name for name in names if name.endswith(IGNORED_MARK)), "")
 
 

@@ -71,6 +71,7 @@ def test_a_hole_of_what_is_ignored_stays_tissue_and_its_class_counts_in_collecti
     ("stored", "message"),
     [
         ([classed(ALL, "Ignore*")], r"holds no area but those of Ignore\*, which QuPath ignores"),
+        ([{**feature(ALL), "properties": {"isMissing": True}}], r"holds no area but missing TMA cores"),
         ([classed(LEFT, "Tumor"), classed(ALL, "Ignore*")], r"cover all its tissue"),
     ],
 )
@@ -91,6 +92,27 @@ def test_lines_and_points_are_left_out_with_a_note(tmp_path, capsys):
     with slide_of(picture(), tmp_path) as slide:
         assert overlap(read_tissue(tmp_path / "r.geojson", slide), planted()) == 1
     assert "r.geojson: 4 objects without an area (lines, points) left out." in capsys.readouterr().err
+
+
+def tma_core(geometry, is_missing):
+    return {"type": "Feature", "geometry": geometry, "properties": {"objectType": "tmaCore", "isMissing": is_missing}}
+
+
+def test_missing_cores_of_a_tissue_microarray_are_no_tissue_and_are_counted_in_a_note(tmp_path, capsys):
+    right = polygon(ring(200, 120, 300, 320))
+    cores = [tma_core(LEFT, True), tma_core(right, False)]
+    (tmp_path / "r.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": cores}))
+    expected = planted()
+    expected[:, :200] = False
+    with slide_of(picture(), tmp_path) as slide:
+        assert overlap(read_tissue(tmp_path / "r.geojson", slide), expected) == 1
+    assert "r.geojson: 1 missing TMA core left out." in capsys.readouterr().err
+
+
+def test_what_is_drawn_on_a_missing_core_stays_tissue(tmp_path):
+    (tmp_path / "r.geojson").write_text(json.dumps([tma_core(LEFT, True), feature(ALL)]))
+    with slide_of(picture(), tmp_path) as slide:
+        assert overlap(read_tissue(tmp_path / "r.geojson", slide), planted()) == 1
 
 
 @pytest.mark.parametrize("name", ["r.geojson.gz", "r.json.gz", "r.zip", "r.geojson.zip"])
