@@ -246,7 +246,7 @@ def parse_values(text: str | None) -> list[float]:
     try:
         return [float(word) for word in (text or "").split(",") if word.strip()]
     except ValueError as error:
-        raise GeneDMLError(f"--values takes numbers parted by commas, such as 5,10,20; it got {text!r}.") from error
+        raise GeneDMLError(f"--values takes numbers separated by commas, such as 5,10,20; it got {text!r}.") from error
 
 
 def _published_values(sweep: Sweep, dataset: str) -> list[float]:

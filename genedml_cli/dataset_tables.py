@@ -51,7 +51,7 @@ def dataset_document(known: Dataset, root: Path) -> dict[str, Any]:
 
 
 def show_dataset(known: Dataset, root: Path) -> None:
-    """What is known of a data set, and what of each section is below ``root``."""
+    """What is known of a data set, and what is there of each section below ``root``."""
     states = {section.name: on_disk(known, section, root) for section in known.sections}
     rows = [
         [

@@ -110,7 +110,8 @@ def _levels_to_use(path: Path, file: Watched) -> tuple[int, ...]:
                 continue
             console.warn(
                 f"Level {level} of {path.name} is passed over: {reason}. Finer levels are read in its place, which "
-                "takes longer."
+                "takes longer. Predictions may differ a little from those with a sound level, as each level is "
+                "resampled and compressed by itself."
             )
         return tuple(used)
 

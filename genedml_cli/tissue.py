@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
-from scipy.ndimage import distance_transform_edt, gaussian_filter, label, uniform_filter
+from scipy.ndimage import binary_propagation, distance_transform_edt, gaussian_filter, label, uniform_filter
 
 from genedml.errors import GeneDMLError, reading, reason_of
 from genedml_cli import console
@@ -56,6 +56,9 @@ REDDEST_STAIN, BLUEST_STAIN = (1.15, 0.03), (0.9, 0.03)
 STRONG, ROUGH = 0.3, 0.05
 FOREIGN_DARK = 0.15  # paler foreign hues are left out alone, not with what is around them
 INK_UM2, INK_EDGE_UM = 2_500.0, 50.0  # a smaller dot is no stroke; the blurred edge of one
+# Levels (of 255) of padding, as written and as JPEG's ringing beside a slide leaves them; ink and dark borders that
+# were scanned are lighter than the former. Cells that padding and slide share are this near to it.
+BLACK, NEARLY_BLACK, SHARED_CELLS = 3, 24, 1.5
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,8 @@ def _cells(slide: Slide) -> int:
 
 def _stained(thumbnail: UInt8[np.ndarray, "H W 3"], cell_um: float) -> Bool[np.ndarray, "H W"]:
     """Tissue: what is stained well, or stained at all and uneven; ink and specks left out, narrow gaps closed."""
+    padding = _padding(thumbnail)
+    thumbnail = _continued(thumbnail, padding)
     density = -np.log10((thumbnail.astype(np.float32) + 1) / (WHITE + 1))
     near = _blur(density, NEAR_UM / cell_um)
     rise = near[..., 1] - _blur(density[..., 1:2], AROUND_UM / cell_um)[..., 0]
@@ -267,7 +272,27 @@ def _stained(thumbnail: UInt8[np.ndarray, "H W 3"], cell_um: float) -> Bool[np.n
     pieces = _without_small(_grown(mask, JOINED_UM / 2 / cell_um), SPECK_UM2 / cell_um**2)
     mask &= _grown(mask & pieces, SPOT_UM / cell_um)  # with loose ends of fat and stroma
     mask = _fill_holes(_close_gaps(mask, cell_um), HOLE_UM2 / cell_um**2)
-    return _without_small(mask & ~ink, SPECK_UM2 / cell_um**2)
+    return _without_small(mask & ~ink & ~padding, SPECK_UM2 / cell_um**2)
+
+
+def _padding(thumbnail: UInt8[np.ndarray, "H W 3"]) -> Bool[np.ndarray, "H W"]:
+    """Black beside the slide, which programs add to fill tiles or to turn a picture: it reaches the edge.
+
+    With the cells that it shares with the slide.
+    """
+    lightest = thumbnail.max(axis=2)
+    at_edge = np.ones_like(lightest, dtype=bool)
+    at_edge[1:-1, 1:-1] = False
+    padding = binary_propagation(at_edge & (lightest <= BLACK), mask=lightest <= NEARLY_BLACK)
+    return _grown(padding, SHARED_CELLS)
+
+
+def _continued(thumbnail: UInt8[np.ndarray, "H W 3"], padding: Bool[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """The slide continued into its padding by the nearest cells, so that nothing beside it counts as ink."""
+    if not padding.any() or padding.all():
+        return thumbnail
+    rows, columns = distance_transform_edt(padding, return_distances=False, return_indices=True)
+    return thumbnail[rows, columns]
 
 
 def _blur(density: Float32[np.ndarray, "H W C"], cells: float) -> Float32[np.ndarray, "H W C"]:

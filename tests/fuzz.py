@@ -163,7 +163,7 @@ def run_parser(name: str, runs: int, seed: int, guided: bool, folder: Path) -> N
 def main() -> int:
     """Every parser asked for, each in a process of its own."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("parser", help="names of parsers, parted by commas, or all")
+    words.add_argument("parser", help="names of parsers, separated by commas, or all")
     words.add_argument("--runs", type=int, default=10_000)
     words.add_argument("--seed", type=int, default=2021)
     words.add_argument("--guided", action="store_true")

@@ -154,7 +154,7 @@ def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
     for name, values, words in (("components", (1,), "--values goes with"), ("k", (2.5,), "loss.groups")):
         with pytest.raises(GeneDMLError, match=words):
             ablate([], tmp_path / "grid", name, Config(), values=values)
-    with pytest.raises(GeneDMLError, match="parted by commas"):
+    with pytest.raises(GeneDMLError, match="separated by commas"):
         parse_values("5,x")
     assert parse_values("5, 10") == [5, 10]
     assert not (tmp_path / "grid").exists()

@@ -79,6 +79,7 @@ def test_a_level_that_shows_something_else_changes_neither_spots_nor_tissue(sect
     assert found[1] == alone[1] > 0
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("Level 1 of slide.tif is passed over: ") == 1
+    assert "Predictions may differ a little from those with a sound level" in said
     assert ("level 0's over" in said) != ("does not show what the finer levels show" in said)
 
 

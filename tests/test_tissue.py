@@ -90,6 +90,31 @@ def dirty(kind: str) -> Image.Image:
     return image
 
 
+@pytest.mark.parametrize("quality", [None, 30, 90])
+@pytest.mark.parametrize("um_per_px", [UM_PER_PX, 2 * UM_PER_PX])
+def test_tissue_beside_black_padding_is_kept_and_padding_is_none(tmp_path, um_per_px, quality):
+    section = picture().crop((0, 120, 300, 320))  # its tissue reaches three edges
+    expected = np.zeros((256, 317), dtype=bool)
+    expected[:200, :300] = planted()[120:320, :300]
+    whole = Image.new("RGB", (317, 256))
+    whole.paste(section)
+    if quality:
+        stored = io.BytesIO()
+        whole.save(stored, "JPEG", quality=quality)
+        whole = Image.open(stored)
+    with slide_of(whole, tmp_path, um_per_px) as slide:
+        tissue = find_tissue(slide)
+    assert overlap(tissue, expected) > 0.98
+    assert not tissue.holds(np.array([[300.5, 100], [100, 200.5], [316, 255]])).any()
+
+
+def test_tissue_of_a_picture_that_was_turned_on_black_is_found(tmp_path):
+    section = picture().crop((100, 120, 300, 400))  # its tissue reaches three edges
+    expected = np.asarray(Image.fromarray(planted()[120:400, 100:300]).rotate(20, expand=True))
+    with slide_of(section.rotate(20, expand=True), tmp_path) as slide:
+        assert overlap(find_tissue(slide), expected) > 0.95
+
+
 @pytest.mark.parametrize(
     "kind",
     [
