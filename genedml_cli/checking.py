@@ -196,7 +196,7 @@ def _check_slide(check: SectionCheck, sample: Sample, spots: Spots, pitch_um: fl
         elif pitch_um is not None and not slide.knows_scale and spots.knows_pitch:
             take_pitch(slide, spots, pitch_um)
         check_on_tissue(spots, slide, find_tissue(slide))
-        say_what_is_derived(slide, spots)
+        say_what_is_derived(slide, spots, pitch_um)
         # A download that broke off opens, but not at its end.
         x, y = spots.xy_px[spots.xy_px[:, 1].argmax()].astype(int).tolist()
         slide.source.read(0, x, y, min(PROBE_PX, width - x), min(PROBE_PX, height - y))

@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.h5_files import layers_of, read_h5ad
 from genedml_cli.inputs import check_names, read_count_table
-from genedml_cli.merged_sections import picture_keys, sections_by_tag, sections_in, share_of_barcodes
+from genedml_cli.merged_sections import names_in, picture_keys, sections_by_tag, sections_in, share_of_barcodes
 from genedml_cli.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 
 WHOLE = "whole_numbers"
@@ -132,7 +132,8 @@ def _raw_counts(data: anndata.AnnData, path: Path) -> anndata.AnnData:
     if taken != "X":
         beside = "; X holds other whole numbers" if "X" in whole else ""
         console.note(f"{path.name}: the counts are those of {taken}, {len(var)} genes{beside}.")
-    counts = anndata.AnnData(csr_matrix(tables[taken], dtype=np.float32), obs=data.obs, var=var)
+    obs = data.obs.set_axis(names_in(data.obs))
+    counts = anndata.AnnData(csr_matrix(tables[taken], dtype=np.float32), obs=obs, var=var)
     counts.uns["pictures"] = picture_keys(data.uns.get("spatial"))
     return counts
 

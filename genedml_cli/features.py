@@ -336,7 +336,7 @@ def _extract_sample(
         sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
     ) as slide:
         share = check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
-        say_what_is_derived(slide, spots)
+        say_what_is_derived(slide, spots, sample.pitch_um)
         recipe = _recipe(slide, spots, encoder, views, flips)
         found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
         notes = (*slide.notes, *left_out, *doubt_spots(spots, share, sample.spots))

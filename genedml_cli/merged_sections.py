@@ -140,6 +140,16 @@ def split_names(names: Iterable[str], plain: Iterable[str] = ()) -> pd.DataFrame
     return pd.DataFrame({"name": whole, "core": parts["core"].fillna(whole), "tag": tag})
 
 
+def names_in(obs: pd.DataFrame) -> pd.Index:
+    """Names of the spots of an AnnData file: its index or, where that only counts rows, its column of barcodes."""
+    columns = [column for column in obs.columns if column_key(column) in ("barcode", "barcodes")]
+    if columns and list(obs.index) == [str(row) for row in range(len(obs))]:
+        barcodes = obs[columns[0]]
+        if barcodes.notna().all() and barcodes.is_unique:
+            return pd.Index(barcodes.astype(str), name=obs.index.name)
+    return obs.index
+
+
 def share_of_barcodes(names: Iterable[str]) -> float:
     """How many of the names hold a barcode."""
     return float(pd.Series(list(names), dtype=str).str.match(BARCODE).mean())

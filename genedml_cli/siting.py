@@ -27,6 +27,8 @@ LEAST_ON_TISSUE = 0.6
 OWN_ON_TISSUE = 0.9
 EXCHANGE_MARGIN = 0.05
 FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
+LEAST_PITCH_UM = 40.0
+"""No array of spots is as fine, but the bins of Visium HD are. Pixels of Space Ranger's pictures make 10 um of 100."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
             share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
             record |= {"spots": spots.name, "spots_on_tissue": share}
             notes += doubt_spots(table, share, spots)
-        say_what_is_derived(opened, table)
+        say_what_is_derived(opened, table, placing.pitch_um)
         yield Site(opened, table, where, record, tuple(notes))
 
 
@@ -139,17 +141,32 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     return share
 
 
-def say_what_is_derived(slide: Slide, spots: Spots) -> None:
-    """One line with um/px and who says it, the kind of array, its pitch and the neighbours of a spot."""
+def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = None) -> None:
+    """One line: um/px and who says it, the kind of array, its pitch, neighbours of a spot, rows that are left out.
+
+    A pitch in um that nobody said and no array of spots has is warned of.
+    """
     scale = f"{slide.um_per_px:.4g} um/px {slide.um_per_px_from}" if slide.knows_scale else "um/px unknown"
-    console.note(f"{slide.path.name}: {scale}; {spots.describe()}.")
+    left_out = f"; {spots.left_out}" if spots.left_out else ""
+    console.note(f"{slide.path.name}: {scale}; {spots.describe()}{left_out}.")
+    if pitch_um is None and slide.knows_scale and spots.knows_pitch and len(spots) >= FEWEST_SPOTS:
+        apart_um = spots.pitch_px * slide.um_per_px
+        if apart_um < LEAST_PITCH_UM:
+            console.warn(
+                f"The array's pitch of {spots.pitch_px:.4g} px is {apart_um:.3g} um at {slide.um_per_px:.4g} um/px; "
+                "Visium's is 100 um, ST's 200, that of Visium HD's bins 2, 8 or 16. Are the spots pixels of a smaller "
+                "image?"
+            )
 
 
 def doubt_spots(spots: Spots, share: float, file: Path) -> list[str]:
     """What must be said with results of spots of which fewer are on tissue than of a section's own."""
     if share >= OWN_ON_TISSUE or len(spots) < FEWEST_SPOTS:
         return []
-    return [f"DOUBTFUL SPOTS: {share:.0%} of {file.name} lie on the tissue found; see the warning."]
+    return [
+        f"DOUBTFUL SPOTS: {share:.0%} of {file.name} lie on the tissue found, of a section's own it is nearly all; "
+        "they may be of another section."
+    ]
 
 
 def _runs_across(spots: Spots) -> bool:

@@ -15,7 +15,15 @@ from genedml_cli import console
 from genedml_cli.h5_files import opened_h5
 from genedml_cli.inputs import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
 from genedml_cli.memory import check_memory
-from genedml_cli.merged_sections import column_key, naming_columns, picture_keys, sections_by_tag, sections_in, several
+from genedml_cli.merged_sections import (
+    column_key,
+    names_in,
+    naming_columns,
+    picture_keys,
+    sections_by_tag,
+    sections_in,
+    several,
+)
 from genedml_cli.spots import FARTHEST, Spots, check_array
 
 VISIUM_COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
@@ -29,11 +37,14 @@ IN_PIXELS = (
 """Columns of x and y that say that they are pixels, the surest first. They go before those that do not."""
 PLAIN = (("x", "y"), ("xcoord", "ycoord"), ("xcoordinate", "ycoordinate"), ("coordx", "coordy"))
 ON_ARRAY = (("arraycol", "arrayrow"), ("arrayx", "arrayy"), ("col", "row"))
-UNDER_TISSUE = ("intissue", "undertissue", "selected", "tissue")
-NAMES = ("barcode", "barcodes", "spotname", "spotid", "spotbarcode", "spot", "name")
+UNDER_TISSUE = ("intissue", "undertissue", "ontissue", "istissue", "selected")
+"""Not ``tissue``: it is what kind of tissue a spot is of, in whatever numbers or words."""
+NAMES = ("barcode", "barcodes", "spotname", "spotid", "spotbarcode", "spot", "name", "objectid")
 NUMBERS_AS_NAMES = ("id", "index", "", "unnamed0", "cellid", "cell")
 """Columns that may number the rows: names for want of better ones."""
 PARTS_OF_PLACES = frozenset(key for pair in (*IN_PIXELS, *PLAIN, *ON_ARRAY) for key in pair)
+IN_OBSM = ("spatial", "X_spatial")
+"""Where an AnnData file has positions, the usual place first."""
 YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 SHOWN = 40
 """Characters of a cell that a message quotes."""
@@ -46,10 +57,10 @@ SAME_PX = 2.0
 def read_spots(path: Path) -> Spots:
     """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV/Parquet or ``.h5ad``.
 
-    Spots that the file marks as not under tissue or not selected are left out. Columns are found by their names, in any
-    order: positions in pixels (``pxl_col_in_fullres``, ``pixel_x``, ``x_pixel``, ``imagecol`` and the like) before
-    ``x``, ``y``, which beside them are array positions if they are whole and small, as in ST's files; a ``barcode``
-    before other names, and both before numbers of rows. Where that is a choice, what was read is said.
+    Spots that the file marks as not under tissue or not selected are left out and counted. Columns are found by their
+    names, in any order: positions in pixels (``pxl_col_in_fullres``, ``pixel_x``, ``x_pixel``, ``imagecol`` and the
+    like) before ``x``, ``y``, which beside them are array positions if they are whole and small, as in ST's files; a
+    ``barcode`` before other names, and both before numbers of rows. Where that is a choice, what was read is said.
 
     Raises:
         GeneDMLError: unreadable, empty, of several sections, without the columns of any known kind, NaN positions or
@@ -108,6 +119,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     table = pd.read_parquet(path)
     if isinstance(table.index, pd.RangeIndex) or table.index.name in table.columns:
         return table
+    if isinstance(table.index, pd.MultiIndex):
+        return table.reset_index([level for level in table.index.names if level is not None and level not in table])
     return table.rename_axis(table.index.name or "").reset_index()
 
 
@@ -121,20 +134,24 @@ def _from_h5ad(path: Path) -> Spots:
     from anndata.io import read_elem
 
     mend = "Is it an AnnData file, whole? Give it again, or a spot table instead."
-    with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", "obsm/spatial")) as file:
+    with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", *(f"obsm/{key}" for key in IN_OBSM))) as file:
         obs = read_elem(file["obs"])
-        placed = read_elem(file["obsm/spatial"]) if "spatial" in file.get("obsm", {}) else None
+        key = next((key for key in IN_OBSM if key in file.get("obsm", {})), None)
+        placed = None if key is None else read_elem(file[f"obsm/{key}"])
         pictures = picture_keys(file.get("uns/spatial"))
     columns = _columns(obs, path)
     places = _places_of_h5ad(placed, obs, columns, path)
     read_otherwise = {columns[key] for key in (*PARTS_OF_PLACES, *NAMES, *NUMBERS_AS_NAMES) if key in columns}
     on_array = {columns[key] for pair in ON_ARRAY for key in pair if key in columns}
     table = obs.drop(columns=list(read_otherwise - on_array))
-    return _from_table(table.assign(name=obs.index, x=places[:, 0], y=places[:, 1]), path, pictures)
+    names = names_in(obs)
+    if names is not obs.index:
+        console.note(f"{path.name}: names are read from the barcodes of obs, since its index only counts the rows.")
+    return _from_table(table.assign(name=names.to_numpy(), x=places[:, 0], y=places[:, 1]), path, pictures)
 
 
 def _places_of_h5ad(placed: object, obs: pd.DataFrame, columns: dict[str, str], path: Path) -> Float[np.ndarray, "S 2"]:
-    """Of ``obsm["spatial"]``, by the names of its columns if it has any that are known, or else of ``obs``.
+    """Of ``obsm["spatial"]`` or ``obsm["X_spatial"]``, by known names of its columns if it has any; else of ``obs``.
 
     Raises:
         GeneDMLError: neither is there, or they contradict each other.
@@ -167,7 +184,10 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
             f"{path} has the columns {named}. Known are ST selection files (x, y, pixel_x, pixel_y), Space Ranger "
             f"tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y in level-0 pixels)."
         )
-    table = table[_under_tissue(table, columns, path)]
+    under = _under_tissue(table, columns, path)
+    if "tissue" in columns:
+        _say_of_tissue(table[columns["tissue"]], path)
+    table, left_out = table[under], _said_of_left_out(under, columns)
     if not len(table):
         raise GeneDMLError(
             f"{path} holds no spot under tissue. Is it the table of this section, and are spots marked in_tissue or "
@@ -191,7 +211,22 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
     parts = [several(sections, f"{column} ") for column, sections in naming_columns(table).items() if len(sections) > 1]
     if parts:
         console.note(f"{path.name} names {parts[0]}, read as parts of one: no barcode repeats, and they lie apart.")
-    return Spots(names, xy_px, _as_named(array_xy, names))
+    return Spots(names, xy_px, _as_named(array_xy, names), left_out)
+
+
+def _say_of_tissue(values: pd.Series, path: Path) -> None:
+    """A note where a column ``tissue``, which is not read, could be meant for ``in_tissue``."""
+    words = {str(value).strip().lower() for value in values.unique()}
+    if words <= {*YES, *NO} and not words.isdisjoint(NO):
+        console.note(f"{path.name}: the column tissue leaves out no spots; it would if it were called in_tissue.")
+
+
+def _said_of_left_out(under: Bool[np.ndarray, " S"], columns: dict[str, str]) -> str:
+    """``3 of 6 spots left out by in_tissue``; empty if none are."""
+    if under.all():
+        return ""
+    marks = " and ".join(columns[key] for key in UNDER_TISSUE if key in columns)
+    return f"{(~under).sum()} of {len(under)} spots left out by {marks}"
 
 
 def _columns(table: pd.DataFrame, path: Path) -> dict[str, str]:
@@ -224,8 +259,6 @@ def _under_tissue(table: pd.DataFrame, columns: dict[str, str], path: Path) -> B
         codes, values = pd.factorize(table[column].astype(object))
         words = [str(value).strip().lower() for value in values]
         odd = [word for word in words if word not in (*YES, *NO)]
-        if column_key(column) == "tissue" and (odd or (codes < 0).any()):
-            continue  # what kind of tissue it is
         if odd or (codes < 0).any():
             cell = f"{odd[0][:SHOWN]!a}" if odd else "nothing"
             raise GeneDMLError(f"The column {column} of {path} holds {cell}, where 1 or 0 is due. Mend that cell.")
@@ -255,10 +288,13 @@ def _array_columns(
 
 
 def _name_column(table: pd.DataFrame, columns: dict[str, str], *, beside_st: bool) -> str | None:
-    """The column of names: one that is called so; a first column of texts; then, if ST's keys are none, row numbers."""
-    called = next((columns[key] for key in NAMES if key in columns), None)
-    if called is not None:
-        return called
+    """The column of names: one that is called so; a first column of texts; then, if ST's keys are none, row numbers.
+
+    Of several that are called so the first that names every spot, since QuPath's ``Name`` is empty or alike.
+    """
+    called = [columns[key] for key in NAMES if key in columns]
+    if called:
+        return next((name for name in called if table[name].notna().all() and table[name].is_unique), called[0])
     weak = [columns[key] for key in NUMBERS_AS_NAMES if key in columns]
     first = [
         column for column in table.columns[:1] if column_key(column) not in UNDER_TISSUE and table[column].is_unique

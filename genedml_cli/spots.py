@@ -50,11 +50,13 @@ class Spots:
         names: one a spot, unique.
         xy_px: centres in level-0 pixels.
         array_xy: column and row on the array, where the file has them.
+        left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
     """
 
     names: tuple[str, ...]
     xy_px: Float[np.ndarray, "S 2"]
     array_xy: Int[np.ndarray, "S 2"] | None = None
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -273,7 +275,7 @@ def on_image(path: Path, spots: Spots) -> tuple[Spots, list[str]]:
     console.warn(note)
     array_xy = None if spots.array_xy is None else spots.array_xy[~outside]
     names = tuple(name for name, left_out in zip(spots.names, outside, strict=True) if not left_out)
-    return Spots(names, spots.xy_px[~outside], array_xy), [note]
+    return Spots(names, spots.xy_px[~outside], array_xy, spots.left_out), [note]
 
 
 def _outside(spots: Spots, slide: Slide) -> Bool[np.ndarray, " S"]:

@@ -23,7 +23,7 @@ from genedml_cli.grid import lay_grid
 from genedml_cli.lattice import nearest_distances
 from genedml_cli.preview import preview, preview_figure
 from genedml_cli.samples import read_sheet
-from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, place_spots
+from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, doubt_spots, place_spots
 from genedml_cli.slides import open_slide
 from genedml_cli.spot_files import read_spots
 from genedml_cli.spots import Spots, check_on_slide
@@ -373,3 +373,32 @@ def test_a_real_visium_section_holds_its_spots_and_its_printed_frame_is_no_tissu
         far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
         assert far.mean() < 0.01
         assert len(grid) == pytest.approx(len(placed.spots), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("step", "um_per_px", "pitch_um", "warned"),
+    [
+        (10, 2.0, None, True),
+        (50, 2.0, None, False),
+        (10, 2.0, 20.0, False),
+        (10, None, None, False),
+    ],
+)
+def test_an_array_finer_than_any_is_asked_about(upright, capfd, step, um_per_px, pitch_um, warned):
+    """So lie spots in pixels of Space Ranger's picture on the full image, where all of it is tissue."""
+    spots = table(upright.parent, on_tissue(step)[:400])
+    with place_spots(upright, spots, Placing(um_per_px=um_per_px, pitch_um=pitch_um), scale_needed=False):
+        told = " ".join(capfd.readouterr().err.split())
+    asked = "array's pitch of 10 px is 20 um at 2 um/px; Visium's is 100 um, ST's 200"
+    assert (asked in told) == warned
+
+
+def test_rows_left_out_are_counted_in_the_derived_line_and_the_mark_says_the_doubt(upright, capfd):
+    spots = table(upright.parent, on_tissue())
+    rows = pd.read_csv(spots)
+    rows.assign(in_tissue=[0, 0] + [1] * (len(rows) - 2)).to_csv(spots, index=False)
+    with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)):
+        told = " ".join(capfd.readouterr().err.split())
+    assert f"neighbours a spot; 2 of {len(rows)} spots left out by in_tissue." in told
+    (mark,) = doubt_spots(read_spots(spots), 0.72, spots)
+    assert mark.endswith("of a section's own it is nearly all; they may be of another section.")

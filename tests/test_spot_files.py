@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from genedml.errors import GeneDMLError
+from genedml_cli.counts import read_counts
 from genedml_cli.spot_files import read_spots
 
 UNDER = [1, 0, 1, 1, 0, 0]
@@ -82,9 +83,27 @@ def test_an_in_tissue_that_says_neither_is_refused_by_its_name(tmp_path, suffix,
         read_spots(write(table, tmp_path / f"spots.{suffix}"))
 
 
-def test_a_column_of_the_kind_of_tissue_is_no_mark(tmp_path):
+def test_a_column_of_the_kind_of_tissue_is_no_mark(tmp_path, capfd):
     assert len(read_spots(write(TABLE.assign(tissue="breast"), tmp_path / "spots.csv"))) == 6
-    assert len(read_spots(write(TABLE.assign(tissue=UNDER), tmp_path / "seurat.csv"))) == 3
+    for values in (UNDER, ["1", "0", "2", "1", "1", "0"], ["stroma", "tumour"] * 3):
+        assert len(read_spots(write(TABLE.assign(tissue=values), tmp_path / "classes.csv"))) == 6
+    read_spots(write(TABLE.assign(tissue=UNDER), tmp_path / "seurat.csv"))
+    told = " ".join(capfd.readouterr().err.split())
+    assert "seurat.csv: the column tissue leaves out no spots; it would if it were called in_tissue." in told
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "h5ad"])
+@pytest.mark.parametrize("column", ["in_tissue", "inTissue", "under_tissue", "on_tissue", "is_tissue", "Is Tissue"])
+def test_every_column_that_says_on_tissue_leaves_out_spots_and_counts_them(tmp_path, suffix, column):
+    spots = read_spots(write(TABLE.assign(**{column: UNDER}), tmp_path / f"spots.{suffix}"))
+    assert spots.names == ("AAAC-1", "AACC-1", "ACAC-1")
+    assert spots.left_out == f"3 of 6 spots left out by {column}"
+
+
+def test_rows_left_out_by_two_columns_are_counted_together_and_none_are_not_spoken_of(tmp_path):
+    table = TABLE.assign(in_tissue=UNDER, selected=[1, 1, 0, 1, 1, 1])
+    assert read_spots(write(table, tmp_path / "a.csv")).left_out == "4 of 6 spots left out by in_tissue and selected"
+    assert read_spots(write(TABLE.assign(in_tissue=1), tmp_path / "b.csv")).left_out == ""
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -225,3 +244,49 @@ def test_several_spots_at_one_array_position_hint_at_several_sections(tmp_path):
     ) as told:
         read_spots(write(pd.concat([TABLE, second]), tmp_path / "merged.csv"))
     assert "leave out" not in str(told.value)
+
+
+@pytest.mark.parametrize("names", [None, "PathCellObject", ["Tumor", None] * 3])
+def test_a_measurement_table_of_qupath_goes_by_its_object_ids_where_its_names_name_none(tmp_path, names):
+    table = pd.DataFrame({"Image": "S1.svs", "Object ID": [f"1f-{n}" for n in range(6)], "Object type": "Cell"})
+    table = table.assign(**{"Name": names, "Centroid X px": XY_PX[:, 0], "Centroid Y px": XY_PX[:, 1]})
+    spots = read_spots(write(table, tmp_path / "cells.csv"))
+    assert spots.names == tuple(table["Object ID"])
+    np.testing.assert_allclose(spots.xy_px, XY_PX)
+    named = read_spots(write(table.assign(Name=list("ABCDEF")), tmp_path / "named.csv"))
+    assert named.names == tuple("ABCDEF")
+    with pytest.raises(GeneDMLError, match=r"have no name\.|names \d spots? twice"):
+        read_spots(write(table.drop(columns="Object ID"), tmp_path / "nameless.csv"))
+
+
+@pytest.mark.parametrize("index", [["barcode", "array_row"], ["array_row", "array_col", "barcode"]])
+def test_every_level_of_the_index_of_a_parquet_table_is_a_column(tmp_path, index):
+    TABLE.set_index(index).to_parquet(tmp_path / "spots.parquet")
+    spots = read_spots(tmp_path / "spots.parquet")
+    assert spots.names == tuple(TABLE["barcode"])
+    np.testing.assert_array_equal(spots.array_xy, TABLE[["array_col", "array_row"]])
+    TABLE.set_index(index, drop=False).rename_axis([None] * len(index)).to_parquet(tmp_path / "twice.parquet")
+    assert read_spots(tmp_path / "twice.parquet").names == tuple(TABLE["barcode"])
+
+
+def test_barcodes_of_obs_name_spots_and_counts_where_the_index_only_counts_rows(tmp_path, capfd):
+    data = anndata.AnnData(np.arange(6, dtype=np.float32)[:, None] + 1, obs=TABLE.set_axis([*map(str, range(6))]))
+    data.obsm["spatial"] = XY_PX
+    data.write_h5ad(tmp_path / "counted.h5ad")
+    spots = read_spots(tmp_path / "counted.h5ad")
+    assert spots.names == tuple(TABLE["barcode"])
+    assert "names are read from the barcodes of obs" in " ".join(capfd.readouterr().err.split())
+    assert tuple(read_counts(tmp_path / "counted.h5ad").obs_names) == spots.names
+    data.obs["barcode"] = "AAAC-1"
+    data.write_h5ad(tmp_path / "alike.h5ad")
+    assert read_spots(tmp_path / "alike.h5ad").names == tuple("012345")
+
+
+def test_positions_may_stand_in_obsm_x_spatial(tmp_path):
+    data = anndata.AnnData(np.zeros((6, 1), np.float32), obs=TABLE[["barcode"]].set_index("barcode"))
+    data.obsm["X_spatial"] = XY_PX
+    data.write_h5ad(tmp_path / "spots.h5ad")
+    np.testing.assert_allclose(read_spots(tmp_path / "spots.h5ad").xy_px, XY_PX)
+    data.obsm["spatial"] = XY_PX + 5
+    data.write_h5ad(tmp_path / "both.h5ad")
+    np.testing.assert_allclose(read_spots(tmp_path / "both.h5ad").xy_px, XY_PX + 5)
