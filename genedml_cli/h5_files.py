@@ -160,13 +160,25 @@ def _is_below(name: str, parts: Iterable[str]) -> bool:
     return any(f"{name}/".startswith(f"{part}/") for part in parts)
 
 
+def is_anndata(file: h5py.File) -> bool:
+    """Whether an HDF5 file is of AnnData, of whatever version."""
+    return "obs" in file and "var" in file
+
+
+def tenx_groups(file: h5py.File) -> list[str]:
+    """Names of the groups that hold a sparse table: those of 10x, in a file that is not of AnnData."""
+    return [name for name, entry in file.items() if isinstance(entry, h5py.Group) and "indptr" in entry]
+
+
 def read_h5ad(path: Path) -> anndata.AnnData:
     """An AnnData file, its sparse tables checked: an index beyond the table would be read from foreign memory.
 
     Raises:
-        Exception: whatever anndata raises; ValueError as :func:`opened_h5` and for wrong indices.
+        Exception: whatever anndata raises; ValueError as :func:`opened_h5`, for a 10x file and for wrong indices.
     """
-    with opened_h5(path):
+    with opened_h5(path) as file:
+        if not is_anndata(file) and tenx_groups(file):
+            raise ValueError("it is a 10x file: call it .h5 to read its counts")
         return checked(anndata.read_h5ad(path))
 
 

@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix, spmatrix
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.h5_files import opened_h5
+from genedml_cli.h5_files import is_anndata, opened_h5, tenx_groups
 from genedml_cli.inputs import CELL_BYTES, decoded, first_line_end, read_bytes
 from genedml_cli.memory import check_memory
 
@@ -111,7 +111,9 @@ def read_tenx_h5(path: Path) -> anndata.AnnData:
             be read from foreign memory.
     """
     with opened_h5(path) as file:
-        groups = [name for name in file if "indptr" in file[name]]
+        if is_anndata(file):
+            raise ValueError("it is an AnnData file: call it .h5ad")
+        groups = tenx_groups(file)
         if "matrix" not in groups and len(groups) != 1:
             several = (
                 f"tables of {len(groups)} genomes ({', '.join(groups)}), of which one is due" if groups else "no table"

@@ -364,6 +364,35 @@ def test_10x_files_are_read_without_scanpy_and_numba(tmp_path):
     assert done.stdout.strip() == "[3, 3] set()"
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse", "of early versions"])
+def test_an_annotated_file_that_is_called_as_10x_calls_its_own_is_told_its_name(kind, tmp_path):
+    path = tmp_path / "counts.h5"
+    if kind == "of early versions":
+        with h5py.File(path, "w") as file:
+            file["X"] = COUNTS
+            for name, labels in (("obs", SPOTS), ("var", GENES)):
+                file[name] = np.array([(label.encode(),) for label in labels], dtype=[("index", "S20")])
+    else:
+        data = annotated(COUNTS)
+        data.X = data.X if kind == "dense" else csr_matrix(data.X)
+        data.write_h5ad(path)
+    with pytest.raises(GeneDMLError, match=r"counts\.h5 cannot be read: it is an AnnData file: call it \.h5ad"):
+        read_counts(path)
+
+
+def test_a_10x_file_that_is_called_as_anndata_calls_its_own_is_told_its_name(tmp_path):
+    write_10x_h5(tmp_path).rename(tmp_path / "counts.h5ad")
+    with pytest.raises(GeneDMLError, match=r"counts\.h5ad cannot be read: it is a 10x file: call it \.h5 to read"):
+        read_counts(tmp_path / "counts.h5ad")
+
+
+def test_a_file_of_single_arrays_is_no_table_of_10x(tmp_path):
+    with h5py.File(tmp_path / "tiles.h5", "w") as file:
+        file["coords"] = np.zeros((3, 2), dtype=int)
+    with pytest.raises(GeneDMLError, match=r"cannot be read: it holds no table as 10x writes it"):
+        read_counts(tmp_path / "tiles.h5")
+
+
 def test_10x_files_of_earlier_versions_are_read_and_of_two_genomes_refused(tmp_path):
     matrix = csc_matrix(COUNTS.T)
     with h5py.File(tmp_path / "counts.h5", "w") as file:
