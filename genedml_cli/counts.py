@@ -1,5 +1,6 @@
 """Raw counts of every kind of file -> spots x genes."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.h5_files import layers_of, read_h5ad
 from genedml_cli.inputs import check_names, read_count_table
-from genedml_cli.merged_sections import names_in, picture_keys, sections_by_tag, sections_in, share_of_barcodes
+from genedml_cli.merged_sections import (
+    column_key,
+    names_in,
+    picture_keys,
+    sections_by_tag,
+    sections_in,
+    share_of_barcodes,
+)
 from genedml_cli.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 
 WHOLE = "whole_numbers"
@@ -25,8 +33,11 @@ MOST_COUNTS = 2**24
 OTHER_GENE_IDS = ("gene_id", "ensembl_id", "ensembl_ids", "ensembl")
 """What other writers of ``.h5ad`` call the column of Ensembl ids."""
 
-SYMBOL_COLUMNS = ("feature_name", "gene_symbols", "gene_symbol", "symbol", "symbols", "gene_name", "gene_names", "gene")
-"""What writers of ``.h5ad`` whose genes go by their Ensembl ids, as CELLxGENE's, call the column of names."""
+SYMBOL_COLUMNS = (
+    *("featurename", "genesymbols", "genesymbol", "symbol", "symbols", "genename", "genenames", "gene", "genes"),
+    *("geneshortname", "hgncsymbol", "mgisymbol", "feature", "features"),
+)
+"""What writers of ``.h5ad`` whose genes go by Ensembl ids or numbers call the column of names, by ``column_key``."""
 
 ENSEMBL_ID = r"ENS[A-Z]*G\d{6,}(\.\d+)?"
 
@@ -67,7 +78,9 @@ def read_counts(path: Path) -> anndata.AnnData:
     if not path.exists():
         raise GeneDMLError(f"There are no counts {path}. Check the path.")
     with reading(f"The counts {path}", "Give raw counts, spots in rows, as .tsv, .csv, .h5ad, 10x .h5 or 10x mtx."):
-        data = _read_any(path)
+        with warnings.catch_warnings():  # genes are made unique below, spots that stand twice are refused
+            warnings.filterwarnings("ignore", ".*names are not unique", UserWarning)
+            data = _read_any(path)
         if 0 in data.shape:
             raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
         data.uns[WHOLE] = _is_whole(data.X)
@@ -183,11 +196,16 @@ def _with_gene_names(data: anndata.AnnData) -> anndata.AnnData:
     ids = next((columns[name] for name in (GENE_IDS, *OTHER_GENE_IDS) if name in columns), None)
     if ids is not None:
         data.var[GENE_IDS] = _texts(data.var[ids])
-    if pd.Series(data.var_names).str.fullmatch(ENSEMBL_ID).mean() < 0.5:
+    are_ids, are_numbers = (
+        pd.Series(data.var_names).str.fullmatch(kind).mean() >= 0.5 for kind in (ENSEMBL_ID, r"\d+")
+    )
+    if not are_ids and not are_numbers:
         return data
-    names = next((_texts(data.var[columns[name]]) for name in SYMBOL_COLUMNS if name in columns), None)
-    if names is not None and names.ne("").any() and not names.str.fullmatch(ENSEMBL_ID).all():
-        data.var[GENE_IDS] = data.var_names.to_numpy(dtype=object)
+    by_key = {column_key(column): _texts(data.var[column]) for column in reversed(data.var.columns)}
+    symbols = (by_key[key] for key in SYMBOL_COLUMNS if key in by_key)
+    names = next((column for column in symbols if not column.str.fullmatch(ENSEMBL_ID + r"|\d*").all()), None)
+    if names is not None:
+        data.var[GENE_IDS if are_ids else "number"] = data.var_names.to_numpy(dtype=object)
         data.var_names = names.where(names != "", data.var_names).to_numpy(dtype=str)
     return data
 

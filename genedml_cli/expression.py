@@ -96,6 +96,7 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
     there = gene_columns(counts, panel) >= 0
     found = tuple(gene for gene, is_there in zip(panel, there, strict=True) if is_there)
     if len(found) < min(MIN_MATCHED, len(panel)):
+        several = " and ".join(f"var[{column!r}]" for column in _columns_with(counts, panel))
         turned = np.isin(list(panel), counts.obs_names).sum() > len(found)
         raise GeneDMLError(
             f"{len(found)} of the panel's {len(panel)} genes are in the counts, too few to score. The panel has "
@@ -103,6 +104,8 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
             + (
                 "these are turned, genes in rows. Give them with spots in rows; pandas turns a table with .T."
                 if turned
+                else f"{several} have them: make the right one the names."
+                if several
                 else "are both of one species and named in one way (symbols or Ensembl ids)?"
             )
         )
@@ -110,14 +113,31 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
 
 
 def gene_columns(counts: anndata.AnnData, panel: Sequence[str]) -> Int[np.ndarray, " M"]:
-    """The column of each gene of a panel in the counts, by name or, if more are there so, by Ensembl id; else -1."""
+    """The column of each gene of a panel in the counts, by name or, if more are there so, by Ensembl id; else -1.
+
+    Where neither has enough of them, but just one other column of ``var``, it is by that.
+    """
     columns = pd.Index(counts.var_names).get_indexer(pd.Index(panel))
-    if GENE_IDS not in counts.var or (columns >= 0).all():
+    if GENE_IDS in counts.var and (columns < 0).any():
+        by_id = _places_in(counts.var[GENE_IDS], panel)
+        columns = by_id if (by_id >= 0).sum() > (columns >= 0).sum() else columns
+    if (columns >= 0).sum() >= min(MIN_MATCHED, len(panel)):
         return columns
-    ids = pd.Index(counts.var[GENE_IDS])
-    once = ~ids.duplicated(keep=False)
-    by_id = pd.Series(np.flatnonzero(once), index=ids[once]).reindex(list(panel)).fillna(-1).to_numpy(dtype=int)
-    return by_id if (by_id >= 0).sum() > (columns >= 0).sum() else columns
+    others = _columns_with(counts, panel)
+    return next(iter(others.values())) if len(others) == 1 else columns
+
+
+def _columns_with(counts: anndata.AnnData, panel: Sequence[str]) -> dict[str, Int[np.ndarray, " M"]]:
+    """Columns of ``var`` that have enough genes of a panel, each with where they are."""
+    places = {column: _places_in(counts.var[column], panel) for column in counts.var if column != GENE_IDS}
+    return {column: at for column, at in places.items() if (at >= 0).sum() >= min(MIN_MATCHED, len(panel))}
+
+
+def _places_in(names: pd.Series, panel: Sequence[str]) -> Int[np.ndarray, " M"]:
+    """Where each gene of a panel stands; -1 where it does not, or stands several times."""
+    index = pd.Index(names.astype(object))
+    once = ~index.duplicated(keep=False)
+    return pd.Series(np.flatnonzero(once), index=index[once]).reindex(list(panel)).fillna(-1).to_numpy(dtype=int)
 
 
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:

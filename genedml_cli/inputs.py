@@ -32,6 +32,23 @@ SEPARATORS = ("\t", ",", ";")
 INDEX_NAMES = ("name", "spot", "spots", "barcode", "barcodes", "id", "spot_id", "cell", "index")
 """What stands above the names of spots in a table of counts."""
 
+NAME_COLUMNS = (
+    "barcode",
+    "barcodes",
+    "spot",
+    "spots",
+    "spot_id",
+    "spot_name",
+    "name",
+    "cell",
+    "cell_id",
+    "cell_barcode",
+)
+"""Of these the names are taken where they do not stand first."""
+
+NO_NUMBER = ("", "na", "nan", "n/a", "null", "none")
+"""What programs write into a cell that is empty."""
+
 SPOT_COLUMNS = ({"x", "y"}, {"pxl_row_in_fullres", "pxl_col_in_fullres"})
 """What no table of counts has, of a gene's name or of anything else."""
 
@@ -141,7 +158,9 @@ def named_table(header: list[str], rows: list[list[str]]) -> pd.DataFrame:
 
 
 def read_count_table(path: Path) -> pd.DataFrame:
-    """Numbers under their genes, named by the first column; the header may leave that one out, as R writes it.
+    """Numbers under their genes, named by the first column or a later one that is called like names.
+
+    The header may leave the first one out, as R writes it. A first column that numbers the rows is no gene.
 
     Raises:
         OSError, EOFError, ValueError: as :func:`read_bytes`; cells that are no numbers, rows of another length.
@@ -160,6 +179,8 @@ def read_count_table(path: Path) -> pd.DataFrame:
     first_line = next(csv.reader([first], delimiter=separator), [])
     header = first_line[:1] + _without_empty_end(first_line[1:])
     _check_columns(len(header))
+    place = _place_of_names(header)
+    header = [header[place], *header[:place], *header[place + 1 :]]
     if any(columns <= set(header) for columns in SPOT_COLUMNS):
         raise ValueError("it is a table of spots, not of counts")
     if _are_counts(header[1:]):
@@ -168,8 +189,17 @@ def read_count_table(path: Path) -> pd.DataFrame:
         raise ValueError("it holds zero bytes, so it is no UTF-8 text")
     if not content[end:].strip():
         return pd.DataFrame(columns=pd.Index(header[1:], dtype=str), dtype=float)
-    check_memory(NUMBER_BYTES * (content.count(separator.encode()) + lines))
-    as_they_stand = {"header": None, "index_col": 0, "dtype": {0: str}, "keep_default_na": False, "na_values": [""]}
+    cells = content.count(separator.encode())
+    if not cells:
+        raise ValueError("no tab, comma or semicolon separates its cells (spaces do not); save it with one of them")
+    check_memory(NUMBER_BYTES * (cells + lines))
+    as_they_stand = {
+        "header": None,
+        "index_col": place,
+        "dtype": {place: str},
+        "keep_default_na": False,
+        "na_values": [""],
+    }
     table = pd.read_csv(io.BytesIO(content[end:]), sep=separator, **as_they_stand)
     table = _without_empty_cells(table, header, len(first_line) - len(header))
     if table.index.hasnans:
@@ -178,10 +208,35 @@ def read_count_table(path: Path) -> pd.DataFrame:
     if cells != len(header) and not (cells == len(header) + 1 and header[0]):
         raise ValueError(f"its rows have {cells} cells, the first line {len(header)}")
     table.columns = pd.Index(header[1:] if cells == len(header) else header, dtype=str)
-    for gene, kind in zip(table.columns, table.dtypes, strict=True):
-        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
-            raise ValueError(f"the column {gene} holds something else than numbers")
+    if place and any(np.array_equal(table.iloc[:, 0], np.arange(start, start + len(table))) for start in (0, 1)):
+        table = table.iloc[:, 1:]
+    _check_cells(table)
     return table
+
+
+def _place_of_names(header: list[str]) -> int:
+    """Which column names the spots: the first, unless another and only that one is called so."""
+    places = [place for place, cell in enumerate(header) if cell.strip().lower() in NAME_COLUMNS]
+    return places[0] if len(places) == 1 else 0
+
+
+def _check_cells(table: pd.DataFrame) -> None:
+    """Refuse cells that are empty or hold something else than numbers.
+
+    Raises:
+        ValueError: naming the first by its spot and its gene.
+    """
+    for number, gene in enumerate(table.columns):
+        cells = table.iloc[:, number]
+        is_number = pd.api.types.is_numeric_dtype(cells.dtype) and not pd.api.types.is_bool_dtype(cells.dtype)
+        if is_number and not cells.hasnans:
+            continue
+        odd = cells[(cells if is_number else pd.to_numeric(cells.astype(str), errors="coerce")).isna()]
+        texts = odd.astype(object).where(odd.notna(), "").astype(str).str.strip()
+        if texts.empty or texts.iloc[0].lower() not in NO_NUMBER:
+            first = f" ({texts.iloc[0][:20]!a} in row {texts.index[0]})" if len(texts) else ""
+            raise ValueError(f"the column {gene} holds something else than numbers{first}")
+        raise ValueError(f"row {texts.index[0]} has an empty cell under {gene}; write 0 for none")
 
 
 def _without_empty_cells(table: pd.DataFrame, header: list[str], unnamed: int) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import anndata
@@ -18,7 +19,7 @@ from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
-from genedml_cli.expression import make_labels, match_panel
+from genedml_cli.expression import gene_columns, make_labels, match_panel
 from genedml_cli.inputs import read_count_table, read_rows
 from genedml_cli.spots import Spots
 
@@ -245,6 +246,13 @@ def of_starsolo(folder: Path) -> Path:
     return below.parent
 
 
+def with_hidden_files(folder: Path) -> Path:
+    """As macOS leaves them where it copies to other disks."""
+    for name in ("._matrix.mtx.gz", "._barcodes.tsv.gz", ".DS_Store"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
 def spots_in_rows(folder: Path) -> Path:
     mmwrite(folder / "matrix.mtx", csr_matrix(COUNTS))
     (folder / "matrix.mtx.gz").unlink()
@@ -265,6 +273,7 @@ def spots_in_rows(folder: Path) -> Path:
         the_raw_table,
         of_one_genome,
         spots_in_rows,
+        with_hidden_files,
     ],
 )
 def test_10x_folders_are_read_as_they_lie_about(arrange, tmp_path):
@@ -444,8 +453,73 @@ def test_columns_without_a_name_are_refused_if_they_hold_something(text, message
 def test_a_last_gene_without_numbers_is_no_empty_end(tmp_path):
     """Its line is as long as that of R, which leaves the cell above the names out, with an empty end."""
     (tmp_path / "counts.csv").write_text("A,B,C\ns0,1,2,\n")
-    with pytest.raises(GeneDMLError, match=r"holds negative numbers or NaN"):
+    with pytest.raises(GeneDMLError, match=r"row s0 has an empty cell under C; write 0 for none"):
         read_counts(tmp_path / "counts.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name A B\ns0 1 2\n", "no tab, comma or semicolon separates its cells"),
+        ("name,A,B\ns0,1,2\ns1,3,\n", "row s1 has an empty cell under B; write 0 for none"),
+        ("name,A,B\ns0,1,2\ns1,NA,4\n", "row s1 has an empty cell under A; write 0 for none"),
+        ("name,A,B\ns0,1,2\ns1,many,4\n", r"column A holds something else than numbers \('many' in row s1\)"),
+        ("name,A,B\ns0,1,True\ns1,3,False\n", r"column B holds something else than numbers \('True' in row s0\)"),
+    ],
+)
+def test_cells_that_hold_no_numbers_are_named(text, message, tmp_path):
+    (tmp_path / "counts.csv").write_text(text)
+    with pytest.raises(GeneDMLError, match=message):
+        read_counts(tmp_path / "counts.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A,B,barcode\n1,2,s0\n3,4,s1\n",
+        ",barcode,A,B\n0,s0,1,2\n1,s1,3,4\n",
+        "idx,Barcode,A,B\n1,s0,1,2\n2,s1,3,4\n",
+        "A,spot_id,B,\n1,s0,2,\n3,s1,4,\n",
+    ],
+)
+def test_names_of_spots_are_found_in_another_column_than_the_first(text, tmp_path):
+    (tmp_path / "counts.csv").write_text(text)
+    assert read_count_table(tmp_path / "counts.csv").to_dict() == {"A": {"s0": 1, "s1": 3}, "B": {"s0": 2, "s1": 4}}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["csv", "h5ad"])
+def test_genes_named_twice_are_kept_apart_without_a_warning(kind, tmp_path):
+    path = tmp_path / f"counts.{kind}"
+    table = pd.DataFrame(COUNTS, SPOTS, ["A", "B", "A", "D"])
+    if kind == "csv":
+        table.to_csv(path)
+    else:
+        with warnings.catch_warnings(action="ignore"):
+            annotated(COUNTS, list(table.columns)).write_h5ad(path)
+    counts = read_counts(path)
+    assert list(counts.var_names) == ["A", "B", "A-1", "D"]
+    np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("column", ["gene_short_name", "hgnc_symbol", "features", "SYMBOL", "Gene Name"])
+@pytest.mark.parametrize("names", [IDS, [f"{gene_id}.5" for gene_id in IDS], ["0", "1", "2", "3"]])
+def test_genes_are_named_by_the_column_of_symbols_whatever_it_is_called(names, column, tmp_path):
+    annotated(COUNTS, names, feature_name=IDS, **{column: GENES}).write_h5ad(tmp_path / "counts.h5ad")
+    counts = read_counts(tmp_path / "counts.h5ad")
+    assert list(counts.var_names) == GENES
+    assert gene_ids_of(counts) == (dict(zip(GENES, names, strict=True)) if names[0] != "0" else {})
+
+
+def test_a_panel_finds_its_genes_in_the_one_column_that_has_them():
+    counts = annotated(COUNTS, ["a", "b", "c", "d"], alias=GENES, kind=["x"] * 4)
+    assert match_panel(counts, ["D", "B"]) == (("D", "B"), ())
+    assert gene_columns(counts, ["D", "B"]).tolist() == [3, 1]
+    counts.var["other"] = GENES[::-1]
+    with pytest.raises(
+        GeneDMLError, match=r"var\['alias'\] and var\['other'\] have them: make the right one the names"
+    ):
+        match_panel(counts, ["D", "B"])
 
 
 @pytest.mark.parametrize("text", ["name,x,y,\ns0,1,2,\n,,,\n", "name,x,y\ns0,1,2,\n", "name,x,y,\ns0,1,2\n"])

@@ -149,7 +149,7 @@ def test_counts_that_are_nowhere_whole_are_taken_with_a_warning(tmp_path, capfd)
             ",A\ns0,-1\n",
             r"negative\.csv holds negative numbers or NaN, so it is no table of raw counts",
         ),
-        ("gaps.csv", ",A,B\ns0,1,\n", r"gaps\.csv holds negative numbers or NaN"),
+        ("gaps.csv", ",A,B\ns0,1,\n", r"gaps\.csv .*row s0 has an empty cell under B; write 0 for none"),
         (
             "words.csv",
             ",A,B\ns0,1,many\n",
