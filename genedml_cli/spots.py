@@ -192,12 +192,12 @@ def _off_array(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"])
     design = np.column_stack([indices, np.ones(len(indices))])
     fitted, _, rank, _ = np.linalg.lstsq(design, at_px, rcond=None)
     off = np.linalg.norm(design @ fitted - at_px, axis=1)
-    straight = off <= np.median(off)
-    if straight.sum() >= FEWEST_PLACES:
+    off_px, straight = np.median(off), off <= np.median(off)
+    if straight.sum() > rank:
         fitted = np.linalg.lstsq(design[straight], at_px[straight], rcond=None)[0]
-        off = np.linalg.norm(design @ fitted - at_px, axis=1)
+        off_px = min(off_px, np.median(np.linalg.norm(design @ fitted - at_px, axis=1)))
     free = len(indices) - rank
-    return float(np.median(off) * (len(indices) / free) ** 0.5) if free > 0 else 0.0
+    return float(off_px * (len(indices) / free) ** 0.5) if free > 0 else 0.0
 
 
 def _is_flat(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> bool:

@@ -532,3 +532,9 @@ def test_pixels_that_do_not_spread_as_their_array_positions_are_refused():
     flat_xy = whole.array_xy[:, :1] * np.array([100.0, 10.0]) + whole.array_xy[:, 1:] * np.array([50.0, 5.1])
     with pytest.raises(GeneDMLError, match="contradict each other: columns and rows of the array run along one line"):
         check_array(Spots(whole.names, flat_xy, whole.array_xy), table)
+
+
+def test_one_wrong_position_of_seven_does_not_refuse_the_table():
+    spots = indexed_at([(15, 16), (13, 16), (13, 17), (15, 18), (14, 18), (13, 18), (10, 19)], step_px=285, jitter_px=5)
+    off_px = np.array([[0, 0]] * 6 + [[0, -700]])
+    check_array(Spots(spots.names, spots.xy_px + off_px, spots.array_xy), Path("spots.csv"))
