@@ -24,8 +24,11 @@ from genedml_cli.merged_sections import (
 )
 from genedml_cli.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 
-WHOLE = "whole_numbers"
-"""In ``uns`` of counts that were read: whether they are whole numbers, as raw counts are."""
+RAW = "raw"
+"""In ``uns`` of counts that were read: whether they can be raw."""
+
+JUDGED_SPOTS, SAME_SUM = 5, 0.02
+"""From so many spots on a table of 0 and 1 alone, or of sums that differ by such a share at most, is not raw."""
 
 MOST_COUNTS = 2**24
 """Beyond which single precision does not hold whole numbers; spots have some 10,000 of a gene."""
@@ -67,7 +70,7 @@ def read_counts(path: Path) -> anndata.AnnData:
 
     Of an ``.h5ad`` the table of whole numbers is taken: ``raw``, which may have genes of its own, or a layer that is
     called like counts, or ``X``; what was taken is said where it is not ``X``. Where there is no such table, a warning
-    says so, and ``uns[WHOLE]`` is False. Genes that go by Ensembl ids get their names if
+    says so, and ``uns[RAW]`` is False. Genes that go by Ensembl ids get their names if
     the file has them. ``var[GENE_IDS]`` is there where the file had such ids.
 
     Raises:
@@ -83,13 +86,13 @@ def read_counts(path: Path) -> anndata.AnnData:
             data = _read_any(path)
         if 0 in data.shape:
             raise GeneDMLError(f"{path} holds {data.n_obs} spots and {data.n_vars} genes: nothing to learn from.")
-        data.uns[WHOLE] = _is_whole(data.X)
         data.X = csr_matrix(data.X, dtype=np.float32)
+        data.uns[RAW] = _is_raw(data.X)
     _check_numbers(data.X, path)
     check_names(data.obs_names, "spot", path)
     check_names(data.var_names, "gene", path)
     _check_rows(data, path)
-    if not data.uns[WHOLE]:
+    if not data.uns[RAW]:
         console.warn(not_raw_note([path.name]))
     data.var_names_make_unique()
     return data
@@ -103,12 +106,12 @@ def gene_ids_of(counts: anndata.AnnData) -> dict[str, str]:
 
 
 def not_raw_note(names: Sequence[str]) -> str:
-    """What must be said of counts that are not whole numbers; empty if there are none."""
+    """What must be said of counts that are not raw; empty if there are none."""
     if not names:
         return ""
     return (
-        f"NOT RAW: {', '.join(names)}: counts that are not whole numbers, so not raw. Labels of normalised counts are "
-        "wrong, and so is every score against them."
+        f"NOT RAW: {', '.join(names)}: counts that are not whole numbers, only 0 and 1, or of one sum in every spot, "
+        "so not raw. Labels of normalised counts are wrong, and so is every score against them."
     )
 
 
@@ -244,6 +247,17 @@ def _check_rows(data: anndata.AnnData, path: Path) -> None:
 
 def _has_counts(table: Any) -> bool:
     return any(chunk.any() for chunk in _values(table))
+
+
+def _is_raw(table: csr_matrix) -> bool:
+    """Whether counts can be raw: whole, more than 0 and 1, and not scaled to one sum, if there are spots to tell by."""
+    if not _is_whole(table):
+        return False
+    sums = np.asarray(table.sum(axis=1), dtype=np.float64).ravel()
+    sums = sums[sums > 0]
+    if len(sums) < JUDGED_SPOTS:
+        return True
+    return bool(table.max() > 1 and sums.max() - sums.min() > SAME_SUM * sums.mean())
 
 
 def _is_whole(table: Any) -> bool:

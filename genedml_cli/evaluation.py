@@ -183,7 +183,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
     notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
-    if not labels.whole:
+    if not labels.raw:
         notes.append(not_raw_note([truth.name]))
     notes += [joined] if joined else []
     left_out = labels.without_counts + labels.empty

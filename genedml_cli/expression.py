@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.counts import WHOLE
+from genedml_cli.counts import RAW
 from genedml_cli.joins import doubt_of, without_counts
 from genedml_cli.spots import Spots
 from genedml_cli.tenx import GENE_IDS
@@ -37,7 +37,7 @@ class Labels:
         depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
         without_counts: spots that the count table does not name.
         empty: spots with counts but none in the panel, which have no defined label.
-        whole: whether the counts are whole numbers, as raw ones are.
+        raw: whether the counts can be raw.
         doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
     """
 
@@ -46,7 +46,7 @@ class Labels:
     depth: Float[np.ndarray, " S"]
     without_counts: int
     empty: int
-    whole: bool = True
+    raw: bool = True
     doubt: str = ""
 
 
@@ -176,7 +176,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         np.where(joined, depth[:, 0], np.nan),
         int((~joined).sum()),
         int((joined & ~valid).sum()),
-        bool(counts.uns.get(WHOLE, True)),
+        bool(counts.uns.get(RAW, True)),
         doubt_of(counts, spots.names, place),
     )
 

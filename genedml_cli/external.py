@@ -13,7 +13,7 @@ from genedml.checkpoint import ModelCard, load_card, load_checkpoint, network_sh
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.compute import AUTO, Compute
-from genedml_cli.counts import WHOLE, not_raw_note, read_counts
+from genedml_cli.counts import RAW, not_raw_note, read_counts
 from genedml_cli.datasets import dataset, find_dataset, partial_note
 from genedml_cli.devices import all_deterministic
 from genedml_cli.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
@@ -224,7 +224,7 @@ def _score_section(
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *shared, *found.notes]
     notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
-    if not counts.uns[WHOLE]:
+    if not counts.uns[RAW]:
         notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():
         notes.append(f"{(~valid).sum()} of {len(valid)} spots are left out: they have no counts, or none in the panel.")

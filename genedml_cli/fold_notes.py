@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import anndata
 
 from genedml.config import Config
-from genedml_cli.counts import WHOLE, not_raw_note
+from genedml_cli.counts import RAW, not_raw_note
 from genedml_cli.run_record import in_words
 from genedml_cli.samples import Fold
 from genedml_cli.sections import SectionData
@@ -44,9 +44,9 @@ def same_slides_note(fold: Fold, content: Mapping[str, str]) -> str:
 
 
 def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> str:
-    """What must be said of sections whose counts are not whole numbers."""
+    """What must be said of sections whose counts are not raw."""
     used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]
-    return not_raw_note([name for name in used if not counts[name].uns[WHOLE]])
+    return not_raw_note([name for name in used if not counts[name].uns[RAW]])
 
 
 def scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:

@@ -18,7 +18,7 @@ from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
+from genedml_cli.counts import RAW, gene_ids_of, read_counts
 from genedml_cli.expression import gene_columns, make_labels, match_panel
 from genedml_cli.inputs import read_count_table, read_rows
 from genedml_cli.spots import Spots
@@ -105,7 +105,7 @@ def test_raw_counts_are_found_in_any_table_of_an_annotated_file(make, tmp_path):
     counts = read_counts(tmp_path / "counts.h5ad")
     assert list(counts.var_names) == GENES
     np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
-    assert counts.uns[WHOLE]
+    assert counts.uns[RAW]
 
 
 def test_which_table_was_taken_is_said(tmp_path, capfd):
@@ -127,6 +127,26 @@ def test_tables_of_whole_numbers_without_a_known_name_are_named_and_not_taken(na
     layers = r" and ".join(rf"layers\['{name}'\]" for name in names)
     with pytest.raises(GeneDMLError, match=rf"whole numbers in X, but in {layers}: .* into X or layers\['counts'\]"):
         read_counts(tmp_path / "counts.h5ad")
+
+
+RANDOM_COUNTS = np.random.default_rng(3).poisson(20 * np.array([[1], [2], [3], [4], [5], [6]]), (6, 40))
+
+
+@pytest.mark.parametrize(
+    ("counts", "raw"),
+    [
+        (RANDOM_COUNTS, True),
+        (RANDOM_COUNTS > 50, False),
+        (np.rint(1e4 * RANDOM_COUNTS / RANDOM_COUNTS.sum(axis=1, keepdims=True)), False),
+        (np.vstack([np.tile(RANDOM_COUNTS[0], (6, 1)), np.zeros((1, 40))]), False),
+        (RANDOM_COUNTS[:1], True),
+        (RANDOM_COUNTS[:4] > 50, True),
+    ],
+)
+def test_whole_numbers_that_are_cut_or_scaled_to_one_sum_are_not_raw(counts, raw, tmp_path, capfd):
+    pd.DataFrame(1 * counts.astype(int)).rename(index="s{}".format).add_prefix("G").to_csv(tmp_path / "counts.csv")
+    assert read_counts(tmp_path / "counts.csv").uns[RAW] is raw
+    assert ("NOT RAW: counts.csv" in capfd.readouterr().err) is not raw
 
 
 @pytest.mark.parametrize("name", ["counts.csv", "counts.h5ad"])

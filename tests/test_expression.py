@@ -14,7 +14,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli.counts import WHOLE, gene_ids_of, read_counts
+from genedml_cli.counts import RAW, gene_ids_of, read_counts
 from genedml_cli.datasets import published_panel
 from genedml_cli.expression import agreed_gene_ids, derive_panel, make_labels
 from genedml_cli.panels import find_panel
@@ -131,12 +131,12 @@ def test_raw_counts_are_found_beside_a_normalised_x(tmp_path, place):
     data.write_h5ad(tmp_path / "normalised.h5ad")
     counts = read_counts(tmp_path / "normalised.h5ad")
     np.testing.assert_array_equal(counts.X.toarray(), COUNTS)
-    assert counts.uns[WHOLE]
+    assert counts.uns[RAW]
 
 
 def test_counts_that_are_nowhere_whole_are_taken_with_a_warning(tmp_path, capfd):
     (tmp_path / "corrected.csv").write_text(",A,B\ns0,1.5,2\ns1,0,1\n")
-    assert not read_counts(tmp_path / "corrected.csv").uns[WHOLE]
+    assert not read_counts(tmp_path / "corrected.csv").uns[RAW]
     assert "NOT RAW: corrected.csv" in capfd.readouterr().err
 
 
