@@ -311,6 +311,7 @@ def test_a_run_with_its_ceiling_has_two_rows_more(run, world):
 
 
 def test_a_ceiling_needs_a_run_and_its_counts(run, tmp_path):
+    (tmp_path / "x.h5ad").touch()
     with pytest.raises(GeneDMLError, match="--ceiling goes with a run"):
         evaluate(tmp_path / "x.h5ad", with_ceiling=True)
     shutil.copytree(run, tmp_path / "run")
