@@ -201,7 +201,10 @@ def _off_array(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"])
 
 
 def _is_flat(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> bool:
-    """Whether pixels lie on a line where array positions do not."""
+    """Whether pixels lie on a line where array positions do not, by the half of the places that fits an array best."""
+    design = np.column_stack([indices, np.ones(len(indices))])
+    off = np.linalg.norm(design @ np.linalg.lstsq(design, at_px, rcond=None)[0] - at_px, axis=1)
+    indices, at_px = indices[off <= np.median(off)], at_px[off <= np.median(off)]
     steps_px = slopes(indices, at_px) if spans_both(indices) else None
     if steps_px is None:
         return False

@@ -26,7 +26,14 @@ from genedml_cli.synthetic import SyntheticConfig, write_dataset
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-torch.set_num_threads(1)  # so that folds are trained in this process
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Folds are trained in this process, whatever an earlier test set."""
+    torch.set_num_threads(1)
+
+
+torch.set_num_threads(1)  # of what fixtures of a module train
 
 
 class QuadrantColours(nn.Module):
