@@ -250,8 +250,9 @@ def _without_empty_cells(table: pd.DataFrame, header: list[str], unnamed: int) -
     Raises:
         ValueError: a column without a name holds numbers.
     """
-    blank = table.index.isna()
-    blank[blank] = table[blank].isna().all(axis=1)
+    blank = np.zeros(len(table), dtype=bool)
+    without_name = np.flatnonzero(table.index.isna())
+    blank[without_name] = table.iloc[without_name].isna().all(axis=1)
     table = table[~blank]
     # Where no cell stands above the names of spots, the last column has the last name.
     corner = table.shape[1] < len(header) + unnamed if unnamed else header[0].strip().lower() in ("", *INDEX_NAMES)

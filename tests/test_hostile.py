@@ -170,7 +170,7 @@ def test_line_ends_marks_and_quotes_are_of_no_account(tmp_path, end, mark):
     ("content", "message"),
     [
         (",A,B\na,1,2,9\nb,3,4,5\n", "rows have 4 cells, the first line 3|no number|something else"),
-        (",A,B\na,1,2\nb,3\n", "negative numbers or NaN"),
+        (",A,B\na,1,2\nb,3\n", "row b has an empty cell under B"),
         (",A,B\na,1,-2\n", "negative numbers or NaN"),
         (",A,B\na,1,inf\n", "negative numbers or NaN"),
         (",A,B\na,1,True\n", "column B holds something else"),
