@@ -83,7 +83,7 @@ def test_a_text_that_says_it_has_four_gigabytes_is_refused_before_they_are_taken
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml.*(memory|alloc)"):
+    with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
         read_prediction(write(tmp_path / "out.h5ad", bytes(content)))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
 
