@@ -14,8 +14,8 @@ import pandas as pd
 
 from genedml.checkpoint import PRETRAINED
 from genedml.config import load_config
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.runs.run import train
 
 SHEET = Path(__file__).parent / "her2st_patient_c.csv"
 KEPT = ("fold-*.safetensors", "ridge-*.safetensors", "novelty-*.safetensors")

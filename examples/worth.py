@@ -13,8 +13,8 @@ import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 
-from genedml_cli.metrics import pcc
-from genedml_cli.results import label_settings
+from genedml.metrics import pcc
+from genedml_cli.outputs.predictions import label_settings
 
 KEPT = np.arange(0.1, 1.01, 0.1)
 PARTS = 10

@@ -9,7 +9,6 @@ from pathlib import Path
 import typer
 
 from genedml.errors import GeneDMLError, lines_of
-from genedml_cli import options, stopping
 from genedml_cli.commands import (
     ablate,
     benchmark,
@@ -21,11 +20,13 @@ from genedml_cli.commands import (
     export,
     extract,
     genes,
+    options,
     plot,
     predict,
     report,
     train,
 )
+from genedml_cli.machine import stopping
 
 app = options.App(
     name="genedml",

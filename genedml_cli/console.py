@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from genedml_cli.masking import shown
+from genedml_cli.text import shown
 
 TOLD_EVERY_S = 30.0
 NAMES_WIDTH = 21  # of the first column, before a narrow terminal breaks names rather than numbers
@@ -79,7 +79,7 @@ def say(text: str) -> None:
 
 def document(value: Any) -> None:
     """A result for programs: the one JSON document on stdout. What JSON has no word for (NaN) is null."""
-    from genedml_cli.storage import json_text
+    from genedml_cli.text import json_text
 
     _results.out(json_text(value), end="", highlight=False)
 

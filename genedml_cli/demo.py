@@ -8,19 +8,18 @@ import anndata
 import numpy as np
 
 from genedml.config import load_config
+from genedml.metrics import nanmean, pcc
 from genedml_cli import console
-from genedml_cli.compute import Compute
-from genedml_cli.evaluation import evaluate_prediction, labels_of_prediction
-from genedml_cli.metrics import nanmean, pcc
-from genedml_cli.paths import takes_paths
-from genedml_cli.pictures import plot
-from genedml_cli.prediction import predict
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.scores import Evaluation
-from genedml_cli.stopping import keeping
-from genedml_cli.synthetic import SyntheticConfig, planted_genes, write_dataset
-from genedml_cli.tables import show_evaluation
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes, write_dataset
+from genedml_cli.evaluation.evaluation import evaluate_prediction, labels_of_prediction
+from genedml_cli.evaluation.scores import Evaluation
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.stopping import keeping
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.report.pictures import plot
+from genedml_cli.runs.run import train
 
 GENES_SHOWN = ("TUMOR1", "LYMPH1")
 SETTINGS = (
@@ -67,20 +66,6 @@ def run_demo(folder: Path) -> DemoResult:
     picture = folder / f"{held_out.name}.png"
     plot([prediction], GENES_SHOWN, picture, truth=held_out.counts)
     return DemoResult(folder, prediction, picture, evaluation, *_planted_and_noise(data, truth, settings))
-
-
-def show(result: DemoResult) -> None:
-    """The scores of the held-out slide, where everything is, and what to type next."""
-    show_evaluation(result.evaluation, "")
-    console.say(f"Planted genes: mean PCC {result.planted_pcc:.2f}. Genes of pure noise: {result.noise_pcc:.2f}.\n")
-    console.say(f"Picture     {result.picture}")
-    console.say(f"Prediction  {result.prediction}   (scanpy.read_h5ad opens it)")
-    console.say(f"Model       {result.folder / 'run'}\n")
-    console.say(
-        "Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):"
-    )
-    console.say("  genedml train --samples SHEET.csv --encoder stain-texture --out runs/mine")
-    console.say("  genedml predict SLIDE --spots SPOTS.csv --model runs/mine -o out.h5ad")
 
 
 def _planted_and_noise(data: anndata.AnnData, truth: np.ndarray, settings: SyntheticConfig) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from genedml.errors import GeneDMLError
 from genedml_cli import __version__, console
-from genedml_cli.storage import free_bytes, gigabytes
+from genedml_cli.files.storage import free_bytes
+from genedml_cli.text import gigabytes
 
 LEAST_MEMORY = 4_000_000_000  # a section of 500 spots takes 3.5 GB at its peak with two threads
 LEAST_DISK = 5_000_000_000
@@ -155,7 +156,7 @@ def _openslide() -> Iterator[Finding]:
     import tifffile
     from PIL import Image
 
-    from genedml_cli.slides import open_slide
+    from genedml_cli.slides.slide import open_slide
 
     pixels = np.full((TILED_PX, TILED_PX, 3), (200, 80, 160), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +175,8 @@ def _openslide() -> Iterator[Finding]:
 
 
 def _encoders() -> Iterator[Finding]:
-    from genedml.encoders import ENCODERS, find_weights
+    from genedml.encoders.table import ENCODERS
+    from genedml.encoders.weights import find_weights
 
     for info in ENCODERS.values():
         what, file = f"encoder {info.name}", find_weights(info)
@@ -202,7 +204,7 @@ def _hub() -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     import psutil
 
-    from genedml_cli.memory import free_on_host
+    from genedml_cli.machine.memory import free_on_host
 
     free = free_on_host()
     found = f"{gigabytes(free)} of {gigabytes(psutil.virtual_memory().total)} free"

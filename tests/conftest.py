@@ -17,11 +17,11 @@ from PIL import Image
 from torch import nn
 
 from genedml.config import Config, load_config
-from genedml.encoders import ENCODERS, EncoderInfo
-from genedml_cli.counts import read_counts
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.synthetic import SyntheticConfig, write_dataset
+from genedml.encoders.table import ENCODERS, EncoderInfo
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.runs.run import train
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -3,8 +3,8 @@
 import os
 import signal
 
-from genedml_cli import crew
-from genedml_cli.cohort_slide import CohortTask, predict_one
+from genedml_cli.cohort import crew
+from genedml_cli.cohort.slide import CohortTask, predict_one
 
 
 class DeadlyTask(CohortTask):

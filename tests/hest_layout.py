@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from genedml_cli.datasets import Dataset, Section
-from genedml_cli.synthetic import SyntheticConfig, gene_names, make_section, paint, write_slide
+from genedml_cli.datasets.datasets import Dataset, Section
+from genedml_cli.datasets.synthetic import SyntheticConfig, gene_names, make_section, paint, write_slide
 
 WORLD = SyntheticConfig(patients=4, spots_x=6, spots_y=5, genes=20)
 TILE_PX = 224

@@ -30,25 +30,26 @@ from genedml.checkpoint import (
     load_checkpoint,
     sealed,
 )
-from genedml.config import LabelsConfig, load_config, to_dict
-from genedml.encoders import load_weights
-from genedml_cli.cohort import read_cohort
-from genedml_cli.counts import read_counts
-from genedml_cli.features import SectionFeatures, load_features, save_features
-from genedml_cli.h5_files import layers_of
-from genedml_cli.novelty import NoveltyModel, load_novelty, save_novelty
-from genedml_cli.outputs import write as write_prediction
-from genedml_cli.patches import open_patches
-from genedml_cli.predicted import read_prediction
-from genedml_cli.results import to_anndata
-from genedml_cli.ridge import RidgeModel, load_ridge, save_ridge
-from genedml_cli.samples import read_sheet
-from genedml_cli.siting import Placing
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots
-from genedml_cli.tissue import read_tissue
-from genedml_cli.training_state import Moment, TrainingState
+from genedml.config import LabelsConfig, load_config
+from genedml.encoders.encoder import load_weights
+from genedml.schema import to_dict
+from genedml_cli.cohort.cohort import read_cohort
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
+from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.outputs.formats import write as write_prediction
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.predictions import to_anndata
+from genedml_cli.references.novelty import NoveltyModel, load_novelty, save_novelty
+from genedml_cli.references.ridge import RidgeModel, load_ridge, save_ridge
+from genedml_cli.slides.patches import open_patches
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.slides.tissue import read_tissue
+from genedml_cli.spots.placing import Placing
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots
+from genedml_cli.training.state import Moment, TrainingState
 
 GENES = ("GNAS", "FASN", "ERBB2")
 NAMES = ("a", "b", "c", "d")

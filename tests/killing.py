@@ -25,22 +25,24 @@ import pandas as pd
 import psutil
 import torch
 
-from genedml_cli import (  # noqa: F401  what commands import is loaded once, here
-    ablation,
-    app,
-    cohort,
-    encoding,
+from genedml_cli import app
+from genedml_cli.cohort import cohort  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.commands.tables import scores  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.features import (
+    encoding,  # noqa: F401  what commands import is loaded once, here
     feature_file,
-    figures,
-    outputs,
-    prediction,
-    runs,
-    spatialdata_store,
-    stopping,
-    tables,
-    training_state,
 )
-from genedml_cli.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.figures import genes  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.machine import stopping
+from genedml_cli.outputs import (
+    formats,  # noqa: F401  what commands import is loaded once, here
+    spatialdata_store,  # noqa: F401  what commands import is loaded once, here
+)
+from genedml_cli.prediction import prediction  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.runs import ablation  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.runs import run as runs  # noqa: F401  what commands import is loaded once, here
+from genedml_cli.training import state as training_state  # noqa: F401  what commands import is loaded once, here
 
 SETTINGS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9", "training.augment=true")
 WIDE = 50

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from genedml_cli.workers import spread
+from genedml_cli.machine.executors import spread
 
 
 def linger(job: str, device: torch.device, folder: Path) -> str:

@@ -13,18 +13,20 @@ from conftest import tiny_config
 
 from genedml.checkpoint import load_card, network_sha256
 from genedml.errors import GeneDMLError
-from genedml_cli import ablation, external, runs
-from genedml_cli.evaluation import evaluate
-from genedml_cli.features import load_features
-from genedml_cli.novelty import fit_novelty, load_novelty
-from genedml_cli.panels import find_panel
-from genedml_cli.prediction import predict
+from genedml_cli.datasets.samples import ALL_SECTIONS, Sample, read_sheet
+from genedml_cli.evaluation import external
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.features.section_features import load_features
+from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.outputs.run_folder import model_files
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.references.novelty import fit_novelty, load_novelty
 from genedml_cli.report.page import report
-from genedml_cli.results import notes_of
-from genedml_cli.runs import train
-from genedml_cli.samples import ALL_SECTIONS, Sample, read_sheet
-from genedml_cli.trained import model_files
-from genedml_cli.training import Trained
+from genedml_cli.runs import ablation
+from genedml_cli.runs import run as runs
+from genedml_cli.runs.panels import find_panel
+from genedml_cli.runs.run import train
+from genedml_cli.training.loop import Trained
 
 SETTINGS = tiny_config("labels.panel_size=12", "training.epochs=3")
 PATIENTS = ("P1", "P2", "P3")

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from genedml.config import ViewsConfig, load_config
-from genedml.network import Section, Views
-from genedml_cli import benchmark as bench
-from genedml_cli import training_speed
-from genedml_cli.benchmark_tables import show_benchmark
-from genedml_cli.compute import Compute
-from genedml_cli.datasets import find_dataset
-from genedml_cli.naive import cut, over_all, read_region
-from genedml_cli.slides import Raster, open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.tiling import plan_tiles
-from genedml_cli.workloads import workloads
+from genedml.networks.inputs import Section, Views
+from genedml_cli.benchmark import benchmark as bench
+from genedml_cli.benchmark import training_speed
+from genedml_cli.benchmark.naive import cut, over_all, read_region
+from genedml_cli.benchmark.workloads import workloads
+from genedml_cli.commands.tables.benchmark import show_benchmark
+from genedml_cli.datasets.datasets import find_dataset
+from genedml_cli.features.tile_plan import plan_tiles
+from genedml_cli.machine.compute import Compute
+from genedml_cli.slides.raster import Raster
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
 
 
 def test_the_plain_way_of_training_runs_over_all_sections_and_takes_the_same_spots():

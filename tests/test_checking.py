@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from genedml.errors import GeneDMLError
-from genedml_cli import checking
 from genedml_cli.app import app
-from genedml_cli.samples import read_sheet
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
+from genedml_cli.datasets import checking
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
 
 
 @pytest.fixture

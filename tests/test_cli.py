@@ -88,7 +88,8 @@ def test_quiet_leaves_results_and_warnings(capsys):
 
 @pytest.mark.parametrize("words", [("--quiet", "genes", "none"), ("genes", "none", "-q"), ("genes", "none")])
 def test_quiet_is_taken_before_and_after_the_command(words, monkeypatch):
-    from genedml_cli import console, panels
+    from genedml_cli import console
+    from genedml_cli.runs import panels
 
     seen = []
     monkeypatch.setattr(panels, "find_panel", lambda *rest: seen.append(console._quiet) or ("A",))
@@ -321,8 +322,8 @@ def test_a_panel_without_common_genes_and_a_missing_choice_are_refused(world, tm
 def panel_error(world: Path, folder: Path, panel: Path) -> str:
     from genedml.config import load_config
     from genedml.errors import GeneDMLError
-    from genedml_cli.runs import train
-    from genedml_cli.samples import read_sheet
+    from genedml_cli.datasets.samples import read_sheet
+    from genedml_cli.runs.run import train
 
     config = load_config(
         "small", overrides=["encoder=tiny", "labels.panel_size=2", "training.augment=false", "views.local_grid=0"]

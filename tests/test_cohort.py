@@ -19,20 +19,22 @@ from deadly import DeadlyTask
 from PIL import Image
 
 from genedml.errors import GeneDMLError
-from genedml_cli import app, cohort, cohort_slide, console
-from genedml_cli.cohort import predict_cohort, read_cohort
-from genedml_cli.cohort_slide import FAILED, KEPT, PREDICTED, CohortTask
+from genedml_cli import app, console
+from genedml_cli.cohort import cohort
+from genedml_cli.cohort import slide as cohort_slide
+from genedml_cli.cohort.cohort import predict_cohort, read_cohort
+from genedml_cli.cohort.crew import Crew
+from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.commands.predict import Kind
-from genedml_cli.crew import Crew
-from genedml_cli.h5_files import layers_of
-from genedml_cli.outputs import FORMATS
-from genedml_cli.prediction import predict
-from genedml_cli.preview import preview
-from genedml_cli.run_record import RunRecord
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.siting import Placing
-from genedml_cli.trained import model_files
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.outputs.formats import FORMATS
+from genedml_cli.outputs.run_folder import model_files
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.report.preview import preview
+from genedml_cli.runs.record import RunRecord
+from genedml_cli.runs.run import train
+from genedml_cli.spots.placing import Placing
 
 SIDE_PX = 700
 TOGETHER = {cohort.SUMMARY, cohort.PSEUDOBULK, cohort.PAGE}
@@ -428,7 +430,7 @@ def test_the_kinds_of_the_option_are_those_that_can_be_written():
 
 
 def test_merging_more_than_memory_holds_is_a_sentence_and_costs_no_result(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.cohort_results.free_on_host", lambda: 10)
+    monkeypatch.setattr("genedml_cli.cohort.results.free_on_host", lambda: 10)
     with pytest.raises(GeneDMLError, match=r"of memory; .* leave out --merge"):
         predicted_pair(run, tmp_path, merge=True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.h5ad", "b.h5ad", *TOGETHER}

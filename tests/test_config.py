@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import tomli_w
 
-from genedml.config import Config, LabelsConfig, TrainingConfig, load_config, preset_names, to_dict
+from genedml.config import Config, LabelsConfig, TrainingConfig, load_config, preset_names
 from genedml.errors import GeneDMLError
-from genedml_cli.settings import choose_config, to_overrides
+from genedml.schema import to_dict
+from genedml_cli.commands.choices import choose_config, to_overrides
 
 
 def test_later_sources_win(tmp_path):

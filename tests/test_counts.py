@@ -18,10 +18,11 @@ from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli.counts import RAW, gene_ids_of, read_counts
-from genedml_cli.expression import gene_columns, make_labels, match_panel
-from genedml_cli.inputs import read_count_table, read_rows
-from genedml_cli.spots import Spots
+from genedml_cli.expression.counts import RAW, gene_ids_of, read_counts
+from genedml_cli.expression.labels import make_labels
+from genedml_cli.expression.panels import gene_columns, match_panel
+from genedml_cli.files.text_tables import read_count_table, read_rows
+from genedml_cli.spots.spots import Spots
 
 IDS = [f"ENSG0000000000{number}" for number in range(4)]
 
@@ -385,7 +386,7 @@ def test_the_table_under_tissue_goes_before_the_raw_one_of_the_same_sample(tmp_p
 def test_10x_files_are_read_without_scanpy_and_numba(tmp_path):
     """numba asks for a folder to keep its work in, and fails where none can be written."""
     code = (
-        "import sys; from pathlib import Path; from genedml_cli.counts import read_counts; "
+        "import sys; from pathlib import Path; from genedml_cli.expression.counts import read_counts; "
         "print([read_counts(Path(path)).n_obs for path in sys.argv[1:]], {'scanpy', 'numba'} & set(sys.modules))"
     )
     paths = [str(write(tmp_path)) for write in (write_10x_h5, write_mtx)]

@@ -7,10 +7,11 @@ import pytest
 from conftest import EXAMPLES
 
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets import DATASETS, dataset, locate_counts, published_panel
-from genedml_cli.layouts import hest_names
-from genedml_cli.samples import Sample, make_folds, seen_donors
-from genedml_cli.settings import choose_config, choose_panel, choose_samples, only_dataset
+from genedml_cli.commands.choices import choose_config, choose_panel, choose_samples, only_dataset
+from genedml_cli.datasets.datasets import DATASETS, dataset, locate_counts, published_panel
+from genedml_cli.datasets.folds import make_folds, seen_donors
+from genedml_cli.datasets.layouts import hest_names
+from genedml_cli.datasets.samples import Sample
 
 SAME_TISSUE = {"Patient E": "BC23567", "Patient F": "BC23810", "Patient G": "BC23903", "Patient H": "BC24044"}
 

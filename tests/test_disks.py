@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from genedml.errors import GeneDMLError
-from genedml_cli import feature_file, training_state
-from genedml_cli.compute import Compute
-from genedml_cli.novelty import NoveltyModel, save_novelty
-from genedml_cli.prediction import predict
-from genedml_cli.storage import arriving
+from genedml_cli.features import feature_file
+from genedml_cli.files.storage import arriving
+from genedml_cli.machine.compute import Compute
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.references.novelty import NoveltyModel, save_novelty
+from genedml_cli.training import state as training_state
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from genedml.encoders import ENCODERS
+from genedml.encoders.table import ENCODERS
 from genedml_cli import app, doctor
 from genedml_cli.doctor import CHECKS, Finding, State, examine
 
@@ -27,7 +27,7 @@ def command(monkeypatch, capsys):
 def bare_hub(monkeypatch, tmp_path):
     """No token and no cache."""
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    monkeypatch.setattr("genedml.encoders.find_weights", lambda info: None)
+    monkeypatch.setattr("genedml.encoders.weights.find_weights", lambda info: None)
 
 
 def test_this_machine_is_fit_and_lacks_weights_without_that_being_broken(bare_hub, command):
@@ -83,7 +83,7 @@ def test_a_card_that_torch_does_not_see_is_told(monkeypatch):
 
 
 def test_little_memory_disk_or_a_folder_that_cannot_be_written_is_told(monkeypatch):
-    monkeypatch.setattr("genedml_cli.memory.free_on_host", lambda: 10**9)
+    monkeypatch.setattr("genedml_cli.machine.memory.free_on_host", lambda: 10**9)
     (memory,) = doctor._memory()
     assert memory.state is State.note and memory.mend
     monkeypatch.setattr(doctor, "free_bytes", lambda folder: 10**6)

@@ -10,12 +10,13 @@ import timm
 import torch
 from huggingface_hub.errors import HTTPError
 
-from genedml import encoders
-from genedml.encoders import ENCODERS, build_backbone, load_encoder, load_weights
+from genedml.encoders import encoder as encoders
+from genedml.encoders.encoder import build_backbone, load_encoder, load_weights
+from genedml.encoders.stain_texture import StainTexture
+from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml.stain_texture import StainTexture
-from genedml_cli.compute import Compute
-from genedml_cli.devices import prepare_encoder
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.devices import prepare_encoder
 
 SMALL_VIT = "timm:vit_tiny_patch16_224"
 
@@ -191,7 +192,7 @@ def test_stain_texture_of_a_flipped_tile_is_the_same_in_other_places():
 
 
 def test_more_haematoxylin_raises_its_channel():
-    from genedml.stain_texture import HAEMATOXYLIN_RGB, STANDARD
+    from genedml.encoders.stain_texture import HAEMATOXYLIN_RGB, STANDARD
 
     def tile(amount: float) -> torch.Tensor:
         colour = 255 * 10 ** (-amount * np.array(HAEMATOXYLIN_RGB))
@@ -215,7 +216,7 @@ def painted_tile() -> torch.Tensor:
 
 
 def test_the_numbers_of_stain_texture_are_those_of_its_version():
-    from genedml.stain_texture import STANDARD
+    from genedml.encoders.stain_texture import STANDARD
 
     tokens = load_encoder("stain-texture")(painted_tile()).tokens[0]
     # channel: of the tile, of the patch in row 7, column 1
@@ -261,11 +262,12 @@ def test_whose_encoder_it_is_and_its_licence_are_said_once(vit_weights, capfd, n
 def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypatch, capfd):
     from rich.console import Console
 
-    from genedml_cli import console, encoder_tables
+    from genedml_cli import console
+    from genedml_cli.commands.tables import encoders
 
     monkeypatch.setattr(console, "_results", Console(width=100, highlight=False))
-    monkeypatch.setattr(encoder_tables, "find_weights", lambda info: info.hub if info.name == "uni" else None)
-    encoder_tables.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
+    monkeypatch.setattr(encoders, "find_weights", lambda info: info.hub if info.name == "uni" else None)
+    encoders.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
     shown = capfd.readouterr().out
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
     assert "gated, found" in rows["uni"]

@@ -14,12 +14,13 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli.counts import RAW, gene_ids_of, read_counts
-from genedml_cli.datasets import published_panel
-from genedml_cli.expression import agreed_gene_ids, derive_panel, make_labels
-from genedml_cli.panels import find_panel
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots
+from genedml_cli.datasets.datasets import published_panel
+from genedml_cli.expression.counts import RAW, gene_ids_of, read_counts
+from genedml_cli.expression.labels import make_labels
+from genedml_cli.expression.panels import agreed_gene_ids, derive_panel
+from genedml_cli.runs.panels import find_panel
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots
 
 SPOTS, GENES = ["s0", "s1", "s2"], ["A", "B", "C", "D"]
 COUNTS = np.array([[1, 0, 3, 9], [0, 0, 0, 2], [5, 7, 0, 0]])
@@ -320,7 +321,9 @@ def test_too_few_genes_in_common_are_counted(sections, found):
 @pytest.mark.data
 def test_the_rule_gives_the_published_panel_of_her2st(her2st, her2st_counts, monkeypatch):
     assert len(her2st_counts) == 36
-    monkeypatch.setattr("genedml_cli.counts.read_counts", lambda path: her2st_counts[path.name.split(".")[0]])
+    monkeypatch.setattr(
+        "genedml_cli.expression.counts.read_counts", lambda path: her2st_counts[path.name.split(".")[0]]
+    )
     assert find_panel("HER2ST", derive=True, root=her2st) == published_panel("HER2ST")
 
 

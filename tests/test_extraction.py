@@ -10,17 +10,20 @@ import torch
 from PIL import Image
 
 from genedml.config import ViewsConfig, load_config
-from genedml.encoders import ENCODERS, Encoder, load_encoder
+from genedml.encoders.encoder import Encoder, load_encoder
+from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml_cli.encoding import BatchRunner
-from genedml_cli.features import encode_section, load_features, save_features
-from genedml_cli.pooled import pooled_features
-from genedml_cli.reading import AHEAD_OF_EACH, reading_ahead
-from genedml_cli.settings import choose_config, to_overrides
-from genedml_cli.slide_files import Watched
-from genedml_cli.slides import Raster, Slide, Source, open_slide
-from genedml_cli.spots import Spots
-from genedml_cli.tiling import TilePlan, plan_tiles
+from genedml_cli.commands.choices import choose_config, to_overrides
+from genedml_cli.features.encoding import BatchRunner
+from genedml_cli.features.extraction import encode_section
+from genedml_cli.features.section_features import load_features, save_features
+from genedml_cli.features.tile_plan import TilePlan, plan_tiles
+from genedml_cli.references.pooled import pooled_features
+from genedml_cli.slides.raster import Raster
+from genedml_cli.slides.read_ahead import AHEAD_OF_EACH, reading_ahead
+from genedml_cli.slides.slide import Slide, Source, open_slide
+from genedml_cli.slides.slide_files import Watched
+from genedml_cli.spots.spots import Spots
 
 TILE = 224
 WIDTH, HEIGHT = 1500, 1300

@@ -10,26 +10,21 @@ import pytest
 import torch
 
 from genedml.config import ViewsConfig
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.batch_size import BATCH_TILES
-from genedml_cli.encoding import average_patches, orient
-from genedml_cli.feature_file import check_seal, making
-from genedml_cli.features import (
-    SectionFeatures,
-    encode_section,
-    extract,
-    keep_section,
-    load_features,
-    save_features,
-)
-from genedml_cli.placement import PlacedFeatures
-from genedml_cli.samples import Sample, read_sheet
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, open_section
-from genedml_cli.storage import arriving, sha256_of
-from genedml_cli.tiling import plan_tiles
+from genedml_cli.datasets.samples import Sample, read_sheet
+from genedml_cli.features.batch_size import BATCH_TILES
+from genedml_cli.features.encoding import average_patches, orient
+from genedml_cli.features.extraction import encode_section, extract, keep_section
+from genedml_cli.features.feature_file import check_seal, making
+from genedml_cli.features.placement import PlacedFeatures
+from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
+from genedml_cli.features.tile_plan import plan_tiles
+from genedml_cli.files.storage import arriving, sha256_of
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.section import open_section
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots
 
 VIEWS = ViewsConfig(neighbors="exact")
 OWN_TILE = ViewsConfig(neighbor_grid=1)
@@ -313,7 +308,7 @@ def test_a_changed_feature_file_is_refused(features, tmp_path, place):
 
 
 def test_features_larger_than_a_piece_are_sealed_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.feature_file.PIECE_BYTES", 7)
+    monkeypatch.setattr("genedml_cli.features.feature_file.PIECE_BYTES", 7)
     values = torch.rand(1, 40, 1, 5).half()
     with making(tmp_path / "f", {"local": values, "tiles": values[0, :, 0]}, {}) as file:
         file.put_all(values, values[0, :, 0])
@@ -363,7 +358,7 @@ def test_an_encoding_that_fails_leaves_nothing(red_sample, encoder, tmp_path, mo
     def fail(*_: object) -> None:
         raise GeneDMLError("half way")
 
-    monkeypatch.setattr("genedml_cli.feature_file.VectorsInFile.put", fail)
+    monkeypatch.setattr("genedml_cli.features.feature_file.VectorsInFile.put", fail)
     with pytest.raises(GeneDMLError, match="half way"):
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
     assert not (tmp_path / "features").exists()

@@ -9,11 +9,12 @@ import torch
 from conftest import QuadrantColours
 
 from genedml.config import ViewsConfig
-from genedml.encoders import ENCODERS, Encoder
+from genedml.encoders.encoder import Encoder
+from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml_cli.features import encode_section, keep_section
-from genedml_cli.slides import open_slide
-from genedml_cli.spots import Spots
+from genedml_cli.features.extraction import encode_section, keep_section
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spots import Spots
 
 
 class Poisoned(QuadrantColours):
@@ -57,7 +58,11 @@ def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_p
 def test_features_and_the_commands_import_without_the_modules_of_unix():
     absent = "import sys, psutil, filelock; sys.modules.update({'resource': None, 'fcntl': None})"
     done = subprocess.run(
-        [sys.executable, "-c", f"{absent}; import genedml_cli.features, genedml_cli.app, genedml_cli.benchmark"],
+        [
+            sys.executable,
+            "-c",
+            f"{absent}; import genedml_cli.features.extraction, genedml_cli.app, genedml_cli.benchmark.benchmark",
+        ],
         capture_output=True,
         text=True,
     )

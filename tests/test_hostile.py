@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.counts import read_counts
-from genedml_cli.masking import masked
-from genedml_cli.patches import open_patches
-from genedml_cli.predicted import read_prediction
-from genedml_cli.samples import read_sheet
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.storage import maker
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.files.provenance import maker
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.slides.patches import open_patches
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.text import masked
 
 seeded = settings(
     derandomize=True, max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -264,7 +264,7 @@ def test_a_part_that_says_it_is_not_packed_is_not(packed, tmp_path):
 
 
 def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.inputs.TEXT_LIMIT_BYTES", 10**6)
+    monkeypatch.setattr("genedml_cli.files.text_tables.TEXT_LIMIT_BYTES", 10**6)
     with pytest.raises(GeneDMLError, match=r"bomb\.csv\.gz cannot be read: it holds more than 1\.00 MB unpacked"):
         read_counts(write(tmp_path / "bomb.csv.gz", gzip.compress(b"0" * 10**7)))
 

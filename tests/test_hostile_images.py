@@ -10,7 +10,8 @@ from hostile import write
 from PIL import Image
 
 from genedml.errors import GeneDMLError
-from genedml_cli.slides import Raster, open_slide
+from genedml_cli.slides.raster import Raster
+from genedml_cli.slides.slide import open_slide
 
 
 @pytest.mark.parametrize(
@@ -162,14 +163,14 @@ def test_a_gigantic_declared_size_is_refused_before_a_pixel_is_decoded(tmp_path)
 
 def test_a_plain_image_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
     Image.new("RGB", (640, 480)).save(tmp_path / "large.png")
-    monkeypatch.setattr("genedml_cli.memory.free_on_host", lambda: 10**6)
+    monkeypatch.setattr("genedml_cli.machine.memory.free_on_host", lambda: 10**6)
     with pytest.raises(GeneDMLError, match=r"large\.png .* 1\.00 MB of memory are free"):
         open_slide(tmp_path / "large.png")
 
 
 def test_a_pyramid_larger_than_any_scan_is_refused(tmp_path, monkeypatch):
     write_aperio(tmp_path / "slide.svs", np.zeros((600, 600, 3), np.uint8), 0.5)
-    monkeypatch.setattr("genedml_cli.pyramids.SLIDE_LIMIT_PX", 599)
+    monkeypatch.setattr("genedml_cli.slides.pyramids.SLIDE_LIMIT_PX", 599)
     with pytest.raises(GeneDMLError, match=r"slide\.svs cannot be read: it says 600 x 600 px"):
         open_slide(tmp_path / "slide.svs")
 

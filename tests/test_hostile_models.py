@@ -17,12 +17,12 @@ from hostile import PARSERS, save_tensors, small_card, small_prediction, with_he
 from safetensors import safe_open
 
 from genedml.checkpoint import CrossValidated, build_network, checkpoint_bytes, load_card, load_checkpoint, sealed
-from genedml.encoders import load_weights
+from genedml.encoders.encoder import load_weights
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
-from genedml_cli.counts import read_counts
-from genedml_cli.h5_files import opened_h5
-from genedml_cli.predicted import read_prediction
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.files.hdf5 import opened_h5
+from genedml_cli.outputs.prediction_file import read_prediction
 
 
 def test_a_header_of_absurd_size_is_refused_before_it_is_allocated(tmp_path):
@@ -280,7 +280,7 @@ def test_a_tenx_file_whose_indices_lie_outside_its_table_is_refused(tmp_path, ta
 
 
 def test_an_h5ad_that_memory_cannot_hold_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.memory.free_on_host", lambda: 10)
+    monkeypatch.setattr("genedml_cli.machine.memory.free_on_host", lambda: 10)
     with pytest.raises(GeneDMLError, match=r"declares .*, but .* of memory are free"):
         read_counts(h5ad(tmp_path / "counts.h5ad", lambda file: None))
 

@@ -23,19 +23,19 @@ from loopback_hub import ACCEPTED, COMMIT, NOT_ACCEPTED, LoopbackHub
 
 from genedml.checkpoint import checkpoint_bytes, load_card, load_checkpoint
 from genedml.config import ViewsConfig
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import app
-from genedml_cli.checking import check_dataset
-from genedml_cli.datasets import DATASETS, Dataset, dataset
-from genedml_cli.features import encode_section, extract
-from genedml_cli.hub import fetch
-from genedml_cli.panels import find_panel
-from genedml_cli.patches import open_patches
-from genedml_cli.runs import train
-from genedml_cli.settings import choose_samples
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
+from genedml_cli.commands.choices import choose_samples
+from genedml_cli.datasets.checking import check_dataset
+from genedml_cli.datasets.datasets import DATASETS, Dataset, dataset
+from genedml_cli.datasets.hub import fetch
+from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.runs.panels import find_panel
+from genedml_cli.runs.run import train
+from genedml_cli.slides.patches import open_patches
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
 
 NAME = "tiny-hest"
 

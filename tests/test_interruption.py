@@ -16,19 +16,23 @@ from conftest import tiny_config
 
 from genedml.checkpoint import checkpoint_bytes, load_card, load_state
 from genedml.config import ViewsConfig
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import tensor_bytes
-from genedml_cli import console, feature_file, runs, training, training_state
-from genedml_cli.batch_size import BATCH_TILES
-from genedml_cli.compute import Compute
-from genedml_cli.devices import all_deterministic, fitting
-from genedml_cli.encoding import BatchRunner
-from genedml_cli.features import extract
-from genedml_cli.locks import forget_all_dead
-from genedml_cli.samples import Sample, read_sheet
-from genedml_cli.stopping import Stopped
-from genedml_cli.storage import write_text
+from genedml_cli import console
+from genedml_cli.datasets.samples import Sample, read_sheet
+from genedml_cli.features import feature_file
+from genedml_cli.features.batch_size import BATCH_TILES
+from genedml_cli.features.encoding import BatchRunner
+from genedml_cli.features.extraction import extract
+from genedml_cli.files.locks import forget_all_dead
+from genedml_cli.files.storage import write_text
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.devices import all_deterministic, fitting
+from genedml_cli.machine.stopping import Stopped
+from genedml_cli.runs import run as runs
+from genedml_cli.training import loop as training
+from genedml_cli.training import state as training_state
 
 HERE = Path(__file__).parent
 VIEWS = ViewsConfig()
@@ -356,7 +360,7 @@ def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
     def out_of_memory(*_: object) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("genedml_cli.learner.Learner.learn", out_of_memory)
+    monkeypatch.setattr("genedml_cli.training.learner.Learner.learn", out_of_memory)
     with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
         trained(samples, tmp_path / "run")
     with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):

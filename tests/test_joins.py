@@ -10,12 +10,12 @@ from scipy.sparse import csr_matrix
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli.checking import check_samples
-from genedml_cli.counts import read_counts
-from genedml_cli.expression import check_join, make_labels
-from genedml_cli.joins import check_shared, told_apart
-from genedml_cli.samples import Sample
-from genedml_cli.spots import Spots
+from genedml_cli.datasets.checking import check_samples
+from genedml_cli.datasets.samples import Sample
+from genedml_cli.datasets.shared_counts import check_shared, told_apart
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.labels import check_join, make_labels
+from genedml_cli.spots.spots import Spots
 
 BARCODES, GENES = ["AAAC", "AAAG", "AAAT", "AACC"], ["A", "B", "C"]
 RANDOM = np.random.default_rng(7)

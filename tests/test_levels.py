@@ -8,9 +8,10 @@ from scanned import write_leica
 from scipy.ndimage import gaussian_filter
 
 from genedml.errors import GeneDMLError
-from genedml_cli.levels import has_one_factor
-from genedml_cli.siting import Placing, place_spots
-from genedml_cli.slides import Raster, open_slide
+from genedml_cli.slides.levels import has_one_factor
+from genedml_cli.slides.raster import Raster
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.placing import Placing, place_spots
 
 UM_PER_PX = 2.0
 

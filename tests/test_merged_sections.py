@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from genedml.errors import GeneDMLError
-from genedml_cli.merged_sections import picture_keys, sections_by_tag, sections_in, split_names
-from genedml_cli.spot_files import read_spots
+from genedml_cli.files.merged_sections import picture_keys, sections_by_tag, sections_in, split_names
+from genedml_cli.spots.spot_files import read_spots
 
 SECTIONS_OF_BINS = "2 sections (such as s_008um_00000_00001-1, s_008um_00000_00001-2)"
 MERGED = ["AAAC-1-0", "AACC-1-0", "AAAC-1-1", "AAGG-1-1"]

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import pearsonr
 
 from genedml.errors import GeneDMLError
-from genedml_cli.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
-from genedml_cli.scores import reference_notes, score_fold
+from genedml.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
+from genedml_cli.evaluation.scores import reference_notes, score_fold
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from genedml.checkpoint import (
     sealed,
 )
 from genedml.config import load_config, preset_names
-from genedml.encoders import ENCODERS
+from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml.network import GeneDML
-from genedml_cli.published import CROSS_VALIDATION, published_rows
+from genedml.networks.gene_dml import GeneDML
+from genedml_cli.evaluation.published import CROSS_VALIDATION, published_rows
 
 PAGE = (Path(__file__).parents[1] / "models" / "README.md").read_text(encoding="utf-8")
 

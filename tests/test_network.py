@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from genedml.config import LossConfig, NetworkConfig, load_config
-from genedml.grouping import kmeans
-from genedml.layers import GridConvolution, RelativePositionBias, spot_grid
-from genedml.losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
-from genedml.network import GeneDML, Section, Views
+from genedml.config import load_config
+from genedml.networks.gene_dml import GeneDML, LossConfig, NetworkConfig
+from genedml.networks.gene_dml_grouping import kmeans
+from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
+from genedml.networks.inputs import Section, Views
+from genedml.networks.layers import GridConvolution, RelativePositionBias, spot_grid
 
 WIDTH, GENES, TOKENS = 16, 12, 7
 

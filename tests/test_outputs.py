@@ -22,19 +22,20 @@ from typer.testing import CliRunner
 from genedml.checkpoint import load_card
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml_cli import locks, spatialdata_store
 from genedml_cli.app import app
-from genedml_cli.evaluation import evaluate
-from genedml_cli.outputs import FORMATS, export, how_to_open, write
-from genedml_cli.pictures import plot
-from genedml_cli.prediction import predict
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.files import locks
+from genedml_cli.files.storage import arriving_folder
+from genedml_cli.outputs import spatialdata_store
+from genedml_cli.outputs.formats import FORMATS, export, how_to_open, write
+from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
-from genedml_cli.results import add_tissue_image, to_anndata
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.storage import arriving_folder
+from genedml_cli.report.pictures import plot
+from genedml_cli.runs.run import train
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
 
 GENES = ("ERBB2", "GNAS", "FASN", "XBP1", "CD74", "COL1A1")
 IDS = ("ENSG00000141736", "ENSG00000087460", "ENSG00000169710", "ENSG00000100219", "", "ENSG00000108821")

@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
-from genedml.encoders import Encoder, load_encoder
-from genedml_cli import batch_size
-from genedml_cli.batch_size import BATCH_TILES, choose_batch_tiles, find_batch_tiles
-from genedml_cli.devices import all_deterministic
-from genedml_cli.overlap import overlapped
+from genedml.encoders.encoder import Encoder, load_encoder
+from genedml_cli.features import batch_size
+from genedml_cli.features.batch_size import BATCH_TILES, choose_batch_tiles, find_batch_tiles
+from genedml_cli.features.overlap import overlapped
+from genedml_cli.machine.devices import all_deterministic
 
 CPU = torch.device("cpu")
 

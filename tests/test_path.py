@@ -16,16 +16,16 @@ from conftest import LEARNING, tiny_config
 
 from genedml.checkpoint import load_card
 from genedml.config import load_config
-from genedml.encoders import ENCODERS
+from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml_cli import runs
-from genedml_cli.evaluation import evaluate
-from genedml_cli.prediction import predict
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
-from genedml_cli.results import notes_of
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.synthetic import SyntheticConfig, planted_genes
+from genedml_cli.runs import run as runs
+from genedml_cli.runs.run import train
 
 
 def test_a_run_folder_holds_what_the_readme_says(run):

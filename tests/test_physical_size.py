@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from genedml_cli.slides import open_slide
+from genedml_cli.slides.slide import open_slide
 
 PIXELS = '<?xml version="1.0"?><OME><Image ID="Image:0"><Pixels ID="P" SizeX="256" {}/></Image></OME>'
 

@@ -11,18 +11,20 @@ import torch
 from conftest import tiny_config
 
 from genedml.checkpoint import EncoderRecord
-from genedml.network import GeneDML, Views
-from genedml_cli import memory, placement
-from genedml_cli.expression import Labels
-from genedml_cli.features import SectionFeatures, load_features, save_features
-from genedml_cli.learner import Learner
-from genedml_cli.memory import free_on_host
-from genedml_cli.placement import PlacedFeatures, Placement, place
-from genedml_cli.pooled import pooled_features
-from genedml_cli.samples import Sample
-from genedml_cli.sections import SectionData
-from genedml_cli.spots import Spots
-from genedml_cli.training import SpotLoader, train_fold
+from genedml.networks.gene_dml import GeneDML
+from genedml.networks.inputs import Views
+from genedml_cli.datasets.samples import Sample
+from genedml_cli.expression.labels import Labels
+from genedml_cli.features import placement
+from genedml_cli.features.placement import PlacedFeatures, Placement, place
+from genedml_cli.features.section_data import SectionData
+from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
+from genedml_cli.machine import memory
+from genedml_cli.machine.memory import free_on_host
+from genedml_cli.references.pooled import pooled_features
+from genedml_cli.spots.spots import Spots
+from genedml_cli.training.learner import Learner
+from genedml_cli.training.loop import SpotLoader, train_fold
 
 WIDTH, TOKENS, GENES = 8, 3, 20
 COUNTS = (30, 41, 25)
@@ -205,7 +207,7 @@ def test_free_memory_is_what_the_container_leaves(tmp_path, monkeypatch, lines, 
 def test_the_fused_optimiser_learns_what_the_plain_one_does(sections, monkeypatch):
     config = tiny_config("training.epochs=3", "training.batch_size=20")
     fused = train_fold(sections, [], [], config, "cpu")
-    monkeypatch.setattr("genedml_cli.learner.FUSED", ())
+    monkeypatch.setattr("genedml_cli.training.learner.FUSED", ())
     plain = train_fold(sections, [], [], config, "cpu")
     for one, other in zip(fused.log, plain.log, strict=True):
         assert one == pytest.approx(other, rel=1e-3)

@@ -14,14 +14,14 @@ from conftest import tiny_config
 from matplotlib.figure import Figure
 
 from genedml.errors import GeneDMLError
-from genedml_cli.evaluation import evaluate
-from genedml_cli.figures import genes_figure
-from genedml_cli.maps import Look, range_labels, scaled, value_range
-from genedml_cli.pictures import pictures_of_predictions, pictures_of_runs, plot
-from genedml_cli.prediction import predict
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.scores import GENE_DML, RIDGE
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.evaluation.scores import GENE_DML, RIDGE
+from genedml_cli.figures.genes import genes_figure
+from genedml_cli.figures.maps import Look, range_labels, scaled, value_range
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.report.pictures import pictures_of_predictions, pictures_of_runs, plot
+from genedml_cli.runs.run import train
 
 GENES = ["TUMOR1", "LYMPH1"]
 
@@ -142,7 +142,7 @@ def test_colours_and_the_size_of_spots_are_chosen(two_runs, tmp_path, monkeypatc
         drawn.append(panels_of(figure)[0].collections[0])
         return figure
 
-    monkeypatch.setattr("genedml_cli.figures.genes_figure", spy)
+    monkeypatch.setattr("genedml_cli.figures.genes.genes_figure", spy)
     for size in (1.0, 2.0):
         plot(two_runs[:1], GENES, tmp_path / "x.png", look=Look("magma"), spot_size=size)
     usual, large = drawn

@@ -16,28 +16,31 @@ from scipy.sparse import csr_matrix
 
 from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli import external, external_tables, options, published, tables
-from genedml_cli.ceiling import split_half_pcc, thin
-from genedml_cli.counts import read_counts
-from genedml_cli.datasets import published_panel
-from genedml_cli.evaluation import evaluate
-from genedml_cli.expression import make_labels
-from genedml_cli.external import evaluate_external
-from genedml_cli.features import encode_section, extract
-from genedml_cli.metrics import attainable, nanmean, pcc
-from genedml_cli.prediction import predict
-from genedml_cli.published import rows_beside
-from genedml_cli.ridge import load_ridge
-from genedml_cli.runs import train
-from genedml_cli.samples import Sample, read_sheet
-from genedml_cli.scores import Evaluation, FoldScores
-from genedml_cli.settings import choose_config, known_scale, to_overrides
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots
-from genedml_cli.synthetic import SyntheticConfig, write_dataset
+from genedml.metrics import attainable, nanmean, pcc
+from genedml_cli.commands import options
+from genedml_cli.commands.choices import choose_config, known_scale, to_overrides
+from genedml_cli.commands.tables.external import show_external
+from genedml_cli.commands.tables.scores import show_evaluation
+from genedml_cli.datasets.datasets import published_panel
+from genedml_cli.datasets.samples import Sample, read_sheet
+from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.evaluation import external, published
+from genedml_cli.evaluation.ceiling import split_half_pcc, thin
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.evaluation.external import evaluate_external
+from genedml_cli.evaluation.published import rows_beside
+from genedml_cli.evaluation.scores import Evaluation, FoldScores
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.labels import make_labels
+from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.references.ridge import load_ridge
+from genedml_cli.runs.run import train
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys)
     genes = load_card(run / "fold-P1.safetensors").genes
     monkeypatch.setattr(published, "published_panel", lambda name: genes)
     result = evaluate(run)
-    tables.show_evaluation(result, "")
+    show_evaluation(result, "")
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     names = [" ".join(words[:2]) for words in shown if len(words) > 4]
     assert names.index("Gene-DML (paper)") < names.index("Gene-DML fold")
@@ -170,7 +173,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
 
 
 def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys):
-    external_tables.show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
+    show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
     shown = capsys.readouterr().out
     assert "X1, 20/20 genes" in shown
     assert "X2, 15/20 genes" in shown
@@ -227,9 +230,9 @@ def test_too_few_genes_in_common_are_an_error(run, elsewhere, tmp_path):
 def test_table_2_stands_beside_visium_breast_only(run, elsewhere, monkeypatch, tmp_path, capsys):
     genes = load_card(run / "fold-P1.safetensors").genes
     monkeypatch.setattr(published, "published_panel", lambda name: genes)
-    monkeypatch.setattr("genedml_cli.external.dataset", lambda *words: read_sheet(elsewhere))
+    monkeypatch.setattr("genedml_cli.evaluation.external.dataset", lambda *words: read_sheet(elsewhere))
     result = evaluate_external(run, "visium-breast", features=run.parent / "features")
-    external_tables.show_external(result)
+    show_external(result)
     shown = capsys.readouterr().out
     assert "10x Visium-3 (paper)" in shown
     assert shown.index("Gene-DML (paper)") < shown.index("X1, 20/20")

@@ -1,6 +1,6 @@
 """The paper's figures as the package gives them."""
 
-from genedml_cli.published import CROSS_VALIDATION, published_rows
+from genedml_cli.evaluation.published import CROSS_VALIDATION, published_rows
 
 
 def test_a_row_of_table_1_has_its_mae_from_table_7():

@@ -8,10 +8,10 @@ from conftest import EXAMPLES, write_aperio
 from PIL import Image
 
 from genedml.config import load_config
-from genedml_cli.evaluation import evaluate
-from genedml_cli.prediction import predict
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.runs.run import train
 
 pytestmark = pytest.mark.data
 

@@ -13,15 +13,15 @@ from scanned import write_leica
 from test_tissue import HOLED, UM_PER_PX, feature, overlap, picture, planted, polygon, ring, slide_of
 
 from genedml.config import LabelsConfig, ViewsConfig
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.features import extract
-from genedml_cli.outputs import write
-from genedml_cli.results import to_anndata
-from genedml_cli.samples import Sample
-from genedml_cli.siting import Placing, place_spots
-from genedml_cli.slides import open_slide
-from genedml_cli.tissue import read_tissue
+from genedml_cli.datasets.samples import Sample
+from genedml_cli.features.extraction import extract
+from genedml_cli.outputs.formats import write
+from genedml_cli.outputs.predictions import to_anndata
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.slides.tissue import read_tissue
+from genedml_cli.spots.placing import Placing, place_spots
 
 ALL = polygon(ring(100, 120, 300, 320))
 LEFT = polygon(ring(100, 120, 200, 320))

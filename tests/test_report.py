@@ -16,20 +16,20 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
-from genedml_cli.evaluation import finished_sections, score_prediction
-from genedml_cli.maps import SectionPicture
-from genedml_cli.metrics import pcc
-from genedml_cli.prediction import predict
+from genedml.metrics import pcc
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.evaluation import finished_sections, score_prediction
+from genedml_cli.figures.maps import SectionPicture
+from genedml_cli.notes import SHARED_PATIENTS
+from genedml_cli.outputs.run_folder import read_record
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.atlas import LETTERS, Mapped, atlas_of, letters
 from genedml_cli.report.contents import GENES_LISTED, Cell, gene_table, number_cell
 from genedml_cli.report.curves import charts_of
 from genedml_cli.report.page import report
 from genedml_cli.report.prediction_page import WITHOUT_SCORES
 from genedml_cli.report.run_page import _same_patients, contents_of_run
-from genedml_cli.run_record import read_record
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
-from genedml_cli.scores import SHARED_PATIENTS
+from genedml_cli.runs.run import train
 
 HOSTILE = '<script>document.title="owned"</script>'
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

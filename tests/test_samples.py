@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from genedml.errors import GeneDMLError
-from genedml_cli.samples import Fold, Sample, make_folds, read_sheet
+from genedml_cli.datasets.folds import Fold, make_folds
+from genedml_cli.datasets.samples import Sample, read_sheet
 
 SHEET = "sample,slide,spots,counts,patient\nA1,a.tif,a.csv,a.tsv,A\nB1,b.tif,b.csv,b.tsv,B\n"
 

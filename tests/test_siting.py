@@ -15,19 +15,20 @@ from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 from test_tissue import GLASS, PINK
 
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.checking import check_samples
-from genedml_cli.features import encode_section, extract
-from genedml_cli.grid import lay_grid
-from genedml_cli.lattice import nearest_distances
-from genedml_cli.preview import preview, preview_figure
-from genedml_cli.samples import read_sheet
-from genedml_cli.siting import OWN_ON_TISSUE, Placing, check_on_tissue, doubt_spots, place_spots
-from genedml_cli.slides import open_slide
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, check_on_slide
-from genedml_cli.tissue import Tissue, find_tissue
+from genedml_cli.datasets.checking import check_samples
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.report.preview import preview, preview_figure
+from genedml_cli.slides.slide import open_slide
+from genedml_cli.slides.tissue import Tissue, find_tissue
+from genedml_cli.spots.grid import lay_grid
+from genedml_cli.spots.lattice import nearest_distances
+from genedml_cli.spots.placing import OWN_ON_TISSUE, Placing, check_on_tissue, doubt_spots, place_spots
+from genedml_cli.spots.section import check_on_slide
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots
 
 TISSUE = (200, 180, 1000, 1380)  # left, top, right, bottom, upright on a square slide
 UM_PER_PX = 2.0

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from genedml.errors import GeneDMLError
-from genedml_cli.slides import BLOCK_PX, Raster, best_level, open_slide
+from genedml_cli.slides.raster import BLOCK_PX, Raster
+from genedml_cli.slides.slide import best_level, open_slide
 
 HER2ST_UM_PER_PX = 0.687
 
@@ -136,7 +137,7 @@ def test_thumbnail_keeps_proportions_and_is_never_enlarged(red_spot, max_px, siz
 def test_thumbnail_in_bands_is_the_thumbnail_at_once(noise, monkeypatch):
     with open_slide(noise) as slide:
         at_once = slide.thumbnail(300)
-        monkeypatch.setattr("genedml_cli.slides.THUMBNAIL_BAND_PX", 1500 * 100)
+        monkeypatch.setattr("genedml_cli.slides.slide.THUMBNAIL_BAND_PX", 1500 * 100)
         np.testing.assert_allclose(slide.thumbnail(300), at_once, atol=1)
 
 
@@ -191,7 +192,7 @@ def test_sixteen_bits_are_refused(tmp_path):
 
 
 def test_too_large_a_plain_image_is_refused_before_it_is_decoded(noise, monkeypatch):
-    monkeypatch.setattr("genedml_cli.slides.IMAGE_LIMIT_PX", 1000)
+    monkeypatch.setattr("genedml_cli.slides.slide.IMAGE_LIMIT_PX", 1000)
     with pytest.raises(GeneDMLError, match=r"1500 x 1200 px.*vips tiffsave noise\.png"):
         open_slide(noise)
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from genedml.errors import GeneDMLError
-from genedml_cli.counts import read_counts
-from genedml_cli.spot_files import read_spots
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.spots.spot_files import read_spots
 
 UNDER = [1, 0, 1, 1, 0, 0]
 TABLE = pd.DataFrame(

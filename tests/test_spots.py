@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from genedml.errors import GeneDMLError
-from genedml_cli.lattice import fit_grid, nearest_distances
-from genedml_cli.spot_files import read_spots
-from genedml_cli.spots import Spots, check_array, open_section
+from genedml_cli.spots.lattice import fit_grid, nearest_distances
+from genedml_cli.spots.section import open_section
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots, check_array
 
 VISIUM = pd.DataFrame(
     {

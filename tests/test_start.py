@@ -7,8 +7,8 @@ import sys
 import pytest
 from conftest import tiny_config
 
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.runs.run import train
 
 HEAVY = ("torch", "scanpy", "timm", "sklearn", "matplotlib", "squidpy")
 TABLES = ("anndata", "pandas", "scipy", "h5py")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genedml_cli import stopping
+from genedml_cli.machine import stopping
 
 HERE = Path(__file__).parent
 
@@ -18,8 +18,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 LONG_CALL = """
 import sys, time
 from pathlib import Path
-from genedml_cli import app, stopping
-from genedml_cli.storage import arriving
+from genedml_cli import app
+from genedml_cli.machine import stopping
+from genedml_cli.files.storage import arriving
 
 def command():
     with stopping.keeping("All is kept."), arriving(Path(sys.argv[1])) as temporary:
@@ -120,7 +121,7 @@ def test_a_stop_that_python_swallows_comes_again(tmp_path):
 def test_a_process_of_a_crew_ends_without_a_traceback_when_python_swallows_its_stop():
     code = """
 import os, signal, sys, time
-from genedml_cli.stopping import follow
+from genedml_cli.machine.stopping import follow
 follow(os.pipe()[0])
 class Closing:
     def __del__(self):

@@ -5,8 +5,9 @@ import re
 import pytest
 from rich.console import Console
 
-from genedml_cli import console, dataset_tables
-from genedml_cli.datasets import DATASETS
+from genedml_cli import console
+from genedml_cli.commands.tables import datasets
+from genedml_cli.datasets.datasets import DATASETS
 
 ROWS = [["first", "prov-gigapath/prov-gigapath", "12"], [], ["second", "a few words", "0.210 ±.030"], ["c", "-", "-"]]
 
@@ -34,6 +35,6 @@ def test_texts_stand_left_and_numbers_right(monkeypatch, capsys):
 
 
 def test_the_data_sets_fit_80_columns(monkeypatch, capsys):
-    shown = shown_at(80, monkeypatch, capsys, lambda: dataset_tables.show_datasets(DATASETS.values()))
+    shown = shown_at(80, monkeypatch, capsys, lambda: datasets.show_datasets(DATASETS.values()))
     assert re.search(r"^visium-breast  Visium +7 +6 +6 +100  -", shown, re.MULTILINE)
     assert max(map(len, shown.splitlines())) <= 80

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 
 from genedml.errors import GeneDMLError
-from genedml_cli.slides import Slide, open_slide
-from genedml_cli.synthetic import SyntheticConfig, make_section
-from genedml_cli.tissue import Tissue, find_tissue, read_tissue
+from genedml_cli.datasets.synthetic import SyntheticConfig, make_section
+from genedml_cli.slides.slide import Slide, open_slide
+from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
 
 UM_PER_PX = 4.0
 PINK, PURPLE, GLASS = (214, 130, 178), (120, 84, 150), (243, 242, 243)

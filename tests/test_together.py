@@ -13,10 +13,10 @@ import pytest
 from conftest import TINY, tiny_config
 
 from genedml.errors import GeneDMLError
-from genedml_cli import runs
-from genedml_cli.locks import claimed, forget_held, in_turn
-from genedml_cli.samples import read_sheet
-from genedml_cli.storage import write_text
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.files.locks import claimed, forget_held, in_turn
+from genedml_cli.files.storage import write_text
+from genedml_cli.runs import run as runs
 
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
@@ -25,7 +25,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]
 HOLD = """
 import sys
 from pathlib import Path
-from genedml_cli.locks import in_turn
+from genedml_cli.files.locks import in_turn
 
 with in_turn(Path(sys.argv[1])):
     print("ready", flush=True)
@@ -85,7 +85,8 @@ def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(wo
 SLOW = """
 import time
 import conftest
-from genedml_cli import app, encoding
+from genedml_cli import app
+from genedml_cli.features import encoding
 
 encode = encoding.BatchRunner.__call__
 

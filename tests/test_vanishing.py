@@ -13,13 +13,13 @@ import pytest
 from conftest import write_aperio
 
 from genedml.config import ViewsConfig
-from genedml.encoders import load_encoder
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml_cli.batch_size import BATCH_TILES
-from genedml_cli.encoding import BatchRunner
-from genedml_cli.features import extract
-from genedml_cli.samples import Sample
-from genedml_cli.slide_files import Watched, content_sha256
+from genedml_cli.datasets.samples import Sample
+from genedml_cli.features.batch_size import BATCH_TILES
+from genedml_cli.features.encoding import BatchRunner
+from genedml_cli.features.extraction import extract
+from genedml_cli.slides.slide_files import Watched, content_sha256
 
 VIEWS = ViewsConfig(neighbor_grid=1)
 
@@ -96,8 +96,8 @@ def test_a_drive_that_fails_while_a_thread_reads_is_a_sentence(sample, tmp_path,
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("genedml_cli.features.find_tissue", lambda _: None)
-    monkeypatch.setattr("genedml_cli.features.check_on_tissue", lambda *_: None)
+    monkeypatch.setattr("genedml_cli.features.extraction.find_tissue", lambda _: None)
+    monkeypatch.setattr("genedml_cli.features.extraction.check_on_tissue", lambda *_: None)
     monkeypatch.setattr(openslide.OpenSlide, "read_region", fail)
     with pytest.raises(GeneDMLError, match=r"slide\.svs is damaged at x \d+, y \d+: Input/output error\. Fetch"):
         extract([sample], load_encoder("tiny"), VIEWS, tmp_path / "features")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from genedml.encoders.weight_files import load_weights
 from genedml.errors import GeneDMLError
-from genedml.weight_files import load_weights
 
 
 def backbone() -> nn.Module:

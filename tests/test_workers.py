@@ -12,11 +12,13 @@ from conftest import tiny_config
 
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
-from genedml_cli import console, devices, runs
-from genedml_cli.compute import Compute
-from genedml_cli.samples import read_sheet
-from genedml_cli.training import threads_for
-from genedml_cli.workers import spread
+from genedml_cli import console
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.machine import devices
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.executors import spread
+from genedml_cli.runs import run as runs
+from genedml_cli.training.loop import threads_for
 
 ENDS = (".safetensors", ".log.csv")
 TWO = [torch.device("cpu"), torch.device("cpu")]
@@ -67,7 +69,8 @@ def test_processes_have_the_threads_that_are_asked_for_and_speak_through_this_on
 def test_a_script_without_a_guard_is_not_run_again_by_its_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import torch\nfrom genedml_cli.workers import spread\nfrom test_workers import say_and_count\nprint('begun')\n"
+        "import torch\nfrom genedml_cli.machine.executors import spread\n"
+        "from test_workers import say_and_count\nprint('begun')\n"
         "print(list(spread(say_and_count, ['a', 'b'], [torch.device('cpu')] * 2, threads=2)))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

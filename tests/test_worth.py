@@ -11,13 +11,13 @@ from PIL import Image
 
 from genedml.checkpoint import checkpoint_bytes, fingerprint, load_card, load_state, network_sha256
 from genedml.errors import GeneDMLError
-from genedml_cli.features import load_features
-from genedml_cli.novelty import load_novelty
-from genedml_cli.outputs import export, write
-from genedml_cli.pooled import pooled_features
-from genedml_cli.prediction import predict
-from genedml_cli.runs import train
-from genedml_cli.samples import read_sheet
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.features.section_features import load_features
+from genedml_cli.outputs.formats import export, write
+from genedml_cli.prediction.prediction import predict
+from genedml_cli.references.novelty import load_novelty
+from genedml_cli.references.pooled import pooled_features
+from genedml_cli.runs.run import train
 
 
 def test_a_prediction_says_what_each_gene_was_worth_in_cross_validation(run, p1):

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from genedml_cli import options
-from genedml_cli.options import RUN
+from genedml_cli.commands import options
+from genedml_cli.commands.options import RUN
 
 
 class Table(StrEnum):
@@ -62,16 +62,18 @@ def ablate(
     json_: options.JsonOption = False,
 ) -> None:
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
-    from genedml_cli import ablation, console, settings
-    from genedml_cli.ablation_tables import show_ablation
-    from genedml_cli.compute import Compute
+    from genedml_cli import console
+    from genedml_cli.commands import choices
+    from genedml_cli.commands.tables.ablation import show_ablation
+    from genedml_cli.machine.compute import Compute
+    from genedml_cli.runs import ablation
 
-    scale, named = settings.known_scale(um_per_px), settings.only_dataset(dataset)
-    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
-    overrides = settings.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
-    merged = settings.choose_config(named, encoder, preset, config, overrides, target)
+    scale, named = choices.known_scale(um_per_px), choices.only_dataset(dataset)
+    chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
+    overrides = choices.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
+    merged = choices.choose_config(named, encoder, preset, config, overrides, target)
     training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
-    training |= {"allow_off_tissue": allow_off_tissue, "panel": settings.choose_panel(panel, named)}
+    training |= {"allow_off_tissue": allow_off_tissue, "panel": choices.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     swept = ablation.parse_values(values)
     result = ablation.ablate(chosen, out, table, merged, dataset=named or "", values=swept, seeds=seeds, **training)

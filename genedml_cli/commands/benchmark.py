@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
-from genedml_cli.options import DATA, RUN
+from genedml_cli.commands import options
+from genedml_cli.commands.options import DATA, RUN
 
 
 class Against(StrEnum):
@@ -49,15 +49,16 @@ def benchmark(
     json_: options.JsonOption = False,
 ) -> None:
     """Measure reading, encoding, training and prediction on this machine, and the time to expect for data sets."""
-    from genedml_cli import console, settings
-    from genedml_cli.benchmark import benchmark as measure
-    from genedml_cli.benchmark_tables import show_benchmark
-    from genedml_cli.compute import Compute
+    from genedml_cli import console
+    from genedml_cli.benchmark.benchmark import benchmark as measure
+    from genedml_cli.commands import choices
+    from genedml_cli.commands.tables.benchmark import show_benchmark
+    from genedml_cli.machine.compute import Compute
 
     if (slide is None) != (spots is None):
         raise typer.BadParameter("give a slide and --spots, or neither for a synthetic section")
-    overrides = settings.to_overrides(set_, neighbors=neighbors)
-    merged = settings.choose_config(None, encoder, preset, config, overrides)
+    overrides = choices.to_overrides(set_, neighbors=neighbors)
+    merged = choices.choose_config(None, encoder, preset, config, overrides)
     found = measure(
         slide,
         spots,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
+from genedml_cli.commands import options
 
 app = options.App(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
 
@@ -16,25 +16,27 @@ RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the 
 @app.command("list")
 def list_(json_: options.JsonOption = False) -> None:
     """List the data sets: sections, patients, folds, platform, pitch."""
-    from genedml_cli import console, dataset_tables
-    from genedml_cli.datasets import DATASETS
+    from genedml_cli import console
+    from genedml_cli.commands.tables import datasets
+    from genedml_cli.datasets.datasets import DATASETS
 
     if json_:
-        console.document(dataset_tables.datasets_document(DATASETS.values()))
+        console.document(datasets.datasets_document(DATASETS.values()))
     else:
-        dataset_tables.show_datasets(DATASETS.values())
+        datasets.show_datasets(DATASETS.values())
 
 
 @app.command()
 def info(name: NameArgument, root: RootOption = Path(), json_: options.JsonOption = False) -> None:
     """Show the sections of a data set: HEST ids, patients, folds, um/px, licence, and which are on this disk."""
-    from genedml_cli import console, dataset_tables
-    from genedml_cli.datasets import find_dataset
+    from genedml_cli import console
+    from genedml_cli.commands.tables import datasets
+    from genedml_cli.datasets.datasets import find_dataset
 
     if json_:
-        console.document(dataset_tables.dataset_document(find_dataset(name), root))
+        console.document(datasets.dataset_document(find_dataset(name), root))
     else:
-        dataset_tables.show_dataset(find_dataset(name), root)
+        datasets.show_dataset(find_dataset(name), root)
 
 
 @app.command()
@@ -47,7 +49,8 @@ def fetch(
     ] = False,
 ) -> None:
     """Fetch a data set's sections from HEST-1k (gated) on the Hugging Face hub; files that are there are kept."""
-    from genedml_cli import console, hub
+    from genedml_cli import console
+    from genedml_cli.datasets import hub
 
     done = hub.fetch(name, root, patches)
     console.say(f"{root}/: {done.fetched} files came, {done.kept} were there.")
@@ -67,9 +70,12 @@ def check(
     json_: options.JsonOption = False,
 ) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
-    from genedml_cli import check_tables, checking, console, settings
+    from genedml_cli import console
+    from genedml_cli.commands import choices
+    from genedml_cli.commands.tables.checks import show_checks
+    from genedml_cli.datasets import checking
 
-    chosen, _ = settings.choose_samples([], samples, root, allow_partial, None, pitch_um) if samples else ([], "")
+    chosen, _ = choices.choose_samples([], samples, root, allow_partial, None, pitch_um) if samples else ([], "")
     if (name is None) == (samples is None) or (name and pitch_um):
         raise typer.BadParameter("Give either a data set, or --samples SHEET.csv and, if you like, --pitch-um.")
     if name is None:
@@ -79,9 +85,9 @@ def check(
     if json_:
         console.document([check.to_dict() for check in checks])
     elif name is None:
-        check_tables.show_checks(str(samples), checks, "can be trained on")
+        show_checks(str(samples), checks, "can be trained on")
     else:
-        check_tables.show_checks(name, checks)
+        show_checks(name, checks)
     if samples is not None:
         checking.refuse_wrong_samples(samples, checks)
     elif name is not None:

@@ -10,6 +10,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path("genedml-demo"),
 ) -> None:
     """Make a small synthetic data set, train, predict a held-out slide, evaluate and plot: about a minute."""
-    from genedml_cli import demo as demo_
+    from genedml_cli.commands.tables.demo import show_demo
+    from genedml_cli.demo import run_demo
 
-    demo_.show(demo_.run_demo(out))
+    show_demo(run_demo(out))

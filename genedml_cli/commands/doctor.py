@@ -1,6 +1,6 @@
 """genedml doctor"""
 
-from genedml_cli import options
+from genedml_cli.commands import options
 
 
 def doctor(json_: options.JsonOption = False) -> None:

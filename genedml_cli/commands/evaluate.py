@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
-from genedml_cli.options import DATA
+from genedml_cli.commands import options
+from genedml_cli.commands.options import DATA
 
 
 def evaluate(
@@ -39,13 +39,13 @@ def evaluate(
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
     from genedml_cli import console
-    from genedml_cli.compute import Compute
+    from genedml_cli.machine.compute import Compute
 
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
-        from genedml_cli.external import evaluate_external
-        from genedml_cli.external_tables import show_external
+        from genedml_cli.commands.tables.external import show_external
+        from genedml_cli.evaluation.external import evaluate_external
 
         compute = Compute(device, deterministic=deterministic)
         found = evaluate_external(
@@ -59,13 +59,14 @@ def evaluate(
     if root or weights or allow_partial or allow_off_tissue or deterministic:
         others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
         raise typer.BadParameter(f"{others} go with --external.")
-    from genedml_cli import evaluation, tables
+    from genedml_cli.commands.tables import scores
+    from genedml_cli.evaluation import evaluation
 
     result = evaluation.evaluate(target, truth, ceiling)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
         console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})
         return
-    tables.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/" if result.written else "")
+    scores.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/" if result.written else "")
     if per_gene:
-        tables.show_genes(result)
+        scores.show_genes(result)

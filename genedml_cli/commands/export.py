@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
+from genedml_cli.commands import options
 
 
 def export(
@@ -33,8 +33,9 @@ def export(
     force: options.ForceOption = False,
 ) -> None:
     """Write a prediction as another kind of file: for QuPath, SpatialData, or as a table."""
-    from genedml_cli import console, outputs
+    from genedml_cli import console
+    from genedml_cli.outputs import formats
 
     names = [name.strip() for name in (genes or "").split(",") if name.strip()]
-    data = outputs.export(prediction, out, names, long, min_cv_pcc, force)
-    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
+    data = formats.export(prediction, out, names, long, min_cv_pcc, force)
+    console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {formats.how_to_open(out)}")

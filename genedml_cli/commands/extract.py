@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genedml_cli import options
+from genedml_cli.commands import options
 
 
 def extract(
@@ -27,16 +27,17 @@ def extract(
     deterministic: options.DeterministicOption = False,
 ) -> None:
     """Fill feature files alone, so that train finds them."""
-    from genedml_cli import console, settings
-    from genedml_cli.compute import Compute
-    from genedml_cli.devices import all_deterministic, prepare_encoder
-    from genedml_cli.features import extract as extract_features
+    from genedml_cli import console
+    from genedml_cli.commands import choices
+    from genedml_cli.features.extraction import extract as extract_features
+    from genedml_cli.machine.compute import Compute
+    from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 
-    scale = settings.known_scale(um_per_px)
-    chosen, _ = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
-    named = settings.only_dataset(dataset)
-    overrides = settings.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
-    merged = settings.choose_config(named, encoder, preset, config, overrides)
+    scale = choices.known_scale(um_per_px)
+    chosen, _ = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
+    named = choices.only_dataset(dataset)
+    overrides = choices.to_overrides(set_, um_per_px=um_per_px, neighbors=neighbors)
+    merged = choices.choose_config(named, encoder, preset, config, overrides)
     compute = Compute(device, compiled, batch_tiles, deterministic)
     with all_deterministic(compute.deterministic):
         loaded = prepare_encoder(merged.encoder, weights, compute)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli import options
+from genedml_cli.commands import options
 
 
 def genes(
@@ -25,7 +25,8 @@ def genes(
     json_: options.JsonOption = False,
 ) -> None:
     """Print a panel, one gene a line: as published, of a model, or derived from counts."""
-    from genedml_cli import console, panels
+    from genedml_cli import console
+    from genedml_cli.runs import panels
 
     found = panels.find_panel(name, derive, root, samples, allow_partial, size)
     if json_:

@@ -47,8 +47,10 @@ def plot(
     ] = 1.0,
 ) -> None:
     """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel."""
-    from genedml_cli import console, options, pictures
-    from genedml_cli.maps import Look
+    from genedml_cli import console
+    from genedml_cli.commands import options
+    from genedml_cli.figures.maps import Look
+    from genedml_cli.report import pictures
 
     names = options.names_in(genes)
     picture, drawn = pictures.plot(

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from genedml_cli import options
-from genedml_cli.compute import Compute
-from genedml_cli.options import DATA, MODEL, RUN
+from genedml_cli.commands import options
+from genedml_cli.commands.options import DATA, MODEL, RUN
+from genedml_cli.machine.compute import Compute
 
 SlideArgument = Annotated[
     Path | None,
@@ -73,7 +73,7 @@ JobsOption = Annotated[
 
 
 class Kind(StrEnum):
-    """Kinds of file; the suffixes of :data:`genedml_cli.outputs.FORMATS`."""
+    """Kinds of file; the suffixes of :data:`genedml_cli.outputs.formats.FORMATS`."""
 
     h5ad = "h5ad"
     zarr = "zarr"
@@ -165,8 +165,8 @@ def predict(
 
 def _preview(slide: Path, spots: Path | None, picture: Path, place: dict[str, Any]) -> None:
     from genedml_cli import console
-    from genedml_cli.preview import preview
-    from genedml_cli.siting import Placing
+    from genedml_cli.report.preview import preview
+    from genedml_cli.spots.placing import Placing
 
     console.say(f"{picture}: {preview(slide, spots, picture, Placing(**place))}")
 
@@ -174,25 +174,29 @@ def _preview(slide: Path, spots: Path | None, picture: Path, place: dict[str, An
 def _predict_slide(
     slide: Path, spots: Path | None, model: Path | None, out: Path, settings: dict[str, Any], json_: bool
 ) -> None:
-    from genedml_cli import console, outputs, prediction
-    from genedml_cli.results import notes_of
+    from genedml_cli import console
+    from genedml_cli.outputs import formats
+    from genedml_cli.outputs.predictions import notes_of
+    from genedml_cli.prediction import prediction
 
     data = prediction.predict(slide, spots, model, out, **settings)
     if json_:
         console.document({"out": out, "spots": data.n_obs, "genes": data.n_vars, "notes": notes_of(data)})
     else:
-        console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {outputs.how_to_open(out)}")
+        console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {formats.how_to_open(out)}")
 
 
 def _predict_cohort(
     sheet: Path, model: Path | None, out: Path, place: dict[str, Any], settings: dict[str, Any], json_: bool
 ) -> None:
-    from genedml_cli import cohort, console
-    from genedml_cli.siting import Placing
+    from genedml_cli import console
+    from genedml_cli.cohort import cohort
+    from genedml_cli.commands.tables.cohort import show_cohort
+    from genedml_cli.spots.placing import Placing
 
     done = cohort.predict_cohort(sheet, model, out, placing=Placing(**place), **settings)
     if json_:
         console.document(done.to_dict())
     else:
-        cohort.show(done)
+        show_cohort(done)
     done.refuse_failures()

@@ -31,7 +31,8 @@ def report(
     ] = None,
 ) -> None:
     """Write a run or a prediction as one HTML page: scores, maps, genes, training, provenance; needs no network."""
-    from genedml_cli import console, options
+    from genedml_cli import console
+    from genedml_cli.commands import options
     from genedml_cli.report.page import report as write_report
 
     page = write_report(target, out, genes=options.names_in(genes or []), truth=truth)

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from genedml_cli import options
-from genedml_cli.options import MODEL, RUN
+from genedml_cli.commands import options
+from genedml_cli.commands.options import MODEL, RUN
 
 
 def train(
@@ -44,18 +44,21 @@ def train(
 
     With --fold all-sections it trains one model on every section, without scores, which predict then takes.
     """
-    from genedml_cli import console, runs, settings, tables
-    from genedml_cli.compute import Compute
+    from genedml_cli import console
+    from genedml_cli.commands import choices
+    from genedml_cli.commands.tables import scores
+    from genedml_cli.machine.compute import Compute
+    from genedml_cli.runs import run as runs
 
-    scale = settings.known_scale(um_per_px)
-    chosen, partial = settings.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
-    named = settings.only_dataset(dataset)
-    overrides = settings.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
-    merged = settings.choose_config(named, encoder, preset, config, overrides, target)
+    scale = choices.known_scale(um_per_px)
+    chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
+    named = choices.only_dataset(dataset)
+    overrides = choices.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
+    merged = choices.choose_config(named, encoder, preset, config, overrides, target)
     run = out or runs.new_run_folder()
     training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
     training |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
-    training |= {"panel": settings.choose_panel(panel, named)}
+    training |= {"panel": choices.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
     last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
@@ -64,4 +67,4 @@ def train(
     elif evaluation is None:
         console.say(f"No section was left out, so there are no scores. {last_line}")
     else:
-        tables.show_evaluation(evaluation, last_line)
+        scores.show_evaluation(evaluation, last_line)

@@ -12,7 +12,15 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from genedml_cli.maps import COLOURS, SectionPicture, gene_range, length_label, range_labels, scale_bar_um, value_range
+from genedml_cli.figures.maps import (
+    COLOURS,
+    SectionPicture,
+    gene_range,
+    length_label,
+    range_labels,
+    scale_bar_um,
+    value_range,
+)
 from genedml_cli.report.images import tissue_jpeg
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from genedml.encoders import ENCODERS
+from genedml.encoders.table import ENCODERS
 from genedml_cli import __version__
-from genedml_cli.datasets import DATASETS
-from genedml_cli.scores import warns
+from genedml_cli.datasets.datasets import DATASETS
+from genedml_cli.notes import warns
 
 PAPER = (
     "Song Y, Fan J, Chang H, Cai W. Gene-DML: Dual-Pathway Multi-Level Discrimination for Gene Expression Prediction "

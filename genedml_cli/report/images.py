@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from PIL import Image
 
-from genedml_cli.maps import (
+from genedml_cli.figures.maps import (
     COLOURS,
     SectionPicture,
     gene_range,

@@ -9,15 +9,16 @@ from pathlib import Path
 from markupsafe import Markup
 
 from genedml.errors import GeneDMLError
-from genedml_cli.maps import SHARED_RULE
-from genedml_cli.paths import takes_paths
+from genedml_cli.figures.maps import SHARED_RULE
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.provenance import maker, now
+from genedml_cli.files.storage import beside, write_text
 from genedml_cli.report import curves
 from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
 from genedml_cli.report.prediction_page import contents_of_prediction
 from genedml_cli.report.run_page import contents_of_run
 from genedml_cli.report.template import template
-from genedml_cli.storage import beside, maker, now, write_text
 
 SEARCHED_FROM = 12  # rows; a shorter table is seen at once
 SUFFIXES = (".html", ".htm")
@@ -31,7 +32,7 @@ def report(target: Path, out: Path | None = None, *, genes: Sequence[str] = (), 
         target: which.
         genes: whose maps are shown first; those with the best and the worst scores if empty.
         truth: raw counts of the slide of an ``.h5ad``, which then stand beside the prediction.
-        out: ``.html``; if None, ``report.html`` as :func:`genedml_cli.storage.beside` says.
+        out: ``.html``; if None, ``report.html`` as :func:`genedml_cli.files.storage.beside` says.
 
     Returns:
         Where it is.

@@ -10,12 +10,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
+from genedml.metrics import pcc
 from genedml_cli.console import count
-from genedml_cli.evaluation import label_note, score_prediction
-from genedml_cli.maps import SectionPicture
-from genedml_cli.metrics import pcc
-from genedml_cli.pictures import section_picture
-from genedml_cli.predicted import read_prediction
+from genedml_cli.evaluation.evaluation import label_note, score_prediction
+from genedml_cli.evaluation.scores import DEPTH, GENE_DML, Evaluation, reference_notes
+from genedml_cli.figures.maps import SectionPicture
+from genedml_cli.notes import LEAKING, SHARED_PATIENTS
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.predictions import check_genes, label_settings, notes_of
+from genedml_cli.prediction.worth import FAR
 from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
     Cell,
@@ -30,9 +33,7 @@ from genedml_cli.report.contents import (
     parted,
 )
 from genedml_cli.report.images import gene_pictures, novelty_picture, small, tissue_picture
-from genedml_cli.results import check_genes, label_settings, notes_of
-from genedml_cli.scores import DEPTH, GENE_DML, LEAKING, SHARED_PATIENTS, Evaluation, reference_notes
-from genedml_cli.worth import FAR
+from genedml_cli.report.pictures import section_picture
 
 GENES_SHOWN = 9
 SHA256_SHOWN = 12

@@ -10,11 +10,13 @@ import pandas as pd
 
 from genedml.checkpoint import ModelCard, load_card
 from genedml.errors import reading
+from genedml.metrics import nanmean, pcc
 from genedml_cli.console import count
-from genedml_cli.evaluation import finished_sections, score_run
-from genedml_cli.inputs import read_text
-from genedml_cli.metrics import nanmean, pcc
-from genedml_cli.pictures import add_tissue_of_run, section_picture
+from genedml_cli.evaluation.evaluation import finished_sections, score_run
+from genedml_cli.evaluation.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.files.text_tables import read_text
+from genedml_cli.outputs.predictions import check_genes
+from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
     Cell,
@@ -29,9 +31,7 @@ from genedml_cli.report.contents import (
 )
 from genedml_cli.report.curves import PASS, charts_of, chosen_epoch, read_logs
 from genedml_cli.report.images import gene_pictures, small, tissue_picture
-from genedml_cli.results import check_genes
-from genedml_cli.run_record import read_record
-from genedml_cli.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.report.pictures import add_tissue_of_run, section_picture
 
 GENES_SHOWN = 6  # at either end
 MAPS_CHOSEN = "the genes with the highest and the lowest PCC over all folds"

@@ -13,9 +13,10 @@ from pydantic import ConfigDict
 from safetensors import safe_open
 from torch import Tensor
 
-from genedml.config import STRICT, Config, from_dict
+from genedml.config import Config
 from genedml.errors import CONTROL, GeneDMLError, reading, reason_of
-from genedml.network import GeneDML
+from genedml.networks.gene_dml import GeneDML
+from genedml.schema import STRICT, from_dict
 from genedml.strict_json import with_nan, without_nan
 from genedml.tensor_files import tensor_bytes
 

@@ -3,28 +3,19 @@
 Order of precedence: defaults < preset < file < ``--set key=value``. An unknown key is an error.
 """
 
-import reprlib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from genedml.errors import GeneDMLError, reading, reason_of
-
-T = TypeVar("T")
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-TOML_LIMIT_BYTES = 2**20
-MOST_NAMED = 5  # of the problems of one configuration
-Count = Annotated[int, Field(ge=1, le=2**20)]
-Depth = Annotated[int, Field(ge=1, le=100)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
+from genedml.errors import GeneDMLError, reason_of
+from genedml.networks.gene_dml import LossConfig, NetworkConfig
+from genedml.schema import STRICT, Count, Fraction, Positive, _merge, _read_toml, from_dict, to_dict
 
 
 def _um_per_px(value: Any) -> Any:
@@ -37,54 +28,6 @@ def _um_per_px(value: Any) -> Any:
 
 Neighbors = Literal["exact", "lattice"]
 UmPerPx = Annotated[float | Literal["native"], PlainValidator(_um_per_px)]
-
-
-@dataclass(frozen=True, config=STRICT)
-class TransformerConfig:
-    """A stack of pre-norm self-attention blocks."""
-
-    depth: Depth
-    heads: Count
-    mlp_width: Count
-    dropout: Fraction
-
-
-@dataclass(frozen=True, config=STRICT)
-class NetworkConfig:
-    """Widths and depths of Gene-DML; defaults are the paper's for HER2ST (METHOD section 3).
-
-    The width of the neighbor and global transformers is the encoder's, so it is not set here.
-    """
-
-    shared_width: Count = 512
-    neighbor_transformer: TransformerConfig = TransformerConfig(depth=4, heads=4, mlp_width=4096, dropout=0.3)
-    global_transformer: TransformerConfig = TransformerConfig(depth=5, heads=8, mlp_width=4096, dropout=0.3)
-    fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
-    ffn_width: Count = 1024
-    ffn_dropout: Fraction = 0.1
-    head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
-    head_dropout: Fraction = 0.1
-    gene_dropout: Fraction = 0.3
-
-
-@dataclass(frozen=True, config=STRICT)
-class LossConfig:
-    """Weights, temperatures and switches of the losses (METHOD section 4)."""
-
-    instance: bool = True
-    """Multi-scale instance-level alignment, eq. 3-4."""
-    group: bool = True
-    """Cross-level instance-group alignment, eq. 5."""
-    temperature: Positive = 0.07
-    group_temperature: Positive = 0.07
-    group_weight: Annotated[float, Field(ge=0)] = 0.8
-    """Lambda of eq. 7."""
-    prediction_weight: Positive = 1.0
-    """Weight of eq. 6 in eq. 7, which has none: the alignment terms are some hundred times as large as the error."""
-    groups: Count = 18
-    """k of the k-means."""
-    kmeans_iterations: Count = 10
-    detach_targets: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -170,7 +113,7 @@ def target_name(labels: LabelsConfig) -> str | None:
 
 @dataclass(frozen=True, config=STRICT)
 class Config:
-    """All of it. ``encoder`` names a row of :data:`genedml.encoders.ENCODERS` or a timm model as ``timm:NAME``."""
+    """All of it. ``encoder``: a row of :data:`genedml.encoders.table.ENCODERS` or a timm model as ``timm:NAME``."""
 
     encoder: str = "uni"
     network: NetworkConfig = NetworkConfig()
@@ -208,39 +151,8 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         raise
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build one of the dataclasses above from plain values, refusing unknown keys and bad values.
-
-    Raises:
-        GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(dict(values))
-    except ValidationError as error:
-        problems = error.errors()
-        more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
-        named = [_sentence(kind, problem) for problem in problems[:MOST_NAMED]]
-        raise GeneDMLError("\n".join(named + more)) from error
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values of a configuration dataclass, fit for TOML and JSON."""
-    return asdict(config)
-
-
 def _presets() -> Any:
     return resources.files("genedml") / "presets"
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    with reading(f"The configuration {file}", "Mend that place; config.toml of a run is an example.", "TOML"):
-        if not file.is_file():
-            raise ValueError("there is no such file")
-        with file.open("rb") as stream:
-            content = stream.read(TOML_LIMIT_BYTES + 1)
-        if len(content) > TOML_LIMIT_BYTES:
-            raise ValueError(f"it is larger than {TOML_LIMIT_BYTES} bytes")
-        return tomllib.loads(content.decode("utf-8-sig"))
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -256,39 +168,3 @@ def _parse_override(text: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _sentence(kind: type, problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
-    if problem["type"] != "unexpected_keyword_argument":
-        return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
-    owner = kind
-    for part in problem["loc"][:-1]:
-        owner = get_type_hints(owner)[part]
-    known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
-    return f"Unknown key {place}.{_did_you_mean(place, kind)} Known here: {', '.join(known)}."
-
-
-def _did_you_mean(place: str, kind: type) -> str:
-    """The key of that name in another section, else the one spelt most alike."""
-    every = _keys(kind)
-    namesakes = [key for key in every if key.endswith(f".{place}")]
-    meant = namesakes or get_close_matches(place, every, 1)
-    return f" Did you mean {' or '.join(meant)}?" if meant else ""
-
-
-def _keys(kind: type, above: str = "") -> list[str]:
-    """Every key of a configuration dataclass, those of its sections too: ``training``, ``training.epochs`` ..."""
-    hints = get_type_hints(kind)
-    nested = [
-        _keys(hints[field.name], f"{above}{field.name}.") for field in fields(kind) if is_dataclass(hints[field.name])
-    ]
-    return [f"{above}{field.name}" for field in fields(kind)] + [key for keys in nested for key in keys]

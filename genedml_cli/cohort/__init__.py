@@ -1,0 +1,1 @@
+"""Cohorts: every slide of a sheet predicted, and what they give together."""

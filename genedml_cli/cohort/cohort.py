@@ -1,0 +1,224 @@
+"""Predict many slides, a sheet row each: every result is whole or absent, and one bad slide costs only itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.cohort import results as cohort_results
+from genedml_cli.cohort.crew import Crew
+from genedml_cli.cohort.results import MERGED, PAGE, PSEUDOBULK
+from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.datasets.sheets import FIRST_LINE, is_file_name, number, read_rows
+from genedml_cli.files.locks import claimed
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.provenance import maker, now
+from genedml_cli.files.storage import check_apart, write_text
+from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.machine.stopping import keeping
+from genedml_cli.notes import mark_of, marks_of
+from genedml_cli.outputs.formats import check_output_path
+from genedml_cli.outputs.run_folder import default_model, model_files
+from genedml_cli.prediction.ensemble import say_which
+from genedml_cli.prediction.section import BATCH_SPOTS
+from genedml_cli.spots.placing import Placing
+from genedml_cli.text import shown
+
+REQUIRED_COLUMNS = ("slide",)
+OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um", "tissue"), True)  # their cells may be empty
+SUMMARY = "summary.csv"
+RESERVED = [Path(name).stem for name in (SUMMARY, PSEUDOBULK, MERGED, PAGE)]
+NAMED = 10
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What became of every slide, in the order of the sheet, and the folder of the results."""
+
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The slides without a result of this cohort."""
+        return [outcome for outcome in self.outcomes if outcome.state == FAILED]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        slides = [
+            {key: value for key, value in asdict(one).items() if key != "log"} | {"marks": marks_of(one.marks)}
+            for one in self.outcomes
+        ]
+        return {"folder": self.folder, "slides": slides, "made_by": maker()}
+
+    def write(self) -> None:
+        """``summary.csv`` beside the results."""
+        table = pd.DataFrame(self.to_dict()["slides"]).astype({"spots": "Int64", "genes": "Int64"})
+        write_text(self.folder / SUMMARY, table.round({"minutes": 3}).to_csv(index=False))
+
+    def refuse_failures(self) -> None:
+        """End with an error where a slide failed.
+
+        Raises:
+            GeneDMLError: naming them.
+        """
+        if self.failed:
+            names = ", ".join(outcome.name for outcome in self.failed[:NAMED])
+            more = f" and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
+            raise GeneDMLError(
+                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Mend "
+                "their rows or files and run the same command again: results that are there are kept."
+            )
+
+
+def read_cohort(path: Path, placing: Placing) -> list[CohortSlide]:
+    """Read a sheet of slides: CSV with ``slide`` and, if you like, ``name,spots,um_per_px,pitch_um,tissue``.
+
+    Paths are relative to the sheet. Without a name, a result is called as its slide; without spots, it is predicted on
+    a grid. ``placing`` is for the rows that do not say their own.
+
+    Raises:
+        GeneDMLError: an unreadable sheet, unknown columns, cells that are no numbers, names that are no file names or
+            stand twice. Files that are not there are the matter of their slide.
+    """
+    slides = []
+    for row in read_rows(path, "sheet of slides", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "slide"):
+        slide = path.parent / str(row["slide"])
+        name, spots, tissue = row["name"] or slide.stem, row["spots"], row["tissue"]
+        own: dict[str, Any] = {column: number(row, column, path, name) for column in ("um_per_px", "pitch_um")}
+        own["tissue"] = None if tissue is None else path.parent / tissue
+        said = {column: value for column, value in own.items() if value is not None}
+        where = None if spots is None else path.parent / spots
+        slides.append(CohortSlide(name, slide, where, replace(placing, **said)))
+    _check_names([slide.name for slide in slides], path)
+    return slides
+
+
+@takes_paths
+def predict_cohort(
+    sheet: Path,
+    model: Path | None,
+    out: Path,
+    *,
+    fold: str | None = None,
+    min_cv_pcc: float | None = None,
+    placing: Placing = Placing(),  # noqa: B008  frozen
+    weights: Path | None = None,
+    compute: Compute = AUTO,
+    batch_spots: int = BATCH_SPOTS,
+    resume: bool = True,
+    jobs: int = 1,
+    formats: Sequence[str] = (),
+    merge: bool = False,
+) -> Cohort:
+    """Predict every slide of a sheet.
+
+    Args:
+        sheet: as :func:`read_cohort` takes it.
+        model: as of :func:`genedml_cli.prediction.prediction.predict`; loaded once for all slides.
+        out: folder of the results: ``NAME.h5ad`` of every slide; ``summary.csv``, ``pseudobulk.csv`` (mean of every
+            gene, a row a slide) and ``cohort.html`` of them all; ``errors.log`` if there was an unexpected error.
+        fold: only this fold of a run folder.
+        min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
+        placing: of the slides whose row does not say it.
+        weights: the encoder's weights file, instead of the hub.
+        compute: where and how the arithmetic runs.
+        batch_spots: spots predicted at a time.
+        resume: keep results that are there and were made from the same slide, spots and models; one made from others
+            is a failure of its row. Without it, every slide is predicted again.
+        jobs: slides at a time, each in a process that loads the models for itself. Results do not depend on it.
+        formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`; every slide is also
+            written as each of these kinds.
+        merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort.results.merge`.
+
+    Returns:
+        What became of every slide. A slide that fails does not stop the others.
+
+    Raises:
+        GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
+    """
+    slides = read_cohort(sheet, placing)
+    suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
+    results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
+    for suffix in suffixes:
+        check_output_path(out / f"{slides[0].name}{suffix}")
+    read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
+    together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
+    check_apart([*together, *results], [sheet, *read])
+    files = tuple(model_files(model or default_model(), fold))
+    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume, suffixes)
+    outcomes: dict[str, Outcome] = {}
+    kept = f"Finished slides are kept in {out}. To go on, run the same command again."
+    with (
+        claimed(out / SUMMARY, f"The cohort in {out}"),
+        keeping(kept),
+        all_deterministic(compute.deterministic),
+        console.progress("Slides", len(slides)) as advance,
+    ):
+        for outcome in _run(task, slides, min(jobs, len(slides))):
+            outcomes[outcome.name] = outcome
+            advance(note=outcome.name)
+            _tell(outcome, f"{len(outcomes)}/{len(slides)}", out)
+        cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
+        cohort.write()
+        cohort_results.gather(out, cohort.outcomes)
+        if merge and len(cohort.failed) < len(slides):
+            cohort_results.merge(out, cohort.outcomes)
+    return cohort
+
+
+def _run(task: CohortTask, slides: Sequence[CohortSlide], jobs: int) -> Iterator[Outcome]:
+    """The outcome of every slide as it comes."""
+    if jobs > 1:
+        with Crew(task, jobs) as crew:
+            yield from crew.predict(slides)
+        return
+    models = task.load()
+    say_which(models)
+    for slide in slides:
+        yield predict_one(task, models, slide)
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    lines: dict[str, int] = {}
+    for line, name in enumerate(names, FIRST_LINE):
+        if not is_file_name(name):
+            raise GeneDMLError(
+                f"{path}, line {line}: {name!r} cannot be the name of a file. Give the slide a plain one in the column "
+                "name."
+            )
+        if name.casefold() in RESERVED:
+            raise GeneDMLError(f"{path}, line {line}: {name} is the name of a file of the whole cohort. Give another.")
+        # Some file systems do not tell A1 from a1.
+        if name.casefold() in lines:
+            raise GeneDMLError(
+                f"{path}, lines {lines[name.casefold()]} and {line}: both results would be called {name}. Give each "
+                "slide a name of its own in the column name."
+            )
+        lines[name.casefold()] = line
+
+
+def _tell(outcome: Outcome, place: str, folder: Path) -> None:
+    """Say what became of a slide, as it comes."""
+    why = f": {outcome.problem}" if outcome.problem else ""
+    console.note(f"{place} {outcome.name}: {outcome.state}{why}")
+    if outcome.log:
+        _append_log(folder / ERROR_LOG, outcome)
+
+
+def _append_log(path: Path, outcome: Outcome) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(shown(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
+    except OSError as error:  # which is not to cost the other slides theirs
+        console.warn(f"{path} cannot be written: {error.strerror}. What it was to take:\n{outcome.log}")
+
+
+def _marks(outcome: Outcome) -> str:
+    return ", ".join(dict.fromkeys(mark_of(note) for note in outcome.marks)) or "-"

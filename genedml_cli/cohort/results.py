@@ -1,0 +1,151 @@
+"""What a cohort's results give together: one AnnData, a table of means, a page. One result at a time is in memory.
+
+Letters: S spots, M genes.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+from genedml_cli.cohort.page import SlideRow, slide_row, write_cohort_page
+from genedml_cli.cohort.slide import FAILED, Outcome
+from genedml_cli.files.provenance import maker
+from genedml_cli.files.storage import write_text
+from genedml_cli.machine.memory import free_on_host
+from genedml_cli.notes import marks_of, warns
+from genedml_cli.outputs.formats import write_h5ad
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.predictions import about
+from genedml_cli.text import gigabytes
+
+MERGED, PSEUDOBULK, PAGE = "merged.h5ad", "pseudobulk.csv", "cohort.html"
+SLIDE = "slide"
+"""The column of ``obs``, and squidpy's ``library_key``, that says of which slide a spot of the merged file is."""
+COPIES = 3
+"""Of all values, while they are joined and written."""
+NOT_SHARED = ("panels", "label", "label_settings", "notes", "command", "genedml")
+
+
+def gather(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write ``pseudobulk.csv`` and ``cohort.html`` of the slides that have a result.
+
+    Raises:
+        GeneDMLError: a result that cannot be read, or a file that cannot be written.
+    """
+    means: dict[str, pd.Series] = {}
+    rows: list[SlideRow] = []
+    shown = ""
+    for outcome in outcomes:
+        if outcome.state == FAILED:
+            rows.append(SlideRow(outcome))
+            continue
+        data = read_prediction(folder / f"{outcome.name}.h5ad")
+        means[outcome.name] = data.to_df().mean()
+        shown = shown or best_gene(data)
+        rows.append(slide_row(outcome, data, shown))
+    marks = {outcome.name: marks_of(outcome.marks) for outcome in outcomes if outcome.name in means}
+    table = pd.DataFrame(means).T.rename_axis(SLIDE).assign(marks=pd.Series(marks, dtype=str))
+    write_text(folder / PSEUDOBULK, table.round(5).to_csv())
+    write_cohort_page(folder / PAGE, rows, shown)
+
+
+def best_gene(data: anndata.AnnData) -> str:
+    """The gene with the best cross-validated PCC; the first, where there are no scores."""
+    scores = data.var["cv_pcc"].dropna() if "cv_pcc" in data.var else pd.Series(dtype=float)
+    return str(scores.idxmax() if len(scores) else data.var_names[0])
+
+
+def merge(folder: Path, outcomes: Sequence[Outcome]) -> Path:
+    """Write ``merged.h5ad``: the spots of all slides that have a result, as squidpy takes several slides.
+
+    Spots are named ``SLIDE_SPOT``, ``obs["slide"]`` has their slide, ``uns["spatial"]`` a picture a slide, and
+    ``uns["genedml"]["slides"]`` what each result says of its making. Genes are those of every slide.
+
+    Raises:
+        GeneDMLError: no slide has a result, or there is too little memory.
+    """
+    names = [outcome.name for outcome in outcomes if outcome.state != FAILED]
+    if not names:
+        raise GeneDMLError(f"No slide has a result, so there is nothing to merge into {folder / MERGED}.")
+    spots = sum(outcome.spots or 0 for outcome in outcomes)
+    parts: dict[str, anndata.AnnData] = {}
+    for name in names:
+        parts[name] = read_prediction(folder / f"{name}.h5ad")
+        if len(parts) == 1:
+            _check_memory(parts[name], spots, len(names), folder / MERGED)
+    write_h5ad(joined(parts, [outcome.name for outcome in outcomes if outcome.state == FAILED]), folder / MERGED)
+    return folder / MERGED
+
+
+def joined(parts: Mapping[str, anndata.AnnData], failed: Sequence[str] = ()) -> anndata.AnnData:
+    """The predictions of several slides by their names as one AnnData; see :func:`merge`."""
+    first = next(iter(parts.values()))
+    records = {name: about(data) for name, data in parts.items()}
+    pictures = {name: next(iter(data.uns["spatial"].values())) for name, data in parts.items() if "spatial" in data.uns}
+    obs = pd.concat([part.obs.assign(**{SLIDE: name}).set_index(_named(part, name)) for name, part in parts.items()])
+    obs[SLIDE] = pd.Categorical(obs[SLIDE], categories=list(parts))
+    data = anndata.concat([_bare(part, name) for name, part in parts.items()], join="inner")
+    data.obs = obs
+    data.var = first.var.loc[data.var_names]
+    data.uns["log1p"] = first.uns["log1p"]
+    data.uns["spatial"] = pictures
+    data.uns["genedml"] = {
+        **maker(),
+        "label": first.uns["genedml"]["label"],
+        "label_settings": first.uns["genedml"]["label_settings"],
+        "notes": _notes(records),
+        "slides": {name: _own(record) for name, record in records.items()},
+        "failed": list(failed),
+    }
+    return data
+
+
+def _named(data: anndata.AnnData, slide: str) -> pd.Index:
+    return pd.Index([f"{slide}_{spot}" for spot in data.obs_names], dtype=str)
+
+
+def _bare(data: anndata.AnnData, slide: str) -> anndata.AnnData:
+    """Values and places alone, under names that no other slide has."""
+    return anndata.AnnData(
+        data.X,
+        obs=pd.DataFrame(index=_named(data, slide)),
+        var=pd.DataFrame(index=data.var_names),
+        layers=dict(data.layers),
+        obsm={"spatial": data.obsm["spatial"]},
+    )
+
+
+def _notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every note once; one that warns of some slides only names them."""
+    slides: dict[str, list[str]] = {}
+    for name, record in records.items():
+        for note in np.atleast_1d(record["notes"]):
+            slides.setdefault(str(note), []).append(name)
+    some = {note: warns(note) and len(names) < len(records) for note, names in slides.items()}
+    return [f"{note} (of {', '.join(names)})" if some[note] else note for note, names in slides.items()]
+
+
+def _own(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in NOT_SHARED}
+
+
+def _check_memory(first: anndata.AnnData, spots: int, slides: int, path: Path) -> None:
+    """Refuse to join what memory does not hold, before it is read; results of slides stay.
+
+    Raises:
+        GeneDMLError: it does not.
+    """
+    pictures = [image for entry in first.uns.get("spatial", {}).values() for image in entry["images"].values()]
+    needed = COPIES * (sys.getsizeof(first) * spots // first.n_obs + slides * sum(image.nbytes for image in pictures))
+    free = free_on_host()
+    if needed > free:
+        raise GeneDMLError(
+            f"To write {path} takes about {gigabytes(needed)} of memory; {gigabytes(free)} are free. Results of "
+            "slides are kept: leave out --merge, or run the same command where there is more memory."
+        )

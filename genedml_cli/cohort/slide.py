@@ -1,0 +1,169 @@
+"""One slide of a cohort: predicted into its file, kept as it is there, or failed with a reason."""
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import anndata
+
+from genedml.errors import GeneDMLError, lines_of, reading
+from genedml_cli import console
+from genedml_cli.features.feature_file import features_beside
+from genedml_cli.files.locks import forget_dead
+from genedml_cli.files.storage import sha256_of
+from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.notes import warns
+from genedml_cli.outputs.formats import write
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.prediction.ensemble import Models, load_models
+from genedml_cli.prediction.prediction import predict_slide
+from genedml_cli.prediction.section import BATCH_SPOTS
+from genedml_cli.slides.slide_files import content_sha256
+from genedml_cli.spots.placing import Placing
+from genedml_cli.text import shown
+
+PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
+ERROR_LOG = "errors.log"
+INPUTS = "inputs"
+"""Where ``uns["genedml"]`` of a result says what it was made from, so that a later call can tell."""
+
+
+@dataclass(frozen=True)
+class CohortSlide:
+    """One row of a sheet: a slide, what its result is called, its spots (None for a grid), how they come to stand."""
+
+    name: str
+    slide: Path
+    spots: Path | None
+    placing: Placing = field(default_factory=Placing)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a slide.
+
+    Args:
+        name: of the row.
+        slide: its file.
+        state: ``predicted``, ``kept`` (it was there, made from the same) or ``FAILED``.
+        spots: predicted.
+        genes: predicted.
+        minutes: that it took.
+        marks: the notes that warn, which must stand in every table of it.
+        problem: why it failed, and what next.
+        log: the traceback of an error that nobody foresaw.
+    """
+
+    name: str
+    slide: Path
+    state: str
+    spots: int | None = None
+    genes: int | None = None
+    minutes: float = 0.0
+    marks: tuple[str, ...] = ()
+    problem: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class CohortTask:
+    """What every slide of a cohort is predicted with; whoever predicts one loads the models by it."""
+
+    files: tuple[Path, ...]
+    out: Path
+    weights: Path | None = None
+    compute: Compute = AUTO
+    batch_spots: int = BATCH_SPOTS
+    min_cv_pcc: float | None = None
+    resume: bool = True
+    formats: tuple[str, ...] = ()
+
+    def load(self) -> Models:
+        """The models and their encoder, to stay in memory for all slides."""
+        return load_models(self.files, self.weights, self.compute, keep=True)
+
+
+def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
+    """Predict one slide of a cohort into its file; whatever goes wrong is told in the outcome."""
+    started = time.perf_counter()
+    with console.about(slide.name):
+        try:
+            outcome = _predict_or_keep(task, models, slide)
+        except Exception as error:  # one slide's surprise is not to cost the others theirs
+            problem, log = " ".join(lines_of(error)), ""
+            if not problem:
+                problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
+                log = traceback.format_exc()
+            outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(problem), log=log)
+    return replace(outcome, minutes=(time.perf_counter() - started) / 60)
+
+
+def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
+    file = task.out / f"{slide.name}.h5ad"
+    forget_dead(file)
+    if task.resume and file.exists():
+        with features_beside(file):  # of a process that was killed right after its result was written
+            return _keep(task, file, models, slide)
+    asked = _asked(task, slide, models)
+    with features_beside(file) as folder:
+        data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
+        if _asked(task, slide, models) != asked:
+            raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
+        made_by = data.uns["genedml"]
+        made_by[INPUTS] = {"slide": made_by["slide_sha256"], **asked}
+        write(data, file)
+    _write_formats(task, data, slide)
+    return _done(slide, PREDICTED, data.shape, made_by["notes"])
+
+
+def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> Outcome:
+    """A result that is there, if it was made from the same.
+
+    Raises:
+        GeneDMLError: it was made from something else, is damaged, or nobody knows from what it was made.
+    """
+    again = "Give another -o, or predict all again with --no-resume."
+    try:
+        data = read_prediction(file)
+    except GeneDMLError as error:
+        raise GeneDMLError(f"{error} {again}") from error
+    if INPUTS not in data.uns["genedml"]:
+        raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
+    with reading(f"What {file} was made from", again):
+        inputs = {key: str(value) for key, value in data.uns["genedml"][INPUTS].items()}
+    wanted = {"slide": content_sha256(slide.slide), **_asked(task, slide, models)}
+    differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
+    if differ:
+        raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
+    _write_formats(task, data, slide)
+    return _done(slide, KEPT, data.shape, notes_of(data))
+
+
+def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) -> None:
+    """The other kinds of file beside the ``.h5ad``; of a kept result too, so that they are of the same prediction."""
+    for suffix in task.formats:
+        write(data, task.out / f"{slide.name}{suffix}")
+
+
+def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, str]:
+    """All but its slide that a result depends on, each by what a difference of it is called."""
+    tissue = slide.placing.tissue
+    return {
+        "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(slide.spots),
+        "tissue": "found" if tissue is None else sha256_of(tissue),
+        "models": " ".join(models.fingerprints),
+        "um_per_px": str(slide.placing.um_per_px),
+        "pitch_um": str(slide.placing.pitch_um),
+        "min_cv_pcc": str(task.min_cv_pcc),
+        "allow_off_tissue": str(slide.placing.allow_off_tissue),
+        "skip_off_image": str(slide.placing.skip_off_image),
+        "references": models.references_sha256,
+    }
+
+
+def _done(slide: CohortSlide, state: str, shape: tuple[int, ...], notes: Sequence[str]) -> Outcome:
+    spots, genes = shape
+    return Outcome(slide.name, slide.slide, state, spots, genes, marks=tuple(note for note in notes if warns(note)))

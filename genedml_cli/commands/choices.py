@@ -1,0 +1,115 @@
+"""From options to samples and configuration."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from genedml.config import TARGETS, Config, load_config, preset_names
+from genedml.errors import GeneDMLError
+from genedml_cli.datasets.datasets import DATASETS, dataset, find_dataset, partial_note
+from genedml_cli.datasets.samples import Sample, read_sheet
+
+DEFAULT_PRESET = "HER2ST"
+WEIGHTLESS = "stain-texture"
+NATIVE = "native"
+
+
+def choose_samples(
+    names: Sequence[str] | None,
+    sheet: Path | None,
+    root: Path | None,
+    allow_partial: bool,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+) -> tuple[list[Sample], str]:
+    """The sections of some data sets below one root, or of a sheet, and what must be said if some are missing.
+
+    ``um_per_px`` and ``pitch_um`` are for the sections of a sheet that do not say their own.
+
+    Raises:
+        GeneDMLError: neither or both are given; what :mod:`genedml_cli.datasets.samples` and
+            :mod:`genedml_cli.datasets.datasets` raise.
+    """
+    if bool(names) == (sheet is not None):
+        raise GeneDMLError("Give either --dataset NAME or --samples SHEET.csv.")
+    if names and (um_per_px is not None or pitch_um is not None):
+        raise GeneDMLError("A named data set has its own um/px and pitch: leave out --um-per-px NUMBER and --pitch-um.")
+    if sheet is not None and allow_partial:
+        raise GeneDMLError("--allow-partial goes with --dataset: a sheet names the sections that are meant.")
+    if sheet is not None:
+        listed = read_sheet(sheet, root)
+        return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""
+    found = {name: dataset(name, root or Path(), allow_partial) for name in names or ()}
+    notes = [partial_note(find_dataset(name), samples) for name, samples in found.items()]
+    samples = [sample for samples in found.values() for sample in samples]
+    if any(notes) and len({sample.fold for sample in samples}) == 1:
+        samples, note = part_fold(samples)
+        notes.append(note)
+    return samples, " ".join(filter(None, notes))
+
+
+def part_fold(samples: Sequence[Sample]) -> tuple[list[Sample], str]:
+    """Sections of a single published fold parted by donor, or, of a single donor, by section; and what to say of it.
+
+    Folds of one donor's sections leak, and every result of them says so.
+    """
+    several = len({sample.donor for sample in samples}) > 1
+    parted = [replace(sample, fold=sample.donor if several else sample.name) for sample in samples]
+    kind = "donor" if several else "section"
+    return parted, f"All are of the published fold {samples[0].fold}, so each {kind} is a fold here."
+
+
+def only_dataset(names: Sequence[str] | None) -> str | None:
+    """The data set whose preset and panel are meant: none where several are joined."""
+    return names[0] if names and len(set(names)) == 1 else None
+
+
+def choose_config(
+    dataset_name: str | None,
+    encoder: str | None,
+    preset: str | None,
+    file: Path | None,
+    overrides: Sequence[str] = (),
+    target: str | None = None,
+) -> Config:
+    """Defaults < preset < file < ``overrides`` < encoder and target.
+
+    Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
+    ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays.
+    """
+    if preset is None and file is None:
+        own_preset = dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
+        preset = "small" if encoder == WEIGHTLESS else own_preset
+    config = load_config(preset, file, [*overrides, *([f"encoder={encoder}"] if encoder else [])])
+    if target is None:
+        return config
+    return replace(config, labels=replace(TARGETS[target], panel_size=config.labels.panel_size))
+
+
+def to_overrides(
+    set_: Sequence[str] | None,
+    *,
+    seed: int | None = None,
+    select_on: str | None = None,
+    um_per_px: str | None = None,
+    neighbors: str | None = None,
+) -> list[str]:
+    """What options say, as ``key=value`` settings over those of ``--set``."""
+    said = {
+        "training.seed": seed,
+        "training.select_on": select_on,
+        "views.um_per_px": um_per_px if um_per_px == NATIVE else None,
+        "views.neighbors": neighbors,
+    }
+    return [*(set_ or []), *(f"{key}={value}" for key, value in said.items() if value is not None)]
+
+
+def known_scale(um_per_px: str | None) -> float | None:
+    """um/px of level 0, where ``--um-per-px`` says it."""
+    return None if um_per_px in (None, NATIVE) else float(str(um_per_px))
+
+
+def choose_panel(panel: str | None, dataset_name: str | None) -> str:
+    """The data set's published panel, or one derived from the training sections."""
+    published = dataset_name in DATASETS and DATASETS[dataset_name].panel is not None
+    return panel or (str(dataset_name) if published else "training")

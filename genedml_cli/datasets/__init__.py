@@ -1,0 +1,1 @@
+"""Data sets: their sections, folds, files and panels."""

@@ -1,0 +1,135 @@
+"""Sample sheets and folds by patient."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genedml.errors import GeneDMLError
+from genedml_cli.datasets.folds import Fold, _under_another_name
+from genedml_cli.datasets.sheets import Row, is_file_name, number, read_rows
+from genedml_cli.files.paths import takes_paths
+
+REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
+OPTIONAL_COLUMNS = {"fold": False, "um_per_px": True}  # and whether their cells may be empty
+EVERY_FOLD, ALL_SECTIONS = "all", "all-sections"
+"""What ``--fold`` takes beside the name of a fold: all folds, and the model that is trained on every section."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One section: where its files are, whose tissue it is, which fold tests it.
+
+    ``um_per_px`` is of level 0, ``pitch_um`` the array's, both where they are known. ``donor`` is who the tissue came
+    from, where two data sets call one person by two names; the patient if left empty.
+    """
+
+    name: str
+    slide: Path
+    spots: Path
+    counts: Path
+    patient: str
+    fold: str
+    um_per_px: float | None = None
+    pitch_um: float | None = None
+    donor: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "donor", self.donor or self.patient)
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All that is read of it."""
+        return self.slide, self.spots, self.counts
+
+
+@takes_paths
+def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
+    """Read a sample sheet: CSV with ``sample,slide,spots,counts,patient`` and optionally ``fold,um_per_px``.
+
+    Paths are relative to ``root``, else to the sheet. Without ``fold``, every patient is one.
+
+    Raises:
+        GeneDMLError: unreadable, unknown or missing columns, empty cells, names twice, files that are not there.
+    """
+    rows = read_rows(path, "sample sheet", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "section")
+    base = root or path.parent
+    samples = [_sample_of_row(row, base, path) for row in rows]
+    _check(samples, str(path))
+    return samples
+
+
+def all_sections(samples: Sequence[Sample], epochs_of_folds: Mapping[str, int]) -> Fold:
+    """Every section to train on and none to test, for a model that is to predict other slides.
+
+    Where ``epochs_of_folds`` do not say for how many epochs, the last patient, or for want of a second one the last
+    section, is held out to choose their number. A single section leaves nothing to choose on.
+    """
+    held = [] if epochs_of_folds else _held_out(samples)
+    rest = tuple(sample for sample in samples if sample not in held)
+    return Fold(ALL_SECTIONS, rest, tuple(held), (), epochs_of_folds=epochs_of_folds)
+
+
+def _held_out(samples: Sequence[Sample], fold: str | None = None) -> list[Sample]:
+    """Of sections to train on those to choose the epoch on: of ``fold``, else the last patient, else the last section.
+
+    None where nothing would be left to train on.
+    """
+    patients = sorted({sample.patient for sample in samples})
+    if fold is not None:
+        held = [sample for sample in samples if sample.fold == fold]
+    elif len(patients) > 1:
+        held = [sample for sample in samples if sample.patient == patients[-1]]
+    else:
+        held = list(samples[-1:])
+    held += _under_another_name([sample for sample in samples if sample not in held], held)
+    return held if len(held) < len(samples) else []
+
+
+def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
+    name, patient = str(row["sample"]), str(row["patient"]).strip()
+    return Sample(
+        name,
+        base / str(row["slide"]),
+        base / str(row["spots"]),
+        base / str(row["counts"]),
+        patient,
+        row["fold"] or patient,
+        number(row, "um_per_px", path, name),
+    )
+
+
+def _check(samples: Sequence[Sample], where: str) -> None:
+    names = [sample.name for sample in samples]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GeneDMLError(f"{where} names samples twice: {', '.join(twice)}. Give each a name of its own.")
+    for what, said in (("samples", names), ("patients", {sample.patient for sample in samples})):
+        first: dict[str, str] = {}
+        for name in sorted(said):  # some file systems, and people who write sheets, do not tell A1 from a1
+            if first.setdefault(name.casefold(), name) != name:
+                raise GeneDMLError(
+                    f"{where} names {what} {first[name.casefold()]} and {name}, alike but for capitals. Write one name "
+                    "for one, and names that differ for two."
+                )
+    reserved = next((one.fold for one in samples if one.fold in (EVERY_FOLD, ALL_SECTIONS)), None)
+    if reserved is not None:
+        raise GeneDMLError(f"{where} calls a fold {reserved}, which has a meaning for --fold. Rename it.")
+    for row, sample in enumerate(samples, 1):
+        bad = next((name for name in (sample.name, sample.fold) if not is_file_name(name)), None)
+        if bad is not None:
+            raise GeneDMLError(
+                f"{where}, row {row}: {bad[:80]!a} names a sample or a fold, but cannot be a file name. Rename it."
+            )
+    missing = [file for one in samples for file in (one.slide, one.spots, one.counts) if not _is_there(file)]
+    if missing:
+        raise GeneDMLError(
+            f"{where} names {len(missing)} files that are not there (first: {missing[0]}). Paths are relative to "
+            "--root, else to the sheet."
+        )
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file() or file.is_dir()
+    except OSError:  # a name longer than the system takes
+        return False

@@ -1,0 +1,1 @@
+"""Scores of predictions against measured expression, and the references beside them."""

@@ -1,0 +1,300 @@
+"""Score a run or one prediction."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from genedml.config import LabelsConfig, target_name
+from genedml.errors import GeneDMLError
+from genedml.metrics import HIGH_GENES
+from genedml_cli import console
+from genedml_cli.datasets.samples import ALL_SECTIONS
+from genedml_cli.evaluation import ceiling
+from genedml_cli.evaluation.published import rows_beside
+from genedml_cli.evaluation.scores import Evaluation, reference_notes, score_fold, write_if_possible
+from genedml_cli.expression.counts import not_raw_note, read_counts
+from genedml_cli.expression.labels import Labels, check_join, make_labels
+from genedml_cli.expression.panels import match_panel
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.text_tables import read_json
+from genedml_cli.notes import panels_note
+from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
+from genedml_cli.outputs.predictions import label_settings, notes_of, spots_of
+from genedml_cli.outputs.run_folder import RECORD, model_file, read_record
+
+EMPTY = "spots_without_panel_counts"
+NAMED_GENES = 5
+
+
+@takes_paths
+def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False) -> Evaluation:
+    """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
+
+    Raises:
+        GeneDMLError: nothing there, an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, or a ceiling asked
+            for something else than a run.
+    """
+    target = newest_run() if target is None else target
+    if not target.exists():
+        kind = "prediction" if target.suffix == ".h5ad" else "run"
+        raise GeneDMLError(f"There is no {kind} {target}. Check the path: it starts at the current folder.")
+    if target.suffix != ".h5ad":
+        if truth is not None:
+            raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
+        return evaluate_run(target, with_ceiling)
+    if with_ceiling:
+        raise GeneDMLError(f"--ceiling goes with a run, of whose sections all counts are known; {target} is none.")
+    if truth is None:
+        raise GeneDMLError(f"To score {target}, give the raw counts of its section with --truth.")
+    return evaluate_prediction(target, truth)
+
+
+@takes_paths
+def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
+    """Score a run folder by the predictions of its test sections, and write the tables into it, if it can be written.
+
+    ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.evaluation.ceiling`).
+
+    Raises:
+        GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
+    """
+    evaluation = score_run(run, finished_sections(run), with_ceiling)
+    return replace(evaluation, written=write_if_possible(evaluation.write))
+
+
+def finished_sections(run: Path) -> dict[Path, anndata.AnnData]:
+    """The predicted test sections of a run's finished folds, by their files.
+
+    Raises:
+        GeneDMLError: no such run, or none of its folds is finished.
+    """
+    return {file: read_prediction(file) for file in finished_files(run)}
+
+
+def finished_files(run: Path) -> list[Path]:
+    """The predictions of a run's finished folds; says which sections are left out, as they have no labelled spot.
+
+    Raises:
+        GeneDMLError: no such run, none of its folds is finished, or nothing of it can be scored.
+    """
+    files, empty = [], []
+    for file in sorted((run / "predictions").glob("*.h5ad")):
+        try:
+            fold = str(read_prediction(file).uns["genedml"]["fold"])
+        except NoLabelledSpotError as error:
+            empty.append(file.stem)
+            console.warn(f"{error} It is left out.")
+            continue
+        # The checkpoint comes last: without it the fold was interrupted, and sections of it may be missing.
+        if model_file(run, fold).exists():
+            files.append(file)
+    if not files:
+        raise _nothing_to_score(run, empty)
+    return files
+
+
+def _nothing_to_score(run: Path, empty: Sequence[str]) -> GeneDMLError:
+    """Why a run has no score; ``empty`` are its sections without a labelled spot."""
+    if empty:
+        return GeneDMLError(
+            f"Nothing of {run} can be scored: no spot of {', '.join(empty)} has counts in the panel. Train again into "
+            "another --out, with the counts of that section or without it."
+        )
+    if model_file(run, ALL_SECTIONS).is_file():
+        return GeneDMLError(
+            f"{run} holds a model of all sections only, so there is none to score it on. Train folds beside it "
+            f"(genedml train --out {run} ...), or score it on sections of other donors: --external SHEET."
+        )
+    if any(run.glob("*.h5ad")):
+        return GeneDMLError(f"{run} holds no finished fold, but predictions: name one; --truth COUNTS scores it.")
+    return GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
+
+
+def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False) -> Evaluation:
+    """Score :func:`finished_sections` of a run; writes nothing.
+
+    Raises:
+        GeneDMLError: sections with different label transforms.
+    """
+    files, sections = list(finished), list(finished.values())
+    labels = _common_labels(sections, files)
+    folds: dict[str, list[anndata.AnnData]] = {}
+    for section in sections:
+        folds.setdefault(str(section.uns["genedml"]["fold"]), []).append(section)
+    folds = {fold: folds[fold] for fold in sorted(folds, key=_natural)}
+    scores = [score for fold, own in folds.items() for score in score_fold(fold, own)]
+    dataset = str(sections[0].uns["genedml"].get("dataset", ""))
+    published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
+    return Evaluation(
+        f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
+        + (f" of {dataset}" if dataset else ""),
+        tuple(scores),
+        (
+            *_notes(sections),
+            *reference_notes(scores),
+            *unfinished_notes(run, folds),
+            *_notes_of_models(run, sections),
+            *said,
+            *([ceiling.NOTE] if with_ceiling else []),
+        ),
+        run,
+        published,
+        ceiling.split_halves(run, folds) if with_ceiling else (),
+    )
+
+
+@takes_paths
+def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
+    """Score one ``.h5ad`` that genedml predicted against the raw counts of its section; writes tables beside it.
+
+    Raises:
+        GeneDMLError: not a prediction of genedml, or counts that do not join.
+    """
+    evaluation, _ = score_prediction(prediction, truth)
+    before = evaluation.folder / "metrics.json"
+    if before.is_file() and read_json(before).get("title") != evaluation.title:
+        console.warn(f"The scores in {evaluation.folder} were of {read_json(before).get('title')}; they are replaced.")
+    return replace(evaluation, written=write_if_possible(evaluation.write))
+
+
+def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata.AnnData]:
+    """Scores of :func:`evaluate_prediction`, unwritten, and the prediction with its truth and references as layers.
+
+    ``layers["truth"]`` is NaN where a gene or a spot has no counts.
+
+    Raises:
+        GeneDMLError: not a prediction of genedml, or counts that do not join.
+    """
+    data = read_prediction(prediction)
+    if "panels" not in data.uns["genedml"]:
+        raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
+    panels = {gene for panel in _panels(data) for gene in panel}
+    if not panels >= set(data.var_names):
+        raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
+    labels = labels_of_prediction(data, truth)
+    joined = check_join(labels, prediction.name, truth)
+    data.layers["truth"] = labels.y
+    mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
+    data.layers["constant"] = np.tile(mean, (data.n_obs, 1))
+    data.layers["depth_alone"] = labels.depth[:, None] * slope + intercept
+    data.obs["depth"] = labels.depth
+    matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
+    unmatched = tuple(data.var_names[~matched])
+    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
+    notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
+    if not labels.raw:
+        notes.append(not_raw_note([truth.name]))
+    notes += [joined] if joined else []
+    left_out = labels.without_counts + labels.empty
+    if left_out:
+        notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
+    folder = prediction.with_suffix(".evaluation")
+    title = f"{prediction.name} against {truth.name}"
+    return Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched), data
+
+
+def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
+    """Labels of a prediction's spots and genes, by the transform it was made with.
+
+    A gene that the counts do not have is NaN in every spot; a library over the panel is then over its other genes.
+
+    Raises:
+        GeneDMLError: counts that do not join, or that have too few of the genes.
+    """
+    config, table, spots = label_settings(data), read_counts(counts), spots_of(data)
+    # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
+    found = [match_panel(table, panel)[0] for panel in _panels(data)]
+    each = [make_labels(table, spots, genes, config) for genes in found]
+    y = [
+        pd.DataFrame(one.y, columns=genes).reindex(columns=data.var_names)
+        for one, genes in zip(each, found, strict=True)
+    ]
+    valid = np.all([labels.valid for labels in each], axis=0)
+    mean = np.mean([table.to_numpy() for table in y], axis=0)
+    return replace(each[0], y=mean, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
+
+
+def _panels(data: anndata.AnnData) -> list[list[str]]:
+    return [str(panel).split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
+
+
+def newest_run(folder: Path = Path("runs")) -> Path:
+    """The run folder below ``folder`` that was written last.
+
+    Raises:
+        GeneDMLError: there is none.
+    """
+    runs = [path.parent for path in folder.glob("*/predictions")]
+    if not runs:
+        raise GeneDMLError(f"There is no run below {folder}/. Name one: genedml evaluate RUN, or train one first.")
+    return max(runs, key=lambda run: (run / "predictions").stat().st_mtime)
+
+
+def label_note(labels: LabelsConfig) -> str:
+    """The label transform, and its name if it has one."""
+    name = target_name(labels)
+    return f"Label{f' ({name})' if name else ''}: {labels.describe()}."
+
+
+def unmatched_notes(unmatched: Sequence[str], of: int) -> list[str]:
+    """What must be said where counts lack genes of the panel."""
+    if not unmatched:
+        return []
+    named = ", ".join(unmatched[:NAMED_GENES]) + (", ..." if len(unmatched) > NAMED_GENES else "")
+    return [
+        f"Genes: {of - len(unmatched)} of the panel's {of} are in the counts; not there: {named} (all in metrics.json)."
+        " The rest are scored; a library over the panel is over them."
+    ]
+
+
+def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> LabelsConfig:
+    labels = [label_settings(section).describe() for section in sections]
+    for file, own in zip(files, labels, strict=True):
+        if own != labels[0]:
+            raise GeneDMLError(
+                f"{file} has labels {own}, but {files[0]} has {labels[0]}: scores of different labels never stand in "
+                "one table. Give each its own run folder."
+            )
+    return label_settings(sections[0])
+
+
+def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
+    """What must be said of a run of which folds are missing."""
+    if not (run / RECORD).is_file() or ALL_SECTIONS in finished:  # models put together by hand
+        return []
+    every = {sample["fold"] for sample in read_record(run)["samples"]}
+    return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
+
+
+def _notes_of_models(run: Path, sections: Sequence[anndata.AnnData]) -> list[str]:
+    """What sets the models that predict other slides apart from those that are scored here."""
+    notes = []
+    panels = [set(section.var_names) for section in sections]
+    shared = set.intersection(*panels)
+    if model_file(run, ALL_SECTIONS).is_file():
+        notes.append("These are scores of the folds' models; predict takes the one of all sections, which has none.")
+    elif any(panel != shared for panel in panels):
+        notes.append(panels_note(len(shared), max(len(panel) for panel in panels)))
+    return notes
+
+
+def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
+    made_by = [section.uns["genedml"] for section in sections]
+    notes = [label_note(label_settings(sections[0]))]
+    notes += dict.fromkeys(note for section in sections for note in notes_of(section))
+    without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
+    if any(without):
+        notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")
+    where = "over the test folds" if "fold" in made_by[0] else "on this very section"
+    notes.append(
+        f"The {HIGH_GENES} genes of PCC(H) are those ranked best {where}; held out: ranked inside the training."
+    )
+    return tuple(notes)
+
+
+def _natural(name: str) -> tuple[bool, float, str]:
+    return (not name.isdigit(), float(name) if name.isdigit() else 0.0, name)

@@ -1,0 +1,1 @@
+"""Counts, the labels made from them, and gene panels."""

@@ -1,0 +1,142 @@
+"""Counts -> labels; gene panels (METHOD section 1).
+
+Letters: S spots, M genes of the panel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.sparse import csr_matrix
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.expression.counts import RAW
+from genedml_cli.expression.joins import doubt_of, without_counts
+from genedml_cli.expression.panels import gene_columns
+from genedml_cli.spots.spots import Spots
+
+JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
+"""Share of a section's spots without counts: a few are usual in the authors' own tables; most are a mistake."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the network learns for the spots of one section.
+
+    Args:
+        y: labels; NaN in the rows of spots that have none.
+        valid: spots that have a label: with counts, and with a panel sum above zero.
+        depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
+        without_counts: spots that the count table does not name.
+        empty: spots with counts but none in the panel, which have no defined label.
+        raw: whether the counts can be raw.
+        doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
+    """
+
+    y: Float[np.ndarray, "S M"]
+    valid: Bool[np.ndarray, " S"]
+    depth: Float[np.ndarray, " S"]
+    without_counts: int
+    empty: int
+    raw: bool = True
+    doubt: str = ""
+
+
+def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
+    """Labels of spots from the raw counts of their section, joined by name.
+
+    ``log(1 + scale * c / library)``, then the mean over the labelled spots among a spot's array neighbours.
+
+    Raises:
+        GeneDMLError: no name is in both tables, or genes of the panel are not in the counts.
+    """
+    place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
+    joined = place >= 0
+    if not joined.any():
+        raise GeneDMLError(without_counts(counts, spots.names))
+    columns = gene_columns(counts, panel)
+    if (columns < 0).any():
+        missing = [gene for gene, column in zip(panel, columns, strict=True) if column < 0]
+        raise GeneDMLError(
+            f"{len(missing)} of the panel's {len(panel)} genes are not in the counts (first: {', '.join(missing[:3])})."
+        )
+    rows = counts.X[np.where(joined, place, 0)]
+    panel_counts = np.asarray(rows[:, columns].todense(), dtype=np.float64)
+    total = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
+    panel_sum = panel_counts.sum(axis=1)
+    valid = joined & (panel_sum > 0)
+    library = panel_sum if config.library == "panel" else total
+    ratio = config.scale * panel_counts / np.where(valid, library, 1.0)[:, None]
+    y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
+    depth = np.log10(1 + total)[:, None]
+    if config.smooth:
+        neighbors = spots.neighbors()
+        y, depth = _mean_over(neighbors, valid, y), _mean_over(neighbors, joined, depth)
+    return Labels(
+        np.where(valid[:, None], y, np.nan).astype(np.float32),
+        valid,
+        np.where(joined, depth[:, 0], np.nan),
+        int((~joined).sum()),
+        int((joined & ~valid).sum()),
+        bool(counts.uns.get(RAW, True)),
+        doubt_of(counts, spots.names, place),
+    )
+
+
+def check_labelled(labels: Labels, section: str, counts: Path) -> None:
+    """Refuse a section of which nothing can be learnt or scored.
+
+    Raises:
+        GeneDMLError: no spot has counts in the panel.
+    """
+    if not labels.valid.any():
+        raise GeneDMLError(
+            f"No spot of {section} has counts in the panel: {counts.name} names {labels.empty} of its "
+            f"{len(labels.valid)} spots, with nothing in the panel's {labels.y.shape[1]} genes. Give the counts of "
+            "this section, another --panel, or leave it out."
+        )
+
+
+def check_join(labels: Labels, section: str, counts: Path) -> str:
+    """Warn of spots without counts and of counts of several sections; refuse where most spots have none, since the rest
+    then only share names by chance, and where none has a label.
+
+    Returns:
+        What must be said with every score; empty where nothing must.
+
+    Raises:
+        GeneDMLError: most spots have no counts, or none has counts in the panel.
+    """
+    spots, doubts = len(labels.valid), []
+    lacking = f"{labels.without_counts} of {spots} spots of {section} have no counts in {counts.name}"
+    if labels.without_counts > JOIN_REFUSED * spots:
+        more = f" {counts.name} {labels.doubt}." if labels.doubt else ""
+        raise GeneDMLError(f"{lacking}: are they of another section? Give the counts of these spots.{more}")
+    if not labels.valid.any():
+        raise GeneDMLError(
+            f"No spot of {section} has counts in the panel in {counts.name}, so none has a label. Are they raw counts "
+            "of this section? Leave it out, or give another panel."
+        )
+    if labels.without_counts > JOIN_WARNED * spots:
+        console.warn(f"{lacking}; they are left out.")
+        doubts.append(f"{lacking}: of another section? Spots of another section share names by chance.")
+    if labels.doubt:
+        doubts.append(
+            f"{counts.name} {labels.doubt}: {section} may have another's counts. Give its own section's table."
+        )
+        console.warn(doubts[-1])
+    return f"DOUBTFUL JOIN: {' '.join(doubts)}" if doubts else ""
+
+
+def _mean_over(
+    neighbors: csr_matrix, present: Bool[np.ndarray, " S"], values: Float[np.ndarray, "S M"]
+) -> Float[np.ndarray, "S M"]:
+    among = neighbors.multiply(present[None, :].astype(float)).tocsr()
+    count = np.asarray(among.sum(axis=1))
+    return (among @ np.where(present[:, None], values, 0.0)) / np.maximum(count, 1)

@@ -1,0 +1,1 @@
+"""Feature files: the tiles around spots, encoded once."""

@@ -1,0 +1,201 @@
+"""A feature file in the making: written piece by piece beside its name, so that a process that is killed goes on.
+
+When it is complete it is sealed: its last 32 bytes are a hash of all the others.
+
+Letters: S spots, V orientations of the local tile, L tokens kept of it, D encoder width, N tiles, O own tiles of them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genedml.errors import GeneDMLError
+from genedml.tensor_files import layout
+from genedml_cli import console
+from genedml_cli.features.encoding import TileVectors, Vectors
+from genedml_cli.files.locks import forget_dead, in_turn, journal_of, part_of
+from genedml_cli.files.storage import into_place, write_json, written
+from genedml_cli.machine.stopping import Stopped, keeping
+
+LOCAL, TILES, SEAL = "local", "tiles", "sha256"
+SEAL_BYTES = hashlib.sha256().digest_size
+PIECE_BYTES = 2**20
+EVERY_S = 5.0
+"""How often what is encoded is put on record: this much, and the batch under way, is encoded again after a crash."""
+
+
+class VectorsInFile(Vectors):
+    """Room for the vectors of a section in a file, whatever the memory.
+
+    Args:
+        file: as long as it will be.
+        begins: at which byte the tables ``local`` and ``tiles`` begin.
+        shape: of ``local``: V S L D.
+        journal: where it is put on record how many tiles are done.
+        key: of what is being encoded.
+        done: tiles whose vectors are there.
+    """
+
+    def __init__(
+        self, file: BinaryIO, begins: Mapping[str, int], shape: Sequence[int], journal: Path, key: str, done: int
+    ) -> None:
+        self.orientations, self._spots, tokens, width = shape
+        self.done = done
+        self._file, self._begins, self._journal, self._key = file, begins, journal, key
+        self._row_bytes = {TILES: width * torch.float16.itemsize, LOCAL: tokens * width * torch.float16.itemsize}
+        self._recorded = time.monotonic()
+
+    def put(self, batch: TileVectors) -> None:
+        self._write(TILES, batch.start, batch.pooled)
+        for orientation, tokens in enumerate(batch.tokens):
+            for spot, of_spot in zip(batch.spots.tolist(), tokens, strict=True):
+                self._write(LOCAL, orientation * self._spots + spot, of_spot)
+        self.done = batch.start + len(batch.pooled)
+        if time.monotonic() - self._recorded > EVERY_S:
+            self.record()
+
+    def record(self) -> None:
+        """Let the next process find what was put here."""
+        self.flush()
+        write_json(self._journal, {"key": self._key, "done": self.done})
+        self._recorded = time.monotonic()
+
+    def put_all(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "_ D"]) -> None:
+        """All vectors of a section that are in memory."""
+        self._write(TILES, 0, tiles)
+        self._write(LOCAL, 0, local)
+
+    def flush(self) -> None:
+        """Let what was put here reach the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _write(self, name: str, row: int, vectors: Tensor) -> None:
+        self._file.seek(self._begins[name] + row * self._row_bytes[name])
+        self._file.write(vectors.contiguous().numpy().data)
+
+
+@contextmanager
+def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[VectorsInFile]:
+    """Room for the vectors of a section; when the block is left, ``path`` is whole.
+
+    Where a process was killed, or stopped, in the block, the next call with the same arguments finds its vectors there;
+    where the block fails, nothing is left.
+
+    Args:
+        path: the feature file.
+        tensors: all its tables; ``local`` and ``tiles`` are to be filled and may be on the meta device.
+        metadata: of the file.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or the disk is full.
+    """
+    tensors = {**tensors, SEAL: torch.zeros(SEAL_BYTES, dtype=torch.uint8)}  # of the narrowest kind, so that it is last
+    head, begins = layout(tensors, metadata)
+    key = hashlib.sha256(head).hexdigest()
+    part, journal = part_of(path), journal_of(path)
+    with in_turn(path), written(path):
+        try:
+            done = _done(part, journal, key)
+            if not done:
+                journal.unlink(missing_ok=True)  # first: one of another part is not to be taken for one of this
+                _lay_out(part, head, begins, tensors)
+            with part.open("r+b") as file:
+                vectors = VectorsInFile(file, begins, tensors[LOCAL].shape, journal, key, done)
+                try:
+                    yield vectors
+                except Stopped:
+                    vectors.record()
+                    raise
+                vectors.flush()
+                file.seek(begins[SEAL])
+                file.write(_digest(part))
+            into_place(part, path)
+        except Exception:
+            part.unlink(missing_ok=True)
+            journal.unlink(missing_ok=True)
+            raise
+        journal.unlink(missing_ok=True)
+        forget_dead(journal)
+
+
+def check_seal(path: Path) -> None:
+    """Hold a feature file against the hash that it ends with. Reads all of it, and keeps nothing of it in memory.
+
+    Raises:
+        ValueError: something of it is not what was written.
+    """
+    with path.open("rb") as file:
+        file.seek(-SEAL_BYTES, os.SEEK_END)
+        if file.read() != _digest(path):
+            raise ValueError("it has changed since it was written")
+
+
+@contextmanager
+def features_beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out`` for the features it is made of.
+
+    It is gone when the block is left, but for a process that is killed or stopped: the next goes on from there.
+    """
+    folder = out.with_name(f".{out.name}.features")
+    with in_turn(out), keeping(f"What was encoded is kept in {folder}. To go on, run the same command again."):
+        try:
+            yield folder
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def started(path: Path) -> bool:
+    """Whether a part of a feature file is there, to go on from."""
+    return part_of(path).exists()
+
+
+def _digest(path: Path) -> bytes:
+    """SHA-256 over the SHA-256 of every piece of a file but for its seal; the pieces are hashed in threads."""
+    end = path.stat().st_size - SEAL_BYTES
+
+    def of_piece(start: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(min(PIECE_BYTES, end - start))).digest()
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(pool.map(of_piece, range(0, end, PIECE_BYTES)))).digest()
+
+
+def _lay_out(part: Path, head: bytes, begins: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
+    """A file of its final length with everything in it but the vectors."""
+    part.unlink(missing_ok=True)
+    with part.open("wb") as file:
+        file.write(head)
+        for name in tensors.keys() - {LOCAL, TILES}:
+            file.seek(begins[name])
+            file.write(tensors[name].contiguous().numpy().data)
+        file.truncate(max(begins[name] + tensor.nbytes for name, tensor in tensors.items()))
+
+
+def _done(part: Path, journal: Path, key: str) -> int:
+    """How many tiles a part of the same file has."""
+    if not (part.exists() and journal.exists()):
+        return 0
+    try:
+        record = json.loads(journal.read_text(encoding="utf-8"))
+        done = int(record["done"]) if record["key"] == key else 0
+    except (ValueError, KeyError, TypeError) as error:
+        raise GeneDMLError(f"{journal} cannot be read: {error}. Remove it and run again.") from error
+    if done:
+        console.note(f"Going on from tile {done + 1}, where an earlier run was interrupted.")
+    return done

@@ -1,0 +1,141 @@
+"""Where the features of the sections being trained on live, and batches gathered from there.
+
+Letters: B spots in a batch, N rows, P tiles of the neighbor grid, V orientations, S spots, U distinct tiles.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genedml.networks.inputs import Views
+from genedml_cli import console
+from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.features.tile_plan import OUTSIDE
+from genedml_cli.machine.devices import free_on_device, send
+from genedml_cli.machine.memory import free_on_host
+from genedml_cli.text import gigabytes
+
+SHARE = 0.5
+"""Of free memory that features may take; the rest is for the network, its gradients and other programs."""
+
+
+class Placement(StrEnum):
+    """Where features are, in the words of the line that says it."""
+
+    device = "on the device"
+    host = "in host memory"
+    disk = "read from disk as needed"
+
+
+class PlacedFeatures:
+    """Features of some sections, all in one place. What a batch holds does not depend on the place.
+
+    Args:
+        features: of every section. On disk they stay as they are: maps of the feature files, of which only what a
+            batch needs is read.
+        device: where batches are wanted.
+        where: the place.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[SectionFeatures],
+        device: torch.device | str,
+        where: Placement = Placement.disk,
+    ) -> None:
+        self.sections = [one.section(device) for one in features]
+        self._device = torch.device(device)
+        self._orientations = torch.tensor([one.local.shape[0] for one in features])
+        self._spots = torch.tensor([len(one.spots) for one in features])
+        self._neighbor = torch.cat([one.neighbor for one in features])
+        self._local = _Rows([one.local.flatten(0, 1) for one in features], self._device, where)
+        self._tiles = _Rows([one.tiles for one in features], self._device, where)
+
+    def views(
+        self, section: Int[Tensor, " B"], row: Int[Tensor, " B"], orientation: Int[Tensor, " B"] | None = None
+    ) -> Views:
+        """A batch of spots at three scales, with the sections that it touches and no others.
+
+        Spot b is row ``row[b]`` of section ``section[b]``, its local tile in orientation ``orientation[b]`` (0 if
+        None). The indices are on the host, so that nothing here waits for the device.
+        """
+        touched, of_spot = section.unique(return_inverse=True)
+        spots = self._spots[section]
+        turned = row if orientation is None else row + orientation * spots
+        place = self._neighbor[_starts(self._spots)[section] + row]
+        tile = self._tiles.starts[section][:, None] + place.clamp(min=0)
+        return Views(
+            self._local.take(self._local.starts[section] + turned).float(),
+            self._tiles.take(tile.flatten()).unflatten(0, place.shape).float(),
+            send(place != OUTSIDE, self._device),
+            [self.sections[number] for number in touched.tolist()],
+            send(of_spot, self._device),
+            send(row, self._device),
+        )
+
+
+class _Rows:
+    """Rows of several tables as if they were one: copied together to a place, or left where they are."""
+
+    def __init__(self, tables: Sequence[Float[Tensor, "..."]], device: torch.device, where: Placement) -> None:
+        self.starts = _starts(torch.tensor([len(table) for table in tables]))
+        self._device = device
+        self._tables = list(tables)
+        if where is not Placement.disk:
+            home = device if where is Placement.device else torch.device("cpu")
+            whole = torch.empty(sum(map(len, tables)), *tables[0].shape[1:], dtype=tables[0].dtype, device=home)
+            for start, table in zip(self.starts.tolist(), tables, strict=True):
+                whole[start : start + len(table)] = table
+            self._tables = [whole]
+
+    def take(self, index: Int[Tensor, " N"]) -> Float[Tensor, "N ..."]:
+        """Some rows, on the device."""
+        if len(self._tables) == 1:
+            (table,) = self._tables
+            if table.device.type == self._device.type:
+                return table[send(index, table.device)]
+            rows = torch.index_select(table, 0, index, out=self._room(len(index)))
+            return rows.to(self._device, non_blocking=True)
+        out = self._room(len(index))
+        number = torch.searchsorted(self.starts, index, right=True) - 1
+        for one in number.unique().tolist():
+            here = number == one
+            out[here] = self._tables[one][index[here] - self.starts[one]]
+        return out.to(self._device, non_blocking=True)
+
+    def _room(self, rows: int) -> Float[Tensor, "N ..."]:
+        """On the host, pinned where the device is CUDA's, so that what is gathered is copied once."""
+        first = self._tables[0]
+        return torch.empty(rows, *first.shape[1:], dtype=first.dtype, pin_memory=self._device.type == "cuda")
+
+
+def place(features: Sequence[SectionFeatures], device: torch.device | str, at_once: int = 1) -> PlacedFeatures:
+    """Put features on the device if they fit there, else into host memory, else leave them on disk; says where.
+
+    Args:
+        features: of the sections to train on and to choose the epoch on.
+        device: where batches are wanted.
+        at_once: processes that share the host's memory.
+    """
+    where = choose(features, torch.device(device), at_once)
+    console.note(f"Features of {len(features)} sections: {gigabytes(_size(features))}, {where}.")
+    return PlacedFeatures(features, device, where)
+
+
+def choose(features: Sequence[SectionFeatures], device: torch.device, at_once: int = 1) -> Placement:
+    """Where features are to live, by the memory that is free now; on a CPU the host is the device."""
+    size = _size(features)
+    if device.type != "cpu" and size <= SHARE * free_on_device(device):
+        return Placement.device
+    return Placement.host if size * at_once <= SHARE * free_on_host() else Placement.disk
+
+
+def _size(features: Sequence[SectionFeatures]) -> int:
+    return sum(one.local.nbytes + one.tiles.nbytes for one in features)
+
+
+def _starts(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    return lengths.cumsum(0) - lengths

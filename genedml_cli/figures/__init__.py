@@ -1,0 +1,1 @@
+"""Pictures of genes, settings and spots."""

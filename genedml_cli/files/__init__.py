@@ -1,0 +1,1 @@
+"""Files: whole or absent, locked while they are written, checked as they are read."""

@@ -1,0 +1,149 @@
+"""Files that arrive whole, and who made them."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from genedml.errors import GeneDMLError
+from genedml_cli.files.locks import cannot_write, in_turn, part_of
+from genedml_cli.text import json_text
+
+
+@contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path``; renamed to it on success, removed on failure.
+
+    So a file that exists is finished. The folder is made if it is missing. One process at a time: another waits. What a
+    process that was killed left of the same file is removed.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or the disk is full.
+    """
+    temporary = part_of(path)
+    with in_turn(path), written(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            yield temporary
+            into_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def into_place(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its name; it has reached the disk before."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~_umask())
+    temporary.replace(path)
+
+
+@contextmanager
+def arriving_folder(path: Path) -> Iterator[Path]:
+    """As :func:`arriving`, for a folder: a path where nothing is yet; what is there on success moves to ``path``.
+
+    A folder of that name stays until the new one is complete.
+
+    Raises:
+        GeneDMLError: the folder cannot be written, or the disk is full.
+    """
+    around = part_of(path)
+    before = around / "before"
+    with in_turn(path), written(path):
+        if before.exists() and not path.exists():  # a process was killed as it exchanged the two
+            before.replace(path)
+        shutil.rmtree(around, ignore_errors=True)
+        try:
+            around.mkdir()
+            yield around / path.name
+            if path.exists():
+                path.replace(before)
+            (around / path.name).replace(path)
+        finally:
+            if before.exists() and not path.exists():  # stopped between the two
+                before.replace(path)
+            shutil.rmtree(around, ignore_errors=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """What the system says against writing ``path``, as a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from error
+
+
+def check_apart(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        GeneDMLError: one of ``outs`` is one of ``read``, by whatever name.
+    """
+    known = {_identity(path) for path in read if path is not None} - {None}
+    for out in outs:
+        if _identity(out) in known:
+            raise GeneDMLError(f"{out} is what is read, and would be written over. Give another output.")
+
+
+def beside(target: Path, name: str) -> Path:
+    """Where something drawn from a run folder or an ``.h5ad`` goes: into the folder, or beside the file.
+
+    Where that cannot be written, as a folder of somebody else, it goes where the command is run.
+    """
+    place = target.with_suffix(f".{name}") if target.suffix == ".h5ad" else target / name
+    writable = os.access(place.parent, os.W_OK) or not place.parent.is_dir()
+    return place if writable else Path(f"{target.resolve().name.removesuffix('.h5ad')}.{name}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with arriving(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON whole; NaN becomes null."""
+    write_text(path, json_text(value))
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder has free; of its nearest parent, where it is not made yet."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content; of a folder, over the names and contents of its files.
+
+    Raises:
+        GeneDMLError: it is not there or cannot be read.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listing = "".join(f"{file.relative_to(path)} {sha256_of(file)}\n" for file in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise GeneDMLError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """By which a file is known under all its names; None where nothing is, or nobody may look."""
+    try:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    except OSError:
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,55 @@
+"""The machine that something runs on: its name, its arithmetic, its memory, and a watch."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+
+@dataclass
+class Timing:
+    """What a part took: by the clock, and of processors, which other programs change less."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Timing") -> "Timing":
+        return Timing(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+    def times(self, factor: float) -> "Timing":
+        """The same part so many times."""
+        return Timing(self.wall_s * factor, self.cpu_s * factor)
+
+
+@contextmanager
+def stopwatch(device: torch.device) -> Iterator[Timing]:
+    """Time a block, the work it left on the device included."""
+    timing = Timing()
+    wait_for(device)
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    try:
+        yield timing
+    finally:
+        wait_for(device)
+        timing.wall_s, timing.cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _peak_on_host() -> int:
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,1 @@
+"""Predictions as files of every kind, and the names of a run folder."""

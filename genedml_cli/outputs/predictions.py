@@ -1,0 +1,147 @@
+"""Predictions -> AnnData that scanpy and squidpy open as they are. Letters: S spots, M genes."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genedml.config import LabelsConfig
+from genedml.errors import GeneDMLError
+from genedml.schema import from_dict, to_dict
+from genedml_cli.files.tenx import GENE_IDS
+from genedml_cli.slides.slide import Slide
+from genedml_cli.spots.section import ORIGIN
+from genedml_cli.spots.spots import Spots, nearest_distances
+
+HIRES_PX = 2000
+LOWRES_PX = 600
+NEAR = 0.75  # of two names' letters that agree: one of four may differ
+SPOT_TO_PITCH = 0.5  # ST: 100 um spots at 200 um; Visium: 55 at 100
+
+
+def to_anndata(
+    predicted: Float[np.ndarray, "S M"],
+    genes: Sequence[str],
+    spots: Spots,
+    labels: LabelsConfig,
+    made_by: Mapping[str, Any],
+    layers: Mapping[str, Float[np.ndarray, "S M"]] | None = None,
+    gene_ids: Sequence[str] = (),
+) -> anndata.AnnData:
+    """One section's predictions with names, coordinates, units and provenance.
+
+    ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
+    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by``, what is derived of the array
+    (:attr:`genedml_cli.spots.spots.Spots.geometry`) and the label transform. ``var`` has
+    the genes' Ensembl ids, where there are ``gene_ids``.
+    """
+    obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
+    obs["in_tissue"] = 1
+    if spots.array_xy is not None:
+        obs["array_row"], obs["array_col"] = spots.array_xy[:, 1], spots.array_xy[:, 0]
+    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
+    if gene_ids:
+        var[GENE_IDS] = list(gene_ids)
+    single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
+    data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
+    data.obsm["spatial"] = spots.xy_px.astype(np.float64)
+    data.uns["log1p"] = {"base": 10.0} if labels.log_base == "10" else {}
+    data.uns["genedml"] = {**made_by, **spots.geometry, "label": labels.describe(), "label_settings": to_dict(labels)}
+    return data
+
+
+def label_settings(data: anndata.AnnData) -> LabelsConfig:
+    """The transform of a prediction's labels."""
+    stored = data.uns["genedml"]["label_settings"]
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
+    return from_dict(LabelsConfig, plain)
+
+
+def notes_of(data: anndata.AnnData) -> list[str]:
+    """What must be said with a prediction and every score of it.
+
+    Raises:
+        GeneDMLError: it was written by an earlier version.
+    """
+    made_by = data.uns["genedml"]
+    if "notes" not in made_by:
+        raise GeneDMLError(
+            "A prediction is by an earlier version of genedml and lacks what this one needs. Train, or predict, again."
+        )
+    return [str(note) for note in np.atleast_1d(made_by["notes"])]
+
+
+def about(data: anndata.AnnData) -> dict[str, Any]:
+    """Units and provenance as plain values, for files that are no AnnData; without the panels of the folds."""
+    return {key: _plain(value) for key, value in data.uns["genedml"].items() if key != "panels"}
+
+
+def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:
+    """Refuse genes that a prediction does not have; names those that are spelt nearly so.
+
+    Raises:
+        GeneDMLError: there are such genes.
+    """
+    unknown = [gene for gene in genes if gene not in data.var_names]
+    if unknown:
+        known = {name.upper(): name for name in data.var_names}
+        near = [known[name] for gene in unknown for name in difflib.get_close_matches(gene.upper(), known, 2, NEAR)]
+        raise GeneDMLError(
+            f"{where} does not predict {', '.join(unknown)}."
+            + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
+            + f" All {data.n_vars} genes: {how_to_list}"
+        )
+
+
+def spots_of(data: anndata.AnnData) -> Spots:
+    """The spots that a prediction was made for."""
+    array_xy = data.obs[["array_col", "array_row"]].to_numpy(np.int64) if "array_col" in data.obs else None
+    return Spots(tuple(data.obs_names), np.asarray(data.obsm["spatial"], dtype=np.float64), array_xy)
+
+
+def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
+    """Fill ``uns["spatial"][slide]`` with downscaled images and scale factors, as Space Ranger's readers do."""
+    hires, lowres = slide.thumbnail(HIRES_PX), slide.thumbnail(LOWRES_PX)
+    scale = {"um_per_px": slide.um_per_px} if slide.knows_scale else {}
+    width = slide.size_px[0]
+    data.uns["spatial"] = {
+        slide.path.stem: {
+            "images": {"hires": hires, "lowres": lowres},
+            "scalefactors": {
+                "tissue_hires_scalef": hires.shape[1] / width,
+                "tissue_lowres_scalef": lowres.shape[1] / width,
+                "spot_diameter_fullres": spot_diameter_px(spots, slide),
+            },
+            "metadata": {"source_image_path": slide.path.name, **scale},
+        }
+    }
+
+
+def stored_spot_diameter_px(data: anndata.AnnData) -> float:
+    """The diameter that a prediction's spots were written with; of a run's sections, which lack it, half the pitch."""
+    if "spatial" in data.uns:
+        return float(next(iter(data.uns["spatial"].values()))["scalefactors"]["spot_diameter_fullres"])
+    return SPOT_TO_PITCH * spots_of(data).spacing_px
+
+
+def stored_origin_xy(data: anndata.AnnData) -> tuple[float, float]:
+    """The level-0 pixel from which QuPath counts x and y on the slide of a prediction (:attr:`Slide.origin_xy`)."""
+    x, y = data.uns["genedml"].get(ORIGIN, (0, 0))
+    return float(x), float(y)
+
+
+def spot_diameter_px(spots: Spots, slide: Slide) -> float:
+    """Half the pitch, as ST (100 of 200 um) and Visium (55 of 100 um) about have; of a single spot 55 um or 112 px."""
+    if not len(nearest_distances(spots.xy_px)):
+        return 55 / slide.um_per_px if slide.knows_scale else 112.0
+    return SPOT_TO_PITCH * spots.spacing_px
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -1,0 +1,219 @@
+"""Trained folds that predict together. Letters: S spots, M genes."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from genedml.checkpoint import (
+    PRETRAINED,
+    PRETRAINED_ON,
+    ModelCard,
+    fingerprint,
+    load_card,
+    load_checkpoint,
+    load_state,
+    network_sha256,
+)
+from genedml.encoders.encoder import Encoder
+from genedml.errors import GeneDMLError
+from genedml.networks.gene_dml import GeneDML
+from genedml_cli import console
+from genedml_cli.datasets.samples import ALL_SECTIONS
+from genedml_cli.expression.panels import agreed_gene_ids
+from genedml_cli.features.section_features import SectionFeatures, encoder_record
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.storage import sha256_of
+from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.devices import prepare_encoder
+from genedml_cli.notes import LEAKING, SHARED_PATIENTS, panels_note
+from genedml_cli.outputs.run_folder import reference_file
+from genedml_cli.prediction.section import BATCH_SPOTS, predict_section
+
+SCALE_TOLERANCE = 1.25
+"""Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
+one objective less than this."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Trained folds that predict together, and the encoder whose features they all take.
+
+    Networks are read anew for every slide, so that one fold at a time is in memory; with ``keep`` they stay, for many
+    slides.
+    """
+
+    files: Sequence[Path]
+    cards: Sequence[ModelCard]
+    encoder: Encoder
+    device: torch.device
+    keep: bool = False
+    _kept: dict[int, GeneDML] = field(default_factory=dict, repr=False)
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """The genes that every fold predicts."""
+        return common_genes(self.cards)
+
+    @property
+    def gene_ids(self) -> tuple[str, ...]:
+        """The Ensembl ids of :attr:`genes`, where the folds know them."""
+        known = [dict(zip(card.genes, card.gene_ids, strict=True)) for card in self.cards if card.gene_ids]
+        return agreed_gene_ids(known, self.genes)
+
+    def predict(
+        self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
+    ) -> Float[np.ndarray, "S M"]:
+        """Labels of :attr:`genes` as fold ``number`` predicts them."""
+        network = self._kept.get(number) or load_checkpoint(self.files[number], self.device)[1]
+        if self.keep:
+            self._kept[number] = network
+        return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
+
+    def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
+        """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
+        return [table[:, self._columns(number)] for number, table in enumerate(each)]
+
+    @cached_property
+    def fingerprints(self) -> list[str]:
+        """Name and fingerprint of every file."""
+        return [f"{file.name} {fingerprint(file)}" for file in self.files]
+
+    @cached_property
+    def networks(self) -> list[str]:
+        """SHA-256 of each network, by which its references know it."""
+        return [network_sha256(file) for file in self.files]
+
+    @cached_property
+    def references_sha256(self) -> str:
+        """Of all that stands beside a prediction: scores of the genes, ridges, measures of novelty."""
+        kept = [reference_file(file, kind) for file in self.files for kind in ("ridge", "novelty")]
+        listed = [card.cross_validated for card in self.cards], [file.is_file() and sha256_of(file) for file in kept]
+        return hashlib.sha256(repr(listed).encode()).hexdigest()
+
+    @property
+    def trained_on(self) -> list[str]:
+        """The published data sets that the folds were trained on."""
+        named = [str(card.made_by.get("dataset", "")) for card in self.cards]
+        shipped = [PRETRAINED_ON for file in self.files if file.parent == PRETRAINED]
+        return list(dict.fromkeys(filter(None, [*shipped, *named])))
+
+    def check_scale(self, slide: str, um_per_px: float | None) -> None:
+        """Refuse a slide of another scale than the training's where views are in level-0 pixels.
+
+        Warns where the slide's or the training's is not known.
+
+        Raises:
+            GeneDMLError: tissue on ``slide``, of ``um_per_px``, has another size in the views than it was trained at.
+        """
+        if self.cards[0].config.views.um_per_px != "native":
+            return
+        trained = [value for card in self.cards for value in card.um_per_px]
+        if not trained or um_per_px is None:
+            whose = "sections it was trained on" if not trained else f"slide {slide}"
+            console.warn(
+                f"The model looks at level-0 pixels, and nobody knows um/px of the {whose}: whether tissue has the "
+                "size that it was trained at is not checked."
+            )
+        elif not min(trained) / SCALE_TOLERANCE <= um_per_px <= max(trained) * SCALE_TOLERANCE:
+            raise GeneDMLError(
+                f"{slide} has {um_per_px:.3g} um/px. The model looks at level-0 pixels and was trained on slides of "
+                f"{min(trained):.3g} to {max(trained):.3g} um/px, so it would see tissue at another size. Give a model "
+                "with views in um (train without --um-per-px native), or one trained on such slides."
+            )
+
+    def _columns(self, number: int) -> list[int]:
+        column = {gene: place for place, gene in enumerate(self.cards[number].genes)}
+        return [column[gene] for gene in self.genes]
+
+
+@takes_paths
+def load_models(
+    files: Sequence[Path],
+    weights: Path | None = None,
+    compute: Compute = AUTO,
+    keep: bool = False,
+) -> Models:
+    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
+
+    Raises:
+        GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
+    """
+    cards = [load_card(file) for file in files]
+    _check_alike(cards, files)
+    for file in files:
+        load_state(file)  # damaged weights are refused before hours of encoding
+    encoder = prepare_encoder(cards[0].config.encoder, weights, compute)
+    _check_encoder(encoder, cards[0], files[0])
+    return Models(files, cards, encoder, encoder.device, keep)
+
+
+def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    """The genes that every model predicts, in the order of the first.
+
+    Raises:
+        GeneDMLError: there are none.
+    """
+    genes = tuple(gene for gene in cards[0].genes if all(gene in set(card.genes) for card in cards[1:]))
+    if not genes:
+        raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
+    return genes
+
+
+def notes_for_others(cards: Sequence[ModelCard]) -> list[str]:
+    """What must be said with predictions of slides that no fold of the run has tested, each once.
+
+    That a patient is on both sides of the run's folds says nothing of another slide, but of the run's own scores.
+    """
+    notes = [note for card in cards for note in card.notes]
+    if any(note.startswith(LEAKING) for note in notes):
+        notes = [*(note for note in notes if not note.startswith(LEAKING)), SHARED_PATIENTS]
+    return list(dict.fromkeys(notes))
+
+
+def genes_left_out(cards: Sequence[ModelCard]) -> str:
+    """What must be said where the folds' panels differ, so that genes are left out; else nothing."""
+    shared, most = len(common_genes(cards)), max(len(card.genes) for card in cards)
+    return panels_note(shared, most) if shared < most else ""
+
+
+def say_which(models: Models) -> None:
+    """Say which of a run's models predict, where that is not plain, and whether genes are left out."""
+    if [card.fold for card in models.cards] == [ALL_SECTIONS]:
+        console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")
+    left_out = genes_left_out(models.cards)
+    if left_out:
+        console.note(left_out)
+
+
+def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
+    """Refuse models that cannot be averaged or stand in one table.
+
+    Raises:
+        GeneDMLError: they differ in views, labels or encoder.
+    """
+    for card, file in zip(cards, files, strict=True):
+        for part in ("views", "labels", "encoder"):
+            if getattr(card.config, part) != getattr(cards[0].config, part):
+                raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
+        if card.encoder != cards[0].encoder:
+            raise GeneDMLError(f"{file} was trained on other weights of {card.encoder.name} than {files[0]}; use one.")
+
+
+def _check_encoder(encoder: Encoder, card: ModelCard, file: Path) -> None:
+    """Refuse an encoder whose features a model was not trained on.
+
+    Raises:
+        GeneDMLError: another encoder, or other weights.
+    """
+    if encoder_record(encoder) != card.encoder:
+        raise GeneDMLError(
+            f"{file} was trained on features of {card.encoder.name} with weights {card.encoder.weights_sha256[:12]}; "
+            f"here they are {encoder.info.name} with weights {encoder.weights_sha256[:12]}. Give the same weights with "
+            "--weights FILE, or train again."
+        )

@@ -1,0 +1,194 @@
+"""Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+
+from genedml_cli import console
+from genedml_cli.features.extraction import encode_section, keep_section
+from genedml_cli.features.feature_file import features_beside
+from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.files.locks import claimed
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.provenance import maker
+from genedml_cli.files.storage import check_apart
+from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.outputs.formats import check_free, check_output_path, write
+from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
+from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
+from genedml_cli.outputs.selection import keep_worthy, worthy_genes
+from genedml_cli.prediction.ensemble import Models, genes_left_out, load_models, notes_for_others, say_which
+from genedml_cli.prediction.section import BATCH_SPOTS
+from genedml_cli.prediction.worth import add_novelty, gene_columns
+from genedml_cli.references.novelty import load_novelty
+from genedml_cli.references.ridge import load_ridge
+from genedml_cli.spots.lattice import Lattice
+from genedml_cli.spots.placing import Placing, Site, place_spots
+
+
+@takes_paths
+def predict(
+    slide: Path,
+    spots: Path | None = None,
+    model: Path | None = None,
+    out: Path | None = None,
+    *,
+    fold: str | None = None,
+    min_cv_pcc: float | None = None,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+    grid: Lattice = "hex",
+    tissue: Path | None = None,
+    allow_off_tissue: bool = False,
+    skip_off_image: bool = False,
+    weights: Path | None = None,
+    compute: Compute = AUTO,
+    batch_spots: int = BATCH_SPOTS,
+    force: bool = False,
+) -> anndata.AnnData:
+    """Predict the expression of every spot of a slide.
+
+    Args:
+        slide: anything OpenSlide opens, or a plain section image.
+        spots: a spot table; None for a grid over the tissue.
+        model: one fold's ``.safetensors``, or a run folder: then its model of all sections, if it has one, else the
+            mean of its folds, with their standard deviation as ``layers["std"]``; or ``pretrained``. Where it is None,
+            ``GENEDML_MODEL``, else the model that comes with genedml.
+        out: where to write it; its suffix is one of :data:`genedml_cli.outputs.formats.FORMATS`.
+        fold: only this fold of a run folder; ``all`` for the mean of its folds, ``all-sections`` for that model.
+        min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
+        um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
+        pitch_um, grid, tissue, allow_off_tissue, skip_off_image: see :class:`genedml_cli.spots.placing.Placing`.
+        weights: the encoder's weights file, instead of the hub.
+        compute: where and how the arithmetic runs.
+        force: write over a result that is there.
+
+    Returns:
+        As :func:`genedml_cli.outputs.predictions.to_anndata`. ``uns["genedml"]["seen_in_training"]`` counts the
+        models that were trained on this very slide.
+
+    Raises:
+        GeneDMLError: whatever the user can mend; nothing is written then.
+    """
+    if out is not None:
+        check_output_path(out)
+        check_apart([out], [slide, spots, tissue])
+    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image)
+    with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
+        if out is not None:
+            check_free(out, force)
+        models = load_models(model_files(model or default_model(), fold), weights, compute)
+        say_which(models)
+        if out is None:
+            return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
+        with features_beside(out) as folder:
+            data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots, folder)
+            write(data, out)
+            return data
+
+
+def predict_slide(
+    models: Models,
+    slide: Path,
+    spots: Path | None,
+    placing: Placing,
+    min_cv_pcc: float | None = None,
+    batch_spots: int = BATCH_SPOTS,
+    features_in: Path | None = None,
+) -> anndata.AnnData:
+    """Predict one slide with models that are loaded already; result and errors as of :func:`predict`.
+
+    With ``features_in``, a folder, its features go through a file there, which a call that was killed has left for the
+    next.
+    """
+    views = models.cards[0].config.views
+    if min_cv_pcc is not None:
+        worthy_genes(gene_columns(models.cards, models.genes), min_cv_pcc)  # before hours of encoding
+    with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
+        models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
+        if features_in is None:
+            features = encode_section(placed.slide, placed.spots, models.encoder, views)
+        else:
+            features = keep_section(placed.slide, placed.spots, models.encoder, views, features_in, slide.name)
+        data = _to_anndata(models, placed, features, batch_spots)
+        add_tissue_image(data, placed.slide, placed.spots)
+    _add_references(data, models, features)
+    _add_worth(data, models, features)
+    return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
+
+
+def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
+    """What the folds predict, their mean and spread, and all that a prediction remembers of how it was made."""
+    config = models.cards[0].config
+    each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
+    made_by = {
+        **_made_by(models, features.slide_sha256),
+        "slide_sha256": features.slide_sha256,
+        "views_um_per_px": config.views.um_per_px,
+        **placed.record,
+    }
+    made_by["notes"] = [*made_by["notes"], *placed.notes]
+    layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
+    mean = np.mean(each, axis=0)
+    return to_anndata(mean, models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids)
+
+
+def _add_references(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+    """What the folds' references say, averaged as their predictions are, so that ``evaluate`` can score them too."""
+    slopes, intercepts = zip(*(card.depth_line for card in models.cards), strict=True)
+    means = [card.mean_label for card in models.cards]
+    columns = {"training_mean": means, "depth_slope": slopes, "depth_intercept": intercepts}
+    kept = _beside_all(models, "ridge")
+    if kept:
+        beside = zip(kept, models.cards, models.networks, strict=True)
+        ridges = [load_ridge(file, card.genes, network) for file, card, network in beside]
+        predicted = [ridge.predict(features) for ridge in ridges]
+        data.layers["ridge"] = np.mean(models.of_common_genes(predicted), axis=0).astype(np.float32)
+        columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in ridges]
+    if all(card.scores["held_out_pcc"] for card in models.cards):
+        columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
+    for name, each in columns.items():
+        data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
+
+
+def _add_worth(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+    """What every gene was worth in cross-validation, and how far every spot is from the training."""
+    for name, column in gene_columns(models.cards, models.genes).items():
+        data.var[name] = column
+    kept = _beside_all(models, "novelty")
+    if kept:
+        measures = [load_novelty(file, network) for file, network in zip(kept, models.networks, strict=True)]
+        add_novelty(data, measures, features)
+
+
+def _beside_all(models: Models, kind: str) -> list[Path]:
+    """The references of one kind; none if a fold has none, as the mean over some of the folds is another mean."""
+    files = [reference_file(file, kind) for file in models.files]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
+    """What a prediction remembers of the command and of its models; warns where they know the slide."""
+    cards = models.cards
+    panels = [" ".join(card.genes) for card in cards]
+    notes = [*notes_for_others(cards), *filter(None, [genes_left_out(cards)])]
+    unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
+    seen = len(cards) - len(unseen)
+    if seen:
+        notes.append(f"SEEN: {seen} of {len(cards)} models were trained on this very slide; scores flatter.")
+        other = f" Not so: --fold {' or '.join(unseen)}." if unseen else ""
+        console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
+    return {
+        **maker(),
+        "encoder": cards[0].encoder.name,
+        "encoder_weights_sha256": cards[0].encoder.weights_sha256,
+        "models": models.fingerprints,
+        **({"trained_on": models.trained_on} if models.trained_on else {}),
+        "panels": panels if len(set(panels)) > 1 else panels[:1],
+        "notes": notes,
+        "seen_in_training": seen,
+    }

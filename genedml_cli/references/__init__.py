@@ -1,0 +1,1 @@
+"""What a network is held against: ridge, depth, novelty."""

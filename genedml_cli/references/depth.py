@@ -1,0 +1,42 @@
+"""What a fold's model is measured against, fitted on all its training and validation sections.
+
+Ridge regression on pooled features (:mod:`genedml_cli.references.ridge`), a line over sequencing depth for every gene,
+and the mean label. Letters: S spots, N labelled spots, M genes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from genedml.checkpoint import ModelCard
+from genedml_cli.features.section_data import SectionData
+from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.references.ridge import RidgeModel
+
+DepthLine = tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]
+
+
+def mean_label(sections: Sequence[SectionData]) -> Float[np.ndarray, " M"]:
+    """Mean label of every gene over the labelled spots of all sections."""
+    return np.concatenate([data.labels.y[data.labels.valid] for data in sections]).mean(axis=0)
+
+
+def fit_depth_line(sections: Sequence[SectionData]) -> DepthLine:
+    """Slope and intercept of every gene's label over a spot's depth (METHOD section 6), by least squares."""
+    y = np.concatenate([data.labels.y[data.labels.valid] for data in sections]).astype(np.float64)
+    depth = np.concatenate([data.labels.depth[data.labels.valid] for data in sections])
+    slope, intercept = np.linalg.lstsq(np.column_stack([depth, np.ones(len(depth))]), y, rcond=None)[0]
+    return slope, intercept
+
+
+def reference_layers(
+    card: ModelCard, ridge: RidgeModel | None, features: SectionFeatures, depth: Float[np.ndarray, " S"]
+) -> Mapping[str, Float[np.ndarray, "S M"]]:
+    """What each reference predicts of a section, as layers for :func:`genedml_cli.evaluation.scores.score_fold`."""
+    slope, intercept = np.asarray(card.depth_line)
+    layers = {
+        "constant": np.tile(np.asarray(card.mean_label), (len(depth), 1)),
+        "depth_alone": depth[:, None] * slope + intercept,
+    }
+    return layers if ridge is None else layers | {"ridge": ridge.predict(features)}

@@ -1,0 +1,1 @@
+"""Runs: folds trained and tested in one folder, and grids of them."""

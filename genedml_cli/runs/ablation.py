@@ -1,0 +1,334 @@
+"""Ablations, tables 3-6 and 8-15 of the paper: a grid of settings and seeds, every one a run folder, and one table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genedml.config import Config
+from genedml.errors import GeneDMLError
+from genedml.schema import from_dict, to_dict
+from genedml_cli import console
+from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
+from genedml_cli.evaluation.published import METRIC_NAMES, published_rows, rows_beside
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
+from genedml_cli.figures.settings import draw_settings
+from genedml_cli.files.locks import claimed, forget_all_dead
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.provenance import maker
+from genedml_cli.files.storage import check_apart, write_json, write_text
+from genedml_cli.machine.stopping import keeping
+from genedml_cli.runs import run as runs
+
+REFERENCES = (RIDGE, DEPTH, CONSTANT)
+COMPONENTS = {
+    "bimodal only": {"instance": False, "group": False},
+    "+multi-scale instance": {"instance": True, "group": False},
+    "+instance-group": {"instance": False, "group": True},
+    "both": {"instance": True, "group": True},
+}
+AS_CONFIGURED = "as-configured"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one kind of ablation varies.
+
+    Args:
+        title: in words.
+        paper_tables: number of the paper's table by data set.
+        key: the setting of ``loss`` that takes the values; empty for the switches of :data:`COMPONENTS`.
+        symbol: what the paper calls it.
+        values: for data that the paper has no table of.
+    """
+
+    title: str
+    paper_tables: Mapping[str, int]
+    key: str = ""
+    symbol: str = ""
+    values: tuple[float, ...] = ()
+
+
+SWEEPS = {
+    "components": Sweep("alignment pathways", {"skinST": 3, "HER2ST": 8, "STNet": 12}),
+    "k": Sweep("number of groups k", {"skinST": 4, "HER2ST": 9, "STNet": 13}, "groups", "k", (9, 18, 36)),
+    "lambda": Sweep(
+        "weight lambda of the group term",
+        {"skinST": 5, "HER2ST": 10, "STNet": 14},
+        "group_weight",
+        "lambda",
+        (0.3, 0.5, 0.8, 1),
+    ),
+    "tau": Sweep(
+        "temperature tau of the group term",
+        {"skinST": 6, "HER2ST": 11, "STNet": 15},
+        "group_temperature",
+        "tau_ig",
+        (0.05, 0.07, 0.1),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of an ablation: its name, as the paper prints it, and what it changes in ``loss``."""
+
+    name: str
+    changes: Mapping[str, float]
+
+    def config(self, base: Config, seed: int) -> Config:
+        """``base`` with these changes and this seed.
+
+        Raises:
+            GeneDMLError: a value that the setting cannot take.
+        """
+        values = to_dict(base)
+        values["loss"] |= self.changes
+        values["training"]["seed"] = seed
+        return from_dict(Config, values)
+
+    def folder(self, base: Config) -> str:
+        """Where its runs are; one place for the settings of all tables that change nothing."""
+        unchanged = all(getattr(base.loss, key) == value for key, value in self.changes.items())
+        return AS_CONFIGURED if unchanged else self.name.removeprefix("+").replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Scores of every setting.
+
+    Args:
+        title: what was varied, on what.
+        name: of the kind of ablation, which names the files.
+        scores: one row for each setting, seed and fold; one column for each metric.
+        references: one row for each reference and fold, the same for all settings.
+        published: the paper's means, settings in rows, metrics in columns; without rows where there are none.
+        notes: what must be said with them.
+        marks: what must stand in every table of them.
+        folder: where they are written.
+    """
+
+    title: str
+    name: str
+    scores: pd.DataFrame
+    references: pd.DataFrame
+    published: pd.DataFrame
+    notes: tuple[str, ...]
+    marks: str
+    folder: Path
+
+    @property
+    def over(self) -> str:
+        """What means and standard deviations are taken over."""
+        return " x ".join(_count(self.scores[key].nunique(), key) for key in ("fold", "seed"))
+
+    @property
+    def picture(self) -> Path:
+        """The plot of every metric against the setting."""
+        return self.folder / f"{self.name}.png"
+
+    def summary(self) -> pd.DataFrame:
+        """Mean and sd of every metric over folds and seeds, a row for each setting, in order."""
+        return self.scores.groupby("setting", sort=False)[list(METRICS)].agg(["mean", "std"])
+
+    def reference_summary(self) -> pd.DataFrame:
+        """Mean and sd of every metric over folds, a row for each reference."""
+        return self.references.groupby("method", sort=False)[list(METRICS)].agg(["mean", "std"])
+
+    def write(self) -> None:
+        """``NAME.csv`` (a row a setting), ``NAME.folds.csv`` (setting x seed x fold), ``NAME.json``, ``NAME.png``."""
+        write_text(self.folder / f"{self.name}.csv", self._table().to_csv(index=False))
+        folds = self.scores.assign(marks=self.marks)
+        write_text(self.folder / f"{self.name}.folds.csv", folds.to_csv(index=False))
+        write_json(self.folder / f"{self.name}.json", self.to_dict())
+        caption = f"Mean and sd over {self.over}. {self.marks}".strip()
+        references = self.reference_summary().xs("mean", axis=1, level=1)
+        draw_settings(self.title, METRICS, self.summary(), self.published, references, caption, self.picture)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, notes, and of every row mean and sd of every metric, beside the paper's means."""
+        rows = []
+        for kind, summary in (("setting", self.summary()), ("reference", self.reference_summary())):
+            for name, row in summary.iterrows():
+                measured = {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in METRICS}
+                paper = self.published.loc[name].to_dict() if name in self.published.index else None
+                rows.append({kind: name, "measured": measured, "paper": paper})
+        return {"title": self.title, "over": self.over, "notes": list(self.notes), "rows": rows, "made_by": maker()}
+
+    def _table(self) -> pd.DataFrame:
+        tables = []
+        for kind, summary in (("setting", self.summary()), ("reference", self.reference_summary())):
+            flat = summary.set_axis([f"{key}_{'sd' if of == 'std' else of}" for key, of in summary.columns], axis=1)
+            tables.append(flat.rename_axis("row").reset_index().assign(kind=kind))
+        table = pd.concat(tables, ignore_index=True)
+        paper = self.published.add_prefix("paper_").rename_axis("row").reset_index()
+        return table.merge(paper, how="left", on="row").assign(over=self.over, marks=self.marks)
+
+
+@takes_paths
+def ablate(
+    samples: Sequence[Sample],
+    out: Path,
+    name: str,
+    config: Config,
+    *,
+    dataset: str = "",
+    values: Sequence[float] = (),
+    seeds: int = 3,
+    **training: Any,
+) -> Ablation:
+    """Train every setting of an ablation with several seeds, and make one table of all.
+
+    Args:
+        samples: the sections, with their folds.
+        out: the folder of the grid: ``SETTING/seed-N`` are run folders. What is finished there is kept.
+        name: a key of :data:`SWEEPS`.
+        config: what is common to all settings; seeds count on from ``training.seed``.
+        dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
+        values: other values than the paper's.
+        seeds: how many.
+        training: what else :func:`genedml_cli.runs.run.train` takes by name.
+
+    Raises:
+        GeneDMLError: whatever the user can mend; folds already finished stay.
+    """
+    settings = choose_settings(name, dataset, values)
+    cells = [
+        (setting, seed, setting.config(config, seed))
+        for setting in settings
+        for seed in range(config.training.seed, config.training.seed + seeds)
+    ]
+    if training.get("fold") == ALL_SECTIONS:
+        raise GeneDMLError(f"An ablation compares scores; --fold {ALL_SECTIONS} has none. Name a fold, or all.")
+    check_apart(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
+    evaluations: list[Evaluation] = []
+    kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
+    with (
+        claimed(out / f"{name}.csv", f"The ablation {name} in {out}"),
+        keeping(kept),
+        console.progress("Runs", len(cells)) as advance,
+    ):
+        forget_all_dead(out)
+        for setting, seed, own in cells:
+            run = out / setting.folder(config) / f"seed-{seed}"
+            console.note(f"{setting.name}, seed {seed}: {run}")
+            evaluation = runs.train(samples, run, own, dataset=dataset, **training)
+            evaluations += [] if evaluation is None else [evaluation]
+            advance(note=f"{setting.name}, seed {seed}")
+        result = _collect(name, dataset, cells, evaluations, out)
+        result.write()
+    return result
+
+
+def choose_settings(name: str, dataset: str = "", values: Sequence[float] = ()) -> list[Setting]:
+    """The rows of an ablation: ``values`` if given, else the paper's for the data set, else the defaults.
+
+    Raises:
+        GeneDMLError: no such ablation, or ``values`` for one that has none.
+    """
+    if name not in SWEEPS:
+        raise GeneDMLError(f"There is no ablation {name!r}. There are: {', '.join(SWEEPS)}.")
+    sweep = SWEEPS[name]
+    if not sweep.key:
+        if values:
+            raise GeneDMLError(f"--values goes with --table {', '.join(key for key in SWEEPS if SWEEPS[key].key)}.")
+        return [Setting(component, changes) for component, changes in COMPONENTS.items()]
+    if not values:
+        values = _published_values(sweep, dataset) or sweep.values
+    return [Setting(f"{sweep.symbol}={value:g}", {sweep.key: value}) for value in dict.fromkeys(values)]
+
+
+def parse_values(text: str | None) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+        GeneDMLError: something else than a number.
+    """
+    try:
+        return [float(word) for word in (text or "").split(",") if word.strip()]
+    except ValueError as error:
+        raise GeneDMLError(f"--values takes numbers separated by commas, such as 5,10,20; it got {text!r}.") from error
+
+
+def _published_values(sweep: Sweep, dataset: str) -> list[float]:
+    table = sweep.paper_tables.get(dataset)
+    return [float(row.setting.partition("=")[2]) for row in published_rows([table], dataset)] if table else []
+
+
+def _published(
+    name: str, dataset: str, config: Config, evaluations: Sequence[Evaluation]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The paper's means, as far as they compare with what was measured, and what must be said of them."""
+    table = SWEEPS[name].paper_tables.get(dataset)
+    panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
+    rows, said = rows_beside(dataset, config.labels, panels, (table,)) if table else ((), ())
+    means = pd.DataFrame({row.setting: row.mean for row in rows}, index=list(METRIC_NAMES.values())).T
+    return means, said
+
+
+def _collect(
+    name: str,
+    dataset: str,
+    cells: Sequence[tuple[Setting, int, Config]],
+    evaluations: Sequence[Evaluation],
+    folder: Path,
+) -> Ablation:
+    tables = [evaluation.values() for evaluation in evaluations]
+    scores = [
+        table[table["method"] == GENE_DML].assign(setting=setting.name, seed=seed)
+        for (setting, seed, _), table in zip(cells, tables, strict=True)
+    ]
+    references = tables[0][tables[0]["method"].isin(REFERENCES)]
+    published, said = _published(name, dataset, cells[0][2], evaluations)
+    # What a run says of the paper's rows is said of those of its own table.
+    notes = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
+    notes += _own_notes(cells, evaluations, references["fold"].nunique())
+    return Ablation(
+        f"Ablation: {SWEEPS[name].title}" + (f", {dataset}" if dataset else ""),
+        name,
+        pd.concat(scores, ignore_index=True)[["setting", "seed", "fold", *METRICS]],
+        references[["method", "fold", *METRICS]],
+        published,
+        tuple(dict.fromkeys([*notes, *said])),
+        " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
+        folder,
+    )
+
+
+def _own_notes(
+    cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation], folds: int
+) -> list[str]:
+    """What must be said of the grid as a whole."""
+    of_references = f"{', '.join(REFERENCES)}: over the {_count(folds, 'fold')} of the first run alone, not over seeds"
+    notes = [f"{of_references}; nothing that is varied here touches them."]
+    weight = cells[0][2].loss.prediction_weight
+    if weight != 1:
+        notes.append(
+            f"The alignment terms weigh 1/{weight:g} against the prediction (loss.prediction_weight = {weight:g}), "
+            "in the paper 1: what is varied acts that much less."
+        )
+    return notes + _group_notes(cells, evaluations)
+
+
+def _group_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[str]:
+    """In how many of the runs k never acted, or not in every batch, by the logs of their folds."""
+    named: dict[str, list[str]] = {"never": [], "partly": [], "always": []}
+    for (setting, _, config), evaluation in zip(cells, evaluations, strict=True):
+        logs = [pd.read_csv(file) for file in sorted(evaluation.folder.glob("fold-*.log.csv"))]
+        if config.loss.group and logs:
+            acted = any("group" in log and log["group"].notna().any() for log in logs)
+            skipped = any((log["batches_without_group"] > 0).any() for log in logs)
+            named[("partly" if skipped else "always") if acted else "never"].append(setting.name)
+    runs_of = _count(sum(map(len, named.values())), "run")
+    return [
+        f"Batches of fewer than 2k spots go without the group term: k {what} in {len(names)} of {runs_of} "
+        f"({', '.join(dict.fromkeys(names))})."
+        for what, names in (("never acted", named["never"]), ("acted in a part of the batches", named["partly"]))
+        if names
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number > 1 else "")

@@ -1,0 +1,78 @@
+"""What must be said of a fold's model, and of all that it predicts. What warns begins in capitals."""
+
+from collections.abc import Mapping, Sequence
+
+import anndata
+
+from genedml.config import Config
+from genedml_cli.datasets.folds import Fold
+from genedml_cli.expression.counts import RAW, not_raw_note
+from genedml_cli.features.section_data import SectionData
+from genedml_cli.outputs.run_folder import in_words
+from genedml_cli.prediction.ensemble import SCALE_TOLERANCE
+
+ALL_NOTE = (
+    "ALL SECTIONS: the model was trained on every section of its run, so none is left to score it on; cross-validated "
+    "scores beside it, if any, are of the run's folds, which saw fewer sections."
+)
+
+
+def fold_notes(fold: Fold, config: Config) -> list[str]:
+    """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, left out."""
+    if config.training.select_on == "test":
+        chosen = "CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter."
+    elif fold.epochs_of_folds:
+        each = ", ".join(f"{name} {epochs}" for name, epochs in fold.epochs_of_folds.items())
+        chosen = f"Epochs: {config.training.epochs}, the median of those that the run's folds chose ({each})."
+    elif not fold.validation:
+        of, last = in_words(fold.name), config.training.epochs
+        chosen = f"{of}: nothing was held out to choose the epoch, so it is the last, {last}."
+    else:
+        donors = {sample.donor for sample in fold.train}
+        kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
+        after = "then all were trained on" if config.training.refit else "only the references learn from these"
+        chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
+    leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
+    return [ALL_NOTE if fold.tests_nothing else "", chosen, leaks if fold.leaks else "", fold.left_out_note]
+
+
+def same_slides_note(fold: Fold, content: Mapping[str, str]) -> str:
+    """What must be said where a test section is, by its content, a slide of the training side under another name."""
+    seen = {content[sample.name]: sample.name for sample in (*fold.train, *fold.validation)}
+    same = [f"{one.name} is the slide of {seen[content[one.name]]}" for one in fold.test if content[one.name] in seen]
+    return f"LEAKING: {', '.join(same)}, which was trained on; scores flatter." if same else ""
+
+
+def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> str:
+    """What must be said of sections whose counts are not raw."""
+    used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]
+    return not_raw_note([name for name in used if not counts[name].uns[RAW]])
+
+
+def scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:
+    """What must be said where views in level-0 pixels show tissue at several sizes, or at sizes that nobody knows."""
+    if config.views.um_per_px != "native":
+        return ""
+    known = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
+    unknown = [name for name, um_per_px in known.items() if not um_per_px]
+    if unknown:
+        return f"SCALES: views are in level-0 pixels, and nobody knows um/px of {', '.join(unknown)}."
+    low, high = scales_of(fitted)
+    tested = {data.sample.name: known[data.sample.name] for data in test}
+    away = {name: at for name, at in tested.items() if not low / SCALE_TOLERANCE <= at <= high * SCALE_TOLERANCE}
+    listed = ", ".join(f"{name} ({um_per_px:.3g} um/px)" for name, um_per_px in away.items())
+    trained = f"training sections of {low:.3g} to {high:.3g} um/px"
+    return f"SCALES: views are in level-0 pixels: {listed} meet {trained}, so tissue has another size." if away else ""
+
+
+def scales_of(fitted: Sequence[SectionData]) -> tuple[float, ...]:
+    """The smallest and the largest um/px of level 0, if any is known."""
+    known = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
+    return (min(known), max(known)) if known else ()
+
+
+def panel_note(panel: str, dataset: str) -> str:
+    """What must be said of genes that were chosen with the sections that a fold tests in view."""
+    if panel not in ("all", dataset):
+        return ""
+    return "PANEL: its genes were chosen by the counts of all sections, those tested among them."

@@ -1,0 +1,1 @@
+"""Slides: pixels, tissue and regions."""

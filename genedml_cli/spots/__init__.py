@@ -1,0 +1,1 @@
+"""Spots: their tables, arrays and places on a slide."""

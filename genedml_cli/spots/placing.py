@@ -1,0 +1,178 @@
+"""Where to predict on a slide: the spots that are given, held against the tissue, or a grid over it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.slides.slide import Slide, open_slide
+from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
+from genedml_cli.spots.grid import lay_grid
+from genedml_cli.spots.lattice import Lattice, slopes
+from genedml_cli.spots.section import open_section, origin_record
+from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.spots import Spots, on_image
+
+GRID_PITCH_UM = 100.0
+
+# Of the spots of five ST sections and a Visium one, .98 to 1 are on the tissue that is found; of those of the other 35
+# HER2ST sections put on each of the five, at most .86, mostly less than .50. With x and y exchanged .57 to .92 remain,
+# since tissue lies in the middle of a slide: .08 to .43 less.
+LEAST_ON_TISSUE = 0.6
+OWN_ON_TISSUE = 0.9
+EXCHANGE_MARGIN = 0.05
+FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
+LEAST_PITCH_UM = 40.0
+"""No array of spots is as fine, but the bins of Visium HD are. Pixels of Space Ranger's pictures make 10 um of 100."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A slide, the spots to predict on it, and the tissue that they were held against or laid over.
+
+    ``record`` is what a result remembers of it, ``notes`` what must be said with it.
+    """
+
+    slide: Slide
+    spots: Spots
+    tissue: Tissue
+    record: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How spots come to stand on a slide.
+
+    Args:
+        um_per_px: of level 0, where the slide does not say.
+        pitch_um: distance of neighbouring spots: of a table, from which um/px follows where nobody says it; of a grid
+            it is 100 by default.
+        grid: packing of a grid.
+        tissue: what is tissue, over what is found (see :func:`genedml_cli.slides.tissue.read_tissue`).
+        allow_off_tissue: take a table's spots even if most lie off the tissue.
+        skip_off_image: leave out a table's spots that lie off the image, with a note; else they are refused.
+    """
+
+    um_per_px: float | None = None
+    pitch_um: float | None = None
+    grid: Lattice = "hex"
+    tissue: Path | None = None
+    allow_off_tissue: bool = False
+    skip_off_image: bool = False
+
+
+@contextmanager
+def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed: bool = True) -> Iterator[Site]:
+    """Open a slide with the spots of a table or, without one, of a grid over its tissue.
+
+    Args:
+        slide: anything OpenSlide opens, or a plain section image.
+        spots: a spot table (see :func:`genedml_cli.spots.spot_files.read_spots`).
+        placing: how they come to stand there.
+        scale_needed: whether um/px of a table's slide has to be known.
+
+    Raises:
+        GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid.
+    """
+    table = None if spots is None else read_spots(spots)
+    left_out: list[str] = []
+    if table is not None and placing.skip_off_image:
+        table, left_out = on_image(slide, table)
+    if table is None:
+        opened = open_slide(slide, placing.um_per_px)
+    else:
+        opened = open_section(slide, table, placing.um_per_px, placing.pitch_um, scale_needed=scale_needed)
+    with opened:
+        where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
+        record: dict[str, Any] = {"slide": slide.name, "tissue": where.source, **origin_record(opened.origin_xy)}
+        notes = [*opened.notes, *left_out]
+        if opened.knows_scale:
+            record |= {"um_per_px": opened.um_per_px, "um_per_px_from": opened.um_per_px_from}
+        if spots is None or table is None:
+            pitch_um = GRID_PITCH_UM if placing.pitch_um is None else placing.pitch_um
+            table = lay_grid(where, opened, placing.grid, pitch_um)
+            record |= {"spots": "grid", "grid": placing.grid, "grid_pitch_um": pitch_um}
+        else:
+            share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
+            record |= {"spots": spots.name, "spots_on_tissue": share}
+            notes += doubt_spots(table, share, spots)
+        say_what_is_derived(opened, table, placing.pitch_um)
+        yield Site(opened, table, where, record, tuple(notes))
+
+
+def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue: bool = False) -> float:
+    """The share of spots whose centre is on tissue; refused if it says that the spots are not of this slide.
+
+    Few spots are not judged. A share that a section's own spots hardly have is warned of, and an array that runs across
+    the image where tissue cannot tell whether x and y are exchanged or the image is turned.
+
+    Raises:
+        GeneDMLError: far more would be on tissue with x and y exchanged, or too few are, unless ``allow_off_tissue``:
+            then it is a warning.
+    """
+    share, exchanged = (float(tissue.holds(xy_px).mean()) for xy_px in (spots.xy_px, spots.xy_px[:, ::-1]))
+    judged = len(spots) >= FEWEST_SPOTS
+    problem = ""
+    found = f"Of the {len(spots)} spots {share:.0%} lie on the tissue of {slide.path.name}"
+    if judged and exchanged - share > EXCHANGE_MARGIN:
+        problem = f"{found}, but {exchanged:.0%} would with x and y exchanged. Exchange the two in the spot table."
+    elif judged and share < LEAST_ON_TISSUE:
+        problem = (
+            f"{found}; of a section's own it is nearly all. Are they of another slide, or pixels of a smaller image? "
+            "Look at them: genedml predict SLIDE --spots FILE --preview FILE.png."
+        )
+    elif judged and share < OWN_ON_TISSUE:
+        console.warn(f"{found}; of a section's own it is nearly all. Are they of another section, or is tissue missed?")
+    elif exchanged - share > -EXCHANGE_MARGIN and _runs_across(spots):
+        console.warn(
+            f"The array's columns run along y and its rows along x on {slide.path.name}. Unless the image is turned by "
+            "a quarter, x and y of the spots are exchanged."
+        )
+    if problem and not allow_off_tissue:
+        raise GeneDMLError(f"{problem} If they are right, --allow-off-tissue takes them.")
+    if problem:
+        console.warn(problem)
+    return share
+
+
+def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = None) -> None:
+    """One line: um/px and who says it, the kind of array, its pitch, neighbours of a spot, rows that are left out.
+
+    A pitch in um that nobody said and no array of spots has is warned of.
+    """
+    scale = f"{slide.um_per_px:.4g} um/px {slide.um_per_px_from}" if slide.knows_scale else "um/px unknown"
+    left_out = f"; {spots.left_out}" if spots.left_out else ""
+    console.note(f"{slide.path.name}: {scale}; {spots.describe()}{left_out}.")
+    if pitch_um is None and slide.knows_scale and spots.knows_pitch and len(spots) >= FEWEST_SPOTS:
+        apart_um = spots.pitch_px * slide.um_per_px
+        if apart_um < LEAST_PITCH_UM:
+            console.warn(
+                f"The array's pitch of {spots.pitch_px:.4g} px is {apart_um:.3g} um at {slide.um_per_px:.4g} um/px; "
+                "Visium's is 100 um, ST's 200, that of Visium HD's bins 2, 8 or 16. Are the spots pixels of a smaller "
+                "image?"
+            )
+
+
+def doubt_spots(spots: Spots, share: float, file: Path) -> list[str]:
+    """What must be said with results of spots of which fewer are on tissue than of a section's own."""
+    if share >= OWN_ON_TISSUE or len(spots) < FEWEST_SPOTS:
+        return []
+    return [
+        f"DOUBTFUL SPOTS: {share:.0%} of {file.name} lie on the tissue found, of a section's own it is nearly all; "
+        "they may be of another section."
+    ]
+
+
+def _runs_across(spots: Spots) -> bool:
+    """Whether pixels move along y with the array's columns and along x with its rows."""
+    steps_px = None if spots.array_xy is None else slopes(spots.array_xy, spots.xy_px)
+    if steps_px is None:
+        return False
+    across = np.abs(steps_px[[0, 1], [1, 0]])
+    return bool((across > np.abs(steps_px[[0, 1], [0, 1]])).all())

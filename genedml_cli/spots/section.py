@@ -1,0 +1,113 @@
+"""A slide and the spots on it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.slides.patches import PatchFile
+from genedml_cli.slides.slide import Slide, open_slide
+from genedml_cli.spots.lattice import nearest_distances
+from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, _outside, take_pitch
+
+ORIGIN = "qupath_origin_xy_px"
+
+
+def origin_record(origin_xy: tuple[int, int]) -> dict[str, list[int]]:
+    """What a prediction remembers of :attr:`Slide.origin_xy`, where it is not the corner of the slide."""
+    return {ORIGIN: list(origin_xy)} if any(origin_xy) else {}
+
+
+CLOSEST_PX = 2.0
+"""Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
+
+
+def open_section(
+    path: Path,
+    spots: Spots,
+    um_per_px: float | None = None,
+    pitch_um: float | None = None,
+    *,
+    scale_needed: bool = True,
+) -> Slide:
+    """Open the slide that spots belong to and settle its um/px.
+
+    ``um_per_px`` as the user says, else the slide's own, else ``pitch_um`` over the pitch of the spots in pixels.
+    It may stay unknown if not ``scale_needed``, as for views in level-0 pixels.
+
+    Raises:
+        GeneDMLError: as :func:`genedml_cli.slides.slide.open_slide`; spots that are not of this slide; unknown um/px; a
+            pitch that contradicts it.
+    """
+    slide = open_slide(path, um_per_px)
+    try:
+        check_on_slide(spots, slide)
+        if pitch_um is not None and not slide.knows_scale:
+            take_pitch(slide, spots, pitch_um)
+        elif pitch_um is not None:
+            _check_pitch(spots, slide, pitch_um)
+        if scale_needed:
+            slide.um_per_px  # noqa: B018  raises where it is still unknown
+    except GeneDMLError:
+        slide.close()
+        raise
+    return slide
+
+
+def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
+    if not spots.knows_pitch:
+        return
+    apart_um = spots.pitch_px * slide.um_per_px
+    if not 1 / LARGEST_PITCH_RATIO <= apart_um / pitch_um <= LARGEST_PITCH_RATIO:
+        raise GeneDMLError(
+            f"At {slide.um_per_px:.4g} um/px the spots on {slide.path.name} are {apart_um:.0f} um apart, by the pitch "
+            f"they are {pitch_um:g} um: um/px would be {pitch_um / spots.pitch_px:.4g}. Was the image exported anew at "
+            "another size? Give the one that is right, and not the other."
+        )
+
+
+def check_on_slide(spots: Spots, slide: Slide) -> None:
+    """Refuse spots that cannot belong to the slide.
+
+    Raises:
+        GeneDMLError: centres outside the image, or array indices given as pixels.
+    """
+    width, height = slide.size_px
+    x, y = spots.xy_px.T
+    where = f"{slide.path.name} ({width} x {height} px)"
+    span = f"x {x.min():.6g}..{x.max():.6g}, y {y.min():.6g}..{y.max():.6g}"
+    distances = nearest_distances(spots.xy_px)
+    if len(distances) and np.median(distances) < CLOSEST_PX:
+        raise GeneDMLError(
+            f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
+        )
+    outside = _outside(spots, slide)
+    if outside.any():
+        many = "No spot lies" if outside.all() else f"{outside.sum()} of {len(spots)} spots do not lie"
+        first = "" if outside.all() else f" (first: {spots.names[outside.argmax()]})"
+        if (spots.xy_px >= 0).all() and ((x < height) & (y < width)).all():
+            hint = " Are x and y exchanged?"
+        elif outside.mean() < FEW_OUTSIDE:
+            hint = " Are they of another slide? If the image is cut there, --skip-off-image leaves them out."
+        else:
+            hint = " Are they of another slide, or pixels of a smaller image?"
+        raise GeneDMLError(f"{many} inside {where}{first}; spots span {span}.{hint} Give full-resolution pixels.")
+
+
+def with_tiles(patches: PatchFile, spots: Spots) -> Spots:
+    """The spots that have a tile in a patch file; those without one are counted on the terminal.
+
+    Raises:
+        GeneDMLError: none has.
+    """
+    has_tile = patches.places(spots.names) >= 0
+    if not has_tile.any():
+        raise GeneDMLError(
+            f"No spot has a tile in {patches.path}: spots are called {', '.join(spots.names[:3])}, tiles "
+            f"{', '.join(patches.names[:3])}. Fetch both files anew."
+        )
+    if not has_tile.all():
+        console.note(f"{patches.path.name}: {(~has_tile).sum()} of {len(spots)} spots have no tile and are left out.")
+    array_xy = None if spots.array_xy is None else spots.array_xy[has_tile]
+    return Spots(tuple(np.array(spots.names)[has_tile].tolist()), spots.xy_px[has_tile], array_xy)

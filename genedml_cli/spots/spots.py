@@ -1,0 +1,237 @@
+"""Spots of a section: names, level-0 pixels, and the array they stand on; which slide they can be of.
+
+Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.slides.slide import Slide, open_slide
+from genedml_cli.spots.lattice import (
+    FEWEST_PLACES,
+    Array,
+    Lattice,
+    flat,
+    indexed_array,
+    nearest_distances,
+    placed_array,
+    slopes,
+    spans_both,
+)
+from genedml_cli.spots.spot_files import OFF_ARRAY
+
+LEAST_AREA = 0.25
+"""Area of an index step by a step over the square of the longer one: 1 on squares, .58 on Visium, 0 on a line."""
+FEW_OUTSIDE = 0.5
+"""Of the spots: fewer off the image may be of a section that the image cuts off, as HEST's TENX92."""
+LARGEST_PITCH_RATIO = 1.25  # times; pitches as people say them are within a few per cent
+# Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
+NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Where to predict.
+
+    Args:
+        names: one a spot, unique.
+        xy_px: centres in level-0 pixels.
+        array_xy: column and row on the array, where the file has them.
+        left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
+    """
+
+    names: tuple[str, ...]
+    xy_px: Float[np.ndarray, "S 2"]
+    array_xy: Int[np.ndarray, "S 2"] | None = None
+    left_out: str = ""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def array(self) -> Array | None:
+        """The array they are of, by its indices where they are known; None where positions alone form none."""
+        return placed_array(self.xy_px) if self.array_xy is None else indexed_array(self.array_xy, self.xy_px)
+
+    @property
+    def lattice(self) -> Lattice:
+        """How the array is packed: in squares (ST, also its checkerboard, and Visium HD) or hexagonal (Visium)."""
+        return "square" if self.array is None else self.array.lattice
+
+    @cached_property
+    def grid_xy(self) -> Int[np.ndarray, "S 2"]:
+        """Cell of every spot on a grid whose 3x3 block holds its array neighbours; without an array, by distance."""
+        if self.array is not None:
+            return self.array.steps
+        start = self.xy_px - self.xy_px.min(axis=0)
+        return np.rint(start / self.spacing_px if start.any() else start).astype(np.int64)
+
+    @property
+    def knows_pitch(self) -> bool:
+        """Whether the pitch of the array is told by its indices, or by positions that are many and dense enough."""
+        return self.array is not None and self.array.pitch_px is not None
+
+    @property
+    def pitch_px(self) -> float:
+        """Distance of neighbouring spots of the array in level-0 pixels, by a line fitted over all of it.
+
+        Raises:
+            GeneDMLError: nothing tells it; the distance to the nearest spot would be that of a choice of spots.
+        """
+        if self.array is None or self.array.pitch_px is None:
+            why, mend = "too few, or too far apart", "spots with array_row and array_col, or "
+            if self.array_xy is not None:
+                why, mend = "their array positions may be of a full array or of one with every second place", ""
+                if len(self) < FEWEST_PLACES:
+                    why = f"too few, or {why}"
+            raise GeneDMLError(
+                f"The pitch of the array cannot be told from {console.count(len(self), 'spot')}: {why}. "
+                f"Give --um-per-px, or {mend}all spots of the section."
+            )
+        return self.array.pitch_px
+
+    @cached_property
+    def spacing_px(self) -> float:
+        """The pitch, or else the median distance to the nearest other place: to draw spots by. 0 of a single place."""
+        if self.knows_pitch:
+            return self.pitch_px
+        distances = nearest_distances(self.xy_px)
+        return float(np.median(distances)) if len(distances) else 0.0
+
+    def neighbors(self) -> csr_matrix:
+        """[S, S] ones where two spots are array neighbours (on squares the 8 around, on hexagons 6), itself included.
+
+        A checkerboard is a square array turned by 45 degrees: 4 neighbours at its pitch, 4 at 1.41 times that. Spots
+        that form no array have no neighbours but at their own place.
+        """
+        if self.array is None:
+            place, radius = self.xy_px, 0.0
+        else:
+            place, radius = flat(self.array.steps, self.lattice), NEIGHBOR_RADIUS[self.lattice]
+        pairs = cKDTree(place).query_pairs(radius, output_type="ndarray")
+        rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(len(self))])
+        columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
+        return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
+
+    @cached_property
+    def geometry(self) -> dict[str, str | float]:
+        """What is derived of the array, for results: packing, what told it, pitch, mean number of neighbours."""
+        each = (self.neighbors().sum() - len(self)) / len(self)
+        return {
+            "array": "none" if self.array is None else self.array.lattice,
+            "array_told_by": "pixel positions" if self.array is None else self.array.told_by,
+            **({"pitch_px": self.pitch_px} if self.knows_pitch else {}),
+            "neighbors_per_spot": float(each),
+        }
+
+    def describe(self) -> str:
+        """:attr:`geometry` in words."""
+        pitch = f"pitch {self.pitch_px:.4g} px" if self.knows_pitch else "pitch unknown"
+        packing = {"square": "square array", "hex": "hexagonal array", "none": "no array"}[str(self.geometry["array"])]
+        told_by, each = self.geometry["array_told_by"], self.geometry["neighbors_per_spot"]
+        return f"{packing} by {told_by}, {pitch}, {each:.1f} neighbours a spot"
+
+
+def check_array(spots: Spots, path: Path) -> None:
+    """Refuse array positions of several places, or among which the pixels do not lie as on an array.
+
+    Raises:
+        GeneDMLError: so it is in the table ``path``.
+    """
+    if spots.array_xy is None:
+        return
+    places = np.unique(np.column_stack([spots.array_xy, spots.xy_px]), axis=0)
+    indices, at_px = places[:, :2].astype(np.int64), places[:, 2:]
+    twice = len(places) - len(np.unique(indices, axis=0))
+    if twice:
+        raise GeneDMLError(
+            f"{path} gives {console.count(twice, 'array position')} to spots at several places, as a table of several "
+            "sections does. Give the spots of one section; if these are of one, mend their array positions."
+        )
+    heaped = len(places) - len(np.unique(at_px, axis=0))
+    if heaped:
+        raise GeneDMLError(
+            f"In {path} {heaped} of {len(places)} array positions have the pixel of another one. Mend the positions in "
+            "pixels, or leave out the array positions."
+        )
+    off_px, apart = _off_array(indices, at_px), nearest_distances(at_px)
+    why = ""
+    if len(apart) and off_px > OFF_ARRAY * np.median(apart):
+        why = (
+            f"half the spots lie {off_px:.0f} px or more from where the array has them, and {np.median(apart):.0f} px "
+            "from the next"
+        )
+    elif _is_flat(indices, at_px):
+        why = "columns and rows of the array run along one line in pixels"
+    if why:
+        raise GeneDMLError(
+            f"In {path} pixels and array positions contradict each other: {why}. Are these columns of another table? "
+            "Mend them, or leave out the array positions."
+        )
+
+
+def _off_array(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> float:
+    """Pixels that half the places are off a straight array; 0 of so few that every array fits them.
+
+    Where places are enough they are fitted a second time without the half that is farthest off, such as spots with a
+    wrong digit.
+    """
+    design = np.column_stack([indices, np.ones(len(indices))])
+    fitted, _, rank, _ = np.linalg.lstsq(design, at_px, rcond=None)
+    off = np.linalg.norm(design @ fitted - at_px, axis=1)
+    off_px, straight = np.median(off), off <= np.median(off)
+    if straight.sum() > rank:
+        fitted = np.linalg.lstsq(design[straight], at_px[straight], rcond=None)[0]
+        off_px = min(off_px, np.median(np.linalg.norm(design @ fitted - at_px, axis=1)))
+    free = len(indices) - rank
+    return float(off_px * (len(indices) / free) ** 0.5) if free > 0 else 0.0
+
+
+def _is_flat(indices: Int[np.ndarray, "N 2"], at_px: Float[np.ndarray, "N 2"]) -> bool:
+    """Whether pixels lie on a line where array positions do not, by the half of the places that fits an array best."""
+    design = np.column_stack([indices, np.ones(len(indices))])
+    off = np.linalg.norm(design @ np.linalg.lstsq(design, at_px, rcond=None)[0] - at_px, axis=1)
+    indices, at_px = indices[off <= np.median(off)], at_px[off <= np.median(off)]
+    steps_px = slopes(indices, at_px) if spans_both(indices) else None
+    if steps_px is None:
+        return False
+    return bool(abs(np.linalg.det(steps_px)) < LEAST_AREA * np.square(steps_px).sum(axis=1).max())
+
+
+def take_pitch(slide: Slide, spots: Spots, pitch_um: float) -> None:
+    """Settle the um/px of a slide by the pitch of its array.
+
+    Raises:
+        GeneDMLError: spots that tell no pitch, or a um/px that no microscope has.
+    """
+    slide.set_um_per_px(pitch_um / spots.pitch_px, f"from the pitch of {pitch_um:g} um")
+
+
+def on_image(path: Path, spots: Spots) -> tuple[Spots, list[str]]:
+    """The spots whose centre is on the image of a slide, and the note that says how many are left out, if any are.
+
+    Raises:
+        GeneDMLError: as :func:`genedml_cli.slides.slide.open_slide`. Where all lie outside, all are returned, to be
+            refused.
+    """
+    with open_slide(path) as slide:
+        outside = _outside(spots, slide)
+    if not outside.any() or outside.all():
+        return spots, []
+    note = f"OFF IMAGE: {outside.sum()} of {len(spots)} spots lie outside {path.name} and are left out."
+    console.warn(note)
+    array_xy = None if spots.array_xy is None else spots.array_xy[~outside]
+    names = tuple(name for name, left_out in zip(spots.names, outside, strict=True) if not left_out)
+    return Spots(names, spots.xy_px[~outside], array_xy, spots.left_out), [note]
+
+
+def _outside(spots: Spots, slide: Slide) -> Bool[np.ndarray, " S"]:
+    return np.any((spots.xy_px < 0) | (spots.xy_px >= np.array(slide.size_px)), axis=1)

@@ -1,0 +1,116 @@
+"""A network, its optimiser, and the moving average of its weights. Letters: B spots in a batch, M genes."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from genedml.config import TrainingConfig
+from genedml.networks.gene_dml import GeneDML
+from genedml.networks.inputs import Views
+from genedml_cli.machine.devices import mixed_precision, random_states, set_random_states
+from genedml_cli.training.state import Moment
+
+Batch = tuple[Views, Float[Tensor, "B M"]]
+FUSED = ("cpu", "cuda")
+"""Devices on which torch has Adam as one kernel."""
+
+
+class Learner:
+    """A network, the moving average of its weights that is kept, and what moves them. No step waits for the device."""
+
+    def __init__(self, network: GeneDML, settings: TrainingConfig, device: torch.device | str) -> None:
+        self._network = network.to(device)
+        self._device = torch.device(device)
+        self._decay, self._steps = settings.weight_average, 0
+        self.kept = copy.deepcopy(self._network) if self._decay else self._network
+        self._optimiser = torch.optim.Adam(
+            network.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=self._device.type in FUSED,
+        )
+        self._schedule = torch.optim.lr_scheduler.StepLR(self._optimiser, settings.lr_step_epochs, settings.lr_factor)
+
+    def learn(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
+        """One epoch; returns the mean of every loss part."""
+        self._network.train()
+        learning_rate = float(self._schedule.get_last_lr()[0])
+        steps = [self.step(views, label, generator) for views, label in batches]
+        self._schedule.step()
+        means = {"learning_rate": learning_rate, **_mean_parts(steps)}
+        if self._network.loss.group:
+            means["batches_without_group"] = sum("group" not in step for step in steps)
+        return means
+
+    def step(self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator) -> dict[str, Tensor]:
+        with mixed_precision(label.device):
+            losses = self._network.losses(views, label, generator)
+        self._optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        self._optimiser.step()
+        self._update_average()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def moment(self, generator: torch.Generator) -> Moment:
+        """All that the next epoch depends on: weights, optimiser, schedule, average, random states.
+
+        There is no gradient scaler: bfloat16 needs none.
+        """
+        optimiser = self._optimiser.state_dict()
+        moment = Moment(
+            {
+                "steps": self._steps,
+                "groups": optimiser["param_groups"],
+                "schedule": self._schedule.state_dict(),
+            },
+            {f"network.{name}": value for name, value in self._network.state_dict().items()},
+        )
+        for number, values in optimiser["state"].items():
+            moment.tensors |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
+        if self._decay:
+            moment.tensors |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
+        moment.tensors["random.generator"] = generator.get_state()
+        moment.tensors |= {f"random.{name}": state for name, state in random_states(self._device).items()}
+        return moment
+
+    def go_on_from(self, moment: Moment, generator: torch.Generator) -> None:
+        """Be as :meth:`moment` found this."""
+        values, tensors = moment.values, moment.tensors
+        self._network.load_state_dict(below("network.", tensors))
+        if self._decay:
+            self.kept.load_state_dict(below("kept.", tensors))
+        optimiser: dict[int, dict[str, Any]] = {}
+        for name, value in below("optimiser.", tensors).items():
+            number, _, key = name.partition(".")
+            optimiser.setdefault(int(number), {})[key] = value
+        self._optimiser.load_state_dict({"state": optimiser, "param_groups": values["groups"]})
+        self._schedule.load_state_dict(values["schedule"])
+        self._steps = values["steps"]
+        generator.set_state(tensors["random.generator"])
+        set_random_states(below("random.", tensors), self._device)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        self._steps += 1
+        if not self._decay:
+            return
+        decay = self._decay if self._steps > 1 else 0.0  # the average of one step is that step
+        average, now = list(self.kept.parameters()), list(self._network.parameters())
+        get_ema_multi_avg_fn(decay)(average, now, self._steps)
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _mean_parts(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Mean of every loss part over the batches that had it."""
+    names = dict.fromkeys(name for step in steps for name in step)
+    means = [torch.stack([step[name] for step in steps if name in step]).mean() for name in names]
+    return dict(zip(names, torch.stack(means).tolist(), strict=True))

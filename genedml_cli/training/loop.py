@@ -1,0 +1,356 @@
+"""Train Gene-DML on the sections of one fold. Letters: B spots in a batch, N labelled spots, M genes."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genedml.config import Config, TrainingConfig
+from genedml.errors import GeneDMLError
+from genedml.metrics import column_nanmean, nanmean, pcc
+from genedml.networks.gene_dml import GeneDML
+from genedml.schema import to_dict
+from genedml_cli import __version__, console
+from genedml_cli.features.placement import PlacedFeatures, place
+from genedml_cli.features.section_data import SectionData
+from genedml_cli.machine.devices import fitting, seeded, send
+from genedml_cli.prediction.section import predict_placed
+from genedml_cli.training.batches import draw_batches
+from genedml_cli.training.learner import Batch, Learner, below
+from genedml_cli.training.state import EpochLog, Moment, TrainingState
+
+LARGE_NETWORK = 2_000_000
+"""Parameters from which on training on a CPU gains by several threads; the presets of the paper have 46 to 121 million,
+``small`` .2 with its encoder."""
+SHOWN = ("total", "prediction", "held_out_pcc")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training a fold leaves.
+
+    Args:
+        state: weights of the chosen epoch.
+        epoch: the chosen epoch.
+        log: every loss part and score of every epoch.
+        held_out_pcc: each gene's PCC on the sections the epoch was chosen on; None if there were none.
+    """
+
+    state: Mapping[str, Tensor]
+    epoch: int
+    log: Sequence[Mapping[str, float]]
+    held_out_pcc: Float[np.ndarray, " M"] | None
+
+
+def train_fold(
+    train: Sequence[SectionData],
+    validation: Sequence[SectionData],
+    test: Sequence[SectionData],
+    config: Config,
+    device: torch.device | str,
+    description: str = "Epochs",
+    at_once: int = 1,
+    state: Path | None = None,
+    log: Path | None = None,
+) -> Trained:
+    """Train on ``train``, choose the epoch on ``validation`` (on ``test`` if the configuration says so).
+
+    With ``training.refit``, train once more, on the validation sections as well, for as many epochs as were chosen.
+    ``at_once`` folds are trained beside each other on this machine. ``state`` is a file that keeps what a call that was
+    interrupted had reached: the next goes on from there and ends as if nothing had been. ``log`` is a ``.csv`` that
+    grows with the epochs.
+
+    Raises:
+        GeneDMLError: no epoch can be chosen, the device has too little memory, ``state`` cannot be read, or it or
+            ``log`` cannot be written.
+    """
+    settings = config.training
+    on_test = settings.select_on == "test"
+    trained_on = [*train, *(validation if on_test or settings.refit else ())]
+    chosen_on = test if on_test else () if settings.refit else validation
+    _check_choosable(chosen_on)
+    features = [data.features if settings.augment else data.features.upright for data in trained_on]
+    features += [data.features.upright for data in chosen_on]
+    sections = _Sections([*trained_on, *chosen_on], place(features, device, at_once))
+    first, last = len(train), len(train) + len(validation)
+    file = TrainingState(state, _depends_on((train, validation, test), config, device))
+    begun, table = file.read(), EpochLog(log)
+    fit = partial(_fit_in_memory, sections, config=config, device=device)
+    if on_test:
+        tested, passes = range(last, last + len(test)), _Passes(file, table, begun=begun)
+        result = fit(last, tested, epochs=settings.epochs, description=description, passes=passes)
+        return replace(result, held_out_pcc=None)
+    chosen, refit = _chosen_before(begun), bool(settings.refit and validation)
+    if chosen is None:
+        passes, begun = _Passes(file, table, 1 if refit else 0, begun=begun), None
+        chosen = fit(first, range(first, last), epochs=settings.epochs, description=description, passes=passes)
+    if not refit:
+        return chosen
+    passes = _Passes(file, table, 2, chosen, begun)
+    again = fit(last, range(0), epochs=chosen.epoch, description=f"{description}, refit", passes=passes)
+    return replace(again, held_out_pcc=chosen.held_out_pcc)
+
+
+def _check_choosable(sections: Sequence[SectionData]) -> None:
+    """Refuse, before anything is trained, sections that cannot choose an epoch: no gene's label varies over a section.
+
+    Raises:
+        GeneDMLError: naming the sections.
+    """
+    labels = [data.labels.y[data.labels.valid] for data in sections]
+    if labels and all(np.isnan(pcc(y, y)).all() for y in labels):
+        raise GeneDMLError(
+            f"No PCC is defined on {', '.join(data.sample.name for data in sections)}, held out to choose the epoch: "
+            "no gene's label varies over its labelled spots. There are too few of them, or the panel is of one gene, "
+            "which is always all of it: give more genes, or --set labels.library=all."
+        )
+
+
+def threads_for(config: Config, width: int, genes: int, device: torch.device) -> int:
+    """How many threads a fold's training can use: on a CPU one, if the network is small, else all that torch would use.
+
+    Threads that share small products mostly wait for each other: ten times as long as they compute, where other
+    programs use the cores too.
+
+    Args:
+        config: of the network.
+        width: of the encoder's vectors.
+        genes: of the panel.
+        device: to train on.
+    """
+    with torch.device("meta"):
+        parameters = sum(value.numel() for value in _network(config, width, genes).parameters())
+    return 1 if device.type == "cpu" and parameters < LARGE_NETWORK else torch.get_num_threads()
+
+
+def _network(config: Config, width: int, genes: int) -> GeneDML:
+    return GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """Sections of a fold, those to train on first, and their features."""
+
+    data: Sequence[SectionData]
+    features: PlacedFeatures
+
+
+def _mean_pcc(network: GeneDML, sections: _Sections, numbers: Iterable[int]) -> Float[np.ndarray, " M"]:
+    """PCC of every gene over the spots of a section, mean over sections; NaN if training diverged."""
+    scores = []
+    for number in numbers:
+        data = sections.data[number]
+        valid = data.labels.valid
+        predicted = predict_placed(network, sections.features, number)[valid]
+        if not np.isfinite(predicted).all():
+            return np.full(predicted.shape[1], np.nan)
+        scores.append(pcc(data.labels.y[valid], predicted))
+    return column_nanmean(np.stack(scores))
+
+
+class SpotLoader:
+    """Batches of labelled spots of a few sections, with their labels.
+
+    Args:
+        sections: to draw from; ``features`` begin with theirs.
+        features: where batches are gathered.
+        settings: how batches are drawn.
+        device: where labels live.
+    """
+
+    def __init__(
+        self,
+        sections: Sequence[SectionData],
+        features: PlacedFeatures,
+        settings: TrainingConfig,
+        device: torch.device | str,
+    ) -> None:
+        self._features = features
+        self._rows = [torch.as_tensor(np.flatnonzero(data.labels.valid)) for data in sections]
+        self._labels = torch.cat([torch.as_tensor(data.labels.y) for data in sections]).to(device)
+        self._first_row = torch.tensor([0, *(len(data.labels.y) for data in sections)]).cumsum(0)
+        self._orientations = sections[0].features.local.shape[0] if settings.augment else 1
+        self._settings = settings
+
+    @property
+    def mean_label(self) -> Float[Tensor, " M"]:
+        return torch.cat([self._label(torch.full_like(r, s), r) for s, r in enumerate(self._rows)]).mean(dim=0)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        settings = self._settings
+        for section, row in draw_batches(self._rows, settings.batch_size, settings.sections_per_batch, generator):
+            orientation = torch.randint(self._orientations, (len(row),), generator=generator)
+            yield self._features.views(section, row, orientation), self._label(section, row)
+
+    def _label(self, section: Int[Tensor, " B"], row: Int[Tensor, " B"]) -> Float[Tensor, "B M"]:
+        return self._labels[send(self._first_row[section] + row, self._labels.device)]
+
+
+@dataclass
+class _Course:
+    """How a pass went so far: an entry an epoch, and the best of them. Without a choice the last is the best."""
+
+    log: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0
+    score: float = -np.inf
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    held_out_pcc: Float[np.ndarray, " M"] | None = None
+
+    def add(self, entry: dict[str, float], kept: GeneDML, held_out_pcc: Float[np.ndarray, " M"] | None) -> None:
+        """An epoch after which ``kept`` are the weights."""
+        self.log.append(entry)
+        if held_out_pcc is None:
+            self.epoch = len(self.log)
+        elif entry["held_out_pcc"] > self.score:
+            self.epoch, self.score, self.held_out_pcc = len(self.log), entry["held_out_pcc"], held_out_pcc
+            self.weights = copy.deepcopy(kept.state_dict())
+
+    def put_into(self, moment: Moment) -> Moment:
+        """A moment that also knows the course."""
+        moment.values |= {"log": self.log, "epoch": self.epoch, "score": self.score}
+        moment.tensors |= {f"best.{name}": value for name, value in self.weights.items()}
+        if self.held_out_pcc is not None:
+            moment.tensors["held_out_pcc"] = torch.from_numpy(self.held_out_pcc)
+        return moment
+
+    @staticmethod
+    def of(moment: Moment, device: torch.device | str) -> "_Course":
+        """What :meth:`put_into` left in a moment."""
+        weights = {name: value.to(device) for name, value in below("best.", moment.tensors).items()}
+        values, scores = moment.values, moment.tensors.get("held_out_pcc")
+        return _Course(
+            values["log"], values["epoch"], values["score"], weights, None if scores is None else scores.numpy()
+        )
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What is kept of a fold's training as it goes, and in which of its passes that is.
+
+    Args:
+        file: see :class:`TrainingState`.
+        table: of the epochs of all passes.
+        number: of the pass, where there are two; else 0.
+        chosen: what the pass before left, if there was one.
+        begun: the moment to go on from, if this pass was begun before.
+    """
+
+    file: TrainingState
+    table: EpochLog
+    number: int = 0
+    chosen: Trained | None = None
+    begun: Moment | None = None
+
+    def keep(self, learner: Learner, generator: torch.Generator, course: _Course) -> None:
+        """Write the table and the moment after an epoch, if it is time to."""
+        self.table.write(self.epochs(course))
+        if not self.file.due():
+            return
+        moment = course.put_into(learner.moment(generator))
+        if self.chosen is not None:
+            moment.values["chosen"] = {"epoch": self.chosen.epoch, "log": list(self.chosen.log)}
+            if self.chosen.held_out_pcc is not None:
+                moment.tensors["chosen.held_out_pcc"] = torch.from_numpy(self.chosen.held_out_pcc)
+        self.file.write(moment)
+
+    def epochs(self, course: _Course) -> list[Mapping[str, float]]:
+        """Those of the pass before and of this one, with the number of their pass where there are two."""
+        before = [] if self.chosen is None else self.chosen.log
+        return [*before, *({"pass": self.number, **entry} if self.number else entry for entry in course.log)]
+
+
+def _chosen_before(moment: Moment | None) -> Trained | None:
+    """What the first pass left, if a moment is of the second; its weights are not needed any more."""
+    if moment is None or "chosen" not in moment.values:
+        return None
+    scores = moment.tensors.get("chosen.held_out_pcc")
+    chosen = moment.values["chosen"]
+    return Trained({}, chosen["epoch"], chosen["log"], None if scores is None else scores.numpy())
+
+
+def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str) -> dict[str, str]:
+    """All that the training of a fold depends on, by the name under which a difference is told."""
+    labels, features = hashlib.sha256(), hashlib.sha256()
+    for data in chain(*sides):
+        spots, whose = data.features.spots, asdict(data.features.encoder)
+        labels.update(data.labels.y.tobytes() + data.labels.valid.tobytes())
+        features.update(json.dumps([data.features.slide_sha256, data.features.um_per_px, whose, spots.names]).encode())
+        features.update(spots.xy_px.tobytes())
+    return {
+        "settings": json.dumps(to_dict(config)),
+        "sections": json.dumps([[data.sample.name for data in side] for side in sides]),
+        "labels": labels.hexdigest(),
+        "features": features.hexdigest(),
+        "version of torch": torch.__version__,
+        "version of genedml": __version__,
+        "kind of device": torch.device(device).type,
+    }
+
+
+def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
+    """As :func:`_fit`, where the device has too little memory with a sentence; the caller's random numbers stay."""
+    batch = f"training in batches of {config.training.batch_size} spots"
+    mend = (
+        "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
+        "with --device cpu."
+    )
+    seed = seeded(config.training.seed, torch.device(rest["device"]))
+    with fitting(batch, f"{mend} What was trained is kept."), seed:
+        return _fit(sections, trained, select, config, **rest)
+
+
+def _fit(
+    sections: _Sections,
+    trained: int,
+    select: range,
+    config: Config,
+    device: torch.device | str,
+    epochs: int,
+    description: str,
+    passes: _Passes,
+) -> Trained:
+    """Train on the first ``trained`` sections for ``epochs``, or until sections ``select`` have not improved for
+    ``patience``; the last epoch if there are none.
+    """
+    settings = config.training
+    generator = torch.Generator().manual_seed(settings.seed)
+    train = sections.data[:trained]
+    loader = SpotLoader(train, sections.features, settings, device)
+    width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
+    network = _network(config, width, genes)
+    network.start_at(loader.mean_label.cpu())
+    learner, course = Learner(network, settings, device), _Course()
+    if passes.begun is not None:
+        learner.go_on_from(passes.begun, generator)
+        course = _Course.of(passes.begun, device)
+        done = f"epoch {len(course.log)} of {epochs}"
+        console.note(f"{description}: going on after {done}, where an earlier run was interrupted.")
+    with console.progress(description, epochs, told="epoch") as advance:
+        advance(len(course.log))
+        while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
+            entry = {"epoch": len(course.log) + 1, **learner.learn(loader.epoch(generator), generator)}
+            scores = _mean_pcc(learner.kept, sections, select) if select else None
+            if scores is not None:
+                entry["held_out_pcc"] = nanmean(scores)
+            course.add(entry, learner.kept, scores)
+            passes.keep(learner, generator, course)
+            advance(note=" ".join(f"{key} {entry[key]:.3f}" for key in SHOWN if key in entry))
+    if not course.epoch:
+        held_out = ", ".join(sections.data[number].sample.name for number in select)
+        raise GeneDMLError(
+            f"No epoch has a defined PCC on {held_out}, held out to choose one: "
+            "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
+        )
+    passes.table.write(passes.epochs(course), last=True)
+    weights = course.weights if select else learner.kept.state_dict()
+    return Trained(weights, course.epoch, passes.epochs(course), course.held_out_pcc)

@@ -1,0 +1,301 @@
+"""Gene-DML, the network of the paper, in the order the data flows.
+
+Letters: B spots in a batch, S spots in a section, T tokens of a local tile, P tiles of the neighbor grid (25),
+M genes, D encoder width, d shared width (512), k groups.
+
+Differs from the paper where the paper is silent or contradicts itself:
+- T and D are the encoder's (the paper's "265 x 1024" mixes UNI2-h's tokens with UNI's width);
+- the neighbor and global transformers end with a LayerNorm, as pre-norm stacks need;
+- the FFN after fusion is residual, as the blocks before it are (the paper does not say);
+- tiles outside the slide are hidden as keys and left out of every mean;
+- the losses as METHOD section 4 restates them (see :mod:`genedml.networks.gene_dml_losses`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from genedml.networks.gene_dml_grouping import kmeans
+from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
+from genedml.networks.inputs import Section, Views
+from genedml.networks.layers import (
+    Block,
+    FeedForward,
+    GridConvolution,
+    RelativePositionBias,
+    hide,
+    masked_mean,
+)
+from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """Widths and depths of Gene-DML; defaults are the paper's for HER2ST (METHOD section 3).
+
+    The width of the neighbor and global transformers is the encoder's, so it is not set here.
+    """
+
+    shared_width: Count = 512
+    neighbor_transformer: TransformerConfig = TransformerConfig(depth=4, heads=4, mlp_width=4096, dropout=0.3)
+    global_transformer: TransformerConfig = TransformerConfig(depth=5, heads=8, mlp_width=4096, dropout=0.3)
+    fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
+    ffn_width: Count = 1024
+    ffn_dropout: Fraction = 0.1
+    head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
+    head_dropout: Fraction = 0.1
+    gene_dropout: Fraction = 0.3
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossConfig:
+    """Weights, temperatures and switches of the losses (METHOD section 4)."""
+
+    instance: bool = True
+    """Multi-scale instance-level alignment, eq. 3-4."""
+    group: bool = True
+    """Cross-level instance-group alignment, eq. 5."""
+    temperature: Positive = 0.07
+    group_temperature: Positive = 0.07
+    group_weight: Annotated[float, Field(ge=0)] = 0.8
+    """Lambda of eq. 7."""
+    prediction_weight: Positive = 1.0
+    """Weight of eq. 6 in eq. 7, which has none: the alignment terms are some hundred times as large as the error."""
+    groups: Count = 18
+    """k of the k-means."""
+    kmeans_iterations: Count = 10
+    detach_targets: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEmbedding:
+    """I_L, I_N, I_G: means over one scale's fused tokens; ``fused``: I, the mean over all of them."""
+
+    local: Float[Tensor, "B d"]
+    neighbor: Float[Tensor, "B d"]
+    global_: Float[Tensor, "B d"]
+    fused: Float[Tensor, "B d"]
+
+    def to(self, dtype: torch.dtype) -> "ImageEmbedding":
+        """The same in another precision."""
+        return ImageEmbedding(*(getattr(self, field.name).to(dtype) for field in fields(self)))
+
+
+class NeighborTransformer(nn.Module):
+    """Self-attention over the 5x5 tiles around a spot, with a relative position bias (section 3.1.1)."""
+
+    def __init__(self, width: int, grid: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.position = RelativePositionBias(grid, config.heads)
+        self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tiles: Float[Tensor, "B P D"], mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B P D"]:
+        bias = self.position() + hide(mask, tiles.dtype)
+        for block in self.blocks:
+            tiles = block(tiles, bias)
+        return self.norm(tiles)
+
+
+class GlobalTransformer(nn.Module):
+    """Self-attention over all spots of a section; a grid convolution after the first block tells them their places."""
+
+    def __init__(self, width: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.depth))
+        self.position = GridConvolution(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, section: Section) -> Float[Tensor, "S D"]:
+        spots = section.pooled
+        for depth, block in enumerate(self.blocks):
+            spots = block(spots[None])[0]
+            if depth == 0:
+                spots = self.position(spots, section.grid)
+        return self.norm(spots)
+
+
+class Fusion(nn.Module):
+    """Scale-wise fusion: one sequence of all tokens of the three scales through self-attention and an FFN."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.blocks = nn.ModuleList(
+            Block(width, config.fusion_transformer) for _ in range(config.fusion_transformer.depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, config.ffn_width, config.ffn_dropout)
+
+    def forward(
+        self,
+        local: Float[Tensor, "B T d"],
+        neighbor: Float[Tensor, "B P d"],
+        global_: Float[Tensor, "B 1 d"],
+        neighbor_mask: Bool[Tensor, "B P"],
+    ) -> ImageEmbedding:
+        scales = [local.shape[1], neighbor.shape[1], 1]
+        seen = neighbor_mask.new_ones(len(local), 1)
+        mask = torch.cat([seen.expand(-1, scales[0]), neighbor_mask, seen], dim=1)
+        tokens = torch.cat([local, neighbor, global_], dim=1)
+        bias = hide(mask, tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, bias)
+        tokens = tokens + self.ffn(self.norm(tokens))
+        local, neighbor, global_ = tokens.split(scales, dim=1)
+        return ImageEmbedding(
+            local.mean(dim=1), masked_mean(neighbor, neighbor_mask), global_[:, 0], masked_mean(tokens, mask)
+        )
+
+
+class GeneEncoder(nn.Module):
+    """Expression profile to the shared width, eq. 1; used in training only."""
+
+    def __init__(self, genes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.project = nn.Linear(genes, width)
+        self.refine = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.Dropout(config.gene_dropout))
+        self.norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, config.ffn_width, config.ffn_dropout)
+
+    def forward(self, expression: Float[Tensor, "B M"]) -> Float[Tensor, "B d"]:
+        projected = self.project(expression)
+        return self.ffn(self.norm(projected + self.refine(projected)))
+
+
+class GroupBranch(nn.Linear):
+    """Instance embedding to the space its groups are found in, on the unit sphere (eq. 2)."""
+
+    def forward(self, instance: Float[Tensor, "B d"]) -> Float[Tensor, "B d"]:
+        return nn.functional.normalize(super().forward(instance), dim=1)
+
+
+class PredictionHead(nn.Module):
+    """Fused embedding to the label of every gene: linear layers with ReLU and dropout."""
+
+    def __init__(self, genes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        hidden: list[nn.Module] = []
+        width = config.shared_width
+        for wider in config.head_widths:
+            hidden += [nn.Linear(width, wider), nn.ReLU(), nn.Dropout(config.head_dropout)]
+            width = wider
+        self.hidden = nn.Sequential(*hidden)
+        self.output = nn.Linear(width, genes)
+
+    def forward(self, fused: Float[Tensor, "B d"]) -> Float[Tensor, "B M"]:
+        return self.output(self.hidden(fused))
+
+
+class GeneDML(nn.Module):
+    """Dual-pathway multi-level discrimination: spots at three scales in, the label of every gene out.
+
+    Args:
+        config: widths and depths.
+        loss: weights, temperatures and switches of the two pathways.
+        encoder_width: D, the width of the frozen encoder's vectors.
+        genes: M.
+        neighbor_grid: tiles along one side of the neighbor view.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, loss: LossConfig, encoder_width: int, genes: int, neighbor_grid: int = 5
+    ) -> None:
+        super().__init__()
+        width = config.shared_width
+        self.loss = loss
+        self.neighbor_transformer = NeighborTransformer(encoder_width, neighbor_grid, config.neighbor_transformer)
+        self.global_transformer = GlobalTransformer(encoder_width, config.global_transformer)
+        self.project_local = nn.Linear(encoder_width, width)
+        self.project_neighbor = nn.Linear(encoder_width, width)
+        self.project_global = nn.Linear(encoder_width, width)
+        self.fusion = Fusion(config)
+        self.head = PredictionHead(genes, config)
+        self.gene_encoder = GeneEncoder(genes, config)
+        self.image_group = GroupBranch(width, width)
+        self.gene_group = GroupBranch(width, width)
+
+    def forward(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> Float[Tensor, "B M"]:
+        """Predicted labels. Only this path runs at prediction.
+
+        ``context``: what :meth:`see_sections` gave for ``views.sections``, where many batches share them.
+        """
+        return self.head(self.embed(views, context).fused)
+
+    def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "S D"]]:
+        """The global transformer over each section: one vector for each of its spots."""
+        return [self.global_transformer(section) for section in sections]
+
+    def embed(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
+        """Multi-scale image embedding of every spot (section 3.1.1)."""
+        context = self.see_sections(views.sections) if context is None else context
+        first_row = torch.tensor([0, *(len(spots) for spots in context)]).cumsum(0)
+        first_row = first_row.to(views.row.device, non_blocking=views.row.is_cuda)
+        global_ = torch.cat(list(context))[first_row[views.section] + views.row]
+        local = self.project_local(views.local)
+        neighbor = self.project_neighbor(self.neighbor_transformer(views.neighbor, views.neighbor_mask))
+        return self.fusion(local, neighbor, self.project_global(global_)[:, None], views.neighbor_mask)
+
+    def losses(
+        self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Eq. 7 by its named parts; ``total`` is their weighted sum.
+
+        Under autocast only the network runs in less precision: the losses are of the labels' precision.
+        ``group`` is absent where the batch has fewer than 2k spots: k-means would find single spots, not groups.
+        """
+        image, gene = self.embed(views), self.gene_encoder(label)
+        predicted = self.head(image.fused)
+        with torch.autocast(
+            label.device.type, enabled=False
+        ):  # similarities and k-means need more than bfloat16's bits
+            return self._losses(
+                image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype), label, generator
+            )
+
+    def _losses(
+        self,
+        image: ImageEmbedding,
+        gene: Float[Tensor, "B d"],
+        predicted: Float[Tensor, "B M"],
+        label: Float[Tensor, "B M"],
+        generator: torch.Generator | None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        parts = {"prediction": prediction_loss(predicted, label)}
+        total = self.loss.prediction_weight * parts["prediction"]
+        if self.loss.instance:
+            parts["instance"] = self._instance(image, gene)
+            total = total + parts["instance"]
+        if self.loss.group and len(label) >= 2 * self.loss.groups:
+            parts["group"] = self._group(image.fused, gene, generator)
+            total = total + self.loss.group_weight * parts["group"]
+        if not self.loss.instance and not self.loss.group:
+            parts["contrastive"] = contrastive_loss(image.fused, gene, self.loss.temperature)
+            total = total + parts["contrastive"]
+        return parts | {"total": total}
+
+    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
+        """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""
+        with torch.no_grad():
+            self.head.output.bias.copy_(mean_label)
+
+    def _instance(self, image: ImageEmbedding, gene: Float[Tensor, "B d"]) -> Float[Tensor, ""]:
+        scales = (image.local, image.neighbor, image.global_)
+        parts = [instance_loss(scale, gene, self.loss.temperature, self.loss.detach_targets) for scale in scales]
+        return torch.stack(parts).mean()
+
+    def _group(
+        self, image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        k, iterations = self.loss.groups, self.loss.kmeans_iterations
+        image_groups = kmeans(self.image_group(image), k, iterations, generator)
+        gene_groups = kmeans(self.gene_group(gene), k, iterations, generator)
+        return cross_level_loss(image, gene, image_groups, gene_groups, self.loss.group_temperature)

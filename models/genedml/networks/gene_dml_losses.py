@@ -1,0 +1,64 @@
+"""The losses of Gene-DML, eq. 3-7 as METHOD section 4 reads them.
+
+Letters: B spots in a batch, d shared width, k groups, M genes. ``sim`` is cosine similarity.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from genedml.networks.gene_dml_grouping import Groups
+
+
+def sim(a: Float[Tensor, "A d"], b: Float[Tensor, "B d"]) -> Float[Tensor, "A B"]:
+    """Cosine similarity of every row of ``a`` with every row of ``b``."""
+    return functional.normalize(a, dim=1) @ functional.normalize(b, dim=1).T
+
+
+def instance_loss(
+    image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], temperature: float, detach_targets: bool = False
+) -> Float[Tensor, ""]:
+    """Instance-level alignment of one scale, eq. 3-4.
+
+    The target of spot i is the softmax over j of how alike i and j are within both modalities. Eq. 4 leaves out the
+    temperature of the logits and the 1/2; both are here.
+    """
+    target = ((sim(image, image) + sim(gene, gene)) / (2 * temperature)).softmax(dim=1)
+    if detach_targets:
+        target = target.detach()
+    logits = sim(gene, image) / temperature
+    return (_soft_cross_entropy(logits, target) + _soft_cross_entropy(logits.T, target.T)) / 2
+
+
+def cross_level_loss(
+    image: Float[Tensor, "B d"],
+    gene: Float[Tensor, "B d"],
+    image_groups: Groups,
+    gene_groups: Groups,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Instance-group alignment, eq. 5: each instance is pulled to the group its partner belongs to.
+
+    Read literally, eq. 5 makes the logits their own target; the hard groups of section 3.2.2 are the target here, and
+    the sum runs over the k groups.
+    """
+    to_gene = functional.cross_entropy(sim(image, gene_groups.centroids) / temperature, gene_groups.assignment)
+    to_image = functional.cross_entropy(sim(gene, image_groups.centroids) / temperature, image_groups.assignment)
+    return (to_gene + to_image) / 2
+
+
+def contrastive_loss(image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], temperature: float) -> Float[Tensor, ""]:
+    """Plain symmetric InfoNCE, what is left when both pathways are switched off."""
+    logits = sim(gene, image) / temperature
+    partner = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, partner) + functional.cross_entropy(logits.T, partner)) / 2
+
+
+def prediction_loss(predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
+    """Mean squared error over spots and genes (eq. 6 sums over genes, which would drown the other terms)."""
+    return functional.mse_loss(predicted, label)
+
+
+def _soft_cross_entropy(logits: Float[Tensor, "B B"], target: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()

@@ -1,0 +1,153 @@
+"""The blocks Gene-DML is built of.
+
+Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genedml.errors import GeneDMLError
+from genedml.schema import TransformerConfig
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose inner width is the model's width."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise GeneDMLError(f"{heads} attention heads do not divide the width {width}; choose a divisor of {width}.")
+        self.heads = heads
+        self.dropout = dropout
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "N L W"], bias: Float[Tensor, "..."] | None = None) -> Float[Tensor, "N L W"]:
+        """``bias`` is added to the scores, broadcast to [N heads L L]; minus infinity hides a key."""
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        out = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers with GELU and dropout, back to the width they came from."""
+
+    def __init__(self, width: int, hidden_width: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(width, hidden_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_width, width),
+            nn.Dropout(dropout),
+        )
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, width: int, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, config.heads, config.dropout)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, config.mlp_width, config.dropout)
+
+    def forward(self, x: Float[Tensor, "N L W"], bias: Float[Tensor, "..."] | None = None) -> Float[Tensor, "N L W"]:
+        x = x + self.attention(self.attention_norm(x), bias)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class RelativePositionBias(nn.Module):
+    """A learned score for each head and each offset between two cells of a square grid, rows first."""
+
+    index: Tensor
+
+    def __init__(self, side: int, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        cells = torch.from_numpy(np.indices((side, side)).reshape(2, -1).T.copy())
+        offsets = cells[:, None] - cells[None, :] + side - 1
+        self.register_buffer("index", offsets[..., 0] * (2 * side - 1) + offsets[..., 1], persistent=False)
+
+    def forward(self) -> Float[Tensor, "H L L"]:
+        return self.table[:, self.index]
+
+
+@dataclass(frozen=True)
+class SpotGrid:
+    """The occupied cells of a spot grid, as a convolution over them needs it; depends on places alone.
+
+    Args:
+        cell_of_spot: the cell that each spot is in.
+        spots_in_cell: how many are in each.
+        neighbors: row of each cell's 3x3 neighbours, left to right within top to bottom; C stands for an empty cell.
+    """
+
+    cell_of_spot: Int[Tensor, " S"]
+    spots_in_cell: Int[Tensor, " C"]
+    neighbors: Int[Tensor, "C 9"]
+
+
+class GridConvolution(nn.Module):
+    """Depthwise 3x3 convolution over the spot grid, added to its input: the position encoding of the global scale.
+
+    Works on the occupied cells alone, through an explicit table of each cell's neighbours, so that the order of
+    spots, gaps, far outliers and several spots in one cell (they share the mean) are all right. Equal to a dense
+    zero-padded ``conv2d`` on the scattered grid.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(9, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        nn.init.uniform_(self.weight, -1 / 3, 1 / 3)
+
+    def forward(self, x: Float[Tensor, "S W"], grid: SpotGrid) -> Float[Tensor, "S W"]:
+        cells = x.new_zeros(len(grid.spots_in_cell), x.shape[1]).index_add(0, grid.cell_of_spot, x)
+        cells = cells / grid.spots_in_cell[:, None].to(x.dtype)
+        padded = torch.cat([cells, cells.new_zeros(1, cells.shape[1])])
+        out = self.bias.expand_as(cells)
+        for offset in range(9):
+            out = out + self.weight[offset] * padded[grid.neighbors[:, offset]]
+        return x + out[grid.cell_of_spot]
+
+
+def spot_grid(grid_xy: Int[Tensor, "S 2"]) -> SpotGrid:
+    """The occupied cells of a grid. On CUDA the host waits for their number, so it is asked once a section."""
+    cells_xy, cell_of_spot, spots_in_cell = grid_xy.unique(dim=0, return_inverse=True, return_counts=True)
+    return SpotGrid(cell_of_spot, spots_in_cell, _neighbors(cells_xy))
+
+
+def _neighbors(cells_xy: Int[Tensor, "C 2"]) -> Int[Tensor, "C 9"]:
+    origin = cells_xy.min(dim=0).values - 1
+    stride = int(cells_xy[:, 0].max() - origin[0]) + 2
+
+    def key(xy: Int[Tensor, "... 2"]) -> Int[Tensor, "..."]:
+        return (xy[..., 1] - origin[1]) * stride + xy[..., 0] - origin[0]
+
+    keys, row_of_key = key(cells_xy).sort()
+    step = torch.tensor([-1, 0, 1], device=cells_xy.device)
+    offsets_yx = torch.cartesian_prod(step, step)
+    wanted = key(cells_xy[:, None] + offsets_yx.flip(-1))
+    place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return torch.where(keys[place] == wanted, row_of_key[place], len(keys))
+
+
+def hide(mask: Bool[Tensor, "N L"], dtype: torch.dtype) -> Float[Tensor, "N 1 1 L"]:
+    """Attention bias that hides the keys where ``mask`` is False."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(~mask, float("-inf"))[:, None, None, :]
+
+
+def masked_mean(x: Float[Tensor, "N L W"], mask: Bool[Tensor, "N L"]) -> Float[Tensor, "N W"]:
+    """Mean over the tokens where ``mask`` is True."""
+    weight = mask.to(x.dtype)[..., None]
+    return (x * weight).sum(dim=1) / weight.sum(dim=1)

@@ -1,0 +1,114 @@
+"""Strict TOML and typed settings, without any network in them."""
+
+import reprlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from genedml.errors import GeneDMLError, reading
+
+T = TypeVar("T")
+
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+TOML_LIMIT_BYTES = 2**20
+
+
+MOST_NAMED = 5  # of the problems of one configuration
+
+
+Count = Annotated[int, Field(ge=1, le=2**20)]
+
+
+Depth = Annotated[int, Field(ge=1, le=100)]
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TransformerConfig:
+    """A stack of pre-norm self-attention blocks."""
+
+    depth: Depth
+    heads: Count
+    mlp_width: Count
+    dropout: Fraction
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Build one of the dataclasses above from plain values, refusing unknown keys and bad values.
+
+    Raises:
+        GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        problems = error.errors()
+        more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
+        named = [_sentence(kind, problem) for problem in problems[:MOST_NAMED]]
+        raise GeneDMLError("\n".join(named + more)) from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration dataclass, fit for TOML and JSON."""
+    return asdict(config)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    with reading(f"The configuration {file}", "Mend that place; config.toml of a run is an example.", "TOML"):
+        if not file.is_file():
+            raise ValueError("there is no such file")
+        with file.open("rb") as stream:
+            content = stream.read(TOML_LIMIT_BYTES + 1)
+        if len(content) > TOML_LIMIT_BYTES:
+            raise ValueError(f"it is larger than {TOML_LIMIT_BYTES} bytes")
+        return tomllib.loads(content.decode("utf-8-sig"))
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _sentence(kind: type, problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+    if problem["type"] != "unexpected_keyword_argument":
+        return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
+    owner = kind
+    for part in problem["loc"][:-1]:
+        owner = get_type_hints(owner)[part]
+    known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
+    return f"Unknown key {place}.{_did_you_mean(place, kind)} Known here: {', '.join(known)}."
+
+
+def _did_you_mean(place: str, kind: type) -> str:
+    """The key of that name in another section, else the one spelt most alike."""
+    every = _keys(kind)
+    namesakes = [key for key in every if key.endswith(f".{place}")]
+    meant = namesakes or get_close_matches(place, every, 1)
+    return f" Did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def _keys(kind: type, above: str = "") -> list[str]:
+    """Every key of a configuration dataclass, those of its sections too: ``training``, ``training.epochs`` ..."""
+    hints = get_type_hints(kind)
+    nested = [
+        _keys(hints[field.name], f"{above}{field.name}.") for field in fields(kind) if is_dataclass(hints[field.name])
+    ]
+    return [f"{above}{field.name}" for field in fields(kind)] + [key for keys in nested for key in keys]
