@@ -76,8 +76,8 @@ def train(
         config: the merged configuration.
         fold: one fold; ``all``; or ``all-sections``, a model trained on every section, whose files are called so: it
             has no scores, and :func:`genedml_cli.prediction.prediction.predict` takes it before the folds. One section
-            is enough. It is trained for the median of the epochs that the run's folds chose, where there are some; else sections
-            are held out to choose their number first.
+            is enough. It is trained for the median of the epochs that the run's folds chose, where there are some;
+            else sections are held out to choose their number first.
         panel: ``training`` derives it from each fold's training sections, ``all`` from all sections; else the name of
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
