@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import torch
 
-from genedml_cli.machine.stopwatch import _peak_on_host, stopwatch
+from genedml_cli.machine.stopwatch import peak_on_host, stopwatch
 
 MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 
@@ -44,7 +44,7 @@ def matrix_flops(device: torch.device) -> float:
 def peak_memory(device: torch.device) -> dict[str, int | None]:
     """Most bytes this process has held so far, on the host and on the device; None where there is no other device."""
     return {
-        "host": _peak_on_host(),
+        "host": peak_on_host(),
         "device": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
     }
 

@@ -21,7 +21,7 @@ from genedml_cli.files.storage import check_apart, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
 from genedml_cli.machine.stopping import keeping
-from genedml_cli.notes import mark_of, marks_of
+from genedml_cli.notes import marks_of
 from genedml_cli.outputs.formats import check_output_path
 from genedml_cli.outputs.run_folder import default_model, model_files
 from genedml_cli.prediction.ensemble import say_which
@@ -218,7 +218,3 @@ def _append_log(path: Path, outcome: Outcome) -> None:
             log.write(shown(f"{now()} {outcome.name} ({outcome.slide})\n{outcome.log}\n"))
     except OSError as error:  # which is not to cost the other slides theirs
         console.warn(f"{path} cannot be written: {error.strerror}. What it was to take:\n{outcome.log}")
-
-
-def _marks(outcome: Outcome) -> str:
-    return ", ".join(dict.fromkeys(mark_of(note) for note in outcome.marks)) or "-"

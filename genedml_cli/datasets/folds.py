@@ -1,11 +1,11 @@
-"""Folds: which sections train, choose and test."""
+"""Folds by patient: which sections train, choose and test."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets.samples import ALL_SECTIONS, Sample, _held_out
+from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,33 @@ def make_folds(samples: Sequence[Sample]) -> list[Fold]:
             f"--fold {ALL_SECTIONS}."
         )
     return [_make_fold(name, names, samples) for name in names]
+
+
+def all_sections(samples: Sequence[Sample], epochs_of_folds: Mapping[str, int]) -> Fold:
+    """Every section to train on and none to test, for a model that is to predict other slides.
+
+    Where ``epochs_of_folds`` do not say for how many epochs, the last patient, or for want of a second one the last
+    section, is held out to choose their number. A single section leaves nothing to choose on.
+    """
+    held = [] if epochs_of_folds else _held_out(samples)
+    rest = tuple(sample for sample in samples if sample not in held)
+    return Fold(ALL_SECTIONS, rest, tuple(held), (), epochs_of_folds=epochs_of_folds)
+
+
+def _held_out(samples: Sequence[Sample], fold: str | None = None) -> list[Sample]:
+    """Of sections to train on those to choose the epoch on: of ``fold``, else the last patient, else the last section.
+
+    None where nothing would be left to train on.
+    """
+    patients = sorted({sample.patient for sample in samples})
+    if fold is not None:
+        held = [sample for sample in samples if sample.fold == fold]
+    elif len(patients) > 1:
+        held = [sample for sample in samples if sample.patient == patients[-1]]
+    else:
+        held = list(samples[-1:])
+    held += _under_another_name([sample for sample in samples if sample not in held], held)
+    return held if len(held) < len(samples) else []
 
 
 def _make_fold(name: str, names: Sequence[str], samples: Sequence[Sample]) -> Fold:

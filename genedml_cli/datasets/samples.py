@@ -1,11 +1,10 @@
-"""Sample sheets and folds by patient."""
+"""Sample sheets: which sections there are, and whose tissue they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets.folds import Fold, _under_another_name
 from genedml_cli.datasets.sheets import Row, is_file_name, number, read_rows
 from genedml_cli.files.paths import takes_paths
 
@@ -56,33 +55,6 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     samples = [_sample_of_row(row, base, path) for row in rows]
     _check(samples, str(path))
     return samples
-
-
-def all_sections(samples: Sequence[Sample], epochs_of_folds: Mapping[str, int]) -> Fold:
-    """Every section to train on and none to test, for a model that is to predict other slides.
-
-    Where ``epochs_of_folds`` do not say for how many epochs, the last patient, or for want of a second one the last
-    section, is held out to choose their number. A single section leaves nothing to choose on.
-    """
-    held = [] if epochs_of_folds else _held_out(samples)
-    rest = tuple(sample for sample in samples if sample not in held)
-    return Fold(ALL_SECTIONS, rest, tuple(held), (), epochs_of_folds=epochs_of_folds)
-
-
-def _held_out(samples: Sequence[Sample], fold: str | None = None) -> list[Sample]:
-    """Of sections to train on those to choose the epoch on: of ``fold``, else the last patient, else the last section.
-
-    None where nothing would be left to train on.
-    """
-    patients = sorted({sample.patient for sample in samples})
-    if fold is not None:
-        held = [sample for sample in samples if sample.fold == fold]
-    elif len(patients) > 1:
-        held = [sample for sample in samples if sample.patient == patients[-1]]
-    else:
-        held = list(samples[-1:])
-    held += _under_another_name([sample for sample in samples if sample not in held], held)
-    return held if len(held) < len(samples) else []
 
 
 def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:

@@ -23,7 +23,13 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.features.encoding import VectorsInMemory, encode_plan, tokens_kept
 from genedml_cli.features.feature_file import making, started
 from genedml_cli.features.recipe import Recipe
-from genedml_cli.features.section_features import SectionFeatures, _mapped_again, _metadata, _tables, encoder_record
+from genedml_cli.features.section_features import (
+    SectionFeatures,
+    encoder_record,
+    feature_metadata,
+    feature_tables,
+    mapped_again,
+)
 from genedml_cli.features.tile_plan import TilePlan, plan_tiles
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
@@ -210,11 +216,11 @@ def _encode(
     if not started(file):
         _check_space(file.parent, features.local.nbytes + features.tiles.nbytes)
     with (
-        making(file, _tables(features), _metadata(features, recipe.parts, encoder.device.type)) as room,
+        making(file, feature_tables(features), feature_metadata(features, recipe.parts, encoder.device.type)) as room,
         read_from(room.done) as read,
     ):
         encode_plan(read, plan, encoder, grid, title, room)
-    return _mapped_again(file, recipe.um_per_px)
+    return mapped_again(file, recipe.um_per_px)
 
 
 def _check_space(folder: Path, needed: int) -> None:

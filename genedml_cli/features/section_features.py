@@ -59,7 +59,7 @@ class SectionFeatures:
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         if self.file:
-            return _mapped_again, (self.file, self.um_per_px, self.notes, self.origin_xy, len(self.local))
+            return mapped_again, (self.file, self.um_per_px, self.notes, self.origin_xy, len(self.local))
         return SectionFeatures, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
@@ -85,7 +85,7 @@ def encoder_record(encoder: Encoder) -> EncoderRecord:
 
 def save_features(features: SectionFeatures, path: Path, made_of: Mapping[str, Any]) -> None:
     """Write a feature file whole; ``made_of`` as :attr:`Recipe.parts`."""
-    with making(path, _tables(features), _metadata(features, made_of)) as file:
+    with making(path, feature_tables(features), feature_metadata(features, made_of)) as file:
         file.put_all(features.local, features.tiles)
 
 
@@ -122,7 +122,7 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
         )
 
 
-def _mapped_again(
+def mapped_again(
     path: Path,
     um_per_px: float | None,
     notes: tuple[str, ...] = (),
@@ -144,7 +144,7 @@ def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:
         raise ValueError("it names tiles that it does not hold")
 
 
-def _tables(features: SectionFeatures) -> dict[str, Tensor]:
+def feature_tables(features: SectionFeatures) -> dict[str, Tensor]:
     """What a feature file holds, by name."""
     tensors = {
         LOCAL: features.local,
@@ -158,7 +158,7 @@ def _tables(features: SectionFeatures) -> dict[str, Tensor]:
     return tensors
 
 
-def _metadata(features: SectionFeatures, made_of: Mapping[str, Any], device: str = "") -> dict[str, str]:
+def feature_metadata(features: SectionFeatures, made_of: Mapping[str, Any], device: str = "") -> dict[str, str]:
     """What a feature file says of itself. A part that was made on another kind of device is not gone on from."""
     values = {
         "format_version": FORMAT_VERSION,

@@ -29,7 +29,7 @@ from genedml_cli.figures.maps import (
     show_tissue,
     value_range,
 )
-from genedml_cli.figures.style import STYLE, _save
+from genedml_cli.figures.style import STYLE, save_figure
 
 # Lengths in inches; the type is 8 points, so a line of it takes some 0.15.
 PAGE_WIDTH, PANEL_WIDTHS, LETTER, SMALL_LETTER = 7.2, (1.2, 2.2), 0.064, 0.056
@@ -42,7 +42,7 @@ def draw_genes(
 ) -> None:
     """Write :func:`genes_figure`; the suffix of ``path`` says the kind."""
     with rc_context(STYLE):
-        _save(genes_figure(sections, genes, footnote, look), path)
+        save_figure(genes_figure(sections, genes, footnote, look), path)
 
 
 def genes_figure(

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from genedml_cli.figures.genes import PAGE_WIDTH
-from genedml_cli.figures.style import STYLE, _save
+from genedml_cli.figures.style import STYLE, save_figure
 
 MEASURED_COLOUR, PAPER_COLOUR = "#0072B2", "#D55E00"  # told apart without colour vision
 
@@ -30,7 +30,7 @@ def draw_settings(
 ) -> None:
     """Write :func:`settings_figure`; the suffix of ``path`` says the kind."""
     with rc_context(STYLE):
-        _save(settings_figure(title, metrics, measured, published, references, caption), path)
+        save_figure(settings_figure(title, metrics, measured, published, references, caption), path)
 
 
 def settings_figure(

@@ -27,7 +27,7 @@ def check_picture_path(path: Path) -> None:
         raise GeneDMLError(f"{path} must end with {', '.join(SUFFIXES)}.")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     check_picture_path(path)
     with arriving(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)

@@ -46,7 +46,7 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _peak_on_host() -> int:
+def peak_on_host() -> int:
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     import resource

@@ -1,8 +1,9 @@
 """One fold: trained, tested, its references fitted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
 import anndata
 import numpy as np
@@ -17,7 +18,7 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.counts import gene_ids_of
 from genedml_cli.expression.labels import check_join, check_labelled, make_labels
 from genedml_cli.expression.panels import agreed_gene_ids
-from genedml_cli.features.section_data import SectionData
+from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.files.storage import arriving
@@ -26,10 +27,9 @@ from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import fit_depth_line, mean_label, reference_layers
-from genedml_cli.references.novelty import save_novelty
+from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all, save_novelty
 from genedml_cli.references.ridge import RidgeModel, fit_ridge, save_ridge
 from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
-from genedml_cli.runs.run import _config_of, _novelty
 from genedml_cli.spots.section import origin_record
 from genedml_cli.training.loop import Trained, train_fold
 
@@ -45,7 +45,7 @@ class Inputs:
     """What must be said of sections that have the counts of another one."""
 
 
-def _run_fold(
+def run_fold(
     fold: Fold,
     device: torch.device,
     *,
@@ -170,3 +170,21 @@ def _tested(
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     result.var["ridge_held_out_pcc"] = ridge.inner_pcc
     return result[data.labels.valid].copy()
+
+
+def _config_of(fold: Fold, config: Config) -> Config:
+    """The settings of a fold's training; of all sections, which end with all of them trained on, some are other."""
+    if not fold.tests_nothing:
+        return config
+    epochs = config.training.epochs
+    if fold.epochs_of_folds:
+        epochs = round(median(fold.epochs_of_folds.values()))
+    return replace(config, training=replace(config.training, select_on="validation", refit=True, epochs=epochs))
+
+
+def _novelty(fitted: Sequence[SectionData], test: Sequence[SectionData]) -> NoveltyModel | None:
+    """In the measure of the sections tested; where there are none, of each of those fitted, the others aside."""
+    features = [data.features for data in fitted]
+    if test:
+        return fit_novelty(features, [data.features for data in test])
+    return fit_novelty_to_all(features, left_out_together(fitted))

@@ -105,12 +105,12 @@ def panel_of_model(model: Path) -> tuple[str, ...]:
     return next(iter(panels.values()))
 
 
-def _check_panel(panel: str) -> None:
+def check_panel(panel: str) -> None:
     if panel not in ("training", "all") and not Path(panel).is_file():
         published_panel(panel)
 
 
-def _check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
+def check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
     for genes in {tuple(genes) for genes in panels.values()}:
         for name, section in counts.items():
             missing = [gene for gene, at in zip(genes, gene_columns(section, genes), strict=True) if at < 0]

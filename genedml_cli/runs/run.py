@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import anndata
@@ -17,15 +16,14 @@ from genedml.config import Config, LabelsConfig
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.datasets.folds import Fold, make_folds
-from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample, all_sections
+from genedml_cli.datasets.folds import Fold, all_sections, make_folds
+from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
 from genedml_cli.datasets.shared_counts import check_shared
 from genedml_cli.evaluation.evaluation import evaluate_run
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import check_labelled, make_labels
 from genedml_cli.features.extraction import extract
-from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import encoder_record
 from genedml_cli.files.locks import claimed, forget_all_dead, in_turn
 from genedml_cli.files.paths import takes_paths
@@ -40,10 +38,9 @@ from genedml_cli.outputs.run_folder import (
     model_files_in,
     written_in,
 )
-from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all
-from genedml_cli.runs.fold import Inputs, _run_fold
+from genedml_cli.runs.fold import Inputs, run_fold
 from genedml_cli.runs.fold_notes import panel_note
-from genedml_cli.runs.panels import _check_panel, _check_panels, load_panel
+from genedml_cli.runs.panels import check_panel, check_panels, load_panel
 from genedml_cli.runs.record import RunRecord, unfinished, what_is_kept
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.spots.spot_files import read_spots
@@ -94,7 +91,7 @@ def train(
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
     said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": compute.deterministic}
-    _check_panel(panel)
+    check_panel(panel)
     chosen = _chosen(samples, fold, out)
     record = RunRecord.of(out, config, samples, said)
     record.check()
@@ -116,10 +113,10 @@ def train(
             record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
             origin = {"dataset": dataset, "partial": partial, "panel": panel_note(panel, dataset)}
-            run_fold = functools.partial(_run_fold, **fixed, origin=origin)
+            one_fold = functools.partial(run_fold, **fixed, origin=origin)
             genes = max(map(len, inputs.panels.values()))
             threads = threads_for(config, encoder.info.width, genes, encoder.device)
-            _run_folds(folds, run_fold, all_like(encoder.device, threads)[: len(folds)], threads, out)
+            _run_folds(folds, one_fold, all_like(encoder.device, threads)[: len(folds)], threads, out)
         return _score(out)
 
 
@@ -149,7 +146,7 @@ def _gather(
     counts = {sample.name: _counts_of(sample) for sample in used}
     shared = check_shared(used, counts)
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
-    _check_panels(panels, counts)
+    check_panels(panels, counts)
     _check_labelled(folds, counts, panels, config.labels)
     extracted = extract(
         used, encoder, config.views, features, config.training.augment, allow_off_tissue, skip_off_image
@@ -195,24 +192,6 @@ def _run_folds(
         for name in spread(functools.partial(run_fold, at_once=len(devices)), folds, devices, threads):
             console.note(f"{in_words(name)} is done: {model_file(out, name)}")
             advance(note=in_words(name).lower())
-
-
-def _config_of(fold: Fold, config: Config) -> Config:
-    """The settings of a fold's training; of all sections, which end with all of them trained on, some are other."""
-    if not fold.tests_nothing:
-        return config
-    epochs = config.training.epochs
-    if fold.epochs_of_folds:
-        epochs = round(median(fold.epochs_of_folds.values()))
-    return replace(config, training=replace(config.training, select_on="validation", refit=True, epochs=epochs))
-
-
-def _novelty(fitted: Sequence[SectionData], test: Sequence[SectionData]) -> NoveltyModel | None:
-    """In the measure of the sections tested; where there are none, of each of those fitted, the others aside."""
-    features = [data.features for data in fitted]
-    if test:
-        return fit_novelty(features, [data.features for data in test])
-    return fit_novelty_to_all(features, left_out_together(fitted))
 
 
 def _score(out: Path) -> Evaluation | None:

@@ -9,7 +9,7 @@ from genedml_cli import console
 from genedml_cli.slides.patches import PatchFile
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import nearest_distances
-from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, _outside, take_pitch
+from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, outside_image, take_pitch
 
 ORIGIN = "qupath_origin_xy_px"
 
@@ -82,7 +82,7 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         raise GeneDMLError(
             f"The spots for {where} span {span}: these are array indices, not pixels. Give full-resolution pixels."
         )
-    outside = _outside(spots, slide)
+    outside = outside_image(spots, slide)
     if outside.any():
         many = "No spot lies" if outside.all() else f"{outside.sum()} of {len(spots)} spots do not lie"
         first = "" if outside.all() else f" (first: {spots.names[outside.argmax()]})"

@@ -46,6 +46,8 @@ PARTS_OF_PLACES = frozenset(key for pair in (*IN_PIXELS, *PLAIN, *ON_ARRAY) for 
 IN_OBSM = ("spatial", "X_spatial")
 """Where an AnnData file has positions, the usual place first."""
 YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
+FARTHEST = 1e7
+"""No slide is as wide in pixels, no array in spots."""
 SHOWN = 40
 """Characters of a cell that a message quotes."""
 WIDEST_ARRAY = 200
@@ -371,11 +373,3 @@ def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, 
             f"The column {column} of {path} holds something else than numbers: "
             f"{_first_odd(table[column]) or reason_of(error)}. Mend that cell."
         ) from error
-
-
-FARTHEST = 1e7
-"""No slide is as wide in pixels, no array in spots."""
-
-
-OFF_ARRAY = 0.5
-"""Pitches that half the spots may be off a straight array; on the 36 sections of HER2ST the most is .08."""

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from genedml.errors import GeneDMLError, reason_of
 from genedml.networks.gene_dml import LossConfig, NetworkConfig
-from genedml.schema import STRICT, Count, Fraction, Positive, _merge, _read_toml, from_dict, to_dict
+from genedml.schema import STRICT, Count, Fraction, Positive, from_dict, overlaid, read_toml, to_dict
 
 
 def _um_per_px(value: Any) -> Any:
@@ -138,11 +138,11 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     if preset is not None:
         if preset not in preset_names():
             raise GeneDMLError(f"No preset is called {preset!r}. There are: {', '.join(preset_names())}.")
-        merged = _merge(merged, tomllib.loads((_presets() / f"{preset}.toml").read_text(encoding="utf-8")))
+        merged = overlaid(merged, tomllib.loads((_presets() / f"{preset}.toml").read_text(encoding="utf-8")))
     if file is not None:
-        merged = _merge(merged, _read_toml(file))
+        merged = overlaid(merged, read_toml(file))
     for override in overrides:
-        merged = _merge(merged, _parse_override(override))
+        merged = overlaid(merged, _parse_override(override))
     try:
         return from_dict(Config, merged)
     except GeneDMLError as error:

@@ -67,7 +67,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return asdict(config)
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
     with reading(f"The configuration {file}", "Mend that place; config.toml of a run is an example.", "TOML"):
         if not file.is_file():
             raise ValueError("there is no such file")
@@ -78,11 +78,11 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8-sig"))
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = overlaid(merged[key], value) if both else value
     return merged
 
 

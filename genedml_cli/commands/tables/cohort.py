@@ -1,9 +1,10 @@
 """A cohort as a terminal shows it."""
 
 from genedml_cli import console
-from genedml_cli.cohort.cohort import SUMMARY, Cohort, _marks
+from genedml_cli.cohort.cohort import SUMMARY, Cohort
 from genedml_cli.cohort.results import PAGE, PSEUDOBULK
-from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED
+from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, Outcome
+from genedml_cli.notes import mark_of
 
 
 def show_cohort(cohort: Cohort) -> None:
@@ -24,3 +25,7 @@ def show_cohort(cohort: Cohort) -> None:
 
 def _count(number_: int | None) -> str:
     return "-" if number_ is None else str(number_)
+
+
+def _marks(outcome: Outcome) -> str:
+    return ", ".join(dict.fromkeys(mark_of(note) for note in outcome.marks)) or "-"

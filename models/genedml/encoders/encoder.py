@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genedml.encoders.table import SWIGLU, EncoderInfo, encoder_info
 from genedml.encoders.weight_files import NO_TENSORS, load_weights
-from genedml.encoders.weights import _download
+from genedml.encoders.weights import download
 from genedml.errors import GeneDMLError, reason_of
 
 TIMM_PREFIX = "timm:"
@@ -133,7 +133,7 @@ def load_encoder(name: str, weights: Path | None = None, device: torch.device | 
             raise GeneDMLError(f"The encoder {name} has no weights; leave out --weights.")
         return Encoder(info, info.build(), has_class_token=True).to(device)
     backbone = build_backbone(info)
-    load_weights(backbone, weights or _download(info), name)
+    load_weights(backbone, weights or download(info), name)
     return Encoder(info, backbone, has_class_token=True).to(device)
 
 

@@ -19,7 +19,7 @@ def find_weights(info: EncoderInfo) -> Path | None:
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def _download(info: EncoderInfo) -> Path:
+def download(info: EncoderInfo) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
