@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from genedml.checkpoint import PRETRAINED
+from genedml import PRETRAINED
 from genedml.config import load_config
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.runs.run import train

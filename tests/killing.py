@@ -29,16 +29,9 @@ from genedml_cli import app
 from genedml_cli.cohort import cohort  # noqa: F401  what commands import is loaded once, here
 from genedml_cli.commands.tables import scores  # noqa: F401  what commands import is loaded once, here
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
-from genedml_cli.features import (
-    encoding,  # noqa: F401  what commands import is loaded once, here
-    feature_file,
-)
+from genedml_cli.features import feature_file
 from genedml_cli.figures import genes  # noqa: F401  what commands import is loaded once, here
 from genedml_cli.machine import stopping
-from genedml_cli.outputs import (
-    formats,  # noqa: F401  what commands import is loaded once, here
-    spatialdata_store,  # noqa: F401  what commands import is loaded once, here
-)
 from genedml_cli.prediction import prediction  # noqa: F401  what commands import is loaded once, here
 from genedml_cli.runs import ablation  # noqa: F401  what commands import is loaded once, here
 from genedml_cli.runs import run as runs  # noqa: F401  what commands import is loaded once, here

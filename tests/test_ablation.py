@@ -18,7 +18,7 @@ from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.published import published_rows
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, FoldScores
-from genedml_cli.figures import genes
+from genedml_cli.figures import settings
 from genedml_cli.runs import ablation
 from genedml_cli.runs import run as runs
 from genedml_cli.runs.ablation import SWEEPS, ablate, choose_settings, parse_values
@@ -148,7 +148,7 @@ def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tm
     result = ablate([], tmp_path, "tau", config, dataset="HER2ST", panel=panel, seeds=1)
     assert result.published.empty
     references = result.reference_summary().xs("mean", axis=1, level=1)
-    drawn = genes.settings_figure("", METRICS, result.summary(), result.published, references, "")
+    drawn = settings.settings_figure("", METRICS, result.summary(), result.published, references, "")
     assert "paper" not in {text.get_text() for text in drawn.legends[0].get_texts()}
     assert any("paper's rows are left out" in note for note in result.notes)
 
@@ -166,7 +166,9 @@ def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
 def test_the_plot_shows_means_bars_the_paper_and_references(pretended, tmp_path):
     result = ablate([], tmp_path, "lambda", Config(), dataset="HER2ST", panel="HER2ST", seeds=2)
     references = result.reference_summary().xs("mean", axis=1, level=1)
-    drawn = genes.settings_figure(result.title, METRICS, result.summary(), result.published, references, result.marks)
+    drawn = settings.settings_figure(
+        result.title, METRICS, result.summary(), result.published, references, result.marks
+    )
     assert [axis.get_title() for axis in drawn.axes] == list(METRICS.values())
     pcc = drawn.axes[2]
     assert len(pcc.containers) == 1

@@ -22,8 +22,7 @@ from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.novelty import fit_novelty, load_novelty
 from genedml_cli.report.page import report
-from genedml_cli.runs import ablation
-from genedml_cli.runs import run as runs
+from genedml_cli.runs import ablation, fold
 from genedml_cli.runs.panels import find_panel
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import Trained
@@ -47,14 +46,14 @@ def after_folds(samples, features, tmp_path_factory) -> Path:
     """Three folds and then the model of all sections; how many epochs a fold chose is settled here."""
     out = tmp_path_factory.mktemp("after") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        train_fold = runs.train_fold
+        train_fold = fold.train_fold
         chosen = {"Fold P1": 3, "Fold P2": 1, "Fold P3": 2}
 
         def settled(*given: Any) -> Trained:
             trained = train_fold(*given)
             return replace(trained, epoch=chosen.get(given[5], trained.epoch))
 
-        patch.setattr(runs, "train_fold", settled)
+        patch.setattr(fold, "train_fold", settled)
         train(samples, out, SETTINGS, features=features)
         (out / "before.json").write_text((out / "metrics.json").read_text())
         train(samples, out, SETTINGS, fold=ALL_SECTIONS, features=features)

@@ -26,6 +26,7 @@ from genedml_cli.cohort.cohort import predict_cohort, read_cohort
 from genedml_cli.cohort.crew import Crew
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.commands.predict import Kind
+from genedml_cli.commands.tables.cohort import show_cohort
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.outputs.formats import FORMATS
@@ -284,7 +285,7 @@ def test_the_table_shows_the_marks_that_the_summary_has_in_full(tmp_path, capsys
     one, other = (cohort_slide.Outcome(name, Path(f"{name}.svs"), PREDICTED, 9, 20) for name in ("a", "b"))
     done = cohort.Cohort(tmp_path, (replace(one, marks=marks), other))
     done.write()
-    cohort.show(done)
+    show_cohort(done)
     rows = {words[0]: words[-2:] for words in map(str.split, capsys.readouterr().out.splitlines()) if len(words) > 2}
     assert rows["a"] == ["NOVEL,", "SEEN"]
     assert rows["b"] == ["0.0", "-"]

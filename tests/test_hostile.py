@@ -264,7 +264,7 @@ def test_a_part_that_says_it_is_not_packed_is_not(packed, tmp_path):
 
 
 def test_a_gzip_bomb_is_refused_before_it_fills_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.files.text_tables.TEXT_LIMIT_BYTES", 10**6)
+    monkeypatch.setattr("genedml_cli.files.text_files.TEXT_LIMIT_BYTES", 10**6)
     with pytest.raises(GeneDMLError, match=r"bomb\.csv\.gz cannot be read: it holds more than 1\.00 MB unpacked"):
         read_counts(write(tmp_path / "bomb.csv.gz", gzip.compress(b"0" * 10**7)))
 

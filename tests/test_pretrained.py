@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 from conftest import EXAMPLES
 
-from genedml.checkpoint import PRETRAINED, fingerprint, load_card, load_state
+from genedml import PRETRAINED
+from genedml.checkpoint import fingerprint, load_card, load_state
+from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
 from genedml_cli.runs import panels
-from genedml_cli.runs.panels import published_panel
 
 CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(PRETRAINED.glob("fold-*.safetensors"))}
 

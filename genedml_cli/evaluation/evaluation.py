@@ -20,7 +20,7 @@ from genedml_cli.expression.counts import not_raw_note, read_counts
 from genedml_cli.expression.labels import Labels, check_join, make_labels
 from genedml_cli.expression.panels import match_panel
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.text_tables import read_json
+from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import panels_note
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
 from genedml_cli.outputs.predictions import label_settings, notes_of, spots_of

@@ -22,7 +22,8 @@ from genedml_cli.files.merged_sections import (
     share_of_barcodes,
 )
 from genedml_cli.files.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
-from genedml_cli.files.text_tables import check_names, read_count_table
+from genedml_cli.files.text_files import check_names
+from genedml_cli.files.text_tables import read_count_table
 
 RAW = "raw"
 """In ``uns`` of counts that were read: whether they can be raw."""

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from scipy.sparse import issparse
 
-from genedml_cli.files.text_tables import check_regular
+from genedml_cli.files.text_files import check_regular
 from genedml_cli.machine.memory import at_most, check_memory
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)

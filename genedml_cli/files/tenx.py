@@ -16,7 +16,8 @@ from scipy.sparse import csc_matrix, csr_matrix, spmatrix
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.files.hdf5 import is_anndata, opened_h5, tenx_groups
-from genedml_cli.files.text_tables import CELL_BYTES, decoded, first_line_end, read_bytes
+from genedml_cli.files.text_files import decoded, read_bytes
+from genedml_cli.files.text_tables import CELL_BYTES, first_line_end
 from genedml_cli.machine.memory import check_memory
 
 GENES_10X = "Gene Expression"

@@ -9,7 +9,7 @@ import numpy as np
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.files.hdf5 import layers_of, read_h5ad
-from genedml_cli.files.text_tables import check_names
+from genedml_cli.files.text_files import check_names
 from genedml_cli.outputs.predictions import label_settings, notes_of, spots_of, stored_origin_xy
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")

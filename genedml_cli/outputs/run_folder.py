@@ -4,25 +4,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from genedml.checkpoint import PRETRAINED
+from genedml import PRETRAINED
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.text_tables import read_json
+from genedml_cli.files.text_files import read_json
 
 CONTENT = "_sha256"
-
-
 RECORD = "run.json"
-
-
 CONFIG = "config.toml"
-
-
 MODEL = ".safetensors"
-
-
 WRITTEN = (
     *(RECORD, CONFIG, "metrics.*", "genes.*", "fold-*", f"{ALL_SECTIONS}.*", "ridge-*", "novelty-*"),
     "predictions/*",

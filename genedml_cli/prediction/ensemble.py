@@ -10,16 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import (
-    PRETRAINED,
-    PRETRAINED_ON,
-    ModelCard,
-    fingerprint,
-    load_card,
-    load_checkpoint,
-    load_state,
-    network_sha256,
-)
+from genedml import PRETRAINED, PRETRAINED_ON
+from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, load_state, network_sha256
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
 from genedml.networks.gene_dml import GeneDML

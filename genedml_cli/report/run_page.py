@@ -14,7 +14,7 @@ from genedml.metrics import nanmean, pcc
 from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, reference_notes
-from genedml_cli.files.text_tables import read_text
+from genedml_cli.files.text_files import read_text
 from genedml_cli.outputs.predictions import check_genes
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.report.atlas import Mapped, atlas_of

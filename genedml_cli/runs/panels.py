@@ -1,18 +1,15 @@
 """The genes of a data set, of a model, or derived from counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import anndata
-
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets.datasets import DATASETS, find_dataset, locate_counts, published_panel
-from genedml_cli.datasets.folds import Fold
-from genedml_cli.datasets.samples import Sample, read_sheet
-from genedml_cli.expression.panels import derive_panel, gene_columns
+from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.text_tables import check_names, read_text
+from genedml_cli.outputs.run_folder import BUNDLED, model_files
 
 
 @takes_paths
@@ -57,8 +54,6 @@ def _panel_as_it_is(name: str) -> tuple[str, ...]:
         if DATASETS[name].panel is None:
             raise GeneDMLError(f"{name} has no published panel. Derive one: genedml genes {name} --derive --root DIR")
         return published_panel(name)
-    from genedml_cli.outputs.run_folder import BUNDLED
-
     if Path(name) != BUNDLED and not Path(name).exists():
         raise GeneDMLError(
             f"{name} is no data set ({', '.join(DATASETS)}), not {BUNDLED}, and no run folder or model file is there."
@@ -72,14 +67,12 @@ def derive_from(files: dict[str, Path], size: int) -> tuple[str, ...]:
     Raises:
         GeneDMLError: unreadable counts, or too few genes in common.
     """
-    import anndata
-
     from genedml_cli.expression.counts import read_counts
     from genedml_cli.expression.panels import derive_panel
 
     with console.progress("Counts", len(files)) as advance:
 
-        def read() -> Iterator[anndata.AnnData]:
+        def read() -> Iterator[Any]:
             for section, file in files.items():
                 yield read_counts(file)
                 advance(note=section)
@@ -94,7 +87,6 @@ def panel_of_model(model: Path) -> tuple[str, ...]:
         GeneDMLError: no model, or folds with panels of their own.
     """
     from genedml.checkpoint import load_card
-    from genedml_cli.outputs.run_folder import model_files
 
     panels = {file: load_card(file).genes for file in model_files(model)}
     if len(set(panels.values())) > 1:
@@ -103,40 +95,3 @@ def panel_of_model(model: Path) -> tuple[str, ...]:
             f"{', '.join(str(file) for file in panels)}."
         )
     return next(iter(panels.values()))
-
-
-def check_panel(panel: str) -> None:
-    if panel not in ("training", "all") and not Path(panel).is_file():
-        published_panel(panel)
-
-
-def check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
-    for genes in {tuple(genes) for genes in panels.values()}:
-        for name, section in counts.items():
-            missing = [gene for gene, at in zip(genes, gene_columns(section, genes), strict=True) if at < 0]
-            if missing:
-                raise GeneDMLError(
-                    f"{len(missing)} of the panel's {len(genes)} genes are not in the counts of {name}: "
-                    f"{', '.join(missing[:3])} ...; these have {', '.join(section.var_names[:3])} ... Name genes as "
-                    "the counts do (symbols or Ensembl ids), and leave out those that a section lacks."
-                )
-
-
-def load_panel(panel: str, fold: Fold, counts: Mapping[str, anndata.AnnData], size: int) -> tuple[str, ...]:
-    """The genes of a fold, as ``panel`` of :func:`train` says.
-
-    Raises:
-        GeneDMLError: an unknown panel, an empty file, or too few genes in common.
-    """
-    if panel in ("training", "all"):
-        sections = (*fold.train, *fold.validation) if panel == "training" else tuple(counts)
-        names = [section.name if isinstance(section, Sample) else section for section in sections]
-        return derive_panel([counts[name] for name in names], size)
-    if Path(panel).is_file():
-        with reading(f"The panel {panel}", "Give a text file with one gene a line."):
-            genes = tuple(dict.fromkeys(read_text(Path(panel)).split()))
-        check_names(genes, "gene", Path(panel))
-        if not genes:
-            raise GeneDMLError(f"The panel {panel} is empty. Give one gene a line.")
-        return genes
-    return published_panel(panel)

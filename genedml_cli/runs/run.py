@@ -17,6 +17,7 @@ from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets.folds import Fold, all_sections, make_folds
+from genedml_cli.datasets.panels import check_panel, check_panels, load_panel
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
 from genedml_cli.datasets.shared_counts import check_shared
 from genedml_cli.evaluation.evaluation import evaluate_run
@@ -32,15 +33,9 @@ from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, all_like, prepare_encoder
 from genedml_cli.machine.executors import spread
 from genedml_cli.machine.stopping import keeping
-from genedml_cli.outputs.run_folder import (
-    in_words,
-    model_file,
-    model_files_in,
-    written_in,
-)
+from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, written_in
 from genedml_cli.runs.fold import Inputs, run_fold
 from genedml_cli.runs.fold_notes import panel_note
-from genedml_cli.runs.panels import check_panel, check_panels, load_panel
 from genedml_cli.runs.record import RunRecord, unfinished, what_is_kept
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.spots.spot_files import read_spots

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
-from genedml_cli.files.text_tables import SMALL_LIMIT_BYTES, read_text
+from genedml_cli.files.text_files import SMALL_LIMIT_BYTES, read_text
 
 JSON_SUFFIXES = (".geojson", ".json")
 REGION_SUFFIXES = (*JSON_SUFFIXES, ".geojson.gz", ".json.gz", ".zip")

@@ -22,7 +22,8 @@ from genedml_cli.files.merged_sections import (
     sections_in,
     several,
 )
-from genedml_cli.files.text_tables import ROWS_LIMIT, as_numbers, check_names, named_table, read_rows
+from genedml_cli.files.text_files import check_names
+from genedml_cli.files.text_tables import ROWS_LIMIT, as_numbers, named_table, read_rows
 from genedml_cli.machine.memory import check_memory
 from genedml_cli.spots.spots import Spots, check_array
 

@@ -22,8 +22,6 @@ from genedml.tensor_files import tensor_bytes
 
 FORMAT_VERSION = 4
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
-PRETRAINED = Path(__file__).parent / "pretrained"  # the run that comes with genedml; its README is the card
-PRETRAINED_ON = "HER2ST"
 MEND = "Copy it again, or train the fold again."
 
 

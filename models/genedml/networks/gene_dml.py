@@ -25,14 +25,7 @@ from torch import Tensor, nn
 from genedml.networks.gene_dml_grouping import kmeans
 from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
 from genedml.networks.inputs import Section, Views
-from genedml.networks.layers import (
-    Block,
-    FeedForward,
-    GridConvolution,
-    RelativePositionBias,
-    hide,
-    masked_mean,
-)
+from genedml.networks.layers import Block, FeedForward, GridConvolution, RelativePositionBias, hide, masked_mean
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
 
 
