@@ -39,7 +39,7 @@ def main() -> None:
 
 def scores(per_gene: pd.DataFrame) -> pd.DataFrame:
     """What each gene was worth, under the names it has in a prediction."""
-    names = {"gene_dml_pcc": "cv_pcc", "gene_dml_pcc_sd": "cv_pcc_sd", "ridge_pcc": "baseline_pcc"}
+    names = {"pcc": "cv_pcc", "pcc_sd": "cv_pcc_sd", "ridge_pcc": "baseline_pcc"}
     return per_gene.rename(columns=names)[["gene", *names.values()]].round(4)
 
 

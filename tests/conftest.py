@@ -61,7 +61,7 @@ TINY = (
     "training.epochs=1",
     "training.refit=false",
     "training.augment=false",
-    "loss.groups=4",
+    "network.loss.groups=4",
     "network.shared_width=16",
     "views.local_grid=0",
 )
@@ -74,7 +74,7 @@ LEARNING = (
     "training.learning_rate=0.003",
     "training.augment=true",
     "training.weight_average=0.9",
-    "loss.prediction_weight=100.0",
+    "network.loss.prediction_weight=100.0",
 )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from conftest import tiny_config
 
 from genedml.config import Config, load_config
 from genedml.errors import GeneDMLError
-from genedml.networks.gene_dml import LossConfig
+from genedml.networks.registry import GENE_DML as NETWORK
 from genedml_cli.commands.ablate import Table
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import read_sheet
@@ -21,7 +21,7 @@ from genedml_cli.evaluation.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RI
 from genedml_cli.figures import settings
 from genedml_cli.runs import ablation
 from genedml_cli.runs import run as runs
-from genedml_cli.runs.ablation import SWEEPS, ablate, choose_settings, parse_values
+from genedml_cli.runs.ablation import ablate, choose_settings, parse_values
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def pretended(monkeypatch):
 
     def train(samples, run, config, **options):
         genes = published_panel("HER2ST") if options.get("panel") == "HER2ST" else ("A", "B", "C")
-        pcc = np.full(len(genes), config.training.seed / 10_000 + config.loss.group_weight)
+        pcc = np.full(len(genes), config.training.seed / 10_000 + config.network.loss.group_weight)
         scores = [
             FoldScores(method, fold, genes, 0.2, 0.3, float(pcc.mean()), 0.1, pcc, None, 0)
             for method in (GENE_DML, RIDGE, DEPTH, CONSTANT)
@@ -56,7 +56,7 @@ def test_runs_in_which_k_never_or_partly_acted_are_counted(pretended, tmp_path):
             write_logs(tmp_path / setting / f"seed-{seed}", *logs)
     base = tiny_config("training.seed=1")
     notes = ablate([], tmp_path, "k", base, values=(9, 18, 36), seeds=2).notes
-    said = "Batches of fewer than 2k spots go without the group term: k "
+    said = "Some batches have too few spots for the group term: it "
     assert f"{said}never acted in 2 of 6 runs (k=36)." in notes
     assert f"{said}acted in a part of the batches in 2 of 6 runs (k=18)." in notes
     assert not any(said in note for note in ablate([], tmp_path, "k", base, values=(9,), seeds=2).notes)
@@ -94,37 +94,36 @@ def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, m
     pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
     for name in ("k.csv", "k.folds.csv"):
         assert (grid / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").loss.groups == 3
+    assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").network.loss.groups == 3
     assert list(resumed.reference_summary().index) == [RIDGE, DEPTH, CONSTANT]
     assert (grid / "k.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", NETWORK.sweeps)
 @pytest.mark.parametrize("dataset", ["HER2ST", "STNet", "skinST"])
 def test_settings_are_called_as_in_the_paper(name, dataset):
-    rows = [row.setting for row in published_rows([SWEEPS[name].paper_tables[dataset]], dataset)]
-    settings = choose_settings(name, dataset)
+    rows = [row.setting for row in published_rows([NETWORK.sweeps[name].paper_tables[dataset]], dataset)]
+    settings = choose_settings(NETWORK.sweeps[name], dataset)
     assert [setting.name for setting in settings] == rows
-    known = {field.name for field in fields(LossConfig)}
-    assert all(set(setting.changes) <= known for setting in settings)
+    assert all(setting.config(Config(), 7).training.seed == 7 for setting in settings)  # every key is a setting
 
 
 def test_components_switch_the_pathways_and_full_is_the_same_run_in_every_table():
     base = Config()
-    switched = {s.name: s.config(base, 7).loss for s in choose_settings("components")}
+    switched = {s.name: s.config(base, 7).network.loss for s in choose_settings(NETWORK.sweeps["components"])}
     assert {name: (loss.instance, loss.group) for name, loss in switched.items()} == {
         "bimodal only": (False, False),
         "+multi-scale instance": (True, False),
         "+instance-group": (False, True),
         "both": (True, True),
     }
-    folders = [[s.folder(base) for s in choose_settings(name, "HER2ST")] for name in SWEEPS]
+    folders = [[s.folder(base) for s in choose_settings(sweep, "HER2ST")] for sweep in NETWORK.sweeps.values()]
     assert [names.count("as-configured") for names in folders] == [1, 1, 1, 1]
-    assert choose_settings("components")[0].config(base, 7).training.seed == 7
+    assert choose_settings(NETWORK.sweeps["components"])[0].config(base, 7).training.seed == 7
 
 
 def test_the_command_offers_every_ablation():
-    assert [table.value for table in Table] == list(SWEEPS)
+    assert [table.value for table in Table] == list(NETWORK.sweeps)
 
 
 def test_the_papers_rows_stand_beside_with_marks_and_what_means_are_over(pretended, tmp_path):
@@ -154,7 +153,7 @@ def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tm
 
 
 def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
-    for name, values, words in (("components", (1,), "--values goes with"), ("k", (2.5,), "loss.groups")):
+    for name, values, words in (("components", (1,), "takes no --values"), ("k", (2.5,), "loss.groups")):
         with pytest.raises(GeneDMLError, match=words):
             ablate([], tmp_path / "grid", name, Config(), values=values)
     with pytest.raises(GeneDMLError, match="separated by commas"):
@@ -181,4 +180,4 @@ def test_the_plot_shows_means_bars_the_paper_and_references(pretended, tmp_path)
 
 def test_ablations_are_named(tmp_path):
     with pytest.raises(GeneDMLError, match="There are: components, k, lambda, tau"):
-        ablation.choose_settings("nothing")
+        ablation.choose_sweep("gene-dml", "nothing")

@@ -92,7 +92,7 @@ def test_the_scores_stay_those_of_the_folds_and_say_so(after_folds):
 def test_its_genes_are_worth_what_the_folds_scored(after_folds):
     card = load_card(after_folds / "all-sections.safetensors")
     genes = pd.read_csv(after_folds / "genes.csv", index_col="gene").reindex(card.genes)
-    np.testing.assert_allclose(card.cross_validated.pcc, genes["gene_dml_pcc"].round(4))
+    np.testing.assert_allclose(card.cross_validated.pcc, genes["pcc"].round(4))
     tested = [load_card(after_folds / f"fold-{name}.safetensors").genes for name in PATIENTS]
     assert list(card.cross_validated.folds) == [sum(gene in panel for panel in tested) for gene in card.genes]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genedml.config import ViewsConfig, load_config
-from genedml.networks.inputs import Section, Views
+from genedml.networks.inputs import Batch, Section
 from genedml_cli.benchmark import benchmark as bench
 from genedml_cli.benchmark import training_speed
 from genedml_cli.benchmark.naive import cut, over_all, read_region
@@ -28,14 +28,12 @@ def test_the_plain_way_of_training_runs_over_all_sections_and_takes_the_same_spo
         Section(torch.randn(size, 8, generator=random), torch.randint(0, 9, (size, 2), generator=random))
         for size in (4, 6, 5)
     ]
-    tables = torch.zeros(3, 5, 8), torch.zeros(3, 25, 8), torch.zeros(3, 25, dtype=torch.bool)
-    of_two = Views(*tables, [sections[2], sections[1]], torch.tensor([0, 1, 0]), torch.tensor([4, 5, 1]))
+    of_two = Batch([sections[2], sections[1]], torch.tensor([0, 1, 0]), torch.tensor([4, 5, 1]))
     plain = over_all(of_two, sections)
     assert len(plain.sections) == 3
-    for views in (of_two, plain):
-        own = [views.sections[section].pooled[row] for section, row in zip(views.section, views.row, strict=True)]
+    for batch in (of_two, plain):
         assert torch.equal(
-            torch.stack(own), sections[2].pooled[[4, 0, 1]].index_copy(0, torch.tensor([1]), sections[1].pooled[5:])
+            batch.pooled, sections[2].pooled[[4, 0, 1]].index_copy(0, torch.tensor([1]), sections[1].pooled[5:])
         )
 
 
@@ -43,7 +41,7 @@ def test_the_plain_way_of_training_runs_over_all_sections_and_takes_the_same_spo
 def result(world, tmp_path_factory):
     """A short run on a section of the tiny world, training on three sections."""
     out = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
-    settings = ("encoder=tiny", "views.local_grid=0", "labels.panel_size=20", "training.batch_size=64", "loss.groups=4")
+    settings = ("encoder=tiny", "views.local_grid=0", "labels.panel_size=20", "training.batch_size=64")
     few = replace(find_dataset("HER2ST"), sections=find_dataset("HER2ST").sections[:3])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_speed, "find_dataset", lambda name: few)

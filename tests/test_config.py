@@ -15,7 +15,7 @@ def test_later_sources_win(tmp_path):
     file = tmp_path / "own.toml"
     file.write_text("[training]\nepochs = 7\nbatch_size = 9\n")
     config = load_config("HER2ST", file, ["training.batch_size=5"])
-    assert (config.loss.groups, config.training.epochs, config.training.batch_size) == (18, 7, 5)
+    assert (config.network.loss.groups, config.training.epochs, config.training.batch_size) == (18, 7, 5)
     assert config.training.patience == TrainingConfig().patience
 
 
@@ -31,9 +31,12 @@ def test_part_of_a_table_keeps_the_rest():
             "training.epcohs=3",
             "Unknown key training.epcohs. Did you mean training.epochs? Known here: epochs, patience",
         ),
-        ("trainig.epochs=3", "Unknown key trainig. Did you mean training? Known here: encoder, network"),
-        ("colour=3", "Unknown key colour. Known here: encoder, network"),
-        ("epochs=3", "Unknown key epochs. Did you mean training.epochs? Known here: encoder, network, loss, training"),
+        ("trainig.epochs=3", "Unknown key trainig. Did you mean training? Known here: method, encoder"),
+        ("colour=3", "Unknown key colour. Known here: method, encoder"),
+        (
+            "epochs=3",
+            "Unknown key epochs. Did you mean training.epochs? Known here: method, encoder",
+        ),
         ("network.fusion_transformer.hads=2", "Known here: depth, heads, mlp_width, dropout"),
         ("training.epochs=0", "training.epochs = 0"),
         ("training.epochs=many", "training.epochs = 'many'"),
@@ -71,7 +74,7 @@ def test_the_preset_follows_encoder_and_data_set():
         choose_config(dataset, encoder, None, None)
         for dataset, encoder in [(None, "stain-texture"), ("skinST", None), ("skinST", "stain-texture"), (None, "uni")]
     ]
-    assert [(c.encoder, c.loss.groups) for c in chosen][1::2] == [("uni", 25), ("uni", 18)]
+    assert [(c.encoder, c.network.loss.groups) for c in chosen][1::2] == [("uni", 25), ("uni", 18)]
     assert chosen[0] == chosen[2] == load_config("small")
 
 

@@ -145,7 +145,7 @@ def test_preset_and_panel_follow_one_data_set_and_no_two():
     assert choose_panel(None, "STNet") == "STNet"
     assert choose_panel(None, "visium-breast") == choose_panel(None, None) == "training"
     assert choose_panel("HER2ST", "STNet") == "HER2ST"
-    assert choose_config("visium-breast", None, None, None).loss.groups == 18
+    assert choose_config("visium-breast", None, None, None).network.loss.groups == 18
 
 
 def test_part_of_one_fold_is_parted_by_donor(hest_root, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from genedml.config import ViewsConfig
 from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
+from genedml.networks.inputs import Needs
 from genedml_cli.datasets.samples import Sample, read_sheet
 from genedml_cli.features.batch_size import BATCH_TILES
 from genedml_cli.features.encoding import average_patches, orient
@@ -186,9 +187,9 @@ def test_a_section_keeps_averaged_patches_of_every_orientation(features, sample,
 def test_a_batch_is_gathered_from_its_sections(features, red_sample, encoder, tmp_path):
     red = extract([red_sample], encoder, VIEWS, tmp_path, flips=True)["red"]
     section, row, orientation = torch.tensor([1, 0, 1]), torch.tensor([2, 5, 0]), torch.tensor([0, 3, 6])
-    views = PlacedFeatures([features, red], "cpu").views(section, row, orientation)
+    views = PlacedFeatures([features, red], "cpu", Needs(tokens=True, neighbors=True)).batch(section, row, orientation)
     for place, own in enumerate([red, features, red]):
-        assert torch.equal(views.local[place], own.local[orientation[place], row[place]].float())
+        assert torch.equal(views.tokens[place], own.local[orientation[place], row[place]].float())
         seen = own.neighbor[row[place]]
         assert torch.equal(views.neighbor_mask[place], seen >= 0)
         assert torch.equal(views.neighbor[place][seen >= 0], own.tiles[seen[seen >= 0]].float())

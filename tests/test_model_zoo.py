@@ -21,7 +21,8 @@ from genedml.checkpoint import (
 from genedml.config import load_config, preset_names
 from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.network import Shape
+from genedml.networks.registry import build
 from genedml_cli.evaluation.published import CROSS_VALIDATION, published_rows
 
 PAGE = (Path(__file__).parents[1] / "models" / "README.md").read_text(encoding="utf-8")
@@ -41,9 +42,8 @@ def test_every_preset_has_a_row_with_its_encoder_genes_size_and_licence():
         config = load_config(name)
         info = ENCODERS[config.encoder]
         with torch.device("meta"):
-            network = GeneDML(
-                config.network, config.loss, info.width, config.labels.panel_size, config.views.neighbor_grid
-            )
+            shape = Shape(config.labels.panel_size, info.width, info.tokens, config.views.neighbor_grid)
+            network = build(config.method, config.network, shape)
         millions = sum(value.numel() for value in network.parameters()) / 1e6
         assert (encoder, genes, licence) == (config.encoder, str(config.labels.panel_size), info.licence)
         assert size == f"{millions:.1f} M" if millions > 1 else size == f"{millions:.2f} M"
@@ -83,6 +83,7 @@ def test_a_card_that_cannot_be_used_says_what_next(tmp_path, card, message):
 def test_a_card_may_lack_ids_but_not_have_some(tmp_path):
     card = ModelCard(
         load_config("small"),
+        Shape(2, 8, 5, 5),
         ("A", "B"),
         EncoderRecord("tiny", 8, 5, ""),
         "1",

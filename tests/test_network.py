@@ -1,6 +1,7 @@
 """Gene-DML as mathematics: losses and grouping against naive loops, invariances of the network."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from genedml.config import load_config
-from genedml.networks.gene_dml import GeneDML, LossConfig, NetworkConfig
+from genedml.networks.gene_dml import GeneDML, GeneDMLConfig, LossConfig
 from genedml.networks.gene_dml_grouping import kmeans
 from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
-from genedml.networks.inputs import Section, Views
+from genedml.networks.inputs import Batch, Section
 from genedml.networks.layers import GridConvolution, RelativePositionBias, spot_grid
+from genedml.networks.network import Shape
 
 WIDTH, GENES, TOKENS = 16, 12, 7
+SHAPE = Shape(GENES, WIDTH, TOKENS, 5)
+NEIGHBORS = ("neighbor", "neighbor_mask")
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -31,36 +35,37 @@ def softmax(row: list[float]) -> list[float]:
 def make_network(**loss: object) -> GeneDML:
     torch.manual_seed(0)
     small = load_config("small").network
-    config = NetworkConfig(
+    config = GeneDMLConfig(
         shared_width=8,
         neighbor_transformer=small.neighbor_transformer,
         global_transformer=small.global_transformer,
         fusion_transformer=small.fusion_transformer,
+        loss=LossConfig(**({"groups": 3} | loss)),
     )
-    return GeneDML(config, LossConfig(**({"groups": 3} | loss)), WIDTH, GENES).eval()
+    return GeneDML(config, SHAPE).eval()
 
 
-def make_views(grid_xy: list[tuple[int, int]], seed: int = 1) -> Views:
+def make_batch(grid_xy: list[tuple[int, int]], seed: int = 1) -> Batch:
     random = torch.Generator().manual_seed(seed)
     spots = len(grid_xy)
     section = Section(torch.randn(spots, WIDTH, generator=random), torch.tensor(grid_xy))
     mask = torch.rand(spots, 25, generator=random) > 0.3
     mask[:, 12] = True
-    return Views(
-        torch.randn(spots, TOKENS, WIDTH, generator=random),
-        torch.randn(spots, 25, WIDTH, generator=random),
-        mask,
+    return Batch(
         [section],
         torch.zeros(spots, dtype=torch.long),
         torch.arange(spots),
+        tokens=torch.randn(spots, TOKENS, WIDTH, generator=random),
+        neighbor=torch.randn(spots, 25, WIDTH, generator=random),
+        neighbor_mask=mask,
+        label=torch.rand(spots, GENES, generator=random),
     )
 
 
-def take(views: Views, rows: Tensor) -> Views:
+def take(batch: Batch, rows: Tensor) -> Batch:
     """The same spots of the same section, fewer or in another order."""
-    return Views(
-        views.local[rows], views.neighbor[rows], views.neighbor_mask[rows], views.sections, views.section[rows], rows
-    )
+    parts = {name: getattr(batch, name)[rows] for name in ("section", "tokens", *NEIGHBORS, "label")}
+    return replace(batch, row=rows, **parts)
 
 
 SQUARE = [(x, y) for y in range(3) for x in range(4)]
@@ -157,76 +162,68 @@ def test_kmeans_refuses_fewer_rows_than_groups():
 
 
 def test_losses_are_named_weighted_and_switched():
-    views, label = make_views(SQUARE), torch.rand(12, GENES)
-    parts = make_network(group_weight=0.5).losses(views, label)
+    batch = make_batch(SQUARE)
+    parts = make_network(group_weight=0.5).losses(batch)
     assert set(parts) == {"prediction", "instance", "group", "total"}
     expected = parts["prediction"] + parts["instance"] + 0.5 * parts["group"]
     assert float(parts["total"]) == pytest.approx(float(expected))
-    assert set(make_network(group=False).losses(views, label)) == {"prediction", "instance", "total"}
-    assert set(make_network(instance=False).losses(views, label)) == {"prediction", "group", "total"}
-    neither = make_network(instance=False, group=False).losses(views, label)
+    assert set(make_network(group=False).losses(batch)) == {"prediction", "instance", "total"}
+    assert set(make_network(instance=False).losses(batch)) == {"prediction", "group", "total"}
+    neither = make_network(instance=False, group=False).losses(batch)
     assert set(neither) == {"prediction", "contrastive", "total"}
 
 
 def test_batches_below_two_spots_a_group_leave_out_the_group_term():
-    label = torch.rand(12, GENES)
-    assert "group" in make_network(groups=6).losses(make_views(SQUARE), label)
-    assert "group" not in make_network(groups=7).losses(make_views(SQUARE), label)
+    assert "group" in make_network(groups=6).losses(make_batch(SQUARE))
+    assert "group" not in make_network(groups=7).losses(make_batch(SQUARE))
 
 
 def test_every_parameter_learns_from_the_losses():
     network = make_network().train()
-    network.losses(make_views(SQUARE), torch.rand(12, GENES))["total"].backward()
+    network.losses(make_batch(SQUARE))["total"].backward()
     # The group branches place the groups; hard assignments pass gradient to them through the centroids alone.
     idle = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert idle == []
 
 
 def test_order_of_spots_does_not_matter():
-    network, views = make_network(), make_views(SQUARE)
+    network, batch = make_network(), make_batch(SQUARE)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(8))
     back = order.argsort()
-    section = Section(views.sections[0].pooled[order], views.sections[0].grid_xy[order])
-    moved = Views(views.local, views.neighbor, views.neighbor_mask, [section], views.section, back)
-    assert torch.allclose(network(views), network(moved), atol=1e-5)
+    section = Section(batch.sections[0].pooled[order], batch.sections[0].grid_xy[order])
+    moved = replace(batch, sections=[section], row=back)
+    assert torch.allclose(network(batch), network(moved), atol=1e-5)
 
 
 def test_one_batch_equals_many_and_shares_its_context():
-    network, views = make_network(), make_views(SQUARE)
-    whole = network(views)
-    context = network.see_sections(views.sections)
-    parts = [network(take(views, rows), context) for rows in torch.arange(12).split(5)]
+    network, batch = make_network(), make_batch(SQUARE)
+    whole = network(batch)
+    context = network.see_sections(batch.sections)
+    parts = [network(take(batch, rows), context) for rows in torch.arange(12).split(5)]
     assert torch.allclose(whole, torch.cat(parts), atol=1e-5)
 
 
 def test_spots_of_two_sections_in_one_batch_do_not_see_each_other():
-    network, first, second = make_network(), make_views(SQUARE), make_views(SQUARE[:5], seed=2)
-    both = Views(
-        torch.cat([second.local, first.local]),
-        torch.cat([second.neighbor, first.neighbor]),
-        torch.cat([second.neighbor_mask, first.neighbor_mask]),
-        [*first.sections, *second.sections],
-        torch.cat([second.section + 1, first.section]),
-        torch.cat([second.row, first.row]),
-    )
+    network, first, second = make_network(), make_batch(SQUARE), make_batch(SQUARE[:5], seed=2)
+    parts = {name: torch.cat([getattr(second, name), getattr(first, name)]) for name in ("tokens", *NEIGHBORS, "row")}
+    section = torch.cat([second.section + 1, first.section])
+    both = Batch([*first.sections, *second.sections], section, **parts)
     expected = torch.cat([network(second), network(first)])
     assert torch.allclose(network(both), expected, atol=1e-5)
 
 
 def test_the_other_spots_of_a_section_do_matter():
-    network, views = make_network(), make_views(SQUARE)
-    alone = Section(views.sections[0].pooled[:1], views.sections[0].grid_xy[:1])
-    lonely = Views(
-        views.local[:1], views.neighbor[:1], views.neighbor_mask[:1], [alone], views.section[:1], views.row[:1]
-    )
-    assert not torch.allclose(network(views)[:1], network(lonely), atol=1e-5)
+    network, batch = make_network(), make_batch(SQUARE)
+    alone = Section(batch.sections[0].pooled[:1], batch.sections[0].grid_xy[:1])
+    lonely = replace(take(batch, torch.tensor([0])), sections=[alone])
+    assert not torch.allclose(network(batch)[:1], network(lonely), atol=1e-5)
 
 
 def test_hidden_tiles_change_nothing():
-    network, views = make_network(), make_views(SQUARE)
-    changed = views.neighbor.masked_fill(~views.neighbor_mask[..., None], 99.0)
-    other = Views(views.local, changed, views.neighbor_mask, views.sections, views.section, views.row)
-    assert torch.allclose(network(views), network(other), atol=1e-5)
+    network, batch = make_network(), make_batch(SQUARE)
+    changed = batch.neighbor.masked_fill(~batch.neighbor_mask[..., None], 99.0)
+    other = replace(batch, neighbor=changed)
+    assert torch.allclose(network(batch), network(other), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -259,25 +256,25 @@ def test_relative_position_bias_depends_on_the_offset_alone():
 def test_presets_have_the_papers_size(preset, millions):
     config = load_config(preset)
     with torch.device("meta"):
-        network = GeneDML(config.network, config.loss, 1024, 250)
+        network = GeneDML(config.network, Shape(250, 1024, 197, 5))
     count = sum(value.numel() for value in network.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.01)
 
 
 def test_evaluation_mode_has_no_dropout_and_training_mode_has():
-    network, views = make_network(), make_views(SQUARE)
-    assert torch.equal(network(views), network(views))
+    network, batch = make_network(), make_batch(SQUARE)
+    assert torch.equal(network(batch), network(batch))
     network.train()
-    assert not torch.equal(network(views), network(views))
+    assert not torch.equal(network(batch), network(batch))
 
 
 @pytest.mark.parametrize("parts", [{}, {"instance": False, "group": False}], ids=["aligned", "contrastive"])
 def test_losses_under_bfloat16_are_single_precision_of_what_the_network_gave(parts):
-    network, views, label = make_network(**parts), make_views(SQUARE), torch.rand(12, GENES)
-    single = network.losses(views, label, torch.Generator().manual_seed(1))
+    network, batch = make_network(**parts), make_batch(SQUARE)
+    single = network.losses(batch, torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
-        assert network.embed(views).fused.dtype == torch.bfloat16
-        mixed = network.losses(views, label, torch.Generator().manual_seed(1))
+        assert network.embed(batch).fused.dtype == torch.bfloat16
+        mixed = network.losses(batch, torch.Generator().manual_seed(1))
     assert mixed.keys() == single.keys()
     for name, value in mixed.items():
         assert value.dtype == torch.float32
@@ -287,30 +284,26 @@ def test_losses_under_bfloat16_are_single_precision_of_what_the_network_gave(par
 
 
 def test_losses_of_equal_embeddings_are_the_same_to_the_bit_whatever_the_autocast(monkeypatch):
-    network, views, label = make_network(), make_views(SQUARE), torch.rand(12, GENES)
-    coarse = [network.embed(views).to(torch.bfloat16), network.gene_encoder(label).bfloat16()]
+    network, batch = make_network(), make_batch(SQUARE)
+    coarse = [network.embed(batch).to(torch.bfloat16), network.gene_encoder(batch.label).bfloat16()]
     monkeypatch.setattr(network, "embed", lambda _: coarse[0])
     monkeypatch.setattr(network.gene_encoder, "forward", lambda _: coarse[1])
     monkeypatch.setattr(network.head, "forward", lambda _: torch.zeros(12, GENES))
-    plain = network.losses(views, label, torch.Generator().manual_seed(1))
+    plain = network.losses(batch, torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = network.losses(views, label, torch.Generator().manual_seed(1))
+        mixed = network.losses(batch, torch.Generator().manual_seed(1))
     assert {name: float(value) for name, value in mixed.items()} == {name: float(v) for name, v in plain.items()}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cpu_equals_cuda():
-    network, views, label = make_network(), make_views(SQUARE), torch.rand(12, GENES)
-    on_cpu = network.losses(views, label, torch.Generator().manual_seed(1))
-    section = Section(views.sections[0].pooled.cuda(), views.sections[0].grid_xy.cuda())
-    moved = Views(
-        *(t.cuda() for t in (views.local, views.neighbor, views.neighbor_mask)),
-        [section],
-        views.section.cuda(),
-        views.row.cuda(),
-    )
-    on_cuda = network.cuda().losses(moved, label.cuda(), torch.Generator().manual_seed(1))
+    network, batch = make_network(), make_batch(SQUARE)
+    on_cpu = network.losses(batch, torch.Generator().manual_seed(1))
+    section = Section(batch.sections[0].pooled.cuda(), batch.sections[0].grid_xy.cuda())
+    parts = {name: getattr(batch, name).cuda() for name in ("section", "row", "tokens", *NEIGHBORS, "label")}
+    moved = Batch([section], **parts)
+    on_cuda = network.cuda().losses(moved, torch.Generator().manual_seed(1))
     for name, value in on_cpu.items():
         assert float(on_cuda[name]) == pytest.approx(float(value), rel=1e-3)
 

@@ -40,7 +40,7 @@ def test_a_run_folder_holds_what_the_readme_says(run):
 
 
 def test_planted_genes_are_found_on_patients_never_seen(run):
-    genes = evaluate(run).per_gene().set_index("gene")["gene_dml_pcc"]
+    genes = evaluate(run).per_gene().set_index("gene")["pcc"]
     planted = genes.index.isin(planted_genes(SyntheticConfig(genes=20)))
     # One patient of 37 spots to train on: weak, but not noise. The demo's test asks for more of more.
     assert genes[planted].mean() > 0.15

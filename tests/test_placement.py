@@ -2,6 +2,7 @@
 
 import pickle
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from conftest import tiny_config
 
 from genedml.checkpoint import EncoderRecord
-from genedml.networks.gene_dml import GeneDML
-from genedml.networks.inputs import Views
+from genedml.networks.gene_dml import GeneDML, GeneDMLConfig
+from genedml.networks.network import Shape
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
 from genedml_cli.features import placement
@@ -27,6 +28,7 @@ from genedml_cli.training.learner import Learner
 from genedml_cli.training.loop import SpotLoader, train_fold
 
 WIDTH, TOKENS, GENES = 8, 3, 20
+NEEDS = GeneDML.needs(GeneDMLConfig())
 COUNTS = (30, 41, 25)
 GIGABYTE = 10**9
 
@@ -79,10 +81,10 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("where", Placement)
 def test_a_batch_is_the_same_wherever_features_are(sections, batch, where):
-    views = PlacedFeatures([data.features for data in sections], "cpu", where).views(*batch)
+    views = PlacedFeatures([data.features for data in sections], "cpu", NEEDS, where).batch(*batch)
     for spot, (section, row, orientation) in enumerate(zip(*(part.tolist() for part in batch), strict=True)):
         features = sections[section].features
-        assert torch.equal(views.local[spot], features.local[orientation, row].float())
+        assert torch.equal(views.tokens[spot], features.local[orientation, row].float())
         seen = features.neighbor[row]
         assert torch.equal(views.neighbor_mask[spot], seen >= 0)
         assert torch.equal(views.neighbor[spot][seen >= 0], features.tiles[seen[seen >= 0]].float())
@@ -92,20 +94,19 @@ def test_a_batch_is_the_same_wherever_features_are(sections, batch, where):
 
 
 def test_a_batch_holds_the_sections_it_touches_and_no_others(sections, batch):
-    views = PlacedFeatures([data.features for data in sections], "cpu").views(*batch)
+    views = PlacedFeatures([data.features for data in sections], "cpu", NEEDS).batch(*batch)
     assert [len(section.pooled) for section in views.sections] == [COUNTS[0], COUNTS[2]]
 
 
 def test_the_sections_of_others_do_not_change_a_batch(sections, batch):
-    placed = PlacedFeatures([data.features for data in sections], "cpu")
-    views = placed.views(*batch)
-    everywhere = Views(
-        views.local, views.neighbor, views.neighbor_mask, placed.sections, batch[0], views.row
-    )  # as if the global transformer ran over every section at each step
+    placed = PlacedFeatures([data.features for data in sections], "cpu", NEEDS)
+    views = placed.batch(*batch)
+    views = replace(views, label=torch.rand(50, GENES))
+    # as if the global transformer ran over every section at each step
+    everywhere = replace(views, sections=placed.sections, section=batch[0])
     config = tiny_config()
-    network = GeneDML(config.network, config.loss, WIDTH, GENES).eval()
-    label = torch.rand(50, GENES)
-    few, all_ = (network.losses(one, label, torch.Generator().manual_seed(1)) for one in (views, everywhere))
+    network = GeneDML(config.network, Shape(GENES, WIDTH, TOKENS, 5)).eval()
+    few, all_ = (network.losses(one, torch.Generator().manual_seed(1)) for one in (views, everywhere))
     assert all(torch.equal(few[name], all_[name]) for name in all_)
 
 
@@ -120,7 +121,7 @@ def test_the_sections_of_others_do_not_change_a_batch(sections, batch):
 def test_the_place_follows_free_memory_and_is_said(sections, monkeypatch, capfd, device_bytes, host_bytes, where):
     monkeypatch.setattr(placement, "free_on_device", lambda _: device_bytes)
     monkeypatch.setattr(placement, "free_on_host", lambda: host_bytes)
-    place([data.features for data in sections], torch.device("meta"))
+    place([data.features for data in sections], torch.device("meta"), NEEDS)
     size = sum(8 * spots * TOKENS * WIDTH * 2 + 4 * spots * WIDTH * 2 for spots in COUNTS) / 1e6
     assert f"Features of 3 sections: {size:.2f} MB, {where}." in " ".join(capfd.readouterr().err.split())
 
@@ -226,9 +227,9 @@ def test_training_leaves_the_callers_random_numbers_alone(sections):
 def test_the_kept_weights_are_their_moving_average(sections):
     config = tiny_config("training.weight_average=0.5", "training.batch_size=200", "training.sections_per_batch=0")
     settings = config.training
-    placed = PlacedFeatures([data.features for data in sections], "cpu")
-    loader = SpotLoader(sections, placed, settings, "cpu")
-    network = GeneDML(config.network, config.loss, WIDTH, GENES)
+    placed = PlacedFeatures([data.features for data in sections], "cpu", NEEDS)
+    loader = SpotLoader(sections, placed, settings, "cpu", NEEDS)
+    network = GeneDML(config.network, Shape(GENES, WIDTH, TOKENS, 5))
     learner, random, expected = Learner(network, settings, "cpu"), torch.Generator().manual_seed(0), None
     for _ in range(3):
         learner.learn(loader.epoch(random), random)
@@ -243,16 +244,17 @@ def test_the_kept_weights_are_their_moving_average(sections):
 def test_no_step_waits_for_cuda_and_its_batches_are_the_hosts(sections, batch, where):
     config, device = tiny_config("training.batch_size=20"), torch.device("cuda")
     features = [data.features for data in sections]
-    placed, on_host = PlacedFeatures(features, device, where), PlacedFeatures(features, "cpu")
-    for own, other in zip(vars(placed.views(*batch)).values(), vars(on_host.views(*batch)).values(), strict=True):
-        assert isinstance(own, list) or torch.equal(own.cpu(), other)
-    loader = SpotLoader(sections, placed, config.training, device)
-    learner = Learner(GeneDML(config.network, config.loss, WIDTH, GENES), config.training, device)
+    placed, on_host = PlacedFeatures(features, device, NEEDS, where), PlacedFeatures(features, "cpu", NEEDS)
+    for name in ("section", "row", "tokens", "neighbor", "neighbor_mask"):
+        own, other = (getattr(features.batch(*batch), name) for features in (placed, on_host))
+        assert torch.equal(own.cpu(), other)
+    loader = SpotLoader(sections, placed, config.training, device, NEEDS)
+    learner = Learner(GeneDML(config.network, Shape(GENES, WIDTH, TOKENS, 5)), config.training, device)
     random = torch.Generator().manual_seed(0)
     learner.learn(loader.epoch(random), random)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for views, label in loader.epoch(random):
-            learner.step(views, label, random)
+        for drawn in loader.epoch(random):
+            learner.step(drawn, random)
     finally:
         torch.cuda.set_sync_debug_mode("default")

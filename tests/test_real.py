@@ -20,7 +20,7 @@ pytestmark = pytest.mark.data
 def model(her2st, tmp_path_factory):
     """One fold of patient C trained for two epochs on the tiny encoder."""
     folder = tmp_path_factory.mktemp("real")
-    settings = ("encoder=tiny", "training.epochs=2", "training.augment=false", "loss.groups=4", "views.local_grid=0")
+    settings = ("encoder=tiny", "training.epochs=2", "training.augment=false", "views.local_grid=0")
     samples = [
         sample for sample in read_sheet(EXAMPLES / "her2st_patient_c.csv", her2st) if sample.name in ("C2", "C3")
     ]

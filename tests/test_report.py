@@ -127,7 +127,7 @@ def test_a_run_says_what_evaluate_says(run, run_page):
 
 def test_worst_and_best_genes_are_those_of_the_scores(run, run_page):
     page = run_page.read_text(encoding="utf-8")
-    scores = pd.read_csv(run / "genes.csv").set_index("gene")["gene_dml_pcc"]
+    scores = pd.read_csv(run / "genes.csv").set_index("gene")["pcc"]
     best, worst = (Elements(part).texts["i"] for part in re.split("<h3>", page.split('id="maps"')[1])[2:])
     worst = [gene for gene in worst if gene in scores.index]
     assert best == scores.index[: len(best)].tolist()

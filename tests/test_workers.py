@@ -12,6 +12,7 @@ from conftest import tiny_config
 
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
+from genedml.networks.network import Shape
 from genedml_cli import console
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.machine import devices
@@ -96,6 +97,8 @@ def test_a_cpu_is_shared_by_as_many_folds_as_threads_and_memory_allow(
 def test_threads_follow_the_size_of_the_network(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     cpu = torch.device("cpu")
-    assert threads_for(load_config("small"), 64, 250, cpu) == 1
-    assert [threads_for(load_config(name), 1024, 250, cpu) for name in ("HER2ST", "STNet", "skinST")] == [6] * 3
-    assert threads_for(load_config("small"), 64, 250, torch.device("cuda")) == 6
+    assert threads_for(load_config("small"), Shape(250, 64, 9, 5), cpu) == 1
+    assert [
+        threads_for(load_config(name), Shape(250, 1024, 196, 5), cpu) for name in ("HER2ST", "STNet", "skinST")
+    ] == [6] * 3
+    assert threads_for(load_config("small"), Shape(250, 64, 9, 5), torch.device("cuda")) == 6

@@ -23,8 +23,8 @@ from genedml_cli.runs.run import train
 def test_a_prediction_says_what_each_gene_was_worth_in_cross_validation(run, p1):
     data = predict(**p1, model=run)
     genes = pd.read_csv(run / "genes.csv", index_col="gene").loc[data.var_names]
-    assert np.allclose(data.var["cv_pcc"], genes["gene_dml_pcc"], atol=1e-4)
-    assert np.allclose(data.var["cv_pcc_sd"], genes["gene_dml_pcc_sd"], atol=1e-4, equal_nan=True)
+    assert np.allclose(data.var["cv_pcc"], genes["pcc"], atol=1e-4)
+    assert np.allclose(data.var["cv_pcc_sd"], genes["pcc_sd"], atol=1e-4, equal_nan=True)
     assert np.allclose(data.var["baseline_pcc"], genes["ridge_pcc"], atol=1e-4)
     alone = predict(**p1, model=run / "fold-P1.safetensors")
     assert np.allclose(alone.var["cv_pcc"][data.var_names], data.var["cv_pcc"])

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from genedml.config import Config, Neighbors, ViewsConfig
 from genedml.encoders.encoder import Encoded, Encoder, build_backbone, load_encoder
 from genedml.encoders.table import ENCODERS
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.network import Shape
+from genedml.networks.registry import build
 from genedml_cli import console
 from genedml_cli.benchmark.machine import describe, matrix_flops, peak_memory
 from genedml_cli.benchmark.naive import extract_plainly, read_plainly
@@ -340,8 +341,9 @@ class _Bench:
         config, device = self._config, self._encoder.device
         spots = _nearest(self._spots, max(LEAST_SPOTS, int(self._seconds * spots_per_s)))
         genes = [f"GENE{number}" for number in range(config.labels.panel_size)]
-        width, side = self._encoder.info.width, config.views.neighbor_grid
-        network = GeneDML(config.network, config.loss, width, len(genes), side).to(device)
+        tokens = tokens_kept(self._encoder.info.tokens, config.views.local_grid)
+        shape = Shape(len(genes), self._encoder.info.width, tokens, config.views.neighbor_grid)
+        network = build(config.method, config.network, shape).to(device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with stopwatch(device) as took:

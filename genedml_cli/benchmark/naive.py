@@ -14,7 +14,7 @@ from PIL import Image
 
 from genedml.config import ViewsConfig
 from genedml.encoders.encoder import Encoder
-from genedml.networks.inputs import Section, Views
+from genedml.networks.inputs import Batch, Section
 from genedml_cli.slides.pyramids import WHITE
 from genedml_cli.slides.raster import Raster
 from genedml_cli.spots.spots import Spots
@@ -66,8 +66,8 @@ def cut(region: Image.Image, views: ViewsConfig) -> UInt8[np.ndarray, "N 224 224
     return np.ascontiguousarray(tiles.reshape(-1, tile, tile, 3))
 
 
-def over_all(views: Views, sections: Sequence[Section]) -> Views:
+def over_all(batch: Batch, sections: Sequence[Section]) -> Batch:
     """The same spots with all the sections, so that the global transformer runs over those without a spot too."""
     number_of = {id(section): number for number, section in enumerate(sections)}
-    numbers = torch.tensor([number_of[id(section)] for section in views.sections], device=views.section.device)
-    return replace(views, sections=sections, section=numbers[views.section])
+    numbers = torch.tensor([number_of[id(section)] for section in batch.sections], device=batch.section.device)
+    return replace(batch, sections=sections, section=numbers[batch.section])

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 from genedml.checkpoint import EncoderRecord
 from genedml.config import Config
 from genedml.encoders.table import EncoderInfo
-from genedml.networks.gene_dml import GeneDML
-from genedml.networks.inputs import Views
+from genedml.networks.inputs import Batch, Needs
+from genedml.networks.registry import build, network_class
 from genedml_cli.benchmark.naive import over_all
 from genedml_cli.datasets.datasets import find_dataset
 from genedml_cli.datasets.samples import Sample
@@ -27,7 +27,7 @@ from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.machine.stopwatch import Timing, stopwatch
 from genedml_cli.spots.spots import Spots
 from genedml_cli.training.learner import Learner
-from genedml_cli.training.loop import SpotLoader
+from genedml_cli.training.loop import SpotLoader, shape_of
 
 LIKE = "HER2ST"
 PITCH_PX = 400.0
@@ -87,12 +87,12 @@ def training_speed(
     """
     few = max(1, config.training.sections_per_batch)
     data = _sections(encoder, config, np.random.default_rng(config.training.seed))
-    features = _placed(data, device)
-    width, genes = encoder.width, config.labels.panel_size
-    network = GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
+    needs = network_class(config.method).needs(config.network)
+    features = _placed(data, device, needs)
+    network = build(config.method, config.network, shape_of(data[0].features, data[0].labels.y.shape[1], config))
     learner = Learner(network, config.training, device)
     shuffled, grouped = (
-        SpotLoader(data, features, replace(config.training, sections_per_batch=sections), device)
+        SpotLoader(data, features, replace(config.training, sections_per_batch=sections), device, needs)
         for sections in (0, few)
     )
     ways = [_Way(learner, shuffled, device), _Way(learner, grouped, device)]
@@ -117,7 +117,7 @@ class _Way:
         learner: Learner,
         loader: SpotLoader,
         device: torch.device,
-        change: Callable[[Views], Views] = lambda views: views,
+        change: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
         self._learner, self._device, self._change = learner, device, change
         self._random = torch.Generator().manual_seed(0)
@@ -132,11 +132,10 @@ class _Way:
         with stopwatch(self._device) as took:
             for _ in range(TURN_STEPS if self._device.type == "cuda" else 1):
                 begin = time.perf_counter()
-                views, label = next(self._batches)
-                views = self._change(views)
+                batch = self._change(next(self._batches))
                 self._gathered_s += time.perf_counter() - begin
-                self._learner.step(views, label, self._random)
-                self._spots += len(label)
+                self._learner.step(batch, self._random)
+                self._spots += len(batch)
         self.took += took
 
     def steps(self) -> Steps:
@@ -150,11 +149,11 @@ class _Way:
         return Steps(spots, took, max(0.0, idle_s))
 
 
-def _placed(data: Sequence[SectionData], device: torch.device) -> PlacedFeatures:
+def _placed(data: Sequence[SectionData], device: torch.device, needs: Needs) -> PlacedFeatures:
     """On the device if they fit; else as they are, for they are in memory and share it."""
     features = [section.features for section in data]
-    where = choose(features, device)
-    return PlacedFeatures(features, device, where if where is Placement.device else Placement.disk)
+    where = choose(features, device, needs)
+    return PlacedFeatures(features, device, needs, where if where is Placement.device else Placement.disk)
 
 
 def _sections(encoder: EncoderInfo, config: Config, rng: np.random.Generator) -> list[SectionData]:

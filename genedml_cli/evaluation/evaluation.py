@@ -23,7 +23,7 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import panels_note
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
-from genedml_cli.outputs.predictions import label_settings, notes_of, spots_of
+from genedml_cli.outputs.predictions import label_settings, method_of, notes_of, spots_of
 from genedml_cli.outputs.run_folder import RECORD, model_file, read_record
 
 EMPTY = "spots_without_panel_counts"
@@ -118,7 +118,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     """Score :func:`finished_sections` of a run; writes nothing.
 
     Raises:
-        GeneDMLError: sections with different label transforms.
+        GeneDMLError: sections with different label transforms or of different methods.
     """
     files, sections = list(finished), list(finished.values())
     labels = _common_labels(sections, files)
@@ -126,7 +126,8 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     for section in sections:
         folds.setdefault(str(section.uns["genedml"]["fold"]), []).append(section)
     folds = {fold: folds[fold] for fold in sorted(folds, key=_natural)}
-    scores = [score for fold, own in folds.items() for score in score_fold(fold, own)]
+    method = _common_method(sections, files)
+    scores = [score for fold, own in folds.items() for score in score_fold(fold, own, method)]
     dataset = str(sections[0].uns["genedml"].get("dataset", ""))
     published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
     return Evaluation(
@@ -184,7 +185,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     data.obs["depth"] = labels.depth
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
-    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()])
+    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], method_of(data))
     notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.raw:
         notes.append(not_raw_note([truth.name]))
@@ -260,6 +261,17 @@ def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -
                 "one table. Give each its own run folder."
             )
     return label_settings(sections[0])
+
+
+def _common_method(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> str:
+    methods = [method_of(section) for section in sections]
+    for file, method in zip(files, methods, strict=True):
+        if method != methods[0]:
+            raise GeneDMLError(
+                f"{file} is of {method}, but {files[0]} of {methods[0]}: folds of two methods are never averaged. Give "
+                "each its own run folder."
+            )
+    return methods[0]
 
 
 def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 from genedml.checkpoint import ModelCard, load_card, load_checkpoint, network_sha256
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
+from genedml.networks.registry import title_of
 from genedml_cli import console
 from genedml_cli.datasets.datasets import dataset, find_dataset, partial_note
 from genedml_cli.datasets.folds import seen_donors
@@ -223,7 +224,7 @@ def _score_section(
         _, network = load_checkpoint(file, models.device)
         predicted = predict_section(network, found, models.device)
         data = _with_references(predicted, found, labels, genes, card, file)
-        scores += score_fold(card.fold, [data])
+        scores += score_fold(card.fold, [data], title_of(card.config.method))
     every = _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *shared, *found.notes]

@@ -20,9 +20,7 @@ from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import marks_of
 
-GENE_DML, RIDGE, DEPTH, CONSTANT = "Gene-DML", "ridge", "depth alone", "constant"
-
-
+RIDGE, DEPTH, CONSTANT = "ridge", "depth alone", "constant"
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
 METRICS = {
     "mse": "MSE",
@@ -61,7 +59,7 @@ class Evaluation:
 
     Args:
         title: what was scored.
-        scores: of every method and fold.
+        scores: of every method and fold, those of the network that is scored first.
         notes: what must be said with them.
         folder: where the tables are written.
         published: rows of the paper to stand beside.
@@ -78,6 +76,11 @@ class Evaluation:
     split_halves: tuple[FoldScores, ...] = ()
     unmatched: tuple[str, ...] = ()
     written: bool = True
+
+    @property
+    def method(self) -> str:
+        """The network that is scored; the others are references."""
+        return self.scores[0].method
 
     def values(self) -> pd.DataFrame:
         """One row for each method and fold, one column for each metric; of what was measured only."""
@@ -100,17 +103,17 @@ class Evaluation:
         return grouped.agg(["mean", "std"])
 
     def per_gene(self) -> pd.DataFrame:
-        """PCC of every gene: mean and standard deviation over folds for each method, best Gene-DML gene first."""
+        """PCC of every gene, best first: mean and sd over folds, ``pcc`` of the network, ``ridge_pcc`` and so on."""
         tables = {}
         every = (*self.scores, *self.split_halves)
-        for method in (GENE_DML, RIDGE, DEPTH, SPLIT_HALVES):
+        for method in (self.method, RIDGE, DEPTH, SPLIT_HALVES):
             own = [pd.Series(score.pcc, index=score.genes) for score in every if score.method == method]
             if own:
                 table = pd.concat(own, axis=1)
-                name = method.lower().replace(" ", "_").replace("-", "_")
-                tables[f"{name}_pcc"], tables[f"{name}_pcc_sd"] = table.mean(axis=1), table.std(axis=1)
+                name = "pcc" if method == self.method else f"{method.replace(' ', '_')}_pcc"
+                tables[name], tables[f"{name}_sd"] = table.mean(axis=1), table.std(axis=1)
         genes = pd.DataFrame(tables).rename_axis("gene").reset_index().assign(marks=self.marks)
-        return genes.sort_values("gene_dml_pcc", ascending=False, kind="stable", ignore_index=True)
+        return genes.sort_values("pcc", ascending=False, kind="stable", ignore_index=True)
 
     def write(self) -> None:
         """``metrics.csv`` (method x fold), ``metrics.json`` (summary and notes) and ``genes.csv`` in ``folder``.
@@ -148,28 +151,29 @@ def write_if_possible(write: Callable[[], None]) -> bool:
 
 
 def reference_notes(scores: Sequence[FoldScores]) -> list[str]:
-    """What must be said where ridge or depth alone scores higher than Gene-DML: in PCC(A), else in PCC(H)."""
+    """What must be said where ridge or depth alone scores higher than the network: in PCC(A), else in PCC(H)."""
     means = _values(scores).groupby("method")[["pcc_a", "pcc_h"]].mean()
     notes = []
     for method, name in ((RIDGE, "Ridge regression on the same features"), (DEPTH, "Sequencing depth alone")):
         if method not in means.index:
             continue
-        own, other = means.loc[GENE_DML], means.loc[method]
+        own, other = means.loc[scores[0].method], means.loc[method]
         better = [key for key in means if round(other[key], 3) > round(own[key], 3)]
         for key in better[:1]:
             notes.append(f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}.")
     return notes
 
 
-def score_fold(fold: str, sections: Sequence[anndata.AnnData]) -> list[FoldScores]:
-    """Scores of every method over the test sections of a fold.
+def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str) -> list[FoldScores]:
+    """Scores of a network and of the references over the test sections of a fold, the network's first.
 
     Args:
         fold: its name.
         sections: labelled spots only: predictions in ``X``, ``truth`` and what references there are in ``layers``,
             ``obs["depth"]``, and in ``var`` the PCC inside the training side where it is known.
+        method: the network's title.
     """
-    methods = {GENE_DML: None, RIDGE: "ridge", DEPTH: "depth_alone", CONSTANT: "constant"}
+    methods = {method: None, RIDGE: "ridge", DEPTH: "depth_alone", CONSTANT: "constant"}
     kept = {name: layer for name, layer in methods.items() if layer is None or layer in sections[0].layers}
     return [_score_method(name, layer, fold, sections) for name, layer in kept.items()]
 
@@ -183,7 +187,7 @@ def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[an
         plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
         errors.append(np.asarray(truth - predicted, dtype=np.float64))
-    held_out = {GENE_DML: "held_out_pcc", RIDGE: "ridge_held_out_pcc"}.get(name)
+    held_out = {None: "held_out_pcc", "ridge": "ridge_held_out_pcc"}.get(layer)
     var, error = sections[0].var, np.concatenate(errors)
     return FoldScores(
         name,

@@ -37,6 +37,7 @@ class Labels:
         empty: spots with counts but none in the panel, which have no defined label.
         raw: whether the counts can be raw.
         doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
+        counts: counts of the panel's genes; 0 in the rows of spots that have none.
     """
 
     y: Float[np.ndarray, "S M"]
@@ -46,6 +47,7 @@ class Labels:
     empty: int
     raw: bool = True
     doubt: str = ""
+    counts: Float[np.ndarray, "S M"] | None = None
 
 
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
@@ -86,6 +88,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         int((joined & ~valid).sum()),
         bool(counts.uns.get(RAW, True)),
         doubt_of(counts, spots.names, place),
+        np.where(joined[:, None], panel_counts, 0.0).astype(np.float32),
     )
 
 

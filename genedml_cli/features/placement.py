@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genedml.networks.inputs import Views
+from genedml.networks.inputs import Batch, Needs
 from genedml_cli import console
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.features.tile_plan import OUTSIDE
@@ -37,6 +37,7 @@ class PlacedFeatures:
         features: of every section. On disk they stay as they are: maps of the feature files, of which only what a
             batch needs is read.
         device: where batches are wanted.
+        needs: what batches hold.
         where: the place.
     """
 
@@ -44,37 +45,40 @@ class PlacedFeatures:
         self,
         features: Sequence[SectionFeatures],
         device: torch.device | str,
+        needs: Needs,
         where: Placement = Placement.disk,
     ) -> None:
+        self._needs = needs
         self.sections = [one.section(device) for one in features]
         self._device = torch.device(device)
         self._orientations = torch.tensor([one.local.shape[0] for one in features])
         self._spots = torch.tensor([len(one.spots) for one in features])
         self._neighbor = torch.cat([one.neighbor for one in features])
-        self._local = _Rows([one.local.flatten(0, 1) for one in features], self._device, where)
-        self._tiles = _Rows([one.tiles for one in features], self._device, where)
+        if needs.tokens:
+            self._local = _Rows([one.local.flatten(0, 1) for one in features], self._device, where)
+        if needs.neighbors:
+            self._tiles = _Rows([one.tiles for one in features], self._device, where)
 
-    def views(
+    def batch(
         self, section: Int[Tensor, " B"], row: Int[Tensor, " B"], orientation: Int[Tensor, " B"] | None = None
-    ) -> Views:
-        """A batch of spots at three scales, with the sections that it touches and no others.
+    ) -> Batch:
+        """Some spots, as a network needs them, with the sections that they are of and no others.
 
         Spot b is row ``row[b]`` of section ``section[b]``, its local tile in orientation ``orientation[b]`` (0 if
         None). The indices are on the host, so that nothing here waits for the device.
         """
         touched, of_spot = section.unique(return_inverse=True)
-        spots = self._spots[section]
-        turned = row if orientation is None else row + orientation * spots
-        place = self._neighbor[_starts(self._spots)[section] + row]
-        tile = self._tiles.starts[section][:, None] + place.clamp(min=0)
-        return Views(
-            self._local.take(self._local.starts[section] + turned).float(),
-            self._tiles.take(tile.flatten()).unflatten(0, place.shape).float(),
-            send(place != OUTSIDE, self._device),
-            [self.sections[number] for number in touched.tolist()],
-            send(of_spot, self._device),
-            send(row, self._device),
-        )
+        parts: dict[str, Tensor] = {}
+        if self._needs.tokens:
+            turned = row if orientation is None else row + orientation * self._spots[section]
+            parts["tokens"] = self._local.take(self._local.starts[section] + turned).float()
+        if self._needs.neighbors:
+            place = self._neighbor[_starts(self._spots)[section] + row]
+            tile = self._tiles.starts[section][:, None] + place.clamp(min=0)
+            parts["neighbor"] = self._tiles.take(tile.flatten()).unflatten(0, place.shape).float()
+            parts["neighbor_mask"] = send(place != OUTSIDE, self._device)
+        sections = [self.sections[number] for number in touched.tolist()]
+        return Batch(sections, send(of_spot, self._device), send(row, self._device), **parts)
 
 
 class _Rows:
@@ -112,29 +116,32 @@ class _Rows:
         return torch.empty(rows, *first.shape[1:], dtype=first.dtype, pin_memory=self._device.type == "cuda")
 
 
-def place(features: Sequence[SectionFeatures], device: torch.device | str, at_once: int = 1) -> PlacedFeatures:
+def place(
+    features: Sequence[SectionFeatures], device: torch.device | str, needs: Needs, at_once: int = 1
+) -> PlacedFeatures:
     """Put features on the device if they fit there, else into host memory, else leave them on disk; says where.
 
     Args:
         features: of the sections to train on and to choose the epoch on.
         device: where batches are wanted.
+        needs: what batches hold.
         at_once: processes that share the host's memory.
     """
-    where = choose(features, torch.device(device), at_once)
-    console.note(f"Features of {len(features)} sections: {gigabytes(_size(features))}, {where}.")
-    return PlacedFeatures(features, device, where)
+    where = choose(features, torch.device(device), needs, at_once)
+    console.note(f"Features of {len(features)} sections: {gigabytes(_size(features, needs))}, {where}.")
+    return PlacedFeatures(features, device, needs, where)
 
 
-def choose(features: Sequence[SectionFeatures], device: torch.device, at_once: int = 1) -> Placement:
+def choose(features: Sequence[SectionFeatures], device: torch.device, needs: Needs, at_once: int = 1) -> Placement:
     """Where features are to live, by the memory that is free now; on a CPU the host is the device."""
-    size = _size(features)
+    size = _size(features, needs)
     if device.type != "cpu" and size <= SHARE * free_on_device(device):
         return Placement.device
     return Placement.host if size * at_once <= SHARE * free_on_host() else Placement.disk
 
 
-def _size(features: Sequence[SectionFeatures]) -> int:
-    return sum(one.local.nbytes + one.tiles.nbytes for one in features)
+def _size(features: Sequence[SectionFeatures], needs: Needs) -> int:
+    return sum(needs.tokens * one.local.nbytes + needs.neighbors * one.tiles.nbytes for one in features)
 
 
 def _starts(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

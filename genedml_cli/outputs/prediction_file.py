@@ -10,12 +10,12 @@ import numpy as np
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.files.hdf5 import layers_of, read_h5ad
 from genedml_cli.files.text_files import check_names
-from genedml_cli.outputs.predictions import label_settings, notes_of, spots_of, stored_origin_xy
+from genedml_cli.outputs.predictions import label_settings, method_of, notes_of, spots_of, stored_origin_xy
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
 SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", "ridge_held_out_pcc"}
 NUMBERS = {*REFERENCES, *SCORES, "novelty", "depth"}
-TEXTS = {"label", "encoder", "slide", "slide_sha256", "fold", "sample", "patient", "dataset"}
+TEXTS = {"method", "label", "encoder", "slide", "slide_sha256", "fold", "sample", "patient", "dataset"}
 LISTS = {"notes", "models", "panels", "trained_on"}
 NEEDED = ("slide", "slide_sha256", "encoder", "models", "panels")
 LARGEST_PX = 1e8
@@ -56,7 +56,7 @@ def _check(data: anndata.AnnData) -> None:
     made_by = data.uns["genedml"]
     if not isinstance(made_by, Mapping):
         raise ValueError("uns['genedml'] is no table")
-    label_settings(data), str(made_by["label"]), notes_of(data)
+    label_settings(data), method_of(data), str(made_by["label"]), notes_of(data)
     if data.obs_names.has_duplicates or data.var_names.has_duplicates or 0 in data.shape:
         raise ValueError("spots or genes are none, or named twice")
     spots = spots_of(data)

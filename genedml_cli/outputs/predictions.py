@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
+from genedml.networks.registry import title_of
 from genedml.schema import from_dict, to_dict
 from genedml_cli.files.tenx import GENE_IDS
 from genedml_cli.slides.slide import Slide
@@ -59,6 +60,11 @@ def label_settings(data: anndata.AnnData) -> LabelsConfig:
     stored = data.uns["genedml"]["label_settings"]
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
     return from_dict(LabelsConfig, plain)
+
+
+def method_of(data: anndata.AnnData) -> str:
+    """The title of the network that predicted it."""
+    return title_of(str(data.uns["genedml"]["method"]))
 
 
 def notes_of(data: anndata.AnnData) -> list[str]:

@@ -14,7 +14,7 @@ from genedml import PRETRAINED, PRETRAINED_ON
 from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, load_state, network_sha256
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.network import Network
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.expression.panels import agreed_gene_ids
@@ -45,7 +45,7 @@ class Models:
     encoder: Encoder
     device: torch.device
     keep: bool = False
-    _kept: dict[int, GeneDML] = field(default_factory=dict, repr=False)
+    _kept: dict[int, Network] = field(default_factory=dict, repr=False)
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -187,10 +187,10 @@ def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:
     """Refuse models that cannot be averaged or stand in one table.
 
     Raises:
-        GeneDMLError: they differ in views, labels or encoder.
+        GeneDMLError: they differ in method, views, labels or encoder.
     """
     for card, file in zip(cards, files, strict=True):
-        for part in ("views", "labels", "encoder"):
+        for part in ("method", "views", "labels", "encoder"):
             if getattr(card.config, part) != getattr(cards[0].config, part):
                 raise GeneDMLError(f"{file} was trained with another setting of {part} than {files[0]}; use one alone.")
         if card.encoder != cards[0].encoder:

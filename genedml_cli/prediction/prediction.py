@@ -127,6 +127,7 @@ def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_s
     each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
     made_by = {
         **_made_by(models, features.slide_sha256),
+        "method": config.method,
         "slide_sha256": features.slide_sha256,
         "views_um_per_px": config.views.um_per_px,
         **placed.record,

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.network import Network
 from genedml_cli.features.placement import PlacedFeatures
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.machine.devices import fitting
@@ -15,15 +15,15 @@ BATCH_SPOTS = 256
 
 @torch.inference_mode()
 def predict_section(
-    network: GeneDML, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
+    network: Network, features: SectionFeatures, device: torch.device | str, batch_spots: int = BATCH_SPOTS
 ) -> Float[np.ndarray, "S M"]:
     """Predicted labels of every spot of a section."""
-    return predict_placed(network, PlacedFeatures([features], device), 0, batch_spots)
+    return predict_placed(network, PlacedFeatures([features], device, network.takes), 0, batch_spots)
 
 
 @torch.inference_mode()
 def predict_placed(
-    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int = BATCH_SPOTS
+    network: Network, features: PlacedFeatures, number: int, batch_spots: int = BATCH_SPOTS
 ) -> Float[np.ndarray, "S M"]:
     """Predicted labels of every spot of section ``number``; the global transformer runs once, whatever the batch size.
 
@@ -37,14 +37,15 @@ def predict_placed(
 
 
 def _predict_placed(
-    network: GeneDML, features: PlacedFeatures, number: int, batch_spots: int
+    network: Network, features: PlacedFeatures, number: int, batch_spots: int
 ) -> Float[np.ndarray, "S M"]:
     network.eval()
     section = features.sections[number]
     predicted = []
     context = network.see_sections([section])
-    for row in torch.arange(len(section.pooled)).split(batch_spots):
-        predicted.append(network(features.views(torch.full_like(row, number), row), context))
+    spots = len(section.pooled)
+    for row in torch.arange(spots).split(spots if network.takes.whole_sections else batch_spots):
+        predicted.append(network(features.batch(torch.full_like(row, number), row), context))
     labels = torch.cat(predicted).cpu()
     if not labels.isfinite().all():
         raise GeneDMLError(

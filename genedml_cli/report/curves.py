@@ -9,18 +9,17 @@ from matplotlib.ticker import MaxNLocator
 
 from genedml.errors import reading
 from genedml_cli.report.contents import Chart, Line
+from genedml_cli.training.learner import LACKED
 
 WIDTH, HEIGHT = 440, 230  # of a chart in its own pixels; the template draws axes at its edges
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 40
 
 PASS = "pass"
 
-TITLES = {
-    "held_out_pcc": "PCC on the sections that choose the epoch",
-    "prediction": "Prediction loss (MSE)",
-    "instance": "Instance loss",
-    "group": "Group loss",
-}
+SCORE, PREDICTION = "held_out_pcc", "prediction"
+TITLES = {SCORE: "PCC on the sections that choose the epoch", PREDICTION: "Prediction loss (MSE)"}
+NO_LOSS = {PASS, "epoch", "learning_rate", "total", *TITLES}
+"""Columns of a log that are no further part of a loss; nor are those that count batches."""
 
 
 def read_logs(run: Path, folds: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -35,23 +34,24 @@ def read_logs(run: Path, folds: Sequence[str]) -> dict[str, pd.DataFrame]:
         # Only a fold that is trained again, with its held-out sections, has a second pass.
         logs = {fold: log if PASS in log else log.assign(**{PASS: 1}) for fold, log in logs.items()}
         for log in logs.values():
-            _check_numbers(log)
+            log[[PASS, "epoch", PREDICTION, *_parts(log)]].astype(float)
     return logs
 
 
-def _check_numbers(log: pd.DataFrame) -> None:
-    for column in {PASS, "epoch", "prediction", *log.columns.intersection(list(TITLES))}:
-        log[column].astype(float)
+def _parts(log: pd.DataFrame) -> list[str]:
+    """What a chart is drawn of: the score, the error, and whatever other parts the network's loss has."""
+    others = [name for name in log if name not in NO_LOSS and not str(name).startswith(LACKED)]
+    return [*(name for name in TITLES if name in log), *others]
 
 
 def charts_of(logs: Mapping[str, pd.DataFrame]) -> list[Chart]:
     """A chart for each loss part and score that a log has, of the first pass over the training sections."""
     first = {fold: log[log[PASS] == 1] for fold, log in logs.items()}
     charts = []
-    for column, title in TITLES.items():
+    for column in dict.fromkeys(name for log in first.values() for name in _parts(log)):
         known = {fold: log for fold, log in first.items() if column in log and log[column].notna().any()}
         if known:
-            charts.append(_chart(title, known, column))
+            charts.append(_chart(TITLES.get(column, f"{column.capitalize()} loss"), known, column))
     return charts
 
 

@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml.metrics import pcc
 from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import label_note, score_prediction
-from genedml_cli.evaluation.scores import DEPTH, GENE_DML, Evaluation, reference_notes
+from genedml_cli.evaluation.scores import DEPTH, Evaluation, reference_notes
 from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import LEAKING, SHARED_PATIENTS
 from genedml_cli.outputs.prediction_file import read_prediction
@@ -145,7 +145,7 @@ def _against(evaluation: Evaluation, truth: Path) -> str:
     """How near the prediction is to what was measured, in a sentence or two."""
     pcc_a = evaluation.summary()[("pcc_a", "mean")]
     beside = f"; depth alone {pcc_a[DEPTH]:.3f}" if DEPTH in pcc_a else ""
-    own = f"Against {truth.name} the mean PCC over genes is {pcc_a[GENE_DML]:.3f}{beside}."
+    own = f"Against {truth.name} the mean PCC over genes is {pcc_a[evaluation.method]:.3f}{beside}."
     return " ".join([own, *reference_notes(evaluation.scores)])
 
 

@@ -13,7 +13,7 @@ from genedml.errors import reading
 from genedml.metrics import nanmean, pcc
 from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
-from genedml_cli.evaluation.scores import DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
 from genedml_cli.files.text_files import read_text
 from genedml_cli.outputs.predictions import check_genes
 from genedml_cli.outputs.run_folder import read_record
@@ -117,7 +117,7 @@ def _folds(evaluation: Evaluation) -> list[str]:
 
 
 def _genes_of_every_fold(evaluation: Evaluation) -> set[str]:
-    panels = [set(score.genes) for score in evaluation.scores if score.method == GENE_DML]
+    panels = [set(score.genes) for score in evaluation.scores if score.method == evaluation.method]
     return set.intersection(*panels)
 
 
@@ -150,7 +150,7 @@ def _lead(evaluation: Evaluation, same_patients: str) -> str:
     beside = [f"{name} {score(method)}" for method, name in others.items() if method in summary.index]
     over = f", mean over {count(folds, 'fold')}" if folds > 1 else ""
     where = f"On sections it had not seen{same_patients or ','}"
-    own = f"{where} Gene-DML has a PCC of {score(GENE_DML)} over all genes{over}."
+    own = f"{where} {evaluation.method} has a PCC of {score(evaluation.method)} over all genes{over}."
     sentences = [own, *([f"Beside it: {', '.join(beside)}."] if beside else []), *reference_notes(evaluation.scores)]
     return " ".join(sentences)
 
@@ -198,7 +198,7 @@ def _groups(section: anndata.AnnData, table: pd.DataFrame, genes: Sequence[str])
     """The genes that are shown first, by why they are: asked for, or with the best and the worst PCC."""
     if genes:
         return [("Genes asked for", genes)]
-    ranked = [gene for gene in table[table["gene_dml_pcc"].notna()]["gene"] if gene in section.var_names]
+    ranked = [gene for gene in table[table["pcc"].notna()]["gene"] if gene in section.var_names]
     best = ranked[:GENES_SHOWN]
     worst = [gene for gene in ranked[::-1] if gene not in best][:GENES_SHOWN]
     return [(title, chosen) for title, chosen in (("Best predicted", best), ("Worst predicted", worst)) if chosen]
@@ -230,7 +230,7 @@ def _score_table(evaluation: Evaluation) -> Table:
 
 def _fold_table(evaluation: Evaluation, logs: Mapping[str, pd.DataFrame]) -> Table:
     values = evaluation.values()
-    own = values[values["method"] == GENE_DML].set_index("fold")
+    own = values[values["method"] == evaluation.method].set_index("fold")
     ridge = values[values["method"] == RIDGE].set_index("fold")["pcc_a"]
     rows = []
     for fold, row in own.iterrows():
@@ -267,9 +267,9 @@ def _gene_table(table: pd.DataFrame) -> Table:
     has_ridge = "ridge_pcc" in table
     rows = []
     for _, row in table.iterrows():
-        own = number_cell(row["gene_dml_pcc"], row["gene_dml_pcc_sd"], bar=True)
+        own = number_cell(row["pcc"], row["pcc_sd"], bar=True)
         others = [number_cell(row[column], row[f"{column}_sd"]) for column, _ in known]
-        gain = [_signed(row["gene_dml_pcc"] - row["ridge_pcc"])] if has_ridge else []
+        gain = [_signed(row["pcc"] - row["ridge_pcc"])] if has_ridge else []
         rows.append([Cell(str(row["gene"])), own, *others, *gain])
     columns = ["Gene", "PCC", *(title for _, title in known), *(["Over ridge"] if has_ridge else [])]
     return gene_table(columns, rows, GENES_CAPTION, "genes.csv in the run folder")

@@ -1,5 +1,7 @@
 """Ablations, tables 3-6 and 8-15 of the paper: a grid of settings and seeds, every one a run folder, and one table."""
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,12 @@ import pandas as pd
 
 from genedml.config import Config
 from genedml.errors import GeneDMLError
+from genedml.networks.registry import Sweep, network_class, network_info
 from genedml.schema import from_dict, to_dict
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
 from genedml_cli.evaluation.published import METRIC_NAMES, published_rows, rows_beside
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.locks import claimed, forget_all_dead
 from genedml_cli.files.paths import takes_paths
@@ -21,62 +24,18 @@ from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import check_apart, write_json, write_text
 from genedml_cli.machine.stopping import keeping
 from genedml_cli.runs import run as runs
+from genedml_cli.training.learner import LACKED
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
-COMPONENTS = {
-    "bimodal only": {"instance": False, "group": False},
-    "+multi-scale instance": {"instance": True, "group": False},
-    "+instance-group": {"instance": False, "group": True},
-    "both": {"instance": True, "group": True},
-}
 AS_CONFIGURED = "as-configured"
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What one kind of ablation varies.
-
-    Args:
-        title: in words.
-        paper_tables: number of the paper's table by data set.
-        key: the setting of ``loss`` that takes the values; empty for the switches of :data:`COMPONENTS`.
-        symbol: what the paper calls it.
-        values: for data that the paper has no table of.
-    """
-
-    title: str
-    paper_tables: Mapping[str, int]
-    key: str = ""
-    symbol: str = ""
-    values: tuple[float, ...] = ()
-
-
-SWEEPS = {
-    "components": Sweep("alignment pathways", {"skinST": 3, "HER2ST": 8, "STNet": 12}),
-    "k": Sweep("number of groups k", {"skinST": 4, "HER2ST": 9, "STNet": 13}, "groups", "k", (9, 18, 36)),
-    "lambda": Sweep(
-        "weight lambda of the group term",
-        {"skinST": 5, "HER2ST": 10, "STNet": 14},
-        "group_weight",
-        "lambda",
-        (0.3, 0.5, 0.8, 1),
-    ),
-    "tau": Sweep(
-        "temperature tau of the group term",
-        {"skinST": 6, "HER2ST": 11, "STNet": 15},
-        "group_temperature",
-        "tau_ig",
-        (0.05, 0.07, 0.1),
-    ),
-}
-
-
-@dataclass(frozen=True)
 class Setting:
-    """One row of an ablation: its name, as the paper prints it, and what it changes in ``loss``."""
+    """One row of an ablation: its name, as the paper prints it, and what it changes under ``network``."""
 
     name: str
-    changes: Mapping[str, float]
+    changes: Mapping[str, Any]
 
     def config(self, base: Config, seed: int) -> Config:
         """``base`` with these changes and this seed.
@@ -85,13 +44,15 @@ class Setting:
             GeneDMLError: a value that the setting cannot take.
         """
         values = to_dict(base)
-        values["loss"] |= self.changes
         values["training"]["seed"] = seed
+        for key, value in self.changes.items():
+            *sections, name = key.split(".")
+            functools.reduce(operator.getitem, sections, values["network"])[name] = value
         return from_dict(Config, values)
 
     def folder(self, base: Config) -> str:
         """Where its runs are; one place for the settings of all tables that change nothing."""
-        unchanged = all(getattr(base.loss, key) == value for key, value in self.changes.items())
+        unchanged = self.config(base, base.training.seed) == base
         return AS_CONFIGURED if unchanged else self.name.removeprefix("+").replace(" ", "-")
 
 
@@ -184,7 +145,7 @@ def ablate(
     Args:
         samples: the sections, with their folds.
         out: the folder of the grid: ``SETTING/seed-N`` are run folders. What is finished there is kept.
-        name: a key of :data:`SWEEPS`.
+        name: of a sweep of the network (:class:`genedml.networks.registry.NetworkInfo`).
         config: what is common to all settings; seeds count on from ``training.seed``.
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
@@ -194,7 +155,8 @@ def ablate(
     Raises:
         GeneDMLError: whatever the user can mend; folds already finished stay.
     """
-    settings = choose_settings(name, dataset, values)
+    sweep = choose_sweep(config.method, name)
+    settings = choose_settings(sweep, dataset, values)
     cells = [
         (setting, seed, setting.config(config, seed))
         for setting in settings
@@ -217,24 +179,33 @@ def ablate(
             evaluation = runs.train(samples, run, own, dataset=dataset, **training)
             evaluations += [] if evaluation is None else [evaluation]
             advance(note=f"{setting.name}, seed {seed}")
-        result = _collect(name, dataset, cells, evaluations, out)
+        result = _collect(name, sweep, dataset, cells, evaluations, out)
         result.write()
     return result
 
 
-def choose_settings(name: str, dataset: str = "", values: Sequence[float] = ()) -> list[Setting]:
+def choose_sweep(method: str, name: str) -> Sweep:
+    """What an ablation of a network varies.
+
+    Raises:
+        GeneDMLError: the network has no such ablation.
+    """
+    sweeps = network_info(method).sweeps
+    if name not in sweeps:
+        raise GeneDMLError(f"{method} has no ablation {name!r}. There are: {', '.join(sweeps) or 'none'}.")
+    return sweeps[name]
+
+
+def choose_settings(sweep: Sweep, dataset: str = "", values: Sequence[float] = ()) -> list[Setting]:
     """The rows of an ablation: ``values`` if given, else the paper's for the data set, else the defaults.
 
     Raises:
-        GeneDMLError: no such ablation, or ``values`` for one that has none.
+        GeneDMLError: ``values`` for one that has none.
     """
-    if name not in SWEEPS:
-        raise GeneDMLError(f"There is no ablation {name!r}. There are: {', '.join(SWEEPS)}.")
-    sweep = SWEEPS[name]
     if not sweep.key:
         if values:
-            raise GeneDMLError(f"--values goes with --table {', '.join(key for key in SWEEPS if SWEEPS[key].key)}.")
-        return [Setting(component, changes) for component, changes in COMPONENTS.items()]
+            raise GeneDMLError(f"The ablation of {sweep.title} takes no --values: it switches parts on and off.")
+        return [Setting(name, changes) for name, changes in sweep.switches.items()]
     if not values:
         values = _published_values(sweep, dataset) or sweep.values
     return [Setting(f"{sweep.symbol}={value:g}", {sweep.key: value}) for value in dict.fromkeys(values)]
@@ -258,10 +229,10 @@ def _published_values(sweep: Sweep, dataset: str) -> list[float]:
 
 
 def _published(
-    name: str, dataset: str, config: Config, evaluations: Sequence[Evaluation]
+    sweep: Sweep, dataset: str, config: Config, evaluations: Sequence[Evaluation]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The paper's means, as far as they compare with what was measured, and what must be said of them."""
-    table = SWEEPS[name].paper_tables.get(dataset)
+    table = sweep.paper_tables.get(dataset)
     panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
     rows, said = rows_beside(dataset, config.labels, panels, (table,)) if table else ((), ())
     means = pd.DataFrame({row.setting: row.mean for row in rows}, index=list(METRIC_NAMES.values())).T
@@ -270,6 +241,7 @@ def _published(
 
 def _collect(
     name: str,
+    sweep: Sweep,
     dataset: str,
     cells: Sequence[tuple[Setting, int, Config]],
     evaluations: Sequence[Evaluation],
@@ -277,16 +249,16 @@ def _collect(
 ) -> Ablation:
     tables = [evaluation.values() for evaluation in evaluations]
     scores = [
-        table[table["method"] == GENE_DML].assign(setting=setting.name, seed=seed)
-        for (setting, seed, _), table in zip(cells, tables, strict=True)
+        table[table["method"] == evaluation.method].assign(setting=setting.name, seed=seed)
+        for (setting, seed, _), evaluation, table in zip(cells, evaluations, tables, strict=True)
     ]
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
-    published, said = _published(name, dataset, cells[0][2], evaluations)
+    published, said = _published(sweep, dataset, cells[0][2], evaluations)
     # What a run says of the paper's rows is said of those of its own table.
     notes = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
     notes += _own_notes(cells, evaluations, references["fold"].nunique())
     return Ablation(
-        f"Ablation: {SWEEPS[name].title}" + (f", {dataset}" if dataset else ""),
+        f"Ablation: {sweep.title}" + (f", {dataset}" if dataset else ""),
         name,
         pd.concat(scores, ignore_index=True)[["setting", "seed", "fold", *METRICS]],
         references[["method", "fold", *METRICS]],
@@ -303,30 +275,29 @@ def _own_notes(
     """What must be said of the grid as a whole."""
     of_references = f"{', '.join(REFERENCES)}: over the {_count(folds, 'fold')} of the first run alone, not over seeds"
     notes = [f"{of_references}; nothing that is varied here touches them."]
-    weight = cells[0][2].loss.prediction_weight
-    if weight != 1:
-        notes.append(
-            f"The alignment terms weigh 1/{weight:g} against the prediction (loss.prediction_weight = {weight:g}), "
-            "in the paper 1: what is varied acts that much less."
-        )
-    return notes + _group_notes(cells, evaluations)
+    config = cells[0][2]
+    return notes + network_class(config.method).cautions(config.network) + _part_notes(cells, evaluations)
 
 
-def _group_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[str]:
-    """In how many of the runs k never acted, or not in every batch, by the logs of their folds."""
-    named: dict[str, list[str]] = {"never": [], "partly": [], "always": []}
-    for (setting, _, config), evaluation in zip(cells, evaluations, strict=True):
+def _part_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[str]:
+    """In how many of the runs an optional part of the loss never acted, or not in every batch, by their logs."""
+    partly: dict[str, list[str]] = {}
+    never: dict[str, list[str]] = {}
+    for (setting, _, _), evaluation in zip(cells, evaluations, strict=True):
         logs = [pd.read_csv(file) for file in sorted(evaluation.folder.glob("fold-*.log.csv"))]
-        if config.loss.group and logs:
-            acted = any("group" in log and log["group"].notna().any() for log in logs)
-            skipped = any((log["batches_without_group"] > 0).any() for log in logs)
-            named[("partly" if skipped else "always") if acted else "never"].append(setting.name)
-    runs_of = _count(sum(map(len, named.values())), "run")
+        lacked = [column for column in (logs[0] if logs else ()) if column.startswith(LACKED)]
+        for column in lacked:
+            part = column.removeprefix(LACKED)
+            if not any(part in log and log[part].notna().any() for log in logs):
+                never.setdefault(part, []).append(setting.name)
+            elif any((log[column] > 0).any() for log in logs):
+                partly.setdefault(part, []).append(setting.name)
+    runs_of = _count(len(evaluations), "run")
     return [
-        f"Batches of fewer than 2k spots go without the group term: k {what} in {len(names)} of {runs_of} "
+        f"Some batches have too few spots for the {part} term: it {acted} in {len(names)} of {runs_of} "
         f"({', '.join(dict.fromkeys(names))})."
-        for what, names in (("never acted", named["never"]), ("acted in a part of the batches", named["partly"]))
-        if names
+        for acted, parts in (("never acted", never), ("acted in a part of the batches", partly))
+        for part, names in parts.items()
     ]
 
 

@@ -125,6 +125,7 @@ def _card(
     slope, intercept = fit_depth_line(fitted)
     return ModelCard(
         config=config,
+        shape=trained.shape,
         genes=tuple(genes),
         um_per_px=scales_of(fitted),
         gene_ids=agreed_gene_ids([gene_ids_of(inputs.counts[data.sample.name]) for data in fitted], genes),
@@ -153,6 +154,7 @@ def _tested(
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
     made_by = {
         **card.made_by,
+        "method": card.config.method,
         "sample": data.sample.name,
         **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
         **origin_record(data.features.origin_xy),

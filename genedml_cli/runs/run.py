@@ -39,7 +39,7 @@ from genedml_cli.runs.fold_notes import panel_note
 from genedml_cli.runs.record import RunRecord, unfinished, what_is_kept
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.spots.spot_files import read_spots
-from genedml_cli.training.loop import threads_for
+from genedml_cli.training.loop import shape_of, threads_for
 
 
 @takes_paths
@@ -110,7 +110,8 @@ def train(
             origin = {"dataset": dataset, "partial": partial, "panel": panel_note(panel, dataset)}
             one_fold = functools.partial(run_fold, **fixed, origin=origin)
             genes = max(map(len, inputs.panels.values()))
-            threads = threads_for(config, encoder.info.width, genes, encoder.device)
+            shape = shape_of(next(iter(inputs.features.values())), genes, config)
+            threads = threads_for(config, shape, encoder.device)
             _run_folds(folds, one_fold, all_like(encoder.device, threads)[: len(folds)], threads, out)
         return _score(out)
 

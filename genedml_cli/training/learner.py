@@ -5,51 +5,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from genedml.config import TrainingConfig
-from genedml.networks.gene_dml import GeneDML
-from genedml.networks.inputs import Views
+from genedml.networks.inputs import Batch
+from genedml.networks.network import Network
 from genedml_cli.machine.devices import mixed_precision, random_states, set_random_states
 from genedml_cli.training.state import Moment
 
-Batch = tuple[Views, Float[Tensor, "B M"]]
 FUSED = ("cpu", "cuda")
 """Devices on which torch has Adam as one kernel."""
+LACKED = "batches_without_"
+"""How the columns of a training log begin that count the batches without a part of the loss."""
 
 
 class Learner:
     """A network, the moving average of its weights that is kept, and what moves them. No step waits for the device."""
 
-    def __init__(self, network: GeneDML, settings: TrainingConfig, device: torch.device | str) -> None:
+    def __init__(self, network: Network, settings: TrainingConfig, device: torch.device | str) -> None:
         self._network = network.to(device)
         self._device = torch.device(device)
         self._decay, self._steps = settings.weight_average, 0
         self.kept = copy.deepcopy(self._network) if self._decay else self._network
-        self._optimiser = torch.optim.Adam(
-            network.parameters(),
-            settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=self._device.type in FUSED,
-        )
+        self._optimiser = _optimiser(network, settings, self._device)
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimiser, settings.lr_step_epochs, settings.lr_factor)
 
     def learn(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
         """One epoch; returns the mean of every loss part."""
         self._network.train()
         learning_rate = float(self._schedule.get_last_lr()[0])
-        steps = [self.step(views, label, generator) for views, label in batches]
+        steps = [self.step(batch, generator) for batch in batches]
         self._schedule.step()
-        means = {"learning_rate": learning_rate, **_mean_parts(steps)}
-        if self._network.loss.group:
-            means["batches_without_group"] = sum("group" not in step for step in steps)
-        return means
+        lacking = {
+            f"{LACKED}{name}": sum(name not in step for step in steps) for name in self._network.optional_parts()
+        }
+        return {"learning_rate": learning_rate, **_mean_parts(steps), **lacking}
 
-    def step(self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator) -> dict[str, Tensor]:
-        with mixed_precision(label.device):
-            losses = self._network.losses(views, label, generator)
+    def step(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step of the optimiser; returns every loss part."""
+        with mixed_precision(self._device):
+            losses = self._network.losses(batch, generator)
         self._optimiser.zero_grad(set_to_none=True)
         losses["total"].backward()
         self._optimiser.step()
@@ -102,6 +98,17 @@ class Learner:
         decay = self._decay if self._steps > 1 else 0.0  # the average of one step is that step
         average, now = list(self.kept.parameters()), list(self._network.parameters())
         get_ema_multi_avg_fn(decay)(average, now, self._steps)
+        for kept, buffer in zip(self.kept.buffers(), self._network.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+def _optimiser(network: Network, settings: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    shared["fused"] = device.type in FUSED
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=settings.momentum, **shared)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[settings.optimiser](network.parameters(), **shared)
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

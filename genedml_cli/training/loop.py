@@ -1,4 +1,4 @@
-"""Train Gene-DML on the sections of one fold. Letters: B spots in a batch, N labelled spots, M genes."""
+"""Train a network on the sections of one fold. Letters: B spots in a batch, N labelled spots, M genes."""
 
 import copy
 import hashlib
@@ -18,15 +18,18 @@ from torch import Tensor
 from genedml.config import Config, TrainingConfig
 from genedml.errors import GeneDMLError
 from genedml.metrics import column_nanmean, nanmean, pcc
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.inputs import Batch, Needs
+from genedml.networks.network import Network, Shape
+from genedml.networks.registry import build, network_class
 from genedml.schema import to_dict
 from genedml_cli import __version__, console
 from genedml_cli.features.placement import PlacedFeatures, place
 from genedml_cli.features.section_data import SectionData
+from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.machine.devices import fitting, seeded, send
 from genedml_cli.prediction.section import predict_placed
 from genedml_cli.training.batches import draw_batches
-from genedml_cli.training.learner import Batch, Learner, below
+from genedml_cli.training.learner import Learner, below
 from genedml_cli.training.state import EpochLog, Moment, TrainingState
 
 LARGE_NETWORK = 2_000_000
@@ -41,12 +44,14 @@ class Trained:
 
     Args:
         state: weights of the chosen epoch.
+        shape: of the network.
         epoch: the chosen epoch.
         log: every loss part and score of every epoch.
         held_out_pcc: each gene's PCC on the sections the epoch was chosen on; None if there were none.
     """
 
     state: Mapping[str, Tensor]
+    shape: Shape
     epoch: int
     log: Sequence[Mapping[str, float]]
     held_out_pcc: Float[np.ndarray, " M"] | None
@@ -81,7 +86,8 @@ def train_fold(
     _check_choosable(chosen_on)
     features = [data.features if settings.augment else data.features.upright for data in trained_on]
     features += [data.features.upright for data in chosen_on]
-    sections = _Sections([*trained_on, *chosen_on], place(features, device, at_once))
+    needs = network_class(config.method).needs(config.network)
+    sections = _Sections([*trained_on, *chosen_on], place(features, device, needs, at_once))
     first, last = len(train), len(train) + len(validation)
     file = TrainingState(state, _depends_on((train, validation, test), config, device))
     begun, table = file.read(), EpochLog(log)
@@ -90,7 +96,7 @@ def train_fold(
         tested, passes = range(last, last + len(test)), _Passes(file, table, begun=begun)
         result = fit(last, tested, epochs=settings.epochs, description=description, passes=passes)
         return replace(result, held_out_pcc=None)
-    chosen, refit = _chosen_before(begun), bool(settings.refit and validation)
+    chosen, refit = _chosen_before(begun, _shape_of(train[0], config)), bool(settings.refit and validation)
     if chosen is None:
         passes, begun = _Passes(file, table, 1 if refit else 0, begun=begun), None
         chosen = fit(first, range(first, last), epochs=settings.epochs, description=description, passes=passes)
@@ -116,7 +122,7 @@ def _check_choosable(sections: Sequence[SectionData]) -> None:
         )
 
 
-def threads_for(config: Config, width: int, genes: int, device: torch.device) -> int:
+def threads_for(config: Config, shape: Shape, device: torch.device) -> int:
     """How many threads a fold's training can use: on a CPU one, if the network is small, else all that torch would use.
 
     Threads that share small products mostly wait for each other: ten times as long as they compute, where other
@@ -124,17 +130,12 @@ def threads_for(config: Config, width: int, genes: int, device: torch.device) ->
 
     Args:
         config: of the network.
-        width: of the encoder's vectors.
-        genes: of the panel.
+        shape: of its tensors.
         device: to train on.
     """
     with torch.device("meta"):
-        parameters = sum(value.numel() for value in _network(config, width, genes).parameters())
+        parameters = sum(value.numel() for value in build(config.method, config.network, shape).parameters())
     return 1 if device.type == "cpu" and parameters < LARGE_NETWORK else torch.get_num_threads()
-
-
-def _network(config: Config, width: int, genes: int) -> GeneDML:
-    return GeneDML(config.network, config.loss, width, genes, config.views.neighbor_grid)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class _Sections:
     features: PlacedFeatures
 
 
-def _mean_pcc(network: GeneDML, sections: _Sections, numbers: Iterable[int]) -> Float[np.ndarray, " M"]:
+def _mean_pcc(network: Network, sections: _Sections, numbers: Iterable[int]) -> Float[np.ndarray, " M"]:
     """PCC of every gene over the spots of a section, mean over sections; NaN if training diverged."""
     scores = []
     for number in numbers:
@@ -166,6 +167,7 @@ class SpotLoader:
         features: where batches are gathered.
         settings: how batches are drawn.
         device: where labels live.
+        needs: what the network takes of a batch.
     """
 
     def __init__(
@@ -174,26 +176,53 @@ class SpotLoader:
         features: PlacedFeatures,
         settings: TrainingConfig,
         device: torch.device | str,
+        needs: Needs,
     ) -> None:
-        self._features = features
+        self._features, self._needs = features, needs
         self._rows = [torch.as_tensor(np.flatnonzero(data.labels.valid)) for data in sections]
-        self._labels = torch.cat([torch.as_tensor(data.labels.y) for data in sections]).to(device)
-        self._first_row = torch.tensor([0, *(len(data.labels.y) for data in sections)]).cumsum(0)
+        self._labels = _Table([data.labels.y for data in sections], device)
+        self._counts = _Table([data.labels.counts for data in sections], device) if needs.counts else None
         self._orientations = sections[0].features.local.shape[0] if settings.augment else 1
         self._settings = settings
 
     @property
     def mean_label(self) -> Float[Tensor, " M"]:
-        return torch.cat([self._label(torch.full_like(r, s), r) for s, r in enumerate(self._rows)]).mean(dim=0)
+        of_sections = [self._labels.take(torch.full_like(rows, s), rows) for s, rows in enumerate(self._rows)]
+        return torch.cat(of_sections).mean(dim=0)
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Every labelled spot once, in an order and orientations drawn anew."""
         settings = self._settings
-        for section, row in draw_batches(self._rows, settings.batch_size, settings.sections_per_batch, generator):
-            orientation = torch.randint(self._orientations, (len(row),), generator=generator)
-            yield self._features.views(section, row, orientation), self._label(section, row)
+        whole = self._needs.whole_sections
+        batch_size = sum(map(len, self._rows)) if whole else settings.batch_size
+        together = max(1, settings.sections_per_batch) if whole else settings.sections_per_batch
+        for section, row in draw_batches(self._rows, batch_size, together, generator):
+            yield self._batch(section, row, torch.randint(self._orientations, (len(row),), generator=generator))
 
-    def _label(self, section: Int[Tensor, " B"], row: Int[Tensor, " B"]) -> Float[Tensor, "B M"]:
-        return self._labels[send(self._first_row[section] + row, self._labels.device)]
+    def sections(self) -> Iterator[Batch]:
+        """All labelled spots of one section after the other, as they stand."""
+        for number, row in enumerate(self._rows):
+            yield self._batch(torch.full_like(row, number), row, None)
+
+    def _batch(
+        self, section: Int[Tensor, " B"], row: Int[Tensor, " B"], orientation: Int[Tensor, " B"] | None
+    ) -> Batch:
+        counts = None if self._counts is None else self._counts.take(section, row)
+        batch = self._features.batch(section, row, orientation)
+        return replace(batch, label=self._labels.take(section, row), counts=counts)
+
+
+class _Table:
+    """Numbers of the spots of several sections, on a device."""
+
+    def __init__(self, of_sections: Sequence[Float[np.ndarray, "_ M"] | None], device: torch.device | str) -> None:
+        tables = [torch.as_tensor(values) for values in of_sections if values is not None]
+        self._values = torch.cat(tables).to(device)
+        self._first_row = torch.tensor([0, *map(len, tables)]).cumsum(0)
+
+    def take(self, section: Int[Tensor, " B"], row: Int[Tensor, " B"]) -> Float[Tensor, "B M"]:
+        """The rows of some spots."""
+        return self._values[send(self._first_row[section] + row, self._values.device)]
 
 
 @dataclass
@@ -206,7 +235,7 @@ class _Course:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     held_out_pcc: Float[np.ndarray, " M"] | None = None
 
-    def add(self, entry: dict[str, float], kept: GeneDML, held_out_pcc: Float[np.ndarray, " M"] | None) -> None:
+    def add(self, entry: dict[str, float], kept: Network, held_out_pcc: Float[np.ndarray, " M"] | None) -> None:
         """An epoch after which ``kept`` are the weights."""
         self.log.append(entry)
         if held_out_pcc is None:
@@ -269,13 +298,23 @@ class _Passes:
         return [*before, *({"pass": self.number, **entry} if self.number else entry for entry in course.log)]
 
 
-def _chosen_before(moment: Moment | None) -> Trained | None:
+def _chosen_before(moment: Moment | None, shape: Shape) -> Trained | None:
     """What the first pass left, if a moment is of the second; its weights are not needed any more."""
     if moment is None or "chosen" not in moment.values:
         return None
     scores = moment.tensors.get("chosen.held_out_pcc")
     chosen = moment.values["chosen"]
-    return Trained({}, chosen["epoch"], chosen["log"], None if scores is None else scores.numpy())
+    return Trained({}, shape, chosen["epoch"], chosen["log"], None if scores is None else scores.numpy())
+
+
+def shape_of(features: SectionFeatures, genes: int, config: Config) -> Shape:
+    """What the tensors of a network depend on, besides its configuration, where it is trained on such features."""
+    tokens, width = features.local.shape[2:]
+    return Shape(genes, width, tokens, config.views.neighbor_grid)
+
+
+def _shape_of(data: SectionData, config: Config) -> Shape:
+    return shape_of(data.features, data.labels.y.shape[1], config)
 
 
 def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str) -> dict[str, str]:
@@ -325,9 +364,8 @@ def _fit(
     settings = config.training
     generator = torch.Generator().manual_seed(settings.seed)
     train = sections.data[:trained]
-    loader = SpotLoader(train, sections.features, settings, device)
-    width, genes = train[0].features.tiles.shape[1], train[0].labels.y.shape[1]
-    network = _network(config, width, genes)
+    loader = SpotLoader(train, sections.features, settings, device, network_class(config.method).needs(config.network))
+    network = build(config.method, config.network, _shape_of(train[0], config))
     network.start_at(loader.mean_label.cpu())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
@@ -352,5 +390,11 @@ def _fit(
             "too few labelled spots, or training diverged. Lower training.learning_rate with --set, or hold out more."
         )
     passes.table.write(passes.epochs(course), last=True)
-    weights = course.weights if select else learner.kept.state_dict()
-    return Trained(weights, course.epoch, passes.epochs(course), course.held_out_pcc)
+    if select:
+        learner.kept.load_state_dict(course.weights)
+    learner.kept.eval()
+    with torch.no_grad():
+        learner.kept.remember(loader.sections())
+    return Trained(
+        learner.kept.state_dict(), learner.kept.shape, course.epoch, passes.epochs(course), course.held_out_pcc
+    )

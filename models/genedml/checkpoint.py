@@ -15,12 +15,13 @@ from torch import Tensor
 
 from genedml.config import Config
 from genedml.errors import CONTROL, GeneDMLError, reading, reason_of
-from genedml.networks.gene_dml import GeneDML
+from genedml.networks.network import Network, Shape
+from genedml.networks.registry import build
 from genedml.schema import STRICT, from_dict
 from genedml.strict_json import with_nan, without_nan
 from genedml.tensor_files import tensor_bytes
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
 MEND = "Copy it again, or train the fold again."
 
@@ -42,7 +43,7 @@ class CrossValidated:
 
     Args:
         folds: how many tested folds have the gene in their panel.
-        pcc: PCC of Gene-DML, mean over the folds whose panel has the gene.
+        pcc: PCC of the network, mean over the folds whose panel has the gene.
         pcc_sd: its standard deviation over them; NaN of a single fold.
         ridge_pcc: mean PCC of ridge regression on the same folds.
     """
@@ -59,7 +60,8 @@ class ModelCard:
     """All that is known of a trained fold besides its weights.
 
     Args:
-        config: everything it was configured with: network, losses, views, label transform.
+        config: everything it was configured with: method, network, losses, views, label transform.
+        shape: what the network's tensors depend on besides its configuration.
         genes: the panel, in the order of the network's outputs.
         encoder: whose features it takes.
         fold: the name of the fold.
@@ -80,6 +82,7 @@ class ModelCard:
 
     __pydantic_config__: ClassVar = STRICT
     config: Config
+    shape: Shape
     genes: tuple[str, ...]
     encoder: EncoderRecord
     fold: str
@@ -96,10 +99,9 @@ class ModelCard:
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_network(card: ModelCard) -> GeneDML:
+def build_network(card: ModelCard) -> Network:
     """The network a card describes, with fresh weights."""
-    config = card.config
-    return GeneDML(config.network, config.loss, card.encoder.width, len(card.genes), config.views.neighbor_grid)
+    return build(card.config.method, card.config.network, card.shape)
 
 
 def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
@@ -170,7 +172,7 @@ def fingerprint(file: Path) -> str:
     return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
-def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, GeneDML]:
+def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, Network]:
     """Card and network in evaluation mode on ``device``.
 
     Raises:
@@ -233,6 +235,8 @@ def _put_nan_back(values: dict[str, Any]) -> None:
 
 def _check_card(card: ModelCard) -> None:
     genes = len(card.genes)
+    if (card.shape.genes, card.shape.width) != (genes, card.encoder.width):
+        raise ValueError(f"its network is for {card.shape.genes} genes and vectors of {card.shape.width} numbers")
     if not genes or len(set(card.genes)) < genes or any(CONTROL.search(gene) for gene in card.genes):
         raise ValueError("its genes are none, named twice, or no names")
     slope, intercept = card.depth_line

@@ -14,7 +14,7 @@ from pydantic import Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
 from genedml.errors import GeneDMLError, reason_of
-from genedml.networks.gene_dml import LossConfig, NetworkConfig
+from genedml.networks.registry import config_class
 from genedml.schema import STRICT, Count, Fraction, Positive, from_dict, overlaid, read_toml, to_dict
 
 
@@ -38,6 +38,9 @@ class TrainingConfig:
     patience: Count = 20
     batch_size: Count = 256
     learning_rate: Positive = 1e-4
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: Fraction = 0.0
+    """Of ``sgd``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     lr_step_epochs: Count = 20
     lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.95
@@ -113,19 +116,32 @@ def target_name(labels: LabelsConfig) -> str | None:
 
 @dataclass(frozen=True, config=STRICT)
 class Config:
-    """All of it. ``encoder``: a row of :data:`genedml.encoders.table.ENCODERS` or a timm model as ``timm:NAME``."""
+    """All of it."""
 
+    method: str = "gene-dml"
+    """The network: a row of :data:`genedml.networks.registry.NETWORKS`, or one of another package."""
     encoder: str = "uni"
-    network: NetworkConfig = NetworkConfig()
-    loss: LossConfig = LossConfig()
+    """A row of :data:`genedml.encoders.table.ENCODERS`, or a timm model as ``timm:NAME``."""
+    network: Any = None
+    """What ``method`` can be set to, in a configuration class of its own; None for its defaults."""
     training: TrainingConfig = TrainingConfig()
     views: ViewsConfig = ViewsConfig()
     labels: LabelsConfig = LabelsConfig()
 
+    def __post_init__(self) -> None:
+        kind = config_class(self.method)
+        if not isinstance(self.network, kind):
+            object.__setattr__(self, "network", from_dict(kind, self.network or {}, "network."))
 
-def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    return sorted(file.name.removesuffix(".toml") for file in _presets().iterdir() if file.name.endswith(".toml"))
+
+DEFAULT_METHOD = Config.method
+
+
+def preset_names(method: str = DEFAULT_METHOD) -> list[str]:
+    """Names of the presets that come with the package for a method."""
+    folder = _presets(method)
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_config(preset: str | None = None, file: Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -134,15 +150,17 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     Raises:
         GeneDMLError: unknown preset, unreadable TOML, an unknown key (the known ones are listed) or a bad value.
     """
-    merged = to_dict(Config())
-    if preset is not None:
-        if preset not in preset_names():
-            raise GeneDMLError(f"No preset is called {preset!r}. There are: {', '.join(preset_names())}.")
-        merged = overlaid(merged, tomllib.loads((_presets() / f"{preset}.toml").read_text(encoding="utf-8")))
-    if file is not None:
-        merged = overlaid(merged, read_toml(file))
+    given = {} if file is None else read_toml(file)
     for override in overrides:
-        merged = overlaid(merged, _parse_override(override))
+        given = overlaid(given, _parse_override(override))
+    method = given.get("method", DEFAULT_METHOD)
+    merged = to_dict(Config(method))
+    if preset is not None:
+        names = preset_names(method)
+        if preset not in names:
+            raise GeneDMLError(f"No preset of {method} is called {preset!r}. There are: {', '.join(names) or 'none'}.")
+        merged = overlaid(merged, tomllib.loads((_presets(method) / f"{preset}.toml").read_text(encoding="utf-8")))
+    merged = overlaid(merged, given)
     try:
         return from_dict(Config, merged)
     except GeneDMLError as error:
@@ -151,8 +169,8 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         raise
 
 
-def _presets() -> Any:
-    return resources.files("genedml") / "presets"
+def _presets(method: str) -> Any:
+    return resources.files("genedml") / "presets" / method
 
 
 def _parse_override(text: str) -> dict[str, Any]:

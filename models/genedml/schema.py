@@ -47,8 +47,13 @@ class TransformerConfig:
     dropout: Fraction
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Build one of the dataclasses above from plain values, refusing unknown keys and bad values.
+def from_dict(kind: type[T], values: Mapping[str, Any], above: str = "") -> T:
+    """Build a configuration dataclass from plain values, refusing unknown keys and bad values.
+
+    Args:
+        kind: the dataclass.
+        values: by key.
+        above: what stands before a key in messages, such as ``network.``.
 
     Raises:
         GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
@@ -58,7 +63,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
     except ValidationError as error:
         problems = error.errors()
         more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
-        named = [_sentence(kind, problem) for problem in problems[:MOST_NAMED]]
+        named = [_sentence(kind, problem, above) for problem in problems[:MOST_NAMED]]
         raise GeneDMLError("\n".join(named + more)) from error
 
 
@@ -86,20 +91,20 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _sentence(kind: type, problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"]) or "the configuration"
+def _sentence(kind: type, problem: Any, above: str) -> str:
+    place = above + ".".join(str(part) for part in problem["loc"]) or "the configuration"
     if problem["type"] != "unexpected_keyword_argument":
         return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
     owner = kind
     for part in problem["loc"][:-1]:
-        owner = get_type_hints(owner)[part]
+        owner = _type_of(owner, part)
     known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
-    return f"Unknown key {place}.{_did_you_mean(place, kind)} Known here: {', '.join(known)}."
+    return f"Unknown key {place}.{_did_you_mean(place, kind, above)} Known here: {', '.join(known)}."
 
 
-def _did_you_mean(place: str, kind: type) -> str:
+def _did_you_mean(place: str, kind: type, above: str) -> str:
     """The key of that name in another section, else the one spelt most alike."""
-    every = _keys(kind)
+    every = _keys(kind, above)
     namesakes = [key for key in every if key.endswith(f".{place}")]
     meant = namesakes or get_close_matches(place, every, 1)
     return f" Did you mean {' or '.join(meant)}?" if meant else ""
@@ -107,8 +112,14 @@ def _did_you_mean(place: str, kind: type) -> str:
 
 def _keys(kind: type, above: str = "") -> list[str]:
     """Every key of a configuration dataclass, those of its sections too: ``training``, ``training.epochs`` ..."""
-    hints = get_type_hints(kind)
+    kinds = {field.name: _type_of(kind, field.name) for field in fields(kind)}
     nested = [
-        _keys(hints[field.name], f"{above}{field.name}.") for field in fields(kind) if is_dataclass(hints[field.name])
+        _keys(value, f"{above}{name}.") for name, value in kinds.items() if hasattr(value, "__dataclass_fields__")
     ]
-    return [f"{above}{field.name}" for field in fields(kind)] + [key for keys in nested for key in keys]
+    return [f"{above}{name}" for name in kinds] + [key for keys in nested for key in keys]
+
+
+def _type_of(kind: type, name: str) -> Any:
+    """The type of a field; of one that may hold any, that of its default in an instance of defaults."""
+    hint = get_type_hints(kind)[name]
+    return type(getattr(kind(), name)) if hint is Any else hint

@@ -10,7 +10,7 @@ from genedml_cli.evaluation.scores import METRICS, Evaluation
 
 
 def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
-    """The paper's rows, Gene-DML a fold, every method as mean and sd over folds, then what must be said."""
+    """The paper's rows, the network a fold, every method as mean and sd over folds, then what must be said."""
     values, summary = evaluation.values(), evaluation.summary()
     own = values[values["method"] == summary.index[0]]
     several = len(own) > 1

@@ -24,27 +24,10 @@ from torch import Tensor, nn
 
 from genedml.networks.gene_dml_grouping import kmeans
 from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
-from genedml.networks.inputs import Section, Views
+from genedml.networks.inputs import Batch, Needs, Section
 from genedml.networks.layers import Block, FeedForward, GridConvolution, RelativePositionBias, hide, masked_mean
+from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
-
-
-@dataclass(frozen=True, config=STRICT)
-class NetworkConfig:
-    """Widths and depths of Gene-DML; defaults are the paper's for HER2ST (METHOD section 3).
-
-    The width of the neighbor and global transformers is the encoder's, so it is not set here.
-    """
-
-    shared_width: Count = 512
-    neighbor_transformer: TransformerConfig = TransformerConfig(depth=4, heads=4, mlp_width=4096, dropout=0.3)
-    global_transformer: TransformerConfig = TransformerConfig(depth=5, heads=8, mlp_width=4096, dropout=0.3)
-    fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
-    ffn_width: Count = 1024
-    ffn_dropout: Fraction = 0.1
-    head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
-    head_dropout: Fraction = 0.1
-    gene_dropout: Fraction = 0.3
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -65,6 +48,25 @@ class LossConfig:
     """k of the k-means."""
     kmeans_iterations: Count = 10
     detach_targets: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class GeneDMLConfig:
+    """Widths, depths and losses of Gene-DML; defaults are the paper's for HER2ST (METHOD section 3).
+
+    The width of the neighbor and global transformers is the encoder's, so it is not set here.
+    """
+
+    shared_width: Count = 512
+    neighbor_transformer: TransformerConfig = TransformerConfig(depth=4, heads=4, mlp_width=4096, dropout=0.3)
+    global_transformer: TransformerConfig = TransformerConfig(depth=5, heads=8, mlp_width=4096, dropout=0.3)
+    fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=1, mlp_width=1024, dropout=0.1)
+    ffn_width: Count = 1024
+    ffn_dropout: Fraction = 0.1
+    head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
+    head_dropout: Fraction = 0.1
+    gene_dropout: Fraction = 0.3
+    loss: LossConfig = LossConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,7 @@ class GlobalTransformer(nn.Module):
 class Fusion(nn.Module):
     """Scale-wise fusion: one sequence of all tokens of the three scales through self-attention and an FFN."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: GeneDMLConfig) -> None:
         super().__init__()
         width = config.shared_width
         self.blocks = nn.ModuleList(
@@ -151,7 +153,7 @@ class Fusion(nn.Module):
 class GeneEncoder(nn.Module):
     """Expression profile to the shared width, eq. 1; used in training only."""
 
-    def __init__(self, genes: int, config: NetworkConfig) -> None:
+    def __init__(self, genes: int, config: GeneDMLConfig) -> None:
         super().__init__()
         width = config.shared_width
         self.project = nn.Linear(genes, width)
@@ -174,7 +176,7 @@ class GroupBranch(nn.Linear):
 class PredictionHead(nn.Module):
     """Fused embedding to the label of every gene: linear layers with ReLU and dropout."""
 
-    def __init__(self, genes: int, config: NetworkConfig) -> None:
+    def __init__(self, genes: int, config: GeneDMLConfig) -> None:
         super().__init__()
         hidden: list[nn.Module] = []
         width = config.shared_width
@@ -188,71 +190,61 @@ class PredictionHead(nn.Module):
         return self.output(self.hidden(fused))
 
 
-class GeneDML(nn.Module):
-    """Dual-pathway multi-level discrimination: spots at three scales in, the label of every gene out.
+class GeneDML(Network):
+    """Dual-pathway multi-level discrimination: spots at three scales in, the label of every gene out."""
 
-    Args:
-        config: widths and depths.
-        loss: weights, temperatures and switches of the two pathways.
-        encoder_width: D, the width of the frozen encoder's vectors.
-        genes: M.
-        neighbor_grid: tiles along one side of the neighbor view.
-    """
-
-    def __init__(
-        self, config: NetworkConfig, loss: LossConfig, encoder_width: int, genes: int, neighbor_grid: int = 5
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: GeneDMLConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
         width = config.shared_width
-        self.loss = loss
-        self.neighbor_transformer = NeighborTransformer(encoder_width, neighbor_grid, config.neighbor_transformer)
-        self.global_transformer = GlobalTransformer(encoder_width, config.global_transformer)
-        self.project_local = nn.Linear(encoder_width, width)
-        self.project_neighbor = nn.Linear(encoder_width, width)
-        self.project_global = nn.Linear(encoder_width, width)
+        self.loss = config.loss
+        self.neighbor_transformer = NeighborTransformer(shape.width, shape.neighbor_grid, config.neighbor_transformer)
+        self.global_transformer = GlobalTransformer(shape.width, config.global_transformer)
+        self.project_local = nn.Linear(shape.width, width)
+        self.project_neighbor = nn.Linear(shape.width, width)
+        self.project_global = nn.Linear(shape.width, width)
         self.fusion = Fusion(config)
-        self.head = PredictionHead(genes, config)
-        self.gene_encoder = GeneEncoder(genes, config)
+        self.head = PredictionHead(shape.genes, config)
+        self.gene_encoder = GeneEncoder(shape.genes, config)
         self.image_group = GroupBranch(width, width)
         self.gene_group = GroupBranch(width, width)
 
-    def forward(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> Float[Tensor, "B M"]:
+    @classmethod
+    def needs(cls, config: GeneDMLConfig) -> Needs:
+        """Its own tile's tokens and the neighbor grid, beside the whole section."""
+        return Needs(tokens=True, neighbors=True)
+
+    def forward(self, batch: Batch, context: Sequence[Float[Tensor, "S D"]] | None = None) -> Float[Tensor, "B M"]:
         """Predicted labels. Only this path runs at prediction.
 
-        ``context``: what :meth:`see_sections` gave for ``views.sections``, where many batches share them.
+        ``context``: what :meth:`see_sections` gave for ``batch.sections``, where many batches share them.
         """
-        return self.head(self.embed(views, context).fused)
+        return self.head(self.embed(batch, context).fused)
 
     def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "S D"]]:
         """The global transformer over each section: one vector for each of its spots."""
         return [self.global_transformer(section) for section in sections]
 
-    def embed(self, views: Views, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
+    def embed(self, batch: Batch, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
         """Multi-scale image embedding of every spot (section 3.1.1)."""
-        context = self.see_sections(views.sections) if context is None else context
-        first_row = torch.tensor([0, *(len(spots) for spots in context)]).cumsum(0)
-        first_row = first_row.to(views.row.device, non_blocking=views.row.is_cuda)
-        global_ = torch.cat(list(context))[first_row[views.section] + views.row]
-        local = self.project_local(views.local)
-        neighbor = self.project_neighbor(self.neighbor_transformer(views.neighbor, views.neighbor_mask))
-        return self.fusion(local, neighbor, self.project_global(global_)[:, None], views.neighbor_mask)
+        assert batch.tokens is not None and batch.neighbor is not None and batch.neighbor_mask is not None
+        global_ = batch.of_spots(self.see_sections(batch.sections) if context is None else context)
+        local = self.project_local(batch.tokens)
+        neighbor = self.project_neighbor(self.neighbor_transformer(batch.neighbor, batch.neighbor_mask))
+        return self.fusion(local, neighbor, self.project_global(global_)[:, None], batch.neighbor_mask)
 
-    def losses(
-        self, views: Views, label: Float[Tensor, "B M"], generator: torch.Generator | None = None
-    ) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
         """Eq. 7 by its named parts; ``total`` is their weighted sum.
 
         Under autocast only the network runs in less precision: the losses are of the labels' precision.
         ``group`` is absent where the batch has fewer than 2k spots: k-means would find single spots, not groups.
         """
-        image, gene = self.embed(views), self.gene_encoder(label)
+        label = batch.label
+        assert label is not None
+        image, gene = self.embed(batch), self.gene_encoder(label)
         predicted = self.head(image.fused)
-        with torch.autocast(
-            label.device.type, enabled=False
-        ):  # similarities and k-means need more than bfloat16's bits
-            return self._losses(
-                image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype), label, generator
-            )
+        with torch.autocast(label.device.type, enabled=False):  # similarities need more bits
+            image, gene, predicted = image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype)
+            return self._losses(image, gene, predicted, label, generator)
 
     def _losses(
         self,
@@ -274,6 +266,21 @@ class GeneDML(nn.Module):
             parts["contrastive"] = contrastive_loss(image.fused, gene, self.loss.temperature)
             total = total + parts["contrastive"]
         return parts | {"total": total}
+
+    @classmethod
+    def cautions(cls, config: GeneDMLConfig) -> list[str]:
+        """That the alignment terms weigh less than the paper's, where they do."""
+        weight = config.loss.prediction_weight
+        if weight == 1:
+            return []
+        return [
+            f"The alignment terms weigh 1/{weight:g} against the prediction (network.loss.prediction_weight = "
+            f"{weight:g}), in the paper 1: what is varied acts that much less."
+        ]
+
+    def optional_parts(self) -> tuple[str, ...]:
+        """``group``, where it is switched on."""
+        return ("group",) if self.loss.group else ()
 
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""

@@ -1,4 +1,8 @@
-"""What a spot shows a network."""
+"""What a spot shows a network.
+
+Letters: B spots in a batch, S spots in a section, T tokens of a tile, P tiles of the neighbor grid, D encoder width,
+M genes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +16,25 @@ from genedml.networks.layers import SpotGrid, spot_grid
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a network takes of a batch; what it does not ask for is not gathered.
+
+    Args:
+        tokens: tokens of each spot's own tile.
+        neighbors: pooled vectors of the tiles around each spot.
+        counts: raw counts of the panel's genes, while it is trained.
+        whole_sections: a batch holds all labelled spots of its sections.
+    """
+
+    tokens: bool = False
+    neighbors: bool = False
+    counts: bool = False
+    whole_sections: bool = False
+
+
+@dataclass(frozen=True)
 class Section:
-    """The global view: the pooled local vector of every spot of one section, and its place on the spot grid."""
+    """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid."""
 
     pooled: Float[Tensor, "S D"]
     grid_xy: Int[Tensor, "S 2"]
@@ -26,12 +47,32 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Views:
-    """A batch of spots at three scales. Spot b is row ``row[b]`` of ``sections[section[b]]``."""
+class Batch:
+    """Some spots: spot b is row ``row[b]`` of ``sections[section[b]]``.
 
-    local: Float[Tensor, "B T D"]
-    neighbor: Float[Tensor, "B P D"]
-    neighbor_mask: Bool[Tensor, "B P"]
+    ``tokens``, ``neighbor`` and ``counts`` are there where the network needs them, ``label`` and ``counts`` only while
+    it is trained. ``neighbor_mask`` is False where a tile lies outside the slide.
+    """
+
     sections: Sequence[Section]
     section: Int[Tensor, " B"]
     row: Int[Tensor, " B"]
+    tokens: Float[Tensor, "B T D"] | None = None
+    neighbor: Float[Tensor, "B P D"] | None = None
+    neighbor_mask: Bool[Tensor, "B P"] | None = None
+    label: Float[Tensor, "B M"] | None = None
+    counts: Float[Tensor, "B M"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def pooled(self) -> Float[Tensor, "B D"]:
+        """Pooled vector of each spot's own tile."""
+        return self.of_spots([section.pooled for section in self.sections])
+
+    def of_spots(self, tables: Sequence[Float[Tensor, "_ W"]]) -> Float[Tensor, "B W"]:
+        """The rows of the batch's spots, of one table a section."""
+        first_row = torch.tensor([0, *(len(table) for table in tables)]).cumsum(0)
+        first_row = first_row.to(self.row.device, non_blocking=self.row.is_cuda)
+        return torch.cat(list(tables))[first_row[self.section] + self.row]

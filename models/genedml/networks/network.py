@@ -1,0 +1,80 @@
+"""What every network is to the programs that train and run it. Letters as in :mod:`genedml.networks.inputs`."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genedml.networks.inputs import Batch, Needs, Section
+from genedml.schema import STRICT, Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class Shape:
+    """All that a network's tensors depend on besides its configuration.
+
+    Args:
+        genes: M.
+        width: D, of the encoder's vectors.
+        tokens: T, of a spot's own tile.
+        neighbor_grid: tiles along one side of the neighbor grid.
+        bank: spots that :meth:`Network.remember` keeps.
+    """
+
+    genes: Count
+    width: Count
+    tokens: Count
+    neighbor_grid: Count
+    bank: int = 0
+
+
+class Network(nn.Module):
+    """Base of every network: ``Subclass(config, shape)``, with a configuration class of its own.
+
+    A subclass implements :meth:`forward`; the other methods have defaults.
+    """
+
+    def __init__(self, config: Any, shape: Shape) -> None:
+        super().__init__()
+        self.config, self.shape, self.takes = config, shape, self.needs(config)
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What a network of these settings takes of a batch; by default no more than the sections' pooled vectors."""
+        return Needs()
+
+    def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
+        """Predicted labels.
+
+        ``context`` is what :meth:`see_sections` gave for ``batch.sections``, where many batches share them.
+        """
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
+        """The named parts of the loss and their ``total``; by default the mean squared error over spots and genes."""
+        assert batch.label is not None
+        error = functional.mse_loss(self(batch), batch.label)
+        return {"prediction": error, "total": error}
+
+    @classmethod
+    def cautions(cls, config: Any) -> list[str]:
+        """What must be said of tables of these settings; by default nothing."""
+        return []
+
+    def optional_parts(self) -> tuple[str, ...]:
+        """Parts of the loss that a batch may lack; training logs how many did. By default none."""
+        return ()
+
+    def see_sections(self, sections: Sequence[Section]) -> Any:
+        """What all batches of these sections share, computed once; by default nothing."""
+        return None
+
+    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
+        """Let the untrained network predict about the mean label; by default it is left as it is."""
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """After training, keep in buffers what is looked up at prediction; by default nothing."""

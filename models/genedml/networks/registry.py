@@ -1,0 +1,163 @@
+"""The table of networks. To add one, write its file and add a row to :data:`NETWORKS`, or let a package of your own
+declare an entry point of the group ``genedml.networks`` that names a :class:`NetworkInfo`. Free of torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from genedml.errors import GeneDMLError
+
+if TYPE_CHECKING:
+    from genedml.networks.network import Network, Shape
+
+GROUP = "genedml.networks"
+"""Of the entry points by which other packages add networks."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What an ablation varies of a network.
+
+    Args:
+        title: in words.
+        key: the setting under ``network`` that takes the values, with dots; empty where ``switches`` are named.
+        symbol: what the paper calls it.
+        values: where neither the user nor the paper names any.
+        switches: name of a row, as the paper prints it, to the settings under ``network`` that it changes.
+        paper_tables: number of the paper's table by data set.
+    """
+
+    title: str
+    key: str = ""
+    symbol: str = ""
+    values: tuple[float, ...] = ()
+    switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    paper_tables: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """One network.
+
+    Args:
+        name: as users type it.
+        title: as tables print it.
+        network: its class, as ``module:Class``.
+        config: the class of its settings, likewise.
+        paper: authors, title, year.
+        sweeps: what an ablation can vary, by name.
+    """
+
+    name: str
+    title: str
+    network: str
+    config: str
+    paper: str = ""
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+
+
+GENE_DML = NetworkInfo(
+    "gene-dml",
+    "Gene-DML",
+    "genedml.networks.gene_dml:GeneDML",
+    "genedml.networks.gene_dml:GeneDMLConfig",
+    "Song et al.: Gene-DML: Dual-Pathway Multi-Level Discrimination for Gene Expression Prediction from "
+    "Histopathology Images",
+    {
+        "components": Sweep(
+            "alignment pathways",
+            switches={
+                "bimodal only": {"loss.instance": False, "loss.group": False},
+                "+multi-scale instance": {"loss.instance": True, "loss.group": False},
+                "+instance-group": {"loss.instance": False, "loss.group": True},
+                "both": {"loss.instance": True, "loss.group": True},
+            },
+            paper_tables={"skinST": 3, "HER2ST": 8, "STNet": 12},
+        ),
+        "k": Sweep(
+            "number of groups k",
+            "loss.groups",
+            "k",
+            (9, 18, 36),
+            paper_tables={"skinST": 4, "HER2ST": 9, "STNet": 13},
+        ),
+        "lambda": Sweep(
+            "weight lambda of the group term",
+            "loss.group_weight",
+            "lambda",
+            (0.3, 0.5, 0.8, 1),
+            paper_tables={"skinST": 5, "HER2ST": 10, "STNet": 14},
+        ),
+        "tau": Sweep(
+            "temperature tau of the group term",
+            "loss.group_temperature",
+            "tau_ig",
+            (0.05, 0.07, 0.1),
+            paper_tables={"skinST": 6, "HER2ST": 11, "STNet": 15},
+        ),
+    },
+)
+
+NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (GENE_DML,)}
+"""The networks that come with genedml, by name."""
+
+
+@cache
+def installed() -> dict[str, NetworkInfo]:
+    """Networks of other packages, by name."""
+    rows = {}
+    for point in entry_points(group=GROUP):
+        info = point.load()
+        if not isinstance(info, NetworkInfo) or info.name in NETWORKS:
+            raise GeneDMLError(
+                f"The entry point {point.value} of the group {GROUP} is no NetworkInfo, or has the name of a network "
+                "of genedml. Remove or update the package that declares it."
+            )
+        rows[info.name] = info
+    return rows
+
+
+def network_names() -> list[str]:
+    """Every network's name, those of other packages last."""
+    return [*NETWORKS, *installed()]
+
+
+def network_info(method: str) -> NetworkInfo:
+    """The row of a network.
+
+    Raises:
+        GeneDMLError: there is none of this name.
+    """
+    known = NETWORKS | installed() if method not in NETWORKS else NETWORKS
+    if method not in known:
+        raise GeneDMLError(f"No method is called {method!r}. There are: {', '.join(network_names())}.")
+    return known[method]
+
+
+def title_of(method: str) -> str:
+    """How tables print a network; its name where the package that adds it is not installed."""
+    return network_info(method).title if method in network_names() else method
+
+
+def config_class(method: str) -> type:
+    """The class of a network's settings."""
+    return _load(network_info(method).config)
+
+
+def network_class(method: str) -> "type[Network]":
+    """The class of a network."""
+    return _load(network_info(method).network)
+
+
+def build(method: str, config: Any, shape: "Shape") -> "Network":
+    """A network with fresh weights."""
+    return network_class(method)(config, shape)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
