@@ -17,7 +17,7 @@ from genedml_cli.commands.ablate import Table
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.published import published_rows
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, GENE_DML, METRICS, RIDGE, Evaluation, FoldScores
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, FoldScores
 from genedml_cli.figures import settings
 from genedml_cli.runs import ablation
 from genedml_cli.runs import run as runs
@@ -33,7 +33,7 @@ def pretended(monkeypatch):
         pcc = np.full(len(genes), config.training.seed / 10_000 + config.network.loss.group_weight)
         scores = [
             FoldScores(method, fold, genes, 0.2, 0.3, float(pcc.mean()), 0.1, pcc, None, 0)
-            for method in (GENE_DML, RIDGE, DEPTH, CONSTANT)
+            for method in ("Gene-DML", RIDGE, DEPTH, CONSTANT)
             for fold in ("0", "1")
         ]
         return Evaluation("pretended", tuple(scores), ("Label: some.", "PARTIAL: 5 of 36."), run)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
-from genedml_cli.evaluation.scores import GENE_DML, RIDGE
+from genedml_cli.evaluation.scores import RIDGE
 from genedml_cli.figures.genes import genes_figure
 from genedml_cli.figures.maps import Look, range_labels, scaled, value_range
 from genedml_cli.prediction.prediction import predict
@@ -63,7 +63,7 @@ def test_every_panel_has_the_pcc_that_evaluate_says(two_runs):
     expected = []
     for fold in ("P2", "P1"):
         for gene in GENES:
-            for run, method in ((two_runs[0], GENE_DML), (two_runs[1], GENE_DML), (two_runs[0], RIDGE)):
+            for run, method in ((two_runs[0], "Gene-DML"), (two_runs[1], "Gene-DML"), (two_runs[0], RIDGE)):
                 own = next(s for s in evaluate(run).scores if s.method == method and s.fold == fold)
                 expected.append(f"PCC {own.pcc[own.genes.index(gene)]:.2f}")
     assert titles(figure) == expected
@@ -222,7 +222,7 @@ def test_a_run_whose_slides_are_gone_is_drawn_without_them(two_runs, tmp_path):
 def test_a_prediction_is_drawn_with_truth_and_without(prediction, world, two_runs, tmp_path):
     with_truth, footnote = pictures_of_predictions([prediction], GENES, world / "counts" / "P1.tsv.gz")
     assert footnote == f"Values: {anndata.read_h5ad(prediction).uns['genedml']['label']}."
-    own = next(s for s in evaluate(two_runs[0]).scores if s.method == GENE_DML and s.fold == "P1")
+    own = next(s for s in evaluate(two_runs[0]).scores if s.method == "Gene-DML" and s.fold == "P1")
     scores = [float(title.removeprefix("PCC ")) for title in titles(genes_figure(with_truth, GENES))]
     assert scores == pytest.approx([own.pcc[own.genes.index(gene)] for gene in GENES], abs=0.02)
     without = genes_figure(pictures_of_predictions([prediction], GENES, None)[0], GENES)
