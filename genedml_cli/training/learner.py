@@ -1,7 +1,7 @@
 """A network, its optimiser, and the moving average of its weights. Letters: B spots in a batch, M genes."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Learner:
         self._network.train()
         learning_rate = float(self._schedule.get_last_lr()[0])
         steps = [self.step(batch, generator) for batch in batches]
+        self._copy_buffers()
         self._schedule.step()
         lacking = {
             f"{LACKED}{name}": sum(name not in step for step in steps) for name in self._network.optional_parts()
@@ -91,6 +92,12 @@ class Learner:
         set_random_states(below("random.", tensors), self._device)
 
     @torch.no_grad()
+    def _copy_buffers(self) -> None:
+        """Statistics of batches are not averaged: those of the network are the average's."""
+        for average, buffer in zip(self.kept.buffers(), self._network.buffers(), strict=True):
+            average.copy_(buffer)
+
+    @torch.no_grad()
     def _update_average(self) -> None:
         self._steps += 1
         if not self._decay:
@@ -98,8 +105,14 @@ class Learner:
         decay = self._decay if self._steps > 1 else 0.0  # the average of one step is that step
         average, now = list(self.kept.parameters()), list(self._network.parameters())
         get_ema_multi_avg_fn(decay)(average, now, self._steps)
-        for kept, buffer in zip(self.kept.buffers(), self._network.buffers(), strict=True):
-            kept.copy_(buffer)
+
+
+@torch.no_grad()
+def remember(network: Network, batches: Iterable[Batch]) -> None:
+    """Let a network that needs a bank fill it from all spots that it is trained on."""
+    if network.takes.bank:
+        network.eval()
+        network.remember(batches)
 
 
 def _optimiser(network: Network, settings: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -24,12 +24,12 @@ from genedml.networks.registry import build, network_class
 from genedml.schema import to_dict
 from genedml_cli import __version__, console
 from genedml_cli.features.placement import PlacedFeatures, place
-from genedml_cli.features.section_data import SectionData
+from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.machine.devices import fitting, seeded, send
 from genedml_cli.prediction.section import predict_placed
 from genedml_cli.training.batches import draw_batches
-from genedml_cli.training.learner import Learner, below
+from genedml_cli.training.learner import Learner, below, remember
 from genedml_cli.training.state import EpochLog, Moment, TrainingState
 
 LARGE_NETWORK = 2_000_000
@@ -96,7 +96,7 @@ def train_fold(
         tested, passes = range(last, last + len(test)), _Passes(file, table, begun=begun)
         result = fit(last, tested, epochs=settings.epochs, description=description, passes=passes)
         return replace(result, held_out_pcc=None)
-    chosen, refit = _chosen_before(begun, _shape_of(train[0], config)), bool(settings.refit and validation)
+    chosen, refit = _chosen_before(begun, _shape_of(train, config)), bool(settings.refit and validation)
     if chosen is None:
         passes, begun = _Passes(file, table, 1 if refit else 0, begun=begun), None
         chosen = fit(first, range(first, last), epochs=settings.epochs, description=description, passes=passes)
@@ -182,6 +182,7 @@ class SpotLoader:
         self._rows = [torch.as_tensor(np.flatnonzero(data.labels.valid)) for data in sections]
         self._labels = _Table([data.labels.y for data in sections], device)
         self._counts = _Table([data.labels.counts for data in sections], device) if needs.counts else None
+        self._patients = torch.as_tensor(np.unique(left_out_together(sections), return_inverse=True)[1])
         self._orientations = sections[0].features.local.shape[0] if settings.augment else 1
         self._settings = settings
 
@@ -209,7 +210,8 @@ class SpotLoader:
     ) -> Batch:
         counts = None if self._counts is None else self._counts.take(section, row)
         batch = self._features.batch(section, row, orientation)
-        return replace(batch, label=self._labels.take(section, row), counts=counts)
+        patient = send(self._patients[section], self._labels.device)
+        return replace(batch, label=self._labels.take(section, row), counts=counts, patient=patient)
 
 
 class _Table:
@@ -218,11 +220,12 @@ class _Table:
     def __init__(self, of_sections: Sequence[Float[np.ndarray, "_ M"] | None], device: torch.device | str) -> None:
         tables = [torch.as_tensor(values) for values in of_sections if values is not None]
         self._values = torch.cat(tables).to(device)
+        self.device = self._values.device
         self._first_row = torch.tensor([0, *map(len, tables)]).cumsum(0)
 
     def take(self, section: Int[Tensor, " B"], row: Int[Tensor, " B"]) -> Float[Tensor, "B M"]:
         """The rows of some spots."""
-        return self._values[send(self._first_row[section] + row, self._values.device)]
+        return self._values[send(self._first_row[section] + row, self.device)]
 
 
 @dataclass
@@ -307,14 +310,16 @@ def _chosen_before(moment: Moment | None, shape: Shape) -> Trained | None:
     return Trained({}, shape, chosen["epoch"], chosen["log"], None if scores is None else scores.numpy())
 
 
-def shape_of(features: SectionFeatures, genes: int, config: Config) -> Shape:
+def shape_of(features: SectionFeatures, genes: int, config: Config, labelled_spots: int = 0) -> Shape:
     """What the tensors of a network depend on, besides its configuration, where it is trained on such features."""
     tokens, width = features.local.shape[2:]
-    return Shape(genes, width, tokens, config.views.neighbor_grid)
+    bank = labelled_spots if network_class(config.method).needs(config.network).bank else 0
+    return Shape(genes, width, tokens, config.views.neighbor_grid, bank)
 
 
-def _shape_of(data: SectionData, config: Config) -> Shape:
-    return shape_of(data.features, data.labels.y.shape[1], config)
+def _shape_of(sections: Sequence[SectionData], config: Config) -> Shape:
+    labelled = sum(int(data.labels.valid.sum()) for data in sections)
+    return shape_of(sections[0].features, sections[0].labels.y.shape[1], config, labelled)
 
 
 def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str) -> dict[str, str]:
@@ -365,8 +370,9 @@ def _fit(
     generator = torch.Generator().manual_seed(settings.seed)
     train = sections.data[:trained]
     loader = SpotLoader(train, sections.features, settings, device, network_class(config.method).needs(config.network))
-    network = build(config.method, config.network, _shape_of(train[0], config))
+    network = build(config.method, config.network, _shape_of(train, config))
     network.start_at(loader.mean_label.cpu())
+    remember(network.to(device), loader.sections())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
         learner.go_on_from(passes.begun, generator)
@@ -377,6 +383,7 @@ def _fit(
         advance(len(course.log))
         while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
             entry = {"epoch": len(course.log) + 1, **learner.learn(loader.epoch(generator), generator)}
+            remember(learner.kept, loader.sections())
             scores = _mean_pcc(learner.kept, sections, select) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
@@ -392,9 +399,7 @@ def _fit(
     passes.table.write(passes.epochs(course), last=True)
     if select:
         learner.kept.load_state_dict(course.weights)
-    learner.kept.eval()
-    with torch.no_grad():
-        learner.kept.remember(loader.sections())
+    remember(learner.kept, loader.sections())
     return Trained(
         learner.kept.state_dict(), learner.kept.shape, course.epoch, passes.epochs(course), course.held_out_pcc
     )

@@ -23,13 +23,15 @@ class Needs:
         tokens: tokens of each spot's own tile.
         neighbors: pooled vectors of the tiles around each spot.
         counts: raw counts of the panel's genes, while it is trained.
-        whole_sections: a batch holds all labelled spots of its sections.
+        whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
+        bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
     """
 
     tokens: bool = False
     neighbors: bool = False
     counts: bool = False
     whole_sections: bool = False
+    bank: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,10 @@ class Section:
 class Batch:
     """Some spots: spot b is row ``row[b]`` of ``sections[section[b]]``.
 
-    ``tokens``, ``neighbor`` and ``counts`` are there where the network needs them, ``label`` and ``counts`` only while
-    it is trained. ``neighbor_mask`` is False where a tile lies outside the slide.
+    ``tokens``, ``neighbor`` and ``counts`` are there where the network needs them, ``label``, ``counts`` and
+    ``patient`` only of spots that it is trained on. ``neighbor_mask`` is False where a tile lies outside the slide.
+    ``patient`` is a number a patient, or a number a section where all are of one patient: what is looked up for a spot
+    in training must be of another one.
     """
 
     sections: Sequence[Section]
@@ -62,6 +66,7 @@ class Batch:
     neighbor_mask: Bool[Tensor, "B P"] | None = None
     label: Float[Tensor, "B M"] | None = None
     counts: Float[Tensor, "B M"] | None = None
+    patient: Int[Tensor, " B"] | None = None
 
     def __len__(self) -> int:
         return len(self.row)

@@ -22,7 +22,7 @@ class Shape:
         width: D, of the encoder's vectors.
         tokens: T, of a spot's own tile.
         neighbor_grid: tiles along one side of the neighbor grid.
-        bank: spots that :meth:`Network.remember` keeps.
+        bank: spots that :meth:`Network.remember` is given, where the network needs a bank; else 0.
     """
 
     genes: Count
@@ -77,4 +77,9 @@ class Network(nn.Module):
         """Let the untrained network predict about the mean label; by default it is left as it is."""
 
     def remember(self, batches: Iterable[Batch]) -> None:
-        """After training, keep in buffers what is looked up at prediction; by default nothing."""
+        """Keep in buffers, of :attr:`Shape.bank` rows, what is looked up at prediction; by default nothing.
+
+        Called in evaluation mode and without gradients, before the training, before sections held out are predicted,
+        and after the training, where :attr:`Needs.bank` asks for it. ``batches``: the labelled spots of the training, a
+        section at a time, with label and patient.
+        """
