@@ -69,7 +69,7 @@ def _options(
     options.App.quiet = quiet
 
 
-def _mend_streams() -> None:
+def _fix_streams() -> None:
     """Let output that is closed go nowhere, and letters that its encoding lacks become question marks."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -92,10 +92,10 @@ def _check_words(words: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 something the user can mend, 2 wrong usage, 130 and 143 stopped by Ctrl-C and SIGTERM; else a
+    Exit codes: 0 done, 1 something the user can fix, 2 wrong usage, 130 and 143 stopped by Ctrl-C and SIGTERM; else a
     traceback.
     """
-    _mend_streams()
+    _fix_streams()
     try:
         with stopping.orderly():
             _check_words(sys.argv[1:])

@@ -33,12 +33,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, and the command or step that mends it, where there is something to mend."""
+    """What a check found, and the command or step that fixes it, where there is something to fix."""
 
     what: str
     state: State
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def to_dict(self) -> dict[str, str]:
         """As plain values."""
@@ -52,17 +52,17 @@ def examine() -> list[Finding]:
         try:
             findings += check()
         except Exception as error:  # whatever a half-installed library raises is what we are here to tell
-            mend = "install genedml anew into a fresh environment"
-            findings.append(Finding(what, State.broken, f"{type(error).__name__}: {error}", mend))
+            fix = "install genedml anew into a fresh environment"
+            findings.append(Finding(what, State.broken, f"{type(error).__name__}: {error}", fix))
     return findings
 
 
 def show(findings: Sequence[Finding]) -> None:
-    """One row a finding, and under the table how to mend what is not ok."""
+    """One row a finding, and under the table how to fix what is not ok."""
     console.table("", ["what", "state", "found"], [[one.what, one.state, one.found] for one in findings])
     for one in findings:
-        if one.mend:
-            console.say(f"{one.what}: {one.mend}")
+        if one.fix:
+            console.say(f"{one.what}: {one.fix}")
 
 
 def refuse_broken(findings: Sequence[Finding]) -> None:
@@ -73,7 +73,7 @@ def refuse_broken(findings: Sequence[Finding]) -> None:
     """
     broken = [one.what for one in findings if one.state is State.broken]
     if broken:
-        raise GeneDMLError(f"Broken, and nothing runs without it: {', '.join(broken)}. The lines above mend it.")
+        raise GeneDMLError(f"Broken, and nothing runs without it: {', '.join(broken)}. The lines above fix it.")
 
 
 def _python() -> Iterator[Finding]:
@@ -125,10 +125,10 @@ def _gpu(number: int) -> Finding:
         assert torch.ones(3, device=f"cuda:{number}").sum() == 3
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it does not add"
-        mend = (
+        fix = (
             "install the torch build that fits its driver: https://pytorch.org/get-started; or go on with --device cpu"
         )
-        return Finding(what, State.note, f"{name} does not work: {reason}", mend)
+        return Finding(what, State.note, f"{name} does not work: {reason}", fix)
     driver = next((line.rpartition(", ")[2] for line in _drivers()), "unknown")
     return Finding(what, State.ok, f"{name}, {gigabytes(free)} of {gigabytes(total)} free, driver {driver}")
 
@@ -136,8 +136,8 @@ def _gpu(number: int) -> Finding:
 def _no_gpu() -> Finding:
     cards = _drivers()
     if cards:
-        mend = "install torch built for CUDA: https://pytorch.org/get-started"
-        return Finding("GPU", State.note, f"{cards[0]} is here, but this torch does not see it: runs on the CPU", mend)
+        fix = "install torch built for CUDA: https://pytorch.org/get-started"
+        return Finding("GPU", State.note, f"{cards[0]} is here, but this torch does not see it: runs on the CPU", fix)
     return Finding("GPU", State.ok, "none: runs on the CPU, fit for stain-texture and slow for learned encoders")
 
 
@@ -186,8 +186,8 @@ def _encoders() -> Iterator[Finding]:
             yield Finding(what, State.ok, f"weights found, {gigabytes(file.stat().st_size)}")
         else:
             first = f"accept https://huggingface.co/{info.hub} ({info.licence}) and log in; " if info.gated else ""
-            mend = f"{first}fetched when first used. Or give --weights FILE"
-            yield Finding(what, State.note, f"{'gated, ' if info.gated else ''}weights not here", mend)
+            fix = f"{first}fetched when first used. Or give --weights FILE"
+            yield Finding(what, State.note, f"{'gated, ' if info.gated else ''}weights not here", fix)
 
 
 def _hub() -> Iterator[Finding]:
@@ -195,8 +195,8 @@ def _hub() -> Iterator[Finding]:
 
     offline = ", offline (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
     if get_token() is None:
-        mend = "hf auth login (or set HF_TOKEN); needed for gated weights and HEST-1k alone"
-        yield Finding("hub login", State.note, f"no token here{offline}", mend)
+        fix = "hf auth login (or set HF_TOKEN); needed for gated weights and HEST-1k alone"
+        yield Finding("hub login", State.note, f"no token here{offline}", fix)
     else:
         yield Finding("hub login", State.ok, f"there is a token; whether the hub knows it was not asked{offline}")
 
@@ -209,8 +209,8 @@ def _memory() -> Iterator[Finding]:
     free = free_on_host()
     found = f"{gigabytes(free)} of {gigabytes(psutil.virtual_memory().total)} free"
     if free < LEAST_MEMORY:
-        mend = f"close other programs: a section of some hundred spots takes about {gigabytes(LEAST_MEMORY)}"
-        yield Finding("memory", State.note, found, mend)
+        fix = f"close other programs: a section of some hundred spots takes about {gigabytes(LEAST_MEMORY)}"
+        yield Finding("memory", State.note, found, fix)
     else:
         yield Finding("memory", State.ok, found)
 

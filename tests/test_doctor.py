@@ -38,8 +38,8 @@ def test_this_machine_is_fit_and_lacks_weights_without_that_being_broken(bare_hu
     assert findings["encoder stain-texture"].state is State.ok
     uni = findings["encoder uni"]
     assert uni.state is State.note
-    assert "huggingface.co/MahmoodLab/UNI (" in uni.mend and "log in" in uni.mend
-    assert "hf auth login" in findings["hub login"].mend
+    assert "huggingface.co/MahmoodLab/UNI (" in uni.fix and "log in" in uni.fix
+    assert "hf auth login" in findings["hub login"].fix
     code, out, _ = command()
     assert code == 0
     assert "hub login: hf auth login" in out
@@ -79,22 +79,22 @@ def test_a_card_that_torch_does_not_see_is_told(monkeypatch):
     monkeypatch.setattr(doctor, "_drivers", lambda: ["NVIDIA X, 550.1"])
     found = doctor._no_gpu()
     assert found.state is State.note
-    assert "NVIDIA X, 550.1 is here" in found.found and "pytorch.org" in found.mend
+    assert "NVIDIA X, 550.1 is here" in found.found and "pytorch.org" in found.fix
 
 
 def test_little_memory_disk_or_a_folder_that_cannot_be_written_is_told(monkeypatch):
     monkeypatch.setattr("genedml_cli.machine.memory.free_on_host", lambda: 10**9)
     (memory,) = doctor._memory()
-    assert memory.state is State.note and memory.mend
+    assert memory.state is State.note and memory.fix
     monkeypatch.setattr(doctor, "free_bytes", lambda folder: 10**6)
-    assert all(one.state is State.note and "make room" in one.mend for one in doctor._disks())
+    assert all(one.state is State.note and "make room" in one.fix for one in doctor._disks())
     monkeypatch.setattr(doctor, "_writable", lambda folder: False)
     unwritable = {one.what: one for one in doctor._disks()}
-    assert all("not writable" in one.found and one.mend for one in unwritable.values())
-    assert "libraries keep no caches there" in unwritable["home"].mend
-    assert "no weights can be fetched" in unwritable["hub's cache"].mend
+    assert all("not writable" in one.found and one.fix for one in unwritable.values())
+    assert "libraries keep no caches there" in unwritable["home"].fix
+    assert "no weights can be fetched" in unwritable["hub's cache"].fix
 
 
 def test_every_finding_that_is_not_ok_says_how_to_mend_it(bare_hub):
     findings: list[Finding] = examine()
-    assert [one.what for one in findings if one.state is not State.ok and not one.mend] == []
+    assert [one.what for one in findings if one.state is not State.ok and not one.fix] == []

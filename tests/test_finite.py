@@ -33,14 +33,14 @@ class Poisoned(QuadrantColours):
 
 
 @pytest.mark.parametrize(
-    ("value", "weight", "mend"),
+    ("value", "weight", "fix"),
     [
         (float("nan"), float("nan"), "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."),
         (float("inf"), 1.0, "Its weights are sound"),
         (1e6, 1.0, "beyond half precision"),
     ],
 )
-def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_path, value, weight, mend):
+def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_path, value, weight, fix):
     spots = Spots(("red", "white"), np.array([[612.0, 400.0], [200.0, 700.0]]))
     encoder = Encoder(ENCODERS["tiny"], Poisoned(value, weight), has_class_token=True)
     views = ViewsConfig(um_per_px="native", neighbor_grid=1)
@@ -49,7 +49,7 @@ def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_p
             GeneDMLError, match=r"tiny gives features that are not finite, first of tiles \d+ to \d+"
         ) as e:
             keep_section(slide, spots, encoder, views, tmp_path / "features", "red")
-        assert mend in str(e.value)
+        assert fix in str(e.value)
         with pytest.raises(GeneDMLError, match="not finite"):
             encode_section(slide, spots, encoder, views)
     assert not list((tmp_path / "features").glob("*"))

@@ -393,7 +393,7 @@ def test_a_native_model_predicts_a_slide_without_um_per_px(world, tmp_path, caps
     with open_slide(world / "slides/P1.tif") as slide:
         slide.source.read(0, 0, 0, *slide.size_px).save(plain)
     data = predict(plain, world / "spots/P1.csv", run, tmp_path / "out.h5ad")
-    assert "nobody knows um/px of the slide P1.png" in capsys.readouterr().err
+    assert "um/px of the slide P1.png is not known" in capsys.readouterr().err
     tiled = predict(world / "slides/P1.tif", world / "spots/P1.csv", run)
     np.testing.assert_allclose(data.X, tiled.X, atol=1e-4)
     stored = anndata.read_h5ad(tmp_path / "out.h5ad").uns

@@ -492,7 +492,7 @@ def test_real_selection_has_the_pitch_of_its_array(her2st):
     ("array", "sentence"),
     [
         ("shuffled", r"pixels and array positions contradict each other: half the spots lie \d+ px or more"),
-        ("twice", r"gives 1 array position to spots at several places.*these are of one, mend"),
+        ("twice", r"gives 1 array position to spots at several places.*these are of one, fix"),
     ],
 )
 def test_array_positions_that_cannot_be_are_refused(tmp_path, array, sentence):

@@ -42,10 +42,10 @@ def refuse(job: str, device: torch.device, word: str) -> str:
     return job
 
 
-@pytest.mark.parametrize(("job", "sentence"), [("bad", "bad on cpu: mend it"), ("killed", "ended without a word")])
+@pytest.mark.parametrize(("job", "sentence"), [("bad", "bad on cpu: fix it"), ("killed", "ended without a word")])
 def test_what_goes_wrong_in_a_process_is_raised_here(job, sentence):
     with pytest.raises(GeneDMLError, match=sentence):
-        list(spread(functools.partial(refuse, word="mend it"), [job, "good"], TWO, threads=1))
+        list(spread(functools.partial(refuse, word="fix it"), [job, "good"], TWO, threads=1))
 
 
 def test_one_device_needs_no_process_and_the_callers_threads_stay():

@@ -192,7 +192,7 @@ def benchmark(
         config: encoder, views, network and training to measure with. An encoder of the table runs with random weights
             where none are given: its speed is the same.
         um_per_px: of level 0, where the slide does not say.
-        pitch_um: distance of neighbouring spots, from which um/px follows where nobody says it.
+        pitch_um: distance of neighbouring spots, from which um/px follows where it is not known.
         weights: the encoder's weights file.
         compute: where and how the arithmetic runs.
         against_naive: also run the plain way, on as many spots as there is time for.

@@ -71,7 +71,7 @@ class Cohort:
             names = ", ".join(outcome.name for outcome in self.failed[:NAMED])
             more = f" and {len(self.failed) - NAMED} more" if len(self.failed) > NAMED else ""
             raise GeneDMLError(
-                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Mend "
+                f"{len(self.failed)} of {len(self.outcomes)} slides failed: {names}{more}; {SUMMARY} says why. Fix "
                 "their rows or files and run the same command again: results that are there are kept."
             )
 

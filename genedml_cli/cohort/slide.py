@@ -54,7 +54,7 @@ class Outcome:
         minutes: that it took.
         marks: the notes that warn, which must stand in every table of it.
         problem: why it failed, and what next.
-        log: the traceback of an error that nobody foresaw.
+        log: the traceback of an unforeseen error.
     """
 
     name: str
@@ -123,7 +123,7 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
     """A result that is there, if it was made from the same.
 
     Raises:
-        GeneDMLError: it was made from something else, is damaged, or nobody knows from what it was made.
+        GeneDMLError: it was made from something else, is damaged, or does not say what it was made from.
     """
     again = "Give another -o, or predict all again with --no-resume."
     try:

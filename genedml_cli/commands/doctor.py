@@ -4,7 +4,7 @@ from genedml_cli.commands import options
 
 
 def doctor(json_: options.JsonOption = False) -> None:
-    """Look at this machine: Python, torch, GPU, OpenSlide, encoders, hub login, memory, disk; say how to mend it."""
+    """Look at this machine: Python, torch, GPU, OpenSlide, encoders, hub login, memory, disk; say how to fix it."""
     from genedml_cli import console
     from genedml_cli import doctor as examination
 

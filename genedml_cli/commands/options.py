@@ -230,7 +230,7 @@ PitchOption = Annotated[
     float | None,
     typer.Option(
         "--pitch-um",
-        help="Distance of neighbouring spots in um (ST 200, Visium 100); gives um/px where nobody says it.",
+        help="Distance of neighbouring spots in um (ST 200, Visium 100); gives um/px where it is not known.",
         rich_help_panel=DATA,
     ),
 ]
@@ -262,7 +262,7 @@ SpotsPitchOption = Annotated[
     typer.Option(
         "--pitch-um",
         help="Distance of neighbouring spots in um. With --spots (ST 200, Visium 100), um/px follow from it where "
-        "nobody says them; else it is the grid's. (default of a grid: 100)",
+        "they are not known; else it is the grid's. (default of a grid: 100)",
         show_default=False,
         rich_help_panel=DATA,
     ),

@@ -114,7 +114,7 @@ def refuse_wrong_samples(sheet: Path, checks: Sequence[SectionCheck]) -> None:
     wrong = [check.section.name for check in checks if check.problems]
     if wrong:
         raise GeneDMLError(
-            f"{len(wrong)} of {len(checks)} sections of {sheet} are wrong: {', '.join(wrong)}. Mend their files, or "
+            f"{len(wrong)} of {len(checks)} sections of {sheet} are wrong: {', '.join(wrong)}. Fix their files, or "
             "leave out their rows."
         )
 
@@ -130,7 +130,7 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
     sentences = []
     if wrong:
         sentences.append(
-            f"{len(wrong)} of {len(checks)} sections of {name} are wrong: {', '.join(wrong)}. Mend them, or remove "
+            f"{len(wrong)} of {len(checks)} sections of {name} are wrong: {', '.join(wrong)}. Fix them, or remove "
             f"their files and run: genedml data fetch {name} --root {root}"
         )
     if absent and not allow_partial:

@@ -124,7 +124,7 @@ def _hub_errors(name: str, root: Path) -> Iterator[None]:
         ) from error
     except (HTTPError, OSError) as error:
         raise GeneDMLError(
-            f"{root} cannot be written, or the connection broke off ({_reason(error)}); what has come is kept. Mend "
+            f"{root} cannot be written, or the connection broke off ({_reason(error)}); what has come is kept. Fix "
             f"it, {again}"
         ) from error
 

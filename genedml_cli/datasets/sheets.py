@@ -55,7 +55,7 @@ def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[
         row, column = next((row, column) for column in long for row in long.index[long[column]])
         raise GeneDMLError(
             f"{path}, line {row + FIRST_LINE}: the column {column} holds {len(table.at[row, column])} characters, too "
-            "many for a name or a path. Mend the row."
+            "many for a name or a path. Fix the row."
         )
     every = (*required, *optional)
     return [

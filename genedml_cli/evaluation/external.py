@@ -126,7 +126,7 @@ def evaluate_external(
         compute: where and how the arithmetic runs.
 
     Raises:
-        GeneDMLError: whatever the user can mend; every donor was seen in training; too few genes in common.
+        GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
     """
     run = newest_run() if run is None else run
     if not run.is_dir():

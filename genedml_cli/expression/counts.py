@@ -242,8 +242,8 @@ def _check_rows(data: anndata.AnnData, path: Path) -> None:
     if data.obs_names.has_duplicates:
         twice = data.obs_names[data.obs_names.duplicated()]
         several = sections_in(data.obs, data.uns.get("pictures", ())) or sections_by_tag(data.obs_names)
-        mend = f"It holds spots of {several}: give one section's table." if several else "Give every spot one row."
-        raise GeneDMLError(f"{path} names {console.count(len(twice), 'spot')} twice (first: {twice[0]}). {mend}")
+        fix = f"It holds spots of {several}: give one section's table." if several else "Give every spot one row."
+        raise GeneDMLError(f"{path} names {console.count(len(twice), 'spot')} twice (first: {twice[0]}). {fix}")
 
 
 def _has_counts(table: Any) -> bool:

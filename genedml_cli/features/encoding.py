@@ -107,18 +107,16 @@ def _check_finite(batch: TileVectors, encoder: Encoder, name: str) -> None:
         return
     last = batch.start + len(batch.pooled)
     if not all(bool(value.isfinite().all()) for value in encoder.state_dict().values()):
-        mend = "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."
+        fix = "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."
     elif encoder.device.type == "cuda":
-        mend = (
-            "Its weights are sound, so half precision does not hold them: run with --device cpu, in single precision."
-        )
+        fix = "Its weights are sound, so half precision does not hold them: run with --device cpu, in single precision."
     else:
-        mend = (
+        fix = (
             "Its weights are sound, but some features are beyond half precision, in which they are kept: take another."
         )
     raise GeneDMLError(
         f"{encoder.info.name} gives features that are not finite, first of tiles {batch.start + 1} to {last} of "
-        f"{name}. {mend}"
+        f"{name}. {fix}"
     )
 
 

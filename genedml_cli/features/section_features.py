@@ -36,7 +36,7 @@ class SectionFeatures:
         own: row of ``tiles`` of each spot's own tile.
         neighbor: row of ``tiles`` at each place of each spot's grid, -1 where the slide ends.
         encoder: whose features these are.
-        um_per_px: of level 0 of the slide; None where views in level-0 pixels did not need it and nobody knows it.
+        um_per_px: of level 0 of the slide; None where views in level-0 pixels did not need it and it is not known.
         slide_sha256: content of the slide file.
         file: the feature file, of which ``local`` and ``tiles`` are maps: only what is looked at is read. None while
             they are in memory alone.

@@ -59,7 +59,7 @@ class SectionPicture:
         name: of the section.
         xy_px: spots in level-0 pixels.
         spot_px: their diameter in level-0 pixels.
-        um_per_px: of level 0; None where nobody knows it, and then there is no scale bar.
+        um_per_px: of level 0; None where it is not known, and then there is no scale bar.
         tissue: the slide, smaller; None where it is not at hand.
         tissue_scale: pixels of ``tissue`` for one of level 0.
         truth: labels of the genes shown, NaN where a spot has none; None without counts.

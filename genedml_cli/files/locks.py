@@ -134,7 +134,7 @@ def cannot_write(path: Path, error: Exception) -> GeneDMLError:
     if not above.is_dir():
         return GeneDMLError(f"{path} cannot be written: {above} is a file. Give another output.")
     why = getattr(error, "strerror", None) or error
-    return GeneDMLError(f"{path} cannot be written: {why}. Mend that, or give another output.")
+    return GeneDMLError(f"{path} cannot be written: {why}. Fix that, or give another output.")
 
 
 def _say_waiting(path: Path, holder: str) -> None:

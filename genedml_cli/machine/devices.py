@@ -150,18 +150,18 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def fitting(what: str, mend: str) -> Iterator[None]:
+def fitting(what: str, fix: str) -> Iterator[None]:
     """A device that has no memory left for the block, as a sentence.
 
     Raises:
-        GeneDMLError: naming ``what`` it had no memory for, and how to ``mend`` it.
+        GeneDMLError: naming ``what`` it had no memory for, and how to ``fix`` it.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise GeneDMLError(f"The device has no memory for {what}. {mend}") from error
+        raise GeneDMLError(f"The device has no memory for {what}. {fix}") from error
 
 
 def mixed_precision(device: torch.device | str) -> AbstractContextManager[None]:

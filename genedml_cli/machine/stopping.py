@@ -23,7 +23,7 @@ _told = False
 
 
 class Stopped(BaseException):
-    """This process was told to end. No ``Exception``, so that nothing on the way takes it for something to mend."""
+    """This process was told to end. No ``Exception``, so that nothing on the way takes it for something to fix."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -109,7 +109,7 @@ class Models:
         if not trained or um_per_px is None:
             whose = "sections it was trained on" if not trained else f"slide {slide}"
             console.warn(
-                f"The model looks at level-0 pixels, and nobody knows um/px of the {whose}: whether tissue has the "
+                f"The model looks at level-0 pixels, and um/px of the {whose} is not known: whether tissue has the "
                 "size that it was trained at is not checked."
             )
         elif not min(trained) / SCALE_TOLERANCE <= um_per_px <= max(trained) * SCALE_TOLERANCE:

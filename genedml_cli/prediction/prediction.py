@@ -72,7 +72,7 @@ def predict(
         models that were trained on this very slide.
 
     Raises:
-        GeneDMLError: whatever the user can mend; nothing is written then.
+        GeneDMLError: whatever the user can fix; nothing is written then.
     """
     if out is not None:
         check_output_path(out)

@@ -105,7 +105,7 @@ def _circles(placed: Site, chosen: Bool[np.ndarray, " S"], colour: str, axis: Ax
 
 
 def _draw_scale(figure: Figure, axis: Axes, slide: Slide) -> None:
-    """Below the slide a scale bar and um/px, or that nobody says it."""
+    """Below the slide a scale bar and um/px, or that it is not known."""
     across, inches = figure.get_size_inches()
     level = axis.get_position().y0 - 0.75 * LINE / inches
     bar, text = 0.0, "no scale bar: um/px is not known"

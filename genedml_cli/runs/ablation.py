@@ -153,7 +153,7 @@ def ablate(
         training: what else :func:`genedml_cli.runs.run.train` takes by name.
 
     Raises:
-        GeneDMLError: whatever the user can mend; folds already finished stay.
+        GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     sweep = choose_sweep(config.method, name)
     settings = choose_settings(sweep, dataset, values)

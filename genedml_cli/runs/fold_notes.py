@@ -50,13 +50,13 @@ def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> str:
 
 
 def scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:
-    """What must be said where views in level-0 pixels show tissue at several sizes, or at sizes that nobody knows."""
+    """What must be said where views in level-0 pixels show tissue at several sizes, or at unknown sizes."""
     if config.views.um_per_px != "native":
         return ""
     known = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
     unknown = [name for name, um_per_px in known.items() if not um_per_px]
     if unknown:
-        return f"SCALES: views are in level-0 pixels, and nobody knows um/px of {', '.join(unknown)}."
+        return f"SCALES: views are in level-0 pixels, and um/px of {', '.join(unknown)} is not known."
     low, high = scales_of(fitted)
     tested = {data.sample.name: known[data.sample.name] for data in test}
     away = {name: at for name, at in tested.items() if not low / SCALE_TOLERANCE <= at <= high * SCALE_TOLERANCE}

@@ -83,7 +83,7 @@ def train(
         The scores over the folds that are there; None where there are none.
 
     Raises:
-        GeneDMLError: whatever the user can mend; folds already finished stay.
+        GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     said = {"panel": panel, "dataset": dataset, "partial": partial, "deterministic": compute.deterministic}
     check_panel(panel)

@@ -67,7 +67,7 @@ def _check_mode(path: Path, mode: str, deep: bool) -> None:
         raise GeneDMLError(f"{path} is {COLOURLESS[mode]}; H&E needs its colours. Export it as 8-bit RGB.")
     if deep:
         raise GeneDMLError(
-            f"{path} has more than 8 bits a channel, and how many of them are used nobody says. Export it as 8-bit RGB."
+            f"{path} has more than 8 bits a channel, without saying how many are used. Export it as 8-bit RGB."
         )
     if mode == "CMYK":
         raise GeneDMLError(f"{path} is CMYK: inks, whose colours depend on a press. Export it as 8-bit RGB.")
@@ -89,8 +89,8 @@ def _check_orientation(path: Path, orientation: int) -> None:
     """Programs differ on whether they turn such pixels, and so on where the spots lie."""
     if orientation != UPRIGHT:
         raise GeneDMLError(
-            f"{path} is stored turned or mirrored (EXIF orientation {orientation}), so nobody knows how x and y of its "
-            "spots run. Export it upright, as the spots were placed on it."
+            f"{path} is stored turned or mirrored (EXIF orientation {orientation}), so how x and y of its "
+            "spots run is not known. Export it upright, as the spots were placed on it."
         )
 
 

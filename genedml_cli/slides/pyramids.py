@@ -143,7 +143,7 @@ def _check_tiles(slide: openslide.OpenSlide) -> None:
 def plausible(path: Path, um_per_px: Sequence[float]) -> float | None:
     """The mean of um/px across and down, where both are there and as a microscope has them; else None.
 
-    Image programs write 72 dpi and the like where nobody measured; such a value is no um/px.
+    Image programs write 72 dpi and the like where nothing was measured; such a value is no um/px.
     """
     if len(um_per_px) != 2:
         return None

@@ -46,7 +46,7 @@ class Raster:
         if self.scale < 1 / COARSEST:
             raise GeneDMLError(
                 f"{slide.path.name} has {slide.um_per_px:.4g} um/px and the model looks at {um_per_px:g}: this is a "
-                "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels; or mend the um/px "
+                "thumbnail of a slide. Give the slide at full resolution, and spots in its pixels; or fix the um/px "
                 "or the pitch that you said (--um-per-px, --pitch-um, or the sheet's columns)."
             )
         width, height = slide.size_px

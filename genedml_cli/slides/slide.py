@@ -35,7 +35,7 @@ class Slide:
     Args:
         path: the file.
         source: its pixels.
-        um_per_px: of level 0; None while nobody knows it.
+        um_per_px: of level 0; None while it is not known.
         file: watched since before it was opened.
 
     Attributes:

@@ -150,7 +150,7 @@ def _draw_regions(path: Path, slide: Slide) -> Bool[np.ndarray, "H W"]:
         cells_xy = np.argwhere(mask)[:, ::-1]
         _doubt_pixels(path, slide, (cells_xy[:: 1 + len(cells_xy) // PLACES_JUDGED] + 0.5) / to_cells)
     if not (mask & ~ignored).any():
-        raise GeneDMLError(f"The areas of {path} that QuPath ignores (classes with *) cover all its tissue. Mend them.")
+        raise GeneDMLError(f"The areas of {path} that QuPath ignores (classes with *) cover all its tissue. Fix them.")
     return mask & ~ignored
 
 

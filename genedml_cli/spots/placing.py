@@ -51,7 +51,7 @@ class Placing:
 
     Args:
         um_per_px: of level 0, where the slide does not say.
-        pitch_um: distance of neighbouring spots: of a table, from which um/px follows where nobody says it; of a grid
+        pitch_um: distance of neighbouring spots: of a table, from which um/px follows where it is not known; of a grid
             it is 100 by default.
         grid: packing of a grid.
         tissue: what is tissue, over what is found (see :func:`genedml_cli.slides.tissue.read_tissue`).
@@ -144,7 +144,7 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
 def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = None) -> None:
     """One line: um/px and who says it, the kind of array, its pitch, neighbours of a spot, rows that are left out.
 
-    A pitch in um that nobody said and no array of spots has is warned of.
+    A pitch in um that was not given and no array of spots has is warned of.
     """
     scale = f"{slide.um_per_px:.4g} um/px {slide.um_per_px_from}" if slide.knows_scale else "um/px unknown"
     left_out = f"; {spots.left_out}" if spots.left_out else ""

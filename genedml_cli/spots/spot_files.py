@@ -136,8 +136,8 @@ def _has_no_header(header: list[str]) -> bool:
 def _from_h5ad(path: Path) -> Spots:
     from anndata.io import read_elem
 
-    mend = "Is it an AnnData file, whole? Give it again, or a spot table instead."
-    with reading(str(path), mend, ".h5ad"), opened_h5(path, read=("obs", *(f"obsm/{key}" for key in IN_OBSM))) as file:
+    fix = "Is it an AnnData file, whole? Give it again, or a spot table instead."
+    with reading(str(path), fix, ".h5ad"), opened_h5(path, read=("obs", *(f"obsm/{key}" for key in IN_OBSM))) as file:
         obs = read_elem(file["obs"])
         key = next((key for key in IN_OBSM if key in file.get("obsm", {})), None)
         placed = None if key is None else read_elem(file[f"obsm/{key}"])
@@ -264,7 +264,7 @@ def _under_tissue(table: pd.DataFrame, columns: dict[str, str], path: Path) -> B
         odd = [word for word in words if word not in (*YES, *NO)]
         if odd or (codes < 0).any():
             cell = f"{odd[0][:SHOWN]!a}" if odd else "nothing"
-            raise GeneDMLError(f"The column {column} of {path} holds {cell}, where 1 or 0 is due. Mend that cell.")
+            raise GeneDMLError(f"The column {column} of {path} holds {cell}, where 1 or 0 is due. Fix that cell.")
         under &= np.array([word in YES for word in words], dtype=bool)[codes] if len(codes) else True
     return under
 
@@ -372,5 +372,5 @@ def _numbers(table: pd.DataFrame, column: str, path: Path) -> Float[np.ndarray, 
     except (ValueError, TypeError, OverflowError) as error:
         raise GeneDMLError(
             f"The column {column} of {path} holds something else than numbers: "
-            f"{_first_odd(table[column]) or reason_of(error)}. Mend that cell."
+            f"{_first_odd(table[column]) or reason_of(error)}. Fix that cell."
         ) from error

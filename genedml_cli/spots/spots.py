@@ -89,14 +89,14 @@ class Spots:
             GeneDMLError: nothing tells it; the distance to the nearest spot would be that of a choice of spots.
         """
         if self.array is None or self.array.pitch_px is None:
-            why, mend = "too few, or too far apart", "spots with array_row and array_col, or "
+            why, fix = "too few, or too far apart", "spots with array_row and array_col, or "
             if self.array_xy is not None:
-                why, mend = "their array positions may be of a full array or of one with every second place", ""
+                why, fix = "their array positions may be of a full array or of one with every second place", ""
                 if len(self) < FEWEST_PLACES:
                     why = f"too few, or {why}"
             raise GeneDMLError(
                 f"The pitch of the array cannot be told from {console.count(len(self), 'spot')}: {why}. "
-                f"Give --um-per-px, or {mend}all spots of the section."
+                f"Give --um-per-px, or {fix}all spots of the section."
             )
         return self.array.pitch_px
 
@@ -156,12 +156,12 @@ def check_array(spots: Spots, path: Path) -> None:
     if twice:
         raise GeneDMLError(
             f"{path} gives {console.count(twice, 'array position')} to spots at several places, as a table of several "
-            "sections does. Give the spots of one section; if these are of one, mend their array positions."
+            "sections does. Give the spots of one section; if these are of one, fix their array positions."
         )
     heaped = len(places) - len(np.unique(at_px, axis=0))
     if heaped:
         raise GeneDMLError(
-            f"In {path} {heaped} of {len(places)} array positions have the pixel of another one. Mend the positions in "
+            f"In {path} {heaped} of {len(places)} array positions have the pixel of another one. Fix the positions in "
             "pixels, or leave out the array positions."
         )
     off_px, apart = _off_array(indices, at_px), nearest_distances(at_px)
@@ -176,7 +176,7 @@ def check_array(spots: Spots, path: Path) -> None:
     if why:
         raise GeneDMLError(
             f"In {path} pixels and array positions contradict each other: {why}. Are these columns of another table? "
-            "Mend them, or leave out the array positions."
+            "Fix them, or leave out the array positions."
         )
 
 

@@ -344,12 +344,12 @@ def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: 
 def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
     """As :func:`_fit`, where the device has too little memory with a sentence; the caller's random numbers stay."""
     batch = f"training in batches of {config.training.batch_size} spots"
-    mend = (
+    fix = (
         "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
         "with --device cpu."
     )
     seed = seeded(config.training.seed, torch.device(rest["device"]))
-    with fitting(batch, f"{mend} What was trained is kept."), seed:
+    with fitting(batch, f"{fix} What was trained is kept."), seed:
         return _fit(sections, trained, select, config, **rest)
 
 

@@ -23,7 +23,7 @@ from genedml.tensor_files import tensor_bytes
 
 FORMAT_VERSION = 5
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
-MEND = "Copy it again, or train the fold again."
+FIX = "Copy it again, or train the fold again."
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ModelCard:
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
         training_donors: their donors, who may be patients of other names in other data sets.
-        um_per_px: of level 0 of the sections it was trained on, the smallest and the largest; nothing if nobody knew
+        um_per_px: of level 0 of the sections it was trained on, the smallest and the largest; nothing if not known
             them. A model of views in level-0 pixels is for slides of about these.
         gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
@@ -192,7 +192,7 @@ def load_state(file: Path) -> dict[str, Tensor]:
         GeneDMLError: not a checkpoint of genedml, weights that do not fit its card, or that have changed.
     """
     card, sha256 = _read_card(file)
-    with reading(f"The model {file}", MEND), safe_open(file, "pt") as stored:
+    with reading(f"The model {file}", FIX), safe_open(file, "pt") as stored:
         shapes = {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118  no mapping
         _check_shapes(card, shapes)
         state = {key: stored.get_tensor(key) for key in shapes}
@@ -202,7 +202,7 @@ def load_state(file: Path) -> dict[str, Tensor]:
 
 
 def _read_card(file: Path) -> tuple[ModelCard, str]:
-    with reading(f"The model {file}", MEND):
+    with reading(f"The model {file}", FIX):
         if not file.is_file():
             raise ValueError("there is no such file")
         with safe_open(file, "pt") as stored:

@@ -15,15 +15,15 @@ OUT_OF_MEMORY = "OutOfMemoryError"  # of torch, by its name: what only reads err
 
 
 class GeneDMLError(Exception):
-    """Something the user can mend. The message says what, where and what next.
+    """Something the user can fix. The message says what, where and what next.
 
     Context is added on the way up with ``add_note``; the command line prints message and notes and exits with 1.
     """
 
 
 @contextmanager
-def reading(what: str, mend: str, kind: str = "") -> Iterator[None]:
-    """Whatever a library raises while it reads a file, as one sentence: ``what`` cannot be read, why, and ``mend``.
+def reading(what: str, fix: str, kind: str = "") -> Iterator[None]:
+    """Whatever a library raises while it reads a file, as one sentence: ``what`` cannot be read, why, and ``fix``.
 
     ``kind`` is what it was read as, where the name of the file does not say.
 
@@ -38,25 +38,25 @@ def reading(what: str, mend: str, kind: str = "") -> Iterator[None]:
     except GeneDMLError:
         raise
     except Exception as error:
-        raise GeneDMLError(f"{what} cannot be read{kind and ' as '}{kind}: {reason_of(error)}. {mend}") from error
+        raise GeneDMLError(f"{what} cannot be read{kind and ' as '}{kind}: {reason_of(error)}. {fix}") from error
 
 
 def lines_of(error: Exception) -> list[str]:
-    """What a user reads of an error: none of one that no user can mend, whose traceback is then needed."""
+    """What a user reads of an error: none of one that no user can fix, whose traceback is then needed."""
     notes = getattr(error, "__notes__", [])
     if isinstance(error, GeneDMLError):
         return [str(error), *notes]
     if isinstance(error, OSError) and isinstance(error.filename, str):
         named = f"{CONTROL.sub('?', error.filename)[:REASON_CHARACTERS]} cannot be reached: {reason_of(error)}."
-        return [f"{named} Mend that, or give another file or folder.", *notes]
+        return [f"{named} Fix that, or give another file or folder.", *notes]
     if isinstance(error, OSError) and error.errno in FULL:  # of no file, so of the terminal, a pipe or a redirection
         return [
             f"What this command prints cannot be written: {reason_of(error)}. Files that it named are whole.",
             *notes,
         ]
     if isinstance(error, MemoryError) or type(error).__name__ == OUT_OF_MEMORY:
-        mend = "Free it from other programs, or give fewer --batch-tiles or --batch-spots."
-        return [f"This machine or its device has no memory left. {mend}", *notes]
+        fix = "Free it from other programs, or give fewer --batch-tiles or --batch-spots."
+        return [f"This machine or its device has no memory left. {fix}", *notes]
     return []
 
 

@@ -73,7 +73,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    with reading(f"The configuration {file}", "Mend that place; config.toml of a run is an example.", "TOML"):
+    with reading(f"The configuration {file}", "Fix that place; config.toml of a run is an example.", "TOML"):
         if not file.is_file():
             raise ValueError("there is no such file")
         with file.open("rb") as stream:

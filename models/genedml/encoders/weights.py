@@ -44,7 +44,7 @@ def download(info: EncoderInfo) -> Path:
 
 def _how_to_get(info: EncoderInfo, reason: str) -> str:
     return (
-        f"The weights of {info.name} are not here: {reason}. Three steps mend it:\n"
+        f"The weights of {info.name} are not here: {reason}. Three steps fix it:\n"
         f"  1. accept the licence ({info.licence}) at https://huggingface.co/{info.hub}\n"
         "  2. log in with: hf auth login (or set HF_TOKEN)\n"
         "  3. run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
