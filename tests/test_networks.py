@@ -118,5 +118,8 @@ def test_every_row_names_a_network_and_its_settings(method):
     assert info.name == method
     assert isinstance(Config(method=method).network, registry.config_class(method))
     assert registry.network_class(method).__doc__
+    assert info.paper
+    assert info.input
+    assert info.licence
     for sweep in info.sweeps.values():
         assert bool(sweep.key) != bool(sweep.switches)

@@ -48,7 +48,10 @@ class NetworkInfo:
         title: as tables print it.
         network: its class, as ``module:Class``.
         config: the class of its settings, likewise.
-        paper: authors, title, year.
+        paper: authors, title, venue.
+        year: of the paper; 0 where none is known.
+        input: what a spot shows it, in words.
+        licence: of its authors' repository, and the state that was read; the code here is ours, under MIT.
         sweeps: what an ablation can vary, by name.
     """
 
@@ -57,6 +60,9 @@ class NetworkInfo:
     network: str
     config: str
     paper: str = ""
+    year: int = 0
+    input: str = ""
+    licence: str = ""
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
 
 
@@ -65,9 +71,11 @@ GENE_DML = NetworkInfo(
     "Gene-DML",
     "genedml.networks.gene_dml:GeneDML",
     "genedml.networks.gene_dml:GeneDMLConfig",
-    "Song et al.: Gene-DML: Dual-Pathway Multi-Level Discrimination for Gene Expression Prediction from "
+    paper="Song et al.: Gene-DML: Dual-Pathway Multi-Level Discrimination for Gene Expression Prediction from "
     "Histopathology Images",
-    {
+    input="its tile's tokens, the tiles around it, all spots of its section",
+    licence="none",
+    sweeps={
         "components": Sweep(
             "alignment pathways",
             switches={
