@@ -1,6 +1,5 @@
 """genedml benchmark"""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +7,6 @@ import typer
 
 from genedml_cli.commands import options
 from genedml_cli.commands.options import DATA, RUN
-
-
-class Against(StrEnum):
-    """What to compare with."""
-
-    naive = "naive"
 
 
 def benchmark(
@@ -35,20 +28,12 @@ def benchmark(
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
-    against: Annotated[
-        Against | None,
-        typer.Option(
-            help="naive: also measure the simplest implementation (one read and 26 encoder passes a spot), to compare.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
-    ] = None,
     max_spots: Annotated[int | None, typer.Option(min=1, help="Use no more spots.", rich_help_panel=RUN)] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="About how long each part takes.", rich_help_panel=RUN)] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON to write.", rich_help_panel=RUN)] = None,
     json_: options.JsonOption = False,
 ) -> None:
-    """Measure reading, encoding, training and prediction on this machine, and the time to expect for data sets."""
+    """Measure reading, encoding, training and prediction on this machine."""
     from genedml_cli import console
     from genedml_cli.benchmark.benchmark import benchmark as measure
     from genedml_cli.commands import choices
@@ -59,7 +44,7 @@ def benchmark(
         raise typer.BadParameter("give a slide and --spots, or neither for a synthetic section")
     overrides = choices.to_overrides(set_, neighbors=neighbors)
     merged = choices.choose_config(None, encoder, preset, config, overrides)
-    found = measure(
+    result = measure(
         slide,
         spots,
         merged,
@@ -67,12 +52,11 @@ def benchmark(
         pitch_um=pitch_um,
         weights=weights,
         compute=Compute(device, compiled, batch_tiles),
-        against_naive=against is not None,
         max_spots=max_spots,
         seconds=seconds,
         out=out,
     )
     if json_:
-        console.document(found.to_dict())
+        console.document(result.to_dict())
     else:
-        show_benchmark(found)
+        show_benchmark(result)

@@ -1,4 +1,4 @@
-"""The machine that something runs on: its name, its arithmetic, its memory, and a watch."""
+"""What a block of work takes: time, and memory at its peak."""
 
 import sys
 import time
@@ -12,17 +12,10 @@ import torch
 
 @dataclass
 class Timing:
-    """What a part took: by the clock, and of processors, which other programs change less."""
+    """What a block took: by the clock, and of processors, which other programs change less."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
-
-    def __add__(self, other: "Timing") -> "Timing":
-        return Timing(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
-
-    def times(self, factor: float) -> "Timing":
-        """The same part so many times."""
-        return Timing(self.wall_s * factor, self.cpu_s * factor)
 
 
 @contextmanager
