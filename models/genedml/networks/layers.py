@@ -1,4 +1,4 @@
-"""The blocks Gene-DML is built of.
+"""The blocks networks are built of.
 
 Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid.
 """
@@ -16,15 +16,25 @@ from genedml.schema import TransformerConfig
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose inner width is the model's width."""
+    """Multi-head self-attention whose inner width is the model's width.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Args:
+        width: W, of the tokens.
+        heads: a divisor of the width.
+        dropout: after the projection out, and on the scores where ``score_dropout``.
+        qkv_bias: whether queries, keys and values have a bias.
+        score_dropout: see ``dropout``.
+    """
+
+    def __init__(
+        self, width: int, heads: int, dropout: float, qkv_bias: bool = True, score_dropout: bool = True
+    ) -> None:
         super().__init__()
         if width % heads:
             raise GeneDMLError(f"{heads} attention heads do not divide the width {width}; choose a divisor of {width}.")
         self.heads = heads
-        self.dropout = dropout
-        self.to_qkv = nn.Linear(width, 3 * width)
+        self.dropout = dropout if score_dropout else 0.0
+        self.to_qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "N L W"], bias: Float[Tensor, "..."] | None = None) -> Float[Tensor, "N L W"]:
@@ -50,12 +60,14 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block; ``qkv_bias`` and ``score_dropout`` as in :class:`Attention`."""
 
-    def __init__(self, width: int, config: TransformerConfig) -> None:
+    def __init__(
+        self, width: int, config: TransformerConfig, qkv_bias: bool = True, score_dropout: bool = True
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, config.heads, config.dropout)
+        self.attention = Attention(width, config.heads, config.dropout, qkv_bias, score_dropout)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = FeedForward(width, config.mlp_width, config.dropout)
 

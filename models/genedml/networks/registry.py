@@ -110,7 +110,19 @@ GENE_DML = NetworkInfo(
     },
 )
 
-NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (GENE_DML,)}
+HISTOGENE = NetworkInfo(
+    "histogene",
+    "HisToGene",
+    "genedml.networks.histogene:HisToGene",
+    "genedml.networks.histogene:HisToGeneConfig",
+    paper="Pang et al.: Leveraging information in spatial transcriptomics to predict super-resolution gene expression "
+    "from histology images in tumors, bioRxiv",
+    year=2021,
+    input="all spots of its section with their places",
+    licence="MIT (state of November 2021)",
+)
+
+NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (GENE_DML, HISTOGENE)}
 """The networks that come with genedml, by name."""
 
 

@@ -1,0 +1,90 @@
+"""What tells a section's spots apart by their places. Letters: S spots, N places, W width.
+
+Places are counted from the section's first column and row, so that where the section lies on its array does not matter.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genedml.errors import GeneDMLError
+
+Position = Literal["table", "sine"]
+LONGEST_PERIOD = 10_000
+"""Of the sines, over 2 pi spots."""
+
+
+class TablePositions(nn.Module):
+    """A learned vector for each column and each row, of which a spot gets the sum (HisToGene).
+
+    Args:
+        size: columns, and rows, that it has a vector for.
+        width: W.
+    """
+
+    trained: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, width) for _ in range(2))
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
+        self.register_buffer("trained", torch.zeros(2, size, dtype=torch.bool))
+
+    def forward(self, grid_xy: Int[Tensor, "S 2"]) -> Float[Tensor, "S W"]:
+        """The vectors of spots; in training mode their places are marked as trained.
+
+        Raises:
+            GeneDMLError: a spot stands beyond the tables, or where none stood in training.
+        """
+        places = grid_xy - grid_xy.min(dim=0).values
+        size = self.trained.shape[1]
+        if places.max() >= size:
+            name, place = _first_beyond(places, size)
+            raise GeneDMLError(
+                f"A spot stands in {name} {place + 1} of its section, but the position tables have {size}: set "
+                f'network.positions = {place + 1} or more, or network.position = "sine", and train again.'
+            )
+        for axis, name in enumerate(("column", "row")):
+            if self.training:
+                self.trained[axis, places[:, axis]] = True
+            missing = places[:, axis][~self.trained[axis, places[:, axis]]]
+            if len(missing):
+                raise GeneDMLError(
+                    f"A spot stands in {name} {int(missing.min()) + 1} of its section, where no spot of the training "
+                    'sections did, so its position was never learned: set network.position = "sine" and train again.'
+                )
+        return self.tables[0](places[:, 0]) + self.tables[1](places[:, 1])
+
+
+class SinePositions(nn.Module):
+    """Sines and cosines of column and row, half of the width each, with nothing to learn.
+
+    Raises:
+        GeneDMLError: the width cannot be divided by four.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width % 4:
+            raise GeneDMLError(f"Sine positions need a width that 4 divides; network.width is {width}.")
+        self.width = width
+
+    def forward(self, grid_xy: Int[Tensor, "S 2"]) -> Float[Tensor, "S W"]:
+        places = (grid_xy - grid_xy.min(dim=0).values).float()
+        steps = torch.arange(self.width // 4, device=grid_xy.device) / (self.width // 4)
+        angle = places[..., None] * LONGEST_PERIOD**-steps
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
+def make_positions(kind: Position, size: int, width: int) -> nn.Module:
+    """The module that maps places [S 2] to vectors [S W]; ``size`` is of tables alone."""
+    return TablePositions(size, width) if kind == "table" else SinePositions(width)
+
+
+def _first_beyond(places: Int[Tensor, "S 2"], size: int) -> tuple[str, int]:
+    farthest = places.max(dim=0).values.tolist()
+    axis = 0 if farthest[0] >= size else 1
+    return ("column", "row")[axis], farthest[axis]
