@@ -149,7 +149,14 @@ def evaluate_external(
         for sample in unseen:
             _check_scale(sample, models)
         for sample in unseen:
-            found = extract([sample], models.encoder, views, features, allow_off_tissue=allow_off_tissue)
+            found = extract(
+                [sample],
+                models.encoder,
+                views,
+                features,
+                allow_off_tissue=allow_off_tissue,
+                tiles=models.needs.tiles,
+            )
             said_of_all = filter(None, [shared.get(sample.name)])
             table = counts.pop(sample.name)
             scored.append(_score_section(sample, table, models, found[sample.name], folder, tuple(said_of_all)))

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from genedml.config import ViewsConfig
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
+from genedml.networks.inputs import Tile
 from genedml_cli import console
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.features.encoding import VectorsInMemory, encode_plan, tokens_kept
@@ -31,6 +32,7 @@ from genedml_cli.features.section_features import (
     mapped_again,
 )
 from genedml_cli.features.tile_plan import TilePlan, plan_tiles
+from genedml_cli.features.tiles import load_or_make_tiles, tiles_in_memory
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
 from genedml_cli.machine.stopping import keeping
@@ -58,12 +60,13 @@ def extract(
     flips: bool = False,
     allow_off_tissue: bool = False,
     skip_off_image: bool = False,
+    tiles: Sequence[Tile] = (),
 ) -> dict[str, SectionFeatures]:
     """Features of every sample by name: read from ``folder`` where they are there, else computed and kept there.
 
     A file is used again only if slide content, um/px, spots, encoder, its weights and the views are the same. Spots
     are held against the tissue each time; ``allow_off_tissue`` takes them all the same, and ``skip_off_image`` leaves
-    out those that lie off the image.
+    out those that lie off the image. ``tiles`` are the fields of raw pixels that are wanted beside.
 
     Raises:
         GeneDMLError: as for slides and spots, with the sample named.
@@ -74,7 +77,7 @@ def extract(
         for sample in samples:
             try:
                 found[sample.name] = _extract_sample(
-                    sample, encoder, views, folder, flips, allow_off_tissue, skip_off_image
+                    sample, encoder, views, folder, flips, allow_off_tissue, skip_off_image, tiles
                 )
             except GeneDMLError as error:
                 error.add_note(f"This was section {sample.name}.")
@@ -84,7 +87,13 @@ def extract(
 
 
 def encode_section(
-    slide: Slide, spots: Spots, encoder: Encoder, views: ViewsConfig, flips: bool = False, slide_sha256: str = ""
+    slide: Slide,
+    spots: Spots,
+    encoder: Encoder,
+    views: ViewsConfig,
+    flips: bool = False,
+    slide_sha256: str = "",
+    tiles: Sequence[Tile] = (),
 ) -> SectionFeatures:
     """Tile a slide around its spots and encode every distinct tile once.
 
@@ -95,12 +104,14 @@ def encode_section(
         views: tile size, grid and um/px.
         flips: also encode the seven other orientations of each spot's own tile.
         slide_sha256: content of the slide, if known; else it is computed.
+        tiles: fields of raw pixels that are wanted beside.
 
     Raises:
         GeneDMLError: damaged, or far coarser than the views.
     """
     recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
-    return _encode_section(slide, recipe, encoder, views, None)
+    raw = tuple(tiles_in_memory(slide, spots, tile, views) for tile in tiles)
+    return replace(_encode_section(slide, recipe, encoder, views, None), raw=raw)
 
 
 def keep_section(
@@ -112,6 +123,7 @@ def keep_section(
     name: str,
     flips: bool = False,
     slide_sha256: str = "",
+    tiles: Sequence[Tile] = (),
 ) -> SectionFeatures:
     """As :func:`encode_section`, in a file of ``folder`` that begins with ``name``: read if it is there, else made.
 
@@ -121,7 +133,8 @@ def keep_section(
         GeneDMLError: as for :func:`encode_section`; the folder cannot be written.
     """
     recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
-    return recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
+    found = recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
+    return _with_raw(found, slide, recipe, folder, name, tiles)
 
 
 def _extract_sample(
@@ -132,6 +145,7 @@ def _extract_sample(
     flips: bool,
     allow_off_tissue: bool,
     skip_off_image: bool,
+    tiles: Sequence[Tile],
 ) -> SectionFeatures:
     spots = read_spots(sample.spots)
     if sample.slide.suffix == PATCHES_SUFFIX:
@@ -139,7 +153,8 @@ def _extract_sample(
             spots = with_tiles(patches, spots)
             sha256 = content_sha256(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
-            return recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
+            found = recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
+            return _with_raw(found, patches, recipe, folder, sample.name, tiles)
     spots, left_out = on_image(sample.slide, spots) if skip_off_image else (spots, [])
     with open_section(
         sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=views.um_per_px != "native"
@@ -148,8 +163,22 @@ def _extract_sample(
         say_what_is_derived(slide, spots, sample.pitch_um)
         recipe = _recipe(slide, spots, encoder, views, flips)
         found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
+        found = _with_raw(found, slide, recipe, folder, sample.name, tiles)
         notes = (*slide.notes, *left_out, *doubt_spots(spots, share, sample.spots))
         return replace(found, notes=notes, origin_xy=slide.origin_xy)
+
+
+def _with_raw(
+    features: SectionFeatures,
+    source: Slide | PatchFile,
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    tiles: Sequence[Tile],
+) -> SectionFeatures:
+    views, spots = recipe.views, recipe.spots
+    raw = (load_or_make_tiles(source, spots, tile, views, recipe.parts, folder, name) for tile in tiles)
+    return replace(features, raw=tuple(raw))
 
 
 def _recipe(

@@ -120,7 +120,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
                     raise
                 vectors.flush()
                 file.seek(begins[SEAL])
-                file.write(_digest(part))
+                file.write(sealed_digest(part))
             into_place(part, path)
         except Exception:
             part.unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def check_seal(path: Path) -> None:
     """
     with path.open("rb") as file:
         file.seek(-SEAL_BYTES, os.SEEK_END)
-        if file.read() != _digest(path):
+        if file.read() != sealed_digest(path):
             raise ValueError("it has changed since it was written")
 
 
@@ -163,7 +163,7 @@ def started(path: Path) -> bool:
     return part_of(path).exists()
 
 
-def _digest(path: Path) -> bytes:
+def sealed_digest(path: Path) -> bytes:
     """SHA-256 over the SHA-256 of every piece of a file but for its seal; the pieces are hashed in threads."""
     end = path.stat().st_size - SEAL_BYTES
 

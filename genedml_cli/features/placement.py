@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from genedml.networks.inputs import Batch, Needs
 from genedml_cli import console
+from genedml_cli.features.encoding import orient
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.features.tile_plan import OUTSIDE
 from genedml_cli.machine.devices import free_on_device, send
@@ -58,6 +59,9 @@ class PlacedFeatures:
             self._local = _Rows([one.local.flatten(0, 1) for one in features], self._device, where)
         if needs.neighbors:
             self._tiles = _Rows([one.tiles for one in features], self._device, where)
+        self._raw = [
+            _Rows([one.raw[field] for one in features], self._device, where) for field in range(len(needs.tiles))
+        ]
 
     def batch(
         self, section: Int[Tensor, " B"], row: Int[Tensor, " B"], orientation: Int[Tensor, " B"] | None = None
@@ -77,14 +81,26 @@ class PlacedFeatures:
             tile = self._tiles.starts[section][:, None] + place.clamp(min=0)
             parts["neighbor"] = self._tiles.take(tile.flatten()).unflatten(0, place.shape).float()
             parts["neighbor_mask"] = send(place != OUTSIDE, self._device)
+        raw = tuple(oriented(rows.take(rows.starts[section] + row), orientation) for rows in self._raw)
         sections = [self.sections[number] for number in touched.tolist()]
-        return Batch(sections, send(of_spot, self._device), send(row, self._device), **parts)
+        return Batch(sections, send(of_spot, self._device), send(row, self._device), tiles=raw, **parts)
+
+
+def oriented(tiles: UInt8[Tensor, "B H W 3"], orientation: Int[Tensor, " B"] | None) -> Float[Tensor, "B 3 H W"]:
+    """Each tile flipped and turned as it is drawn, on its device; from 0 to 1."""
+    if orientation is not None:
+        turned = torch.empty_like(tiles)
+        for number in orientation.unique().tolist():
+            here = send(torch.nonzero(orientation == number).flatten(), tiles.device)
+            turned[here] = orient(tiles[here], number)
+        tiles = turned
+    return tiles.permute(0, 3, 1, 2).float() / 255
 
 
 class _Rows:
     """Rows of several tables as if they were one: copied together to a place, or left where they are."""
 
-    def __init__(self, tables: Sequence[Float[Tensor, "..."]], device: torch.device, where: Placement) -> None:
+    def __init__(self, tables: Sequence[Shaped[Tensor, "..."]], device: torch.device, where: Placement) -> None:
         self.starts = _starts(torch.tensor([len(table) for table in tables]))
         self._device = device
         self._tables = list(tables)
@@ -95,7 +111,7 @@ class _Rows:
                 whole[start : start + len(table)] = table
             self._tables = [whole]
 
-    def take(self, index: Int[Tensor, " N"]) -> Float[Tensor, "N ..."]:
+    def take(self, index: Int[Tensor, " N"]) -> Shaped[Tensor, "N ..."]:
         """Some rows, on the device."""
         if len(self._tables) == 1:
             (table,) = self._tables
@@ -110,7 +126,7 @@ class _Rows:
             out[here] = self._tables[one][index[here] - self.starts[one]]
         return out.to(self._device, non_blocking=True)
 
-    def _room(self, rows: int) -> Float[Tensor, "N ..."]:
+    def _room(self, rows: int) -> Shaped[Tensor, "N ..."]:
         """On the host, pinned where the device is CUDA's, so that what is gathered is copied once."""
         first = self._tables[0]
         return torch.empty(rows, *first.shape[1:], dtype=first.dtype, pin_memory=self._device.type == "cuda")
@@ -141,7 +157,8 @@ def choose(features: Sequence[SectionFeatures], device: torch.device, needs: Nee
 
 
 def _size(features: Sequence[SectionFeatures], needs: Needs) -> int:
-    return sum(needs.tokens * one.local.nbytes + needs.neighbors * one.tiles.nbytes for one in features)
+    vectors = sum(needs.tokens * one.local.nbytes + needs.neighbors * one.tiles.nbytes for one in features)
+    return vectors + sum(tiles.nbytes for one in features for tiles in one.raw)
 
 
 def _starts(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from safetensors import safe_open
 from torch import Tensor
 
@@ -42,6 +42,8 @@ class SectionFeatures:
             they are in memory alone.
         notes: what must be said with whatever is made of them: doubts about the slide's scale or where the spots lie.
         origin_xy: of the slide, see :attr:`genedml_cli.slides.slide.Slide.origin_xy`.
+        raw: pixels around every spot, a table for each field that the network looks at; see
+            :mod:`genedml_cli.features.tiles`.
     """
 
     spots: Spots
@@ -55,6 +57,7 @@ class SectionFeatures:
     file: Path | None = None
     notes: tuple[str, ...] = ()
     origin_xy: tuple[int, int] = (0, 0)
+    raw: tuple[UInt8[Tensor, "S _ _ 3"], ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""

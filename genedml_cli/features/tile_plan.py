@@ -32,7 +32,13 @@ class TilePlan:
     tile_px: int
 
 
-def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int, int], views: ViewsConfig) -> TilePlan:
+def plan_tiles(
+    xy_px: Float[np.ndarray, "S 2"],
+    scale: float,
+    size_px: tuple[int, int],
+    views: ViewsConfig,
+    tile_px: int | None = None,
+) -> TilePlan:
     """Plan the tiles around spots.
 
     The middle of a spot's grid is its own tile or, in lattice mode, the tile of the lattice that holds its centre; a
@@ -44,8 +50,9 @@ def plan_tiles(xy_px: Float[np.ndarray, "S 2"], scale: float, size_px: tuple[int
         scale: level-0 pixels of one raster pixel.
         size_px: width and height of the raster.
         views: tile size and grid.
+        tile_px: plan tiles of this side around the spots alone, without a grid.
     """
-    tile, side = views.tile_px, views.neighbor_grid
+    tile, side = (views.tile_px, views.neighbor_grid) if tile_px is None else (tile_px, 1)
     centres = np.rint(xy_px / scale).astype(np.int64)
     centres = np.minimum(centres, np.array(size_px) - 1)
     on_lattice = views.neighbors == "lattice" and side > 1

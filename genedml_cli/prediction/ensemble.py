@@ -14,7 +14,9 @@ from genedml import PRETRAINED, PRETRAINED_ON
 from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, load_state, network_sha256
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
+from genedml.networks.inputs import Needs
 from genedml.networks.network import Network
+from genedml.networks.registry import network_class
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.expression.panels import agreed_gene_ids
@@ -51,6 +53,12 @@ class Models:
     def genes(self) -> tuple[str, ...]:
         """The genes that every fold predicts."""
         return common_genes(self.cards)
+
+    @property
+    def needs(self) -> Needs:
+        """What the networks take of a batch."""
+        config = self.cards[0].config
+        return network_class(config.method).needs(config.network)
 
     @property
     def gene_ids(self) -> tuple[str, ...]:

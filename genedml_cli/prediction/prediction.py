@@ -111,9 +111,11 @@ def predict_slide(
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
         models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
         if features_in is None:
-            features = encode_section(placed.slide, placed.spots, models.encoder, views)
+            features = encode_section(placed.slide, placed.spots, models.encoder, views, tiles=models.needs.tiles)
         else:
-            features = keep_section(placed.slide, placed.spots, models.encoder, views, features_in, slide.name)
+            features = keep_section(
+                placed.slide, placed.spots, models.encoder, views, features_in, slide.name, tiles=models.needs.tiles
+            )
         data = _to_anndata(models, placed, features, batch_spots)
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)

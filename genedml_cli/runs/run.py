@@ -15,6 +15,7 @@ from genedml.checkpoint import EncoderRecord, load_card
 from genedml.config import Config, LabelsConfig
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
+from genedml.networks.registry import network_class
 from genedml_cli import console
 from genedml_cli.datasets.folds import Fold, all_sections, make_folds
 from genedml_cli.datasets.panels import check_panel, check_panels, load_panel
@@ -144,8 +145,10 @@ def _gather(
     panels = {one.name: load_panel(panel, one, counts, config.labels.panel_size) for one in folds}
     check_panels(panels, counts)
     _check_labelled(folds, counts, panels, config.labels)
+    needs = network_class(config.method).needs(config.network)
+    flips = config.training.augment and needs.tokens
     extracted = extract(
-        used, encoder, config.views, features, config.training.augment, allow_off_tissue, skip_off_image
+        used, encoder, config.views, features, flips, allow_off_tissue, skip_off_image, tiles=needs.tiles
     )
     return Inputs(extracted, counts, panels, shared)
 

@@ -32,6 +32,7 @@ class Raster:
     Args:
         slide: the slide.
         um_per_px: of the raster; ``native`` for level-0 pixels, which needs no um/px of the slide.
+        zoom: times that: how many such pixels one of the raster spans.
         cache_bytes: bound of the cache.
 
     Attributes:
@@ -40,9 +41,9 @@ class Raster:
         decoded_px: pixels of that level decoded so far.
     """
 
-    def __init__(self, slide: Slide, um_per_px: UmPerPx, cache_bytes: int = 512 * 2**20) -> None:
+    def __init__(self, slide: Slide, um_per_px: UmPerPx, zoom: float = 1.0, cache_bytes: int = 512 * 2**20) -> None:
         self.slide = slide
-        self.scale = 1.0 if um_per_px == "native" else um_per_px / slide.um_per_px
+        self.scale = zoom if um_per_px == "native" else zoom * um_per_px / slide.um_per_px
         if self.scale < 1 / COARSEST:
             raise GeneDMLError(
                 f"{slide.path.name} has {slide.um_per_px:.4g} um/px and the model looks at {um_per_px:g}: this is a "

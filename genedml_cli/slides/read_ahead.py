@@ -1,4 +1,7 @@
-"""Tiles of a raster, decoded in threads ahead of whoever reads them. Letters: U tiles of a plan, N some of them."""
+"""Tiles of a raster, decoded in threads ahead of whoever reads them.
+
+Letters: U tiles of a plan, N some of them, H and W their side.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -47,7 +50,7 @@ class _Ahead:
 @contextmanager
 def reading_ahead(
     raster: Raster, corners_xy: Int[np.ndarray, "U 2"], tile_px: int, readers: int = READERS, first: int = 0
-) -> Iterator[Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]]]:
+) -> Iterator[Callable[[slice], UInt8[np.ndarray, "N H W 3"]]]:
     """Yield what gives some tiles of a plan; to be asked for them in the order of the plan.
 
     Args:
@@ -68,7 +71,7 @@ def reading_ahead(
     try:
         ahead = _Ahead(raster, iter(wanted), pool, AHEAD_OF_EACH * readers)
 
-        def read(places: slice) -> UInt8[np.ndarray, "N 224 224 3"]:
+        def read(places: slice) -> UInt8[np.ndarray, "N H W 3"]:
             raster.slide.file.check()
             tiles = np.empty((len(corners[places]), tile_px, tile_px, 3), np.uint8)
             for tile, (x, y) in zip(tiles, corners[places], strict=True):

@@ -183,7 +183,8 @@ class SpotLoader:
         self._labels = _Table([data.labels.y for data in sections], device)
         self._counts = _Table([data.labels.counts for data in sections], device) if needs.counts else None
         self._patients = torch.as_tensor(np.unique(left_out_together(sections), return_inverse=True)[1])
-        self._orientations = sections[0].features.local.shape[0] if settings.augment else 1
+        of_tokens = sections[0].features.local.shape[0] if needs.tokens else 8
+        self._orientations = of_tokens if settings.augment and (needs.tokens or needs.tiles) else 1
         self._settings = settings
 
     @property

@@ -16,12 +16,26 @@ from genedml.networks.layers import SpotGrid, spot_grid
 
 
 @dataclass(frozen=True)
+class Tile:
+    """Raw pixels around a spot's centre.
+
+    Args:
+        side_px: of the square that the network sees.
+        zoom: pixels of the views that one of its pixels spans: 1 is their own um/px, 2 twice as wide a field.
+    """
+
+    side_px: int = 224
+    zoom: float = 1.0
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a network takes of a batch; what it does not ask for is not gathered.
 
     Args:
         tokens: tokens of each spot's own tile.
         neighbors: pooled vectors of the tiles around each spot.
+        tiles: raw pixels around each spot, in fields of these kinds.
         counts: raw counts of the panel's genes, while it is trained.
         whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
@@ -29,6 +43,7 @@ class Needs:
 
     tokens: bool = False
     neighbors: bool = False
+    tiles: tuple[Tile, ...] = ()
     counts: bool = False
     whole_sections: bool = False
     bank: bool = False
@@ -52,8 +67,9 @@ class Section:
 class Batch:
     """Some spots: spot b is row ``row[b]`` of ``sections[section[b]]``.
 
-    ``tokens``, ``neighbor`` and ``counts`` are there where the network needs them, ``label``, ``counts`` and
-    ``patient`` only of spots that it is trained on. ``neighbor_mask`` is False where a tile lies outside the slide.
+    ``tokens``, ``neighbor``, ``tiles`` and ``counts`` are there where the network needs them, ``label``, ``counts`` and
+    ``patient`` only of spots that it is trained on. ``neighbor_mask`` is False where a tile lies outside the slide;
+    ``tiles``, one tensor a kind, are from 0 to 1, white beyond the slide's edges.
     ``patient`` is a number a patient, or a number a section where all are of one patient: what is looked up for a spot
     in training must be of another one.
     """
@@ -64,6 +80,7 @@ class Batch:
     tokens: Float[Tensor, "B T D"] | None = None
     neighbor: Float[Tensor, "B P D"] | None = None
     neighbor_mask: Bool[Tensor, "B P"] | None = None
+    tiles: tuple[Float[Tensor, "B 3 _ _"], ...] = ()
     label: Float[Tensor, "B M"] | None = None
     counts: Float[Tensor, "B M"] | None = None
     patient: Int[Tensor, " B"] | None = None
