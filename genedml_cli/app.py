@@ -20,6 +20,7 @@ from genedml_cli.commands import (
     export,
     extract,
     genes,
+    methods,
     options,
     plot,
     predict,
@@ -45,6 +46,7 @@ app.command()(export.export)
 app.command()(report.report)
 app.command()(extract.extract)
 app.command()(encoders.encoders)
+app.command()(methods.methods)
 app.command()(benchmark.benchmark)
 app.command()(genes.genes)
 app.command()(doctor.doctor)

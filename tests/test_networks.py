@@ -14,6 +14,8 @@ from genedml.errors import GeneDMLError
 from genedml.networks import registry
 from genedml.networks.registry import NETWORKS, network_names
 from genedml.schema import to_dict
+from genedml_cli.commands.choices import choose_config, default_preset
+from genedml_cli.commands.tables.methods import method_rows, show_methods
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
@@ -123,3 +125,21 @@ def test_every_row_names_a_network_and_its_settings(method):
     assert info.licence
     for sweep in info.sweeps.values():
         assert bool(sweep.key) != bool(sweep.switches)
+
+
+def test_the_list_of_methods_says_what_each_takes(capsys):
+    rows = {(row.method, row.preset): row for row in method_rows("uni")}
+    ours = rows[("gene-dml", "HER2ST")]
+    assert ours.parameters == pytest.approx(121.8e6, rel=1e-3)
+    assert not ours.raw_pixels
+    assert {method for method, _ in rows} == set(network_names())
+    show_methods(list(rows.values()), "uni")
+    assert "121.78 M" in capsys.readouterr().out
+
+
+def test_the_preset_follows_method_data_set_and_encoder():
+    assert default_preset("gene-dml", "skinST", "uni") == "skinST"
+    assert default_preset("gene-dml", "skinST", "stain-texture") == "small"
+    assert default_preset("gene-dml", None, None) == "HER2ST"
+    assert default_preset("histogene", "skinST", None) == "features"
+    assert choose_config(None, "stain-texture", None, None, method="histogene").method == "histogene"

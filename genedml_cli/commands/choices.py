@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from genedml.config import TARGETS, Config, load_config, preset_names
+from genedml.config import DEFAULT_METHOD, TARGETS, Config, load_config, preset_names
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.datasets import DATASETS, dataset, find_dataset, partial_note
 from genedml_cli.datasets.samples import Sample, read_sheet
 
-DEFAULT_PRESET = "HER2ST"
+DEFAULT_PRESET, FEATURES = "HER2ST", "features"
 WEIGHTLESS = "stain-texture"
 NATIVE = "native"
 
@@ -71,19 +71,29 @@ def choose_config(
     file: Path | None,
     overrides: Sequence[str] = (),
     target: str | None = None,
+    method: str | None = None,
 ) -> Config:
-    """Defaults < preset < file < ``overrides`` < encoder and target.
+    """Defaults < preset < file < ``overrides`` < method, encoder and target.
 
-    Without ``preset``: ``small`` for the encoder stain-texture, else the data set's, else HER2ST; none over a file.
-    ``target`` names a row of :data:`genedml.config.TARGETS`; the size of the panel stays.
+    Without ``preset``, that of :func:`default_preset`; none over a file. ``target`` names a row of
+    :data:`genedml.config.TARGETS`; the size of the panel stays.
     """
     if preset is None and file is None:
-        own_preset = dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
-        preset = "small" if encoder == WEIGHTLESS else own_preset
-    config = load_config(preset, file, [*overrides, *([f"encoder={encoder}"] if encoder else [])])
+        preset = default_preset(method or DEFAULT_METHOD, dataset_name, encoder)
+    named = {"method": method, "encoder": encoder}
+    config = load_config(preset, file, [*overrides, *(f"{key}={name}" for key, name in named.items() if name)])
     if target is None:
         return config
     return replace(config, labels=replace(TARGETS[target], panel_size=config.labels.panel_size))
+
+
+def default_preset(method: str, dataset_name: str | None, encoder: str | None) -> str | None:
+    """Of Gene-DML ``small`` for the encoder stain-texture, else the data set's, else HER2ST; of others ``features``."""
+    if method != DEFAULT_METHOD:
+        return FEATURES if FEATURES in preset_names(method) else None
+    if encoder == WEIGHTLESS:
+        return "small"
+    return dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
 
 
 def to_overrides(

@@ -103,6 +103,15 @@ PanelOption = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="Network to train (see: genedml methods). (default: gene-dml)",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -120,7 +129,8 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="HER2ST, STNet, skinST or small. (default: small for stain-texture, else the data set's, else HER2ST)",
+        help="HER2ST, STNet, skinST or small; features or published for other methods. (default: small for "
+        "stain-texture, else the data set's, else HER2ST; features for other methods)",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -21,6 +21,7 @@ def train(
     panel: options.PanelOption = None,
     target: options.TargetOption = None,
     neighbors: options.NeighborsOption = None,
+    method: options.MethodOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
     preset: options.PresetOption = None,
@@ -40,7 +41,7 @@ def train(
     deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
-    """Train and test Gene-DML, a fold at a time; leaves a run folder that predict and evaluate take.
+    """Train and test a network, a fold at a time; leaves a run folder that predict and evaluate take.
 
     With --fold all-sections it trains one model on every section, without scores, which predict then takes.
     """
@@ -54,7 +55,7 @@ def train(
     chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     named = choices.only_dataset(dataset)
     overrides = choices.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
-    merged = choices.choose_config(named, encoder, preset, config, overrides, target)
+    merged = choices.choose_config(named, encoder, preset, config, overrides, target, method)
     run = out or runs.new_run_folder()
     training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
     training |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
