@@ -10,10 +10,13 @@ from genedml_cli.commands.options import DATA
 
 
 def evaluate(
-    target: Annotated[
-        Path | None,
+    targets: Annotated[
+        list[Path] | None,
         typer.Argument(
-            help="A run folder, or an .h5ad that predict wrote. (default: newest under runs/)", show_default=False
+            metavar="[TARGET]...",
+            help="A run folder, or an .h5ad that predict wrote; several runs stand in one table, held against the "
+            "first. (default: newest under runs/)",
+            show_default=False,
         ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Raw counts of the section, for an .h5ad.")] = None,
@@ -41,6 +44,19 @@ def evaluate(
     from genedml_cli import console
     from genedml_cli.machine.compute import Compute
 
+    if targets and len(targets) > 1:
+        if truth is not None or ceiling or per_gene or external is not None:
+            raise typer.BadParameter("Several runs go without --truth, --ceiling, --per-gene and --external.")
+        from genedml_cli.commands.tables.comparison import show_comparison
+        from genedml_cli.evaluation.comparison import compare_runs
+
+        beside = compare_runs(targets)
+        if json_:
+            console.document(beside.to_dict())
+        else:
+            show_comparison(beside, written=False)
+        return
+    target = targets[0] if targets else None
     if external is not None:
         if truth is not None or ceiling or per_gene:
             raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")

@@ -1,0 +1,61 @@
+"""A comparison, as a table on the terminal."""
+
+import pandas as pd
+
+from genedml_cli import console
+from genedml_cli.commands.tables.scores import mean_sd, number
+from genedml_cli.evaluation.comparison import Comparison
+from genedml_cli.evaluation.scores import METRICS
+
+SHOWN = [key for key in METRICS if key != "pcc_h_held_out"]
+PARAMETERS, SECONDS = "parameters", "seconds_a_fold"
+
+
+def show_comparison(comparison: Comparison, written: bool = True) -> None:
+    """A line a row, the paper's means below it, the references last, then differences and what must be said."""
+    costs = comparison.costs
+    rows = []
+    for summary in (comparison.summary(), comparison.reference_summary()):
+        for name, values in summary.iterrows():
+            cells = [mean_sd(values[(key, "mean")], values[(key, "std")]) for key in SHOWN]
+            rows.append([str(name), *cells, *(_costs(costs, str(name)) if len(costs) else [])])
+            if name in comparison.published.index:
+                paper = comparison.published.loc[name]
+                rows.append(
+                    [
+                        "  paper",
+                        *(number(paper.get(key, float("nan"))) for key in SHOWN),
+                        *(["", ""] if len(costs) else []),
+                    ]
+                )
+    columns = ["", *(METRICS[key] for key in SHOWN), *(["parameters", "s a fold"] if len(costs) else [])]
+    console.table(f"{comparison.title}; mean ±sd over {comparison.over}", columns, rows)
+    if comparison.base:
+        show_differences(comparison)
+    for note in comparison.notes:
+        console.say(note)
+    if written:
+        console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
+
+
+def show_differences(comparison: Comparison) -> None:
+    """Every row less the base, paired by fold and seed."""
+    rows = [
+        [str(name), *(_signed(values[(key, "mean")], values[(key, "std")]) for key in SHOWN)]
+        for name, values in comparison.differences().iterrows()
+    ]
+    title = f"Difference from {comparison.base} in the same fold with the same seed; mean ±sd over {comparison.over}"
+    console.table(title, ["", *(METRICS[key] for key in SHOWN)], rows)
+
+
+def _costs(costs: pd.DataFrame, name: str) -> list[str]:
+    if name not in costs.index:
+        return ["-", "-"]
+    seconds = costs.loc[name, SECONDS]
+    return [f"{costs.loc[name, PARAMETERS]:,.0f}", "-" if pd.isna(seconds) else f"{seconds:.1f}"]
+
+
+def _signed(mean: float, sd: float) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{mean:+.3f}".replace("0.", ".", 1) + ("" if pd.isna(sd) else f" ±{number(sd).removeprefix('0')}")

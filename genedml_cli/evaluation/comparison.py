@@ -1,0 +1,250 @@
+"""Several configurations in one table: methods, settings or runs, scored on the same folds, panel, labels and spots."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.evaluation.evaluation import finished_sections, score_run
+from genedml_cli.evaluation.published import METRIC_NAMES, PublishedRow
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
+from genedml_cli.figures.settings import draw_settings
+from genedml_cli.files.provenance import maker
+from genedml_cli.files.storage import write_json, write_text
+from genedml_cli.outputs.predictions import label_settings
+
+REFERENCES = (RIDGE, DEPTH, CONSTANT)
+NAMED = 3
+"""Sections or genes that a refusal names."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one configuration with one seed.
+
+    Args:
+        row: its name in the table, as the paper prints it where the paper has it.
+        seed: of its training.
+        evaluation: its scores.
+    """
+
+    row: str
+    seed: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores of every row, seed and fold.
+
+    Args:
+        title: what is compared, on what.
+        name: of the files.
+        noun: what a row is: setting, method or run.
+        scores: columns ``noun``, seed, fold, and one for each metric.
+        references: method, fold and metrics of what all rows have in common: ridge, depth, constant.
+        published: the paper's means, rows in rows, metrics in columns; without rows where there are none.
+        notes: what must be said with them.
+        marks: what must stand in every table of them.
+        folder: where they are written.
+        base: the row that the others are held against, fold by fold and seed by seed; empty for none.
+        costs: ``parameters`` and ``seconds_a_fold`` of every row, where they are known.
+    """
+
+    title: str
+    name: str
+    noun: str
+    scores: pd.DataFrame
+    references: pd.DataFrame
+    published: pd.DataFrame
+    notes: tuple[str, ...]
+    marks: str
+    folder: Path
+    base: str = ""
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def over(self) -> str:
+        """What means and standard deviations are taken over."""
+        return " x ".join(console.count(self.scores[key].nunique(), key) for key in ("fold", "seed"))
+
+    @property
+    def picture(self) -> Path:
+        """The plot of every metric against the rows."""
+        return self.folder / f"{self.name}.png"
+
+    def summary(self) -> pd.DataFrame:
+        """Mean and sd of every metric over folds and seeds, in order of the rows."""
+        return self.scores.groupby(self.noun, sort=False)[list(METRICS)].agg(["mean", "std"])
+
+    def reference_summary(self) -> pd.DataFrame:
+        """Mean and sd of every metric over folds, a row for each reference."""
+        return self.references.groupby("method", sort=False)[list(METRICS)].agg(["mean", "std"])
+
+    def differences(self) -> pd.DataFrame:
+        """Mean and sd, over folds and seeds, of a metric less :attr:`base`'s in the same fold with the same seed."""
+        table = self.scores.set_index([self.noun, "seed", "fold"])[list(METRICS)]
+        rows = [name for name in table.index.unique(self.noun) if name != self.base]
+        apart = {name: table.loc[name] - table.loc[self.base] for name in rows}
+        return pd.DataFrame({name: values.agg(["mean", "std"]).unstack() for name, values in apart.items()}).T
+
+    def write(self) -> None:
+        """``NAME.csv`` (a line a row), ``NAME.folds.csv`` (row x seed x fold), ``NAME.json``, ``NAME.png``."""
+        write_text(self.folder / f"{self.name}.csv", self._table().to_csv(index=False))
+        folds = self.scores.assign(marks=self.marks)
+        write_text(self.folder / f"{self.name}.folds.csv", folds.to_csv(index=False))
+        write_json(self.folder / f"{self.name}.json", self.to_dict())
+        caption = f"Mean and sd over {self.over}. {self.marks}".strip()
+        references = self.reference_summary().xs("mean", axis=1, level=1)
+        draw_settings(self.title, METRICS, self.summary(), self.published, references, caption, self.picture)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, notes, and of every row mean and sd of every metric, beside the paper's means."""
+        apart = self.differences() if self.base else pd.DataFrame()
+        rows = []
+        for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
+            for name, values in summary.iterrows():
+                paper = self.published.loc[name].to_dict() if name in self.published.index else None
+                row: dict[str, Any] = {kind: name, "measured": _means(values), "paper": paper}
+                if name in apart.index:
+                    row["difference"] = _means(apart.loc[name])
+                if name in self.costs.index:
+                    row |= self.costs.loc[name].to_dict()
+                rows.append(row)
+        values = {"title": self.title, "over": self.over, "notes": list(self.notes), "rows": rows, "made_by": maker()}
+        return values | ({"differences_from": self.base} if self.base else {})
+
+    def _table(self) -> pd.DataFrame:
+        tables = []
+        for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
+            tables.append(_flat(summary).rename_axis("row").reset_index().assign(kind=kind))
+        table = pd.concat(tables, ignore_index=True)
+        beside = [self.published.add_prefix("paper_"), self.costs]
+        beside += [_flat(self.differences()).add_prefix("difference_")] if self.base else []
+        for columns in beside:
+            if len(columns):
+                table = table.merge(columns.rename_axis("row").reset_index(), how="left", on="row")
+        return table.assign(over=self.over, marks=self.marks)
+
+
+def compared(
+    scored: Sequence[Scored],
+    *,
+    title: str,
+    name: str,
+    noun: str,
+    folder: Path,
+    published: Sequence[PublishedRow] = (),
+    notes: Sequence[str] = (),
+    base: str = "",
+    costs: pd.DataFrame | None = None,
+) -> Comparison:
+    """One table of what was scored on the same folds; references are those of the first.
+
+    Args:
+        scored: every row and seed, in order.
+        published: of the paper, named as the rows.
+        notes: what must be said besides what is said with the scores.
+        title, name, noun, folder, base, costs: see :class:`Comparison`.
+    """
+    evaluations = [one.evaluation for one in scored]
+    tables = [evaluation.values() for evaluation in evaluations]
+    scores = [
+        table[table["method"] == one.evaluation.method].assign(**{noun: one.row, "seed": one.seed})
+        for one, table in zip(scored, tables, strict=True)
+    ]
+    references = tables[0][tables[0]["method"].isin(REFERENCES)]
+    # What a run says of the paper's rows is said of those of its own table.
+    of_runs = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
+    return Comparison(
+        title,
+        name,
+        noun,
+        pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]],
+        references[["method", "fold", *METRICS]],
+        means_of(published, "method"),
+        tuple(dict.fromkeys([*of_runs, *notes])),
+        " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
+        folder,
+        base,
+        pd.DataFrame() if costs is None else costs,
+    )
+
+
+def compare_runs(runs: Sequence[Path]) -> Comparison:
+    """Run folders beside each other, held against the first.
+
+    A row is called by its method, or by its folder where two runs have one method.
+
+    Raises:
+        GeneDMLError: a run that cannot be scored, or runs of other sections, folds, panels or labels.
+    """
+    sections = {run: finished_sections(run) for run in runs}
+    check_comparable({run: list(of_run.values()) for run, of_run in sections.items()})
+    evaluations = {run: score_run(run, of_run) for run, of_run in sections.items()}
+    methods = [evaluation.method for evaluation in evaluations.values()]
+    names = methods if len(set(methods)) == len(methods) else [run.name for run in runs]
+    scored = [Scored(name, 0, evaluation) for name, evaluation in zip(names, evaluations.values(), strict=True)]
+    first = next(iter(evaluations.values()))
+    title = f"{console.count(len(runs), 'run')} beside each other" + (f", {first.title.partition(': ')[2]}")
+    return compared(
+        scored, title=title, name="runs", noun="run", folder=Path(), published=first.published, base=names[0]
+    )
+
+
+def check_comparable(runs: Mapping[Path, Sequence[anndata.AnnData]]) -> None:
+    """Refuse runs whose scores do not stand in one table.
+
+    Raises:
+        GeneDMLError: naming the first two that differ, and in what.
+    """
+    (first, reference), *others = ((run, _tested(sections)) for run, sections in runs.items())
+    for run, tested in others:
+        if reference.keys() != tested.keys():
+            only = sorted(reference.keys() ^ tested.keys())[:NAMED]
+            raise _differ(first, run, "sections", f"{', '.join(only)} in one of them only")
+        for section, ours in reference.items():
+            for what, value in ours.items():
+                if tested[section][what] != value:
+                    raise _differ(first, run, what, f"first of section {section}")
+
+
+def _differ(first: Path, other: Path, what: str, how: str) -> GeneDMLError:
+    return GeneDMLError(
+        f"{other} and {first} are of other {what} ({how}): their scores do not stand in one table. Train both on the "
+        "same sections, folds, panel and labels."
+    )
+
+
+def _tested(sections: Sequence[anndata.AnnData]) -> dict[str, dict[str, Any]]:
+    """Of every section, by its name, all that scores depend on besides the prediction."""
+    return {
+        str(section.uns["genedml"]["sample"]): {
+            "folds": str(section.uns["genedml"]["fold"]),
+            "labels": label_settings(section).describe(),
+            "genes": tuple(section.var_names),
+            "spots": tuple(section.obs_names),
+            "counts": np.asarray(section.layers["truth"]).tobytes(),
+        }
+        for section in sections
+    }
+
+
+def means_of(published: Sequence[PublishedRow], column: str) -> pd.DataFrame:
+    """The paper's means, rows named by ``column`` of :class:`PublishedRow`, metrics in columns."""
+    names = list(METRIC_NAMES.values())
+    return pd.DataFrame({getattr(row, column): row.mean for row in published}, index=names).T
+
+
+def _means(values: pd.Series) -> dict[str, dict[str, float]]:
+    return {key: {"mean": values[(key, "mean")], "sd": values[(key, "std")]} for key in METRICS}
+
+
+def _flat(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary.set_axis([f"{key}_{'sd' if of == 'std' else of}" for key, of in summary.columns], axis=1)

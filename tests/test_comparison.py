@@ -1,0 +1,82 @@
+"""Several runs in one table: what is paired, what is refused, what is said."""
+
+import shutil
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_config
+
+from genedml.errors import GeneDMLError
+from genedml_cli.commands.tables.comparison import show_comparison
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.comparison import Comparison, compare_runs
+from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.evaluation.scores import METRICS
+from genedml_cli.runs.run import train
+
+
+@pytest.fixture(scope="module")
+def other(world, run, tmp_path_factory):
+    """Another run of the same folds, one epoch long."""
+    out = tmp_path_factory.mktemp("runs") / "short"
+    train(read_sheet(world / "samples.csv"), out, tiny_config(), features=run.parent / "features")
+    return out
+
+
+def test_two_runs_stand_beside_each_other_as_each_stands_alone(run, other, capsys):
+    both = compare_runs([run, other])
+    summary = both.summary()
+    assert list(summary.index) == [run.name, other.name]
+    for path in (run, other):
+        alone = evaluate(path).summary().loc["Gene-DML"]
+        pd.testing.assert_series_equal(summary.loc[path.name], alone, check_names=False)
+    show_comparison(both, written=False)
+    shown = capsys.readouterr().out
+    assert f"Difference from {run.name}" in shown
+    assert "ridge" in shown
+
+
+def test_differences_are_paired_by_fold_and_seed(tmp_path):
+    rows = [(row, seed, fold, value) for row, values in SCORES.items() for (seed, fold), value in values.items()]
+    scores = pd.DataFrame(rows, columns=["method", "seed", "fold", "pcc_a"]).assign(
+        **{key: 0.0 for key in METRICS if key != "pcc_a"}
+    )
+    empty = pd.DataFrame(columns=["method", "fold", *METRICS])
+    table = Comparison("", "compare", "method", scores, empty, pd.DataFrame(), (), "", tmp_path, base="A")
+    found = table.differences().loc["B", "pcc_a"]
+    assert found["mean"] == pytest.approx(0.1)
+    assert found["std"] == pytest.approx(np.std([0.0, 0.1, 0.1, 0.2], ddof=1))
+
+
+SCORES = {
+    "A": {(1, "x"): 0.1, (1, "y"): 0.5, (2, "x"): 0.2, (2, "y"): 0.6},
+    "B": {(2, "y"): 0.8, (1, "x"): 0.1, (1, "y"): 0.6, (2, "x"): 0.3},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda data: data[:, :-1].copy(), "other genes"),
+        (lambda data: data[1:].copy(), "other spots"),
+        (lambda data: data.layers["truth"].__iadd__(1) is None or data, "other counts"),
+    ],
+    ids=["genes", "spots", "counts"],
+)
+def test_runs_of_other_genes_spots_or_counts_are_refused(run, other, tmp_path, change, what):
+    changed = tmp_path / "changed"
+    shutil.copytree(other, changed)
+    file = changed / "predictions" / "P2.h5ad"
+    change(anndata.read_h5ad(file)).write_h5ad(file)
+    with pytest.raises(GeneDMLError, match=rf"changed and .* are of {what} \(first of section P2\)"):
+        compare_runs([run, changed])
+
+
+def test_runs_of_other_sections_are_refused(run, other, tmp_path):
+    fewer = tmp_path / "fewer"
+    shutil.copytree(other, fewer)
+    (fewer / "predictions" / "P3.h5ad").unlink()
+    with pytest.raises(GeneDMLError, match=r"are of other sections \(P3 in one of them only\)"):
+        compare_runs([run, fewer])
