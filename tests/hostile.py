@@ -151,7 +151,7 @@ def small_prediction() -> anndata.AnnData:
         NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
     )
     made_by = {"slide": "s.svs", "slide_sha256": "0" * 64, "panels": [" ".join(GENES)], "notes": ["a note"]}
-    made_by |= {"encoder": "tiny", "models": ["fold-1.safetensors 0"]}
+    made_by |= {"method": "gene-dml", "encoder": "tiny", "models": ["fold-1.safetensors 0"]}
     values = np.arange(12.0).reshape(4, 3)
     data = to_anndata(values, GENES, spots, LabelsConfig(panel_size=3), made_by, {"ridge": values})
     for column in ("training_mean", "depth_slope", "depth_intercept"):

@@ -216,7 +216,7 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     ]
     valid = np.all([labels.valid for labels in each], axis=0)
     mean = np.mean([table.to_numpy() for table in y], axis=0)
-    return replace(each[0], y=mean, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
+    return replace(each[0], y=mean, counts=None, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
 
 
 def _panels(data: anndata.AnnData) -> list[list[str]]:
