@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,25 +33,27 @@ from genedml_cli.machine import stopping
 app = options.App(
     name="genedml",
     help="Predict spatial gene expression from H&E slides with Gene-DML.",
+    epilog=options.epilog(("genedml predict slide.svs -o out.h5ad", "genedml demo")),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(evaluate.evaluate)
-app.command()(ablate.ablate)
-app.command()(plot.plot)
-app.command()(export.export)
-app.command()(report.report)
-app.command()(extract.extract)
-app.command()(encoders.encoders)
-app.command()(methods.methods)
-app.command()(benchmark.benchmark)
-app.command()(genes.genes)
-app.command()(doctor.doctor)
-app.add_typer(data.app, name="data")
+PREDICT, TRAIN, DATA, MACHINE = "Predict", "Train and compare", "Data", "This machine"
+app.command(rich_help_panel=PREDICT, examples=predict.EXAMPLES)(predict.predict)
+app.command(rich_help_panel=PREDICT, examples=report.EXAMPLES)(report.report)
+app.command(rich_help_panel=PREDICT, examples=plot.EXAMPLES)(plot.plot)
+app.command(rich_help_panel=PREDICT, examples=export.EXAMPLES)(export.export)
+app.command(rich_help_panel=TRAIN, examples=train.EXAMPLES)(train.train)
+app.command(rich_help_panel=TRAIN, examples=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(rich_help_panel=TRAIN, examples=methods.EXAMPLES)(methods.methods)
+app.command(rich_help_panel=TRAIN, examples=ablate.EXAMPLES)(ablate.ablate)
+app.command(rich_help_panel=TRAIN, examples=extract.EXAMPLES)(extract.extract)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.command(rich_help_panel=DATA, examples=genes.EXAMPLES)(genes.genes)
+app.command(rich_help_panel=MACHINE, examples=demo.EXAMPLES)(demo.demo)
+app.command(rich_help_panel=MACHINE, examples=doctor.EXAMPLES)(doctor.doctor)
+app.command(rich_help_panel=MACHINE, examples=encoders.EXAMPLES)(encoders.encoders)
+app.command(rich_help_panel=MACHINE, examples=benchmark.EXAMPLES)(benchmark.benchmark)
 
 
 def _print_version(wanted: bool) -> bool:
@@ -65,7 +68,9 @@ def _print_version(wanted: bool) -> bool:
 @app.callback()
 def _options(
     quiet: options.QuietOption = False,
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     """Predict spatial gene expression from H&E slides with Gene-DML."""
     options.App.quiet = quiet
@@ -95,7 +100,7 @@ def main() -> None:
     """Run the command line.
 
     Exit codes: 0 done, 1 something the user can fix, 2 wrong usage, 130 and 143 stopped by Ctrl-C and SIGTERM; else a
-    traceback.
+    traceback. With ``GENEDML_DEBUG`` the traceback of what the user can fix stands before its sentence.
     """
     _fix_streams()
     try:
@@ -110,5 +115,7 @@ def main() -> None:
             raise
         from genedml_cli import console
 
+        if os.environ.get("GENEDML_DEBUG"):
+            traceback.print_exception(error)
         console.error("\n".join(lines))
         sys.exit(1)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import EXAMPLES
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
@@ -60,6 +61,41 @@ def test_documents_name_only_options_that_exist(document):
         assert [option for option in options if option not in shown] == []
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or ((ROOT / document).parent / link).exists(), link
+
+
+@pytest.mark.parametrize("command", ["", "data", *COMMANDS])
+def test_every_help_page_ends_with_two_examples_that_are_taken(command):
+    shown = CliRunner().invoke(app.app, [*command.split(), "--help"], env={"COLUMNS": "80"}).output
+    heading, *examples = [line.strip() for line in shown[shown.index("Examples:") :].splitlines() if line.strip()]
+    assert len(examples) == 2, heading
+    for example in examples:
+        name, *words = example.split()
+        assert example.startswith(f"genedml {command}".strip())
+        found = get_command(app.app)
+        while hasattr(found, "commands"):
+            found = found.commands[words.pop(0)]
+        found.make_context(name, words)  # raises where an option, a choice or an argument is not taken
+
+
+def test_commands_are_grouped_by_what_a_user_is_about():
+    shown = CliRunner().invoke(app.app, ["--help"], env={"COLUMNS": "100"}).output
+    panels = re.split("\u256d\u2500 ", shown)[1:]
+    first = {panel.split(" \u2500")[0]: re.findall(r"^\u2502 (\w+) ", panel, re.MULTILINE) for panel in panels}
+    assert list(first) == ["Options", "Predict", "Train and compare", "Data", "This machine"]
+    assert first["Predict"][0] == "predict"
+    assert {name for names in first.values() for name in names} == {command.split()[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("", False)])
+def test_genedml_debug_shows_the_traceback_of_a_known_error(value, shown, monkeypatch, capsys):
+    monkeypatch.setenv("GENEDML_DEBUG", value)
+    monkeypatch.setattr(sys, "argv", ["genedml", "data", "info", "nothing"])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert ("Traceback (most recent call last):" in lines) is shown
+    assert any(line.startswith("Error") for line in lines)
 
 
 def test_version_and_wrong_usage():

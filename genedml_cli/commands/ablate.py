@@ -9,6 +9,11 @@ import typer
 from genedml_cli.commands import options
 from genedml_cli.commands.options import RUN
 
+EXAMPLES = (
+    "genedml ablate --table components --samples sheet.csv -o runs/parts",
+    "genedml ablate --table k --values 2,4,8 --samples sheet.csv -o runs/k",
+)
+
 
 class Table(StrEnum):
     """What is varied."""
@@ -36,7 +41,7 @@ def ablate(
             help="Values of k, lambda or tau, separated by commas. (default: the paper's)", show_default=False
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds a setting, counted on from training.seed.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Seeds a setting, counted on from training.seed.")] = 3,
     dataset: options.DatasetOption = None,
     samples: options.SamplesOption = None,
     root: options.RootOption = None,

@@ -8,6 +8,8 @@ import typer
 from genedml_cli.commands import options
 from genedml_cli.commands.options import DATA, RUN
 
+EXAMPLES = ("genedml benchmark", "genedml benchmark slide.svs --spots spots.csv -o speed.json")
+
 
 def benchmark(
     slide: Annotated[
@@ -28,8 +30,12 @@ def benchmark(
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
-    max_spots: Annotated[int | None, typer.Option(min=1, help="Use no more spots.", rich_help_panel=RUN)] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="About how long each part takes.", rich_help_panel=RUN)] = 10,
+    max_spots: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use no more spots.", rich_help_panel=RUN)
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, metavar="S", help="About how long each part takes.", rich_help_panel=RUN)
+    ] = 10,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON to write.", rich_help_panel=RUN)] = None,
     json_: options.JsonOption = False,
 ) -> None:

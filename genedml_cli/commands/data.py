@@ -7,13 +7,17 @@ import typer
 
 from genedml_cli.commands import options
 
-app = options.App(no_args_is_help=True, help="The published data sets: list, info, fetch, check.")
+app = options.App(
+    no_args_is_help=True,
+    help="The published data sets: list, info, fetch, check.",
+    epilog=options.epilog(("genedml data list", "genedml data fetch HER2ST --root her2st")),
+)
 
 NameArgument = Annotated[str, typer.Argument(help="A data set (see: genedml data list).")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds the data, or is to hold it.")]
 
 
-@app.command("list")
+@app.command("list", examples=("genedml data list", "genedml data list --json"))
 def list_(json_: options.JsonOption = False) -> None:
     """List the data sets: sections, patients, folds, platform, pitch."""
     from genedml_cli import console
@@ -26,7 +30,7 @@ def list_(json_: options.JsonOption = False) -> None:
         datasets.show_datasets(DATASETS.values())
 
 
-@app.command()
+@app.command(examples=("genedml data info HER2ST", "genedml data info HER2ST --root her2st"))
 def info(name: NameArgument, root: RootOption = Path(), json_: options.JsonOption = False) -> None:
     """Show the sections of a data set: HEST ids, patients, folds, um/px, licence, and which are on this disk."""
     from genedml_cli import console
@@ -39,7 +43,7 @@ def info(name: NameArgument, root: RootOption = Path(), json_: options.JsonOptio
         datasets.show_dataset(find_dataset(name), root)
 
 
-@app.command()
+@app.command(examples=("genedml data fetch HER2ST --root her2st", "genedml data fetch HER2ST --root her2st --patches"))
 def fetch(
     name: NameArgument,
     root: RootOption,
@@ -57,7 +61,7 @@ def fetch(
     console.say(f"Next: genedml data check {name} --root {root}")
 
 
-@app.command()
+@app.command(examples=("genedml data check HER2ST --root her2st", "genedml data check --samples sheet.csv"))
 def check(
     name: Annotated[
         str | None, typer.Argument(help="A data set (see: genedml data list); none with --samples.", show_default=False)

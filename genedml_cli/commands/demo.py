@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+EXAMPLES = ("genedml demo", "genedml demo -o trial")
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path("genedml-demo"),

@@ -2,6 +2,8 @@
 
 from genedml_cli.commands import options
 
+EXAMPLES = ("genedml doctor", "genedml doctor --json")
+
 
 def doctor(json_: options.JsonOption = False) -> None:
     """Look at this machine: Python, torch, GPU, OpenSlide, encoders, hub login, memory, disk; say how to fix it."""

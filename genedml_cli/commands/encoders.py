@@ -2,6 +2,8 @@
 
 from genedml_cli.commands import options
 
+EXAMPLES = ("genedml encoders", "genedml encoders --json")
+
 
 def encoders(json_: options.JsonOption = False) -> None:
     """List the image encoders: width, tokens, licence, and whether their weights are on this machine."""

@@ -8,6 +8,8 @@ import typer
 from genedml_cli.commands import options
 from genedml_cli.commands.options import DATA
 
+EXAMPLES = ("genedml evaluate runs/mine --per-gene", "genedml evaluate out.h5ad --truth counts.csv")
+
 
 def evaluate(
     targets: Annotated[

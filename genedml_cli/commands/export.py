@@ -7,6 +7,8 @@ import typer
 
 from genedml_cli.commands import options
 
+EXAMPLES = ("genedml export out.h5ad -o out.geojson", "genedml export out.h5ad --min-cv-pcc 0.5 -o out.csv")
+
 
 def export(
     prediction: Annotated[Path, typer.Argument(help="An .h5ad that predict wrote, or one of a run's predictions.")],

@@ -4,6 +4,11 @@ from pathlib import Path
 
 from genedml_cli.commands import options
 
+EXAMPLES = (
+    "genedml extract --samples sheet.csv --encoder stain-texture",
+    "genedml extract --dataset HER2ST --root her2st --encoder uni",
+)
+
 
 def extract(
     dataset: options.DatasetOption = None,

@@ -6,6 +6,8 @@ import typer
 
 from genedml_cli.commands import options
 
+EXAMPLES = ("genedml genes HER2ST", "genedml genes --samples sheet.csv --size 500")
+
 
 def genes(
     name: Annotated[
@@ -21,7 +23,7 @@ def genes(
     root: options.RootOption = None,
     samples: options.SamplesOption = None,
     allow_partial: options.PartialOption = False,
-    size: Annotated[int, typer.Option(min=1, help="How many genes to derive.")] = 250,
+    size: Annotated[int, typer.Option(min=1, metavar="N", help="How many genes to derive.")] = 250,
     json_: options.JsonOption = False,
 ) -> None:
     """Print a panel, one gene a line: as published, of a model, or derived from counts."""

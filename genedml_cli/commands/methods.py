@@ -6,6 +6,8 @@ import typer
 
 from genedml_cli.commands import options
 
+EXAMPLES = ("genedml methods", "genedml methods --encoder virchow2")
+
 
 def methods(
     encoder: Annotated[str, typer.Option(help="Encoder for whose vectors parameters are counted.")] = "uni",

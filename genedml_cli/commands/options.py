@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -181,6 +181,7 @@ BatchTilesOption = Annotated[
     int | None,
     typer.Option(
         "--batch-tiles",
+        metavar="N",
         min=1,
         max=10**6,
         help="Tiles encoded at a time; halved where a GPU's memory runs out. (default: by trial on CUDA, few on a CPU)",
@@ -192,8 +193,10 @@ TargetOption = Annotated[
     Target | None,
     typer.Option(
         "--target",
-        help="Label transform: paper, log1p-10k (ln, library over all genes, unsmoothed), or the paper's with one of "
-        "its choices taken back. Scores of different ones are not comparable. (default: the configuration's, paper)",
+        metavar="NAME",
+        help="Label transform: paper; log1p-10k (ln, library over all genes, unsmoothed); or the paper's with one "
+        "choice taken back: paper-unsmoothed, paper-ln, paper-all-genes. Scores of different ones are not comparable. "
+        "(default: the configuration's, paper)",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -284,9 +287,9 @@ TissueOption = Annotated[
     Path | None,
     typer.Option(
         "--tissue",
-        metavar="MASK.png|REGIONS.geojson",
+        metavar="FILE",
         help="What is tissue, over what is found: a picture of the slide, black where there is none, or outlines as "
-        "QuPath exports them.",
+        "QuPath exports them (.geojson).",
         rich_help_panel=DATA,
     ),
 ]
@@ -304,6 +307,7 @@ QuietOption = Annotated[
     typer.Option(
         "--quiet",
         "-q",
+        metavar="",
         help="No progress and no notes. Errors stay, and warnings: what must be known to trust the result.",
     ),
 ]
@@ -319,16 +323,24 @@ ForceOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")]
 
 
+def epilog(examples: Sequence[str]) -> str:
+    """What stands below a help page."""
+    return "\n\n".join(("Examples:", *examples))
+
+
 class App(typer.Typer):
-    """A Typer app whose every command takes ``--quiet``; ``quiet`` is whether it stood before the command."""
+    """A Typer app whose every command takes ``--quiet`` and shows examples.
+
+    ``quiet`` is whether ``--quiet`` stood before the command.
+    """
 
     quiet = False
 
     def command(  # type: ignore[override]
-        self, *args: Any, **settings: Any
+        self, name: str | None = None, *, examples: Sequence[str] = (), **settings: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """As Typer's."""
-        register = super().command(*args, **settings)
+        """As Typer's; ``examples`` stand below the help."""
+        register = super().command(name, epilog=epilog(examples), **settings)
         return lambda function: register(_quietable(function))
 
 
@@ -343,6 +355,10 @@ def _quietable(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **values)
 
     signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            if parameter.annotation.__origin__ is bool:
+                option.metavar = ""  # a flag takes no value, so help shows no type
     option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
     call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     call.__annotations__ = {**function.__annotations__, "quiet": QuietOption}

@@ -5,11 +5,19 @@ from typing import Annotated
 
 import typer
 
+EXAMPLES = (
+    "genedml plot runs/mine --genes GNAS,FASN",
+    "genedml plot out.h5ad --genes GNAS --truth counts.csv -o gnas.pdf",
+)
+
 
 def plot(
     targets: Annotated[
         list[Path],
-        typer.Argument(help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene."),
+        typer.Argument(
+            metavar="TARGET...",
+            help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene.",
+        ),
     ],
     genes: Annotated[
         list[str],
@@ -32,7 +40,9 @@ def plot(
     ridge: Annotated[bool, typer.Option("--ridge", help="Also the ridge reference of the first run.")] = False,
     ncols: Annotated[
         int | None,
-        typer.Option(min=1, help="Genes beside each other. (default: as many as fit a page)", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="Genes beside each other. (default: as many as fit a page)", show_default=False
+        ),
     ] = None,
     shared_scale: Annotated[
         bool,
@@ -43,7 +53,7 @@ def plot(
     ] = True,
     cmap: Annotated[str, typer.Option(help="Colours by their name in matplotlib, such as magma.")] = "viridis",
     spot_size: Annotated[
-        float, typer.Option(min=0.1, max=10, help="Diameter of the spots drawn, over their true diameter.")
+        float, typer.Option(min=0.1, max=10, metavar="X", help="Diameter of the spots drawn, over their true diameter.")
     ] = 1.0,
 ) -> None:
     """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel."""

@@ -10,6 +10,11 @@ from genedml_cli.commands import options
 from genedml_cli.commands.options import DATA, MODEL, RUN
 from genedml_cli.machine.compute import Compute
 
+EXAMPLES = (
+    "genedml predict slide.svs -o out.h5ad",
+    "genedml predict slide.svs --spots spots.csv --model runs/mine -o out.h5ad",
+)
+
 SlideArgument = Annotated[
     Path | None,
     typer.Argument(help="Anything OpenSlide opens, or a JPEG, PNG or TIFF of a section.", show_default=False),
@@ -65,6 +70,7 @@ JobsOption = Annotated[
     int,
     typer.Option(
         min=1,
+        metavar="N",
         help="With --slides: slides at a time, each in a process with models of its own. Worth it where a GPU waits "
         "for reading.",
         rich_help_panel=RUN,
@@ -87,7 +93,9 @@ FormatOption = Annotated[
     list[Kind] | None,
     typer.Option(
         "--format",
-        help="With --slides: write every slide as this kind too, beside its .h5ad; may be given several times.",
+        metavar="KIND",
+        help="With --slides: write every slide as this kind too, beside its .h5ad: zarr, csv, csv.gz, parquet or "
+        "geojson. Repeatable.",
         rich_help_panel=RUN,
         show_default=False,
     ),
@@ -106,8 +114,6 @@ def predict(
     slide: SlideArgument = None,
     spots: options.SpotsOption = None,
     slides: SlidesOption = None,
-    out: OutOption = None,
-    preview: options.PreviewOption = None,
     grid: options.GridOption = options.Grid.hex,
     tissue: options.TissueOption = None,
     allow_off_tissue: options.OffTissueOption = False,
@@ -118,12 +124,14 @@ def predict(
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
+    out: OutOption = None,
+    preview: options.PreviewOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
     deterministic: options.DeterministicOption = False,
     batch_spots: Annotated[
-        int, typer.Option(min=1, max=10**6, help="Spots predicted at a time.", rich_help_panel=RUN)
+        int, typer.Option(min=1, max=10**6, metavar="N", help="Spots predicted at a time.", rich_help_panel=RUN)
     ] = 256,
     force: options.ForceOption = False,
     resume: ResumeOption = True,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+EXAMPLES = ("genedml report runs/mine", "genedml report out.h5ad --genes GNAS,FASN --truth counts.csv")
+
 
 def report(
     target: Annotated[Path, typer.Argument(help="A run folder, or an .h5ad that predict wrote.")],

@@ -8,6 +8,11 @@ import typer
 from genedml_cli.commands import options
 from genedml_cli.commands.options import MODEL, RUN
 
+EXAMPLES = (
+    "genedml train --samples sheet.csv --encoder stain-texture -o runs/mine",
+    "genedml train --dataset HER2ST --root her2st --fold 1 -o runs/her2st",
+)
+
 
 def train(
     dataset: options.DatasetOption = None,

@@ -1,7 +1,8 @@
 """A run or a prediction as one HTML page that needs nothing else.
 
-Calling the package is calling :func:`genedml_cli.report.page.report`: Python binds ``genedml_cli.report`` to this package as
-soon as one of its modules is imported, and ``from genedml_cli import report`` must give something to call then, too.
+Calling the package is calling :func:`genedml_cli.report.page.report`: Python binds ``genedml_cli.report`` to this
+package as soon as one of its modules is imported, and ``from genedml_cli import report`` must give something to call
+then, too.
 """
 
 import sys
