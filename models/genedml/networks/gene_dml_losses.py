@@ -3,11 +3,11 @@
 Letters: B spots in a batch, d shared width, k groups, M genes. ``sim`` is cosine similarity.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from genedml.networks.contrastive import hard_target_loss, soft_target_loss
 from genedml.networks.gene_dml_grouping import Groups
 
 
@@ -28,7 +28,7 @@ def instance_loss(
     if detach_targets:
         target = target.detach()
     logits = sim(gene, image) / temperature
-    return (_soft_cross_entropy(logits, target) + _soft_cross_entropy(logits.T, target.T)) / 2
+    return soft_target_loss(logits, target)
 
 
 def cross_level_loss(
@@ -50,15 +50,9 @@ def cross_level_loss(
 
 def contrastive_loss(image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], temperature: float) -> Float[Tensor, ""]:
     """Plain symmetric InfoNCE, what is left when both pathways are switched off."""
-    logits = sim(gene, image) / temperature
-    partner = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, partner) + functional.cross_entropy(logits.T, partner)) / 2
+    return hard_target_loss(sim(gene, image) / temperature)
 
 
 def prediction_loss(predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
     """Mean squared error over spots and genes (eq. 6 sums over genes, which would drown the other terms)."""
     return functional.mse_loss(predicted, label)
-
-
-def _soft_cross_entropy(logits: Float[Tensor, "B B"], target: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
-    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()

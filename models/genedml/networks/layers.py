@@ -1,6 +1,6 @@
 """The blocks networks are built of.
 
-Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid.
+Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid, M genes.
 """
 
 from dataclasses import dataclass
@@ -91,6 +91,19 @@ class RelativePositionBias(nn.Module):
 
     def forward(self) -> Float[Tensor, "H L L"]:
         return self.table[:, self.index]
+
+
+class ConstantHead(nn.Linear):
+    """A linear layer of zero weights, which predicts its bias of whatever it is given until it is trained."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
+        """Predict the mean label (ST-Net's start)."""
+        with torch.no_grad():
+            self.bias.copy_(mean_label)
 
 
 @dataclass(frozen=True)

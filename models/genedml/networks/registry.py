@@ -110,6 +110,38 @@ GENE_DML = NetworkInfo(
     },
 )
 
+LINEAR = NetworkInfo(
+    "linear",
+    "Linear",
+    "genedml.networks.linear:Linear",
+    "genedml.networks.linear:LinearConfig",
+    paper="no publication: a floor",
+    input="the pooled vector of its tile",
+    licence="MIT, ours",
+)
+
+MLP = NetworkInfo(
+    "mlp",
+    "MLP",
+    "genedml.networks.mlp:MLP",
+    "genedml.networks.mlp:MLPConfig",
+    paper="no publication: a floor",
+    input="the pooled vector of its tile",
+    licence="MIT, ours",
+)
+
+ST_NET = NetworkInfo(
+    "st-net",
+    "ST-Net",
+    "genedml.networks.st_net:STNet",
+    "genedml.networks.st_net:STNetConfig",
+    paper="He et al.: Integrating spatial gene expression and breast tumour morphology via deep learning. Nature "
+    "Biomedical Engineering",
+    year=2020,
+    input="its tile's tokens",
+    licence="none (bryanhe/ST-Net, read as of September 2021)",
+)
+
 HISTOGENE = NetworkInfo(
     "histogene",
     "HisToGene",
@@ -122,7 +154,42 @@ HISTOGENE = NetworkInfo(
     licence="MIT (state of November 2021)",
 )
 
-NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in (GENE_DML, HISTOGENE)}
+BLEEP = NetworkInfo(
+    "bleep",
+    "BLEEP",
+    "genedml.networks.bleep:BLEEP",
+    "genedml.networks.bleep:BLEEPConfig",
+    paper="Xie et al.: Spatially resolved gene expression prediction from histology images via bi-modal contrastive "
+    "learning. NeurIPS",
+    year=2023,
+    input="the pooled vector of its tile, and the labels of all training spots",
+    licence="Apache-2.0 (bowang-lab/BLEEP, read as of October 2024)",
+)
+
+EGN = NetworkInfo(
+    "egn",
+    "EGN",
+    "genedml.networks.egn:EGN",
+    "genedml.networks.egn:EGNConfig",
+    paper="Yang et al.: Exemplar guided deep neural network for spatial transcriptomics analysis of gene expression "
+    "prediction. WACV",
+    year=2023,
+    input="its tile's tokens, and the training tiles most like it with their labels",
+    licence="none (Yan98/EGN, read as of October 2023)",
+)
+
+NETWORKS: dict[str, NetworkInfo] = {
+    info.name: info
+    for info in (
+        GENE_DML,
+        ST_NET,
+        HISTOGENE,
+        EGN,
+        BLEEP,
+        LINEAR,
+        MLP,
+    )
+}
 """The networks that come with genedml, by name."""
 
 

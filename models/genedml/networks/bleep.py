@@ -1,0 +1,111 @@
+"""BLEEP (Xie et al. 2023) on pooled features: tile and expression in one space, prediction by retrieval.
+
+Letters: B spots in a batch, D encoder width, M genes, W shared width, N spots of the bank, K retrieved.
+
+Differs from the publication:
+- the image head stands on the pooled vector of a frozen encoder instead of a ResNet-50 that is trained;
+- embeddings are scaled to unit length in the loss and the temperature is 0.07 by default. ``normalise = false`` and
+  ``temperature = 1`` are as published: logits of hundreds, which many users saw collapse;
+- references are the labelled spots of the fold's training patients, without Harmony over the test section;
+- labels are ours.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genedml.networks.bank import Bank
+from genedml.networks.contrastive import hard_target_loss, soft_target_loss
+from genedml.networks.inputs import Batch, Needs
+from genedml.networks.layers import masked_mean
+from genedml.networks.network import Network, Shape
+from genedml.schema import STRICT, Count, Fraction, Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class BLEEPConfig:
+    """Sizes of the heads, the loss, and how many references a prediction is the mean of."""
+
+    shared_width: Count = 256
+    dropout: Fraction = 0.1
+    normalise: bool = True
+    """Scale embeddings to unit length in the loss."""
+    temperature: Positive = 0.07
+    targets: Literal["soft", "hard"] = "soft"
+    """``soft``: how alike spots are within both views; ``hard``: each spot is like itself alone, as in CLIP."""
+    references: Count = 50
+    """K."""
+
+
+class ProjectionHead(nn.Module):
+    """A vector of either view to the shared space: p = Linear(x), then LayerNorm(p + Dropout(Linear(GELU(p))))."""
+
+    def __init__(self, width: int, config: BLEEPConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, config.shared_width)
+        self.refine = nn.Sequential(
+            nn.GELU(), nn.Linear(config.shared_width, config.shared_width), nn.Dropout(config.dropout)
+        )
+        self.norm = nn.LayerNorm(config.shared_width)
+
+    def forward(self, x: Float[Tensor, "B _"]) -> Float[Tensor, "B W"]:
+        projected = self.project(x)
+        return self.norm(projected + self.refine(projected))
+
+
+def similarity_loss(
+    image: Float[Tensor, "B W"], gene: Float[Tensor, "B W"], temperature: float, targets: str = "soft"
+) -> Float[Tensor, ""]:
+    """The contrastive loss of embeddings as they are; with ``soft`` targets gradients run through the targets too."""
+    logits = gene @ image.T / temperature
+    if targets == "hard":
+        return hard_target_loss(logits)
+    return soft_target_loss(logits, ((image @ image.T + gene @ gene.T) / (2 * temperature)).softmax(dim=1))
+
+
+class BLEEP(Network):
+    """Trained to match tiles with expressions; predicts the mean label of the K references most like the tile."""
+
+    def __init__(self, config: BLEEPConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.image_head = ProjectionHead(shape.width, config)
+        self.gene_head = ProjectionHead(shape.genes, config)
+        self.bank = Bank(shape.bank, config.shared_width, shape.genes)
+
+    @classmethod
+    def needs(cls, config: BLEEPConfig) -> Needs:
+        """A bank of references."""
+        return Needs(bank=True)
+
+    def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
+        """Mean label of the K references whose expression embedding has the greatest cosine with the tile's.
+
+        A batch that knows its patients is not given references of the same.
+        """
+        query = functional.normalize(self.image_head(batch.pooled), dim=1)
+        row, there = self.bank.nearest(query, self.config.references, batch.patient)
+        return masked_mean(self.bank.label[row], there)
+
+    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
+        """The contrastive loss, ln B at chance where targets are hard; under autocast, of the labels' precision."""
+        label = batch.label
+        assert label is not None
+        image, gene = self.image_head(batch.pooled), self.gene_head(label)
+        with torch.autocast(label.device.type, enabled=False):  # similarities need more bits
+            image, gene = image.to(label.dtype), gene.to(label.dtype)
+            if self.config.normalise:
+                image, gene = functional.normalize(image, dim=1), functional.normalize(gene, dim=1)
+            loss = similarity_loss(image, gene, self.config.temperature, self.config.targets)
+        return {"contrastive": loss, "total": loss}
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Keep the expression embedding, of unit length, and the label of every training spot."""
+        self.bank.fill(batches, self._key)
+
+    def _key(self, batch: Batch) -> Float[Tensor, "B W"]:
+        return functional.normalize(self.gene_head(batch.label), dim=1)

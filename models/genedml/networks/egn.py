@@ -1,0 +1,218 @@
+"""EGN (Yang et al. 2023) on a frozen encoder's tokens: a ViT guided by the nearest training tiles and their labels.
+
+Letters: B spots in a batch, T tokens of a tile, D encoder width, W width, K exemplars, M genes, N spots of the bank,
+H heads of an exchange, C channels of each.
+
+Differs from the publication:
+- tokens are the encoder's instead of patches of pixels, and the grid of an exchange is theirs; exemplars are found by
+  the encoder's pooled vector instead of that of a StyleGAN (paper) or a ResNet-50 (authors' code);
+- exemplars are of other patients than the spot while training, where the publication leaves out its section alone;
+- labels are ours; exemplars show them standardised over the training spots. In the loss a gene whose label does not
+  vary in a batch counts as uncorrelated;
+- positions start with the spread ``position_sd`` (published: 1) and are added before every block, once.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genedml.errors import GeneDMLError
+from genedml.networks.bank import Bank
+from genedml.networks.inputs import Batch, Needs
+from genedml.networks.layers import Block, masked_mean
+from genedml.networks.network import Network, Shape
+from genedml.schema import STRICT, Count, Positive, TransformerConfig
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True, config=STRICT)
+class EGNConfig:
+    """Sizes of the trunk and of the exchanges, of which every second block has one."""
+
+    width: Count = 512
+    transformer: TransformerConfig = TransformerConfig(depth=4, heads=8, mlp_width=2048, dropout=0.1)
+    position_sd: Positive = 0.02
+    exchange_heads: Count = 8
+    exchange_channels: Count = 64
+    """Of each head."""
+    exchange_hidden_width: Count = 256
+    exemplars: Count = 9
+    """K."""
+    correlation_weight: Annotated[float, Field(ge=0)] = 0.5
+
+
+class ResidualMLP(nn.Module):
+    """Pre-norm, two layers of one width with GELU, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, x: Float[Tensor, "*n W"]) -> Float[Tensor, "*n W"]:
+        return x + self.layers(x)
+
+
+class Exchange(nn.Module):
+    """Tokens of a tile, its view ``query`` and its exemplars inform each other."""
+
+    def __init__(self, config: EGNConfig, tokens: int) -> None:
+        super().__init__()
+        width, hidden = config.width, config.exchange_hidden_width
+        inner = config.exchange_heads * config.exchange_channels
+        self.heads = config.exchange_heads
+        self.compare = nn.Sequential(nn.Linear(2 * width, hidden), nn.SiLU(), nn.Linear(hidden, 2 * width))
+        self.value = nn.Linear(width, width)
+        self.exemplar_norm = nn.LayerNorm(width)
+        self.gate = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.heads * tokens), nn.Sigmoid())
+        self.channels = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, inner))
+        self.to_tokens = nn.Linear(inner, width, bias=False)
+        self.to_query = nn.Linear(inner, width, bias=False)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B T W"],
+        query: Float[Tensor, "B W"],
+        exemplar: Float[Tensor, "B K W"],
+        value: Float[Tensor, "B K W"],
+        there: Bool[Tensor, "B K"],
+    ) -> tuple[Float[Tensor, "B T W"], Float[Tensor, "B W"], Float[Tensor, "B K W"]]:
+        difference = query[:, None] - exemplar
+        to_query, to_exemplar = self.compare(torch.cat([difference, exemplar], dim=-1)).sigmoid().chunk(2, dim=-1)
+        value = self.value(value)
+        query = query + masked_mean(to_query * value, there)
+        exemplar = self.exemplar_norm(exemplar + to_exemplar * value)
+        gate = self.gate(query).unflatten(1, (tokens.shape[1], self.heads, 1))
+        gated = (gate * self.channels(tokens).unflatten(2, (self.heads, -1))).flatten(2)
+        return tokens + self.to_tokens(gated), query + self.to_query(gated.mean(dim=1)), exemplar
+
+
+class GuidedBlock(nn.Module):
+    """A transformer block with an exchange between its attention and its MLP."""
+
+    def __init__(self, config: EGNConfig, tokens: int) -> None:
+        super().__init__()
+        self.block = Block(config.width, config.transformer, qkv_bias=False)
+        self.exchange = Exchange(config, tokens)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B T W"],
+        query: Float[Tensor, "B W"],
+        exemplar: Float[Tensor, "B K W"],
+        value: Float[Tensor, "B K W"],
+        there: Bool[Tensor, "B K"],
+    ) -> tuple[Float[Tensor, "B T W"], Float[Tensor, "B W"], Float[Tensor, "B K W"]]:
+        tokens = tokens + self.block.attention(self.block.attention_norm(tokens))
+        tokens, query, exemplar = self.exchange(tokens, query, exemplar, value, there)
+        return tokens + self.block.mlp(self.block.mlp_norm(tokens)), query, exemplar
+
+
+class AttentivePool(nn.Module):
+    """With s = Linear(token): the mean of s over tokens, plus half its mean weighted by softmax(s / 10)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, width)
+
+    def forward(self, tokens: Float[Tensor, "B T W"]) -> Float[Tensor, "B W"]:
+        score = self.project(tokens)
+        return score.mean(dim=1) + 0.5 * ((0.1 * score).softmax(dim=1) * score).sum(dim=1)
+
+
+def gene_correlation(predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
+    """Mean over genes of the correlation over the spots of a batch; 0 of a gene that does not vary."""
+    p, y = predicted - predicted.mean(dim=0), label - label.mean(dim=0)
+    scale = (p.square().mean(dim=0) + EPSILON).sqrt() * (y.square().mean(dim=0) + EPSILON).sqrt()
+    return ((p * y).mean(dim=0) / scale).mean()
+
+
+class EGN(Network):
+    """A transformer over a tile's tokens that looks at the K training tiles most like it, and at their expression."""
+
+    def __init__(self, config: EGNConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        width = config.width
+        self.embed = nn.Linear(shape.width, width)
+        self.position = nn.Parameter(torch.empty(shape.tokens, width))
+        nn.init.normal_(self.position, std=config.position_sd)
+        self.blocks = nn.ModuleList(
+            GuidedBlock(config, shape.tokens) if number % 2 else Block(width, config.transformer, qkv_bias=False)
+            for number in range(config.transformer.depth)
+        )
+        self.view = nn.Linear(shape.width, width)
+        self.exemplar_view = nn.Linear(shape.width + shape.genes, width)
+        self.refine = nn.Sequential(ResidualMLP(width), ResidualMLP(width))
+        self.expression = nn.Linear(shape.genes, width)
+        self.pool = AttentivePool(width)
+        self.norm = nn.LayerNorm(2 * width)
+        self.head = nn.Linear(2 * width, shape.genes)
+        self.bank = Bank(shape.bank, shape.width, shape.genes)
+        self.register_buffer("label_mean", torch.zeros(shape.genes))
+        self.register_buffer("label_sd", torch.ones(shape.genes))
+
+    label_mean: Tensor
+    label_sd: Tensor
+
+    @classmethod
+    def needs(cls, config: EGNConfig) -> Needs:
+        """The tokens of its own tile, and a bank of exemplars."""
+        return Needs(tokens=True, bank=True)
+
+    def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
+        """Predicted labels. A batch that knows its patients is shown no exemplar of the same."""
+        assert batch.tokens is not None
+        row, there = self.bank.nearest(batch.pooled, self.config.exemplars, batch.patient)
+        label = (self.bank.label[row] - self.label_mean) / self.label_sd
+        exemplar = self.refine(self.exemplar_view(torch.cat([self.bank.key[row], label], dim=-1)))
+        query, value = self.refine(self.view(batch.pooled)), self.expression(label)
+        tokens = self.embed(batch.tokens)
+        for number, block in enumerate(self.blocks):
+            tokens = tokens + self.position
+            if number % 2:
+                tokens, query, exemplar = block(tokens, query, exemplar, value, there)
+            else:
+                tokens = block(tokens)
+        return self.head(self.norm(torch.cat([self.pool(tokens), query], dim=-1)))
+
+    def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
+        """Mean squared error, and how far the genes' correlation over the batch is from 1."""
+        label = batch.label
+        assert label is not None
+        predicted = self(batch)
+        with torch.autocast(label.device.type, enabled=False):  # correlations need more bits
+            return egn_losses(predicted.to(label.dtype), label, self.config.correlation_weight)
+
+    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
+        """Let the untrained head predict about the mean label."""
+        with torch.no_grad():
+            self.head.bias.copy_(mean_label)
+
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Keep the pooled vector and the label of every training spot, and mean and standard deviation of the labels.
+
+        Raises:
+            GeneDMLError: all spots are of one patient, so that none has an exemplar while training.
+        """
+        self.bank.fill(batches, lambda batch: batch.pooled)
+        if len(self.bank.patient.unique()) == 1:
+            raise GeneDMLError(
+                "EGN looks up spots of other patients while it is trained, and all training spots are of one patient "
+                "and one section: train on more, or hold out no patient with --set training.select_on=test."
+            )
+        self.label_mean.copy_(self.bank.label.mean(dim=0))
+        self.label_sd.copy_(self.bank.label.std(dim=0).clamp(min=1e-3))
+
+
+def egn_losses(
+    predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], correlation_weight: float
+) -> dict[str, Float[Tensor, ""]]:
+    """The named parts of the loss and their total."""
+    error, correlation = functional.mse_loss(predicted, label), 1 - gene_correlation(predicted, label)
+    return {"prediction": error, "correlation": correlation, "total": error + correlation_weight * correlation}

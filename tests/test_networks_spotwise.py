@@ -1,0 +1,373 @@
+"""Networks that see spots: hand examples, published sizes, and what must not change their predictions."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from genedml.config import load_config
+from genedml.errors import GeneDMLError
+from genedml.networks.bank import Bank
+from genedml.networks.bleep import BLEEP, BLEEPConfig, ProjectionHead, similarity_loss
+from genedml.networks.egn import EGN, AttentivePool, EGNConfig, egn_losses
+from genedml.networks.inputs import Batch, Section
+from genedml.networks.linear import Linear, LinearConfig
+from genedml.networks.mlp import MLP, MLPConfig
+from genedml.networks.network import Network, Shape
+from genedml.networks.st_net import STNet, STNetConfig
+from genedml.schema import TransformerConfig
+
+WIDTH, GENES, TOKENS, SIDE, BANK = 8, 5, 6, 3, 12
+SHAPE = Shape(GENES, WIDTH, TOKENS, SIDE, BANK)
+SMALL = TransformerConfig(depth=2, heads=2, mlp_width=16, dropout=0.2)
+NETWORKS = {
+    "linear": (Linear, LinearConfig()),
+    "mlp": (MLP, MLPConfig(hidden_widths=(16,), dropout=0.2)),
+    "st-net": (STNet, STNetConfig()),
+    "bleep": (BLEEP, BLEEPConfig(shared_width=16, references=3)),
+    "egn": (EGN, EGNConfig(16, SMALL, exchange_heads=2, exchange_channels=4, exchange_hidden_width=8, exemplars=3)),
+}
+SPOTWISE = [name for name in NETWORKS if name != "triplex"]
+STARTS_CONSTANT = ["linear", "mlp", "st-net"]
+BANKED = ["bleep", "egn"]
+CONTEXT = ("tokens", "neighbor", "neighbor_mask", "label", "patient")
+
+
+def make_batch(spots: int = 7, seed: int = 1, patients: int = 0) -> Batch:
+    """Spots of one section in a row, the last of them far away; labels and patients where there are patients."""
+    random = torch.Generator().manual_seed(seed)
+    grid_xy = torch.stack([torch.arange(spots), torch.zeros(spots, dtype=torch.long)], dim=1)
+    grid_xy[-1] = torch.tensor([40, 40])
+    mask = torch.rand(spots, SIDE**2, generator=random) > 0.3
+    mask[:, SIDE**2 // 2] = True
+    return Batch(
+        [Section(torch.randn(spots, WIDTH, generator=random), grid_xy)],
+        torch.zeros(spots, dtype=torch.long),
+        torch.arange(spots),
+        tokens=torch.randn(spots, TOKENS, WIDTH, generator=random),
+        neighbor=torch.randn(spots, SIDE**2, WIDTH, generator=random),
+        neighbor_mask=mask,
+        label=torch.rand(spots, GENES, generator=random) if patients else None,
+        patient=torch.arange(spots) % patients if patients else None,
+    )
+
+
+def take(batch: Batch, rows: Tensor) -> Batch:
+    """Some spots of the same section."""
+    parts = {name: getattr(batch, name)[rows] for name in CONTEXT if getattr(batch, name) is not None}
+    return replace(batch, section=batch.section[rows], row=rows, **parts)
+
+
+def training_spots() -> Batch:
+    return make_batch(BANK, seed=2, patients=3)
+
+
+def make_network(name: str, shape: Shape = SHAPE) -> Network:
+    torch.manual_seed(0)
+    kind, config = NETWORKS[name]
+    network = kind(config, shape).eval()
+    if name in STARTS_CONSTANT:  # as if it had been trained
+        nn.init.normal_(network.head.weight)
+    with torch.no_grad():
+        network.remember([training_spots()])
+    return network
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request) -> Network:
+    """Every network, in evaluation mode, with a bank where it needs one."""
+    return make_network(request.param)
+
+
+@pytest.fixture(params=SPOTWISE)
+def spotwise(request) -> Network:
+    """Every network whose predictions do not depend on other spots."""
+    return make_network(request.param)
+
+
+@pytest.fixture(params=BANKED)
+def banked(request) -> Network:
+    """Every network with a bank."""
+    return make_network(request.param)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+def published(name: str, width: int, tokens: int = 1, genes: int = 250) -> Network:
+    """A network of the published settings without memory for its weights."""
+    kind = NETWORKS[name][0]
+    config = load_config("published", overrides=[f"method={name}"]).network
+    with torch.device("meta"):
+        return kind(config, Shape(genes, width, tokens, 5, 10))
+
+
+def test_two_evaluations_are_equal_to_the_bit(network):
+    batch = make_batch()
+    assert torch.equal(network(batch), network(batch))
+
+
+def test_training_mode_is_only_that_of_dropout(network):
+    batch = make_batch()
+    expected = network(batch)
+    network.train()
+    for part in network.modules():
+        if hasattr(part, "dropout"):
+            part.dropout = 0.0
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    assert torch.equal(network(batch), expected)
+
+
+def test_the_order_of_spots_does_not_matter(network):
+    batch, order = make_batch(), torch.tensor([3, 0, 6, 5, 1, 2, 4])
+    assert torch.allclose(network(take(batch, order)), network(batch)[order], atol=1e-5)
+
+
+def test_a_spot_alone_is_predicted_as_in_a_batch(spotwise):
+    batch = make_batch()
+    alone = make_batch()
+    section = Section(batch.pooled[4:5], alone.sections[0].grid_xy[4:5])
+    alone = replace(take(batch, torch.tensor([4])), sections=[section], row=torch.tensor([0]))
+    assert torch.allclose(spotwise(alone), spotwise(batch)[4:5], atol=1e-5)
+
+
+def test_spots_differ_and_each_sees_its_own_tile(network):
+    assert make_batch().pooled.std(dim=0).min() > 0.1
+    assert network(make_batch()).std(dim=0).max() > 1e-3
+
+
+def test_a_section_of_one_spot_and_an_isolated_spot_train_and_are_finite(network):
+    network.train()
+    for spots in (1, 7):
+        network.zero_grad()
+        network.losses(make_batch(spots, patients=3))["total"].backward()
+        assert all(value.grad.isfinite().all() for value in network.parameters() if value.grad is not None)
+    network.eval()
+    assert network(make_batch(1)).isfinite().all()
+    assert network(make_batch()).isfinite().all()
+
+
+def test_the_loss_reaches_every_parameter_but_what_follows_the_last_exchange(network):
+    network.losses(make_batch(patients=3))["total"].backward()
+    unreached = [name for name, value in network.named_parameters() if value.grad is None]
+    last = [f"blocks.1.exchange.exemplar_norm.{name}" for name in ("weight", "bias")]
+    assert unreached == (last if isinstance(network, EGN) else [])
+
+
+def test_the_state_holds_all_that_a_prediction_needs(network):
+    name = next(name for name, (kind, _) in NETWORKS.items() if isinstance(network, kind))
+    kind, config = NETWORKS[name]
+    again = kind(config, SHAPE).eval()
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again(make_batch()), network(make_batch()))
+
+
+@pytest.mark.parametrize("name", STARTS_CONSTANT)
+def test_it_starts_at_the_mean_label_and_nothing_before_the_head_moves_in_the_first_step(name):
+    kind, config = NETWORKS[name]
+    network, mean = kind(config, SHAPE), torch.linspace(0, 2, GENES)
+    network.start_at(mean)
+    assert torch.equal(network(make_batch()), mean.expand(7, GENES))
+    network.losses(make_batch(patients=3))["total"].backward()
+    trunk = [value.grad for name, value in network.named_parameters() if not name.startswith("head.")]
+    assert all((grad == 0).all() for grad in trunk)
+    assert network.head.weight.grad.abs().max() > 0
+
+
+def test_others_start_about_the_mean_label():
+    network, mean = make_network("egn"), torch.linspace(10, 50, GENES)
+    network.start_at(mean)
+    assert torch.allclose(network(make_batch()).mean(dim=0), mean, atol=3)
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [("sum", 3.0), ("mean", 1.5)])
+def test_the_loss_of_st_net_is_that_of_the_hand_example(reduction, expected):
+    network = STNet(STNetConfig(reduction), Shape(2, WIDTH, TOKENS, SIDE))
+    label = torch.tensor([[1.0, 1.0], [2.0, 0.0]])  # it predicts 0, so these are its errors
+    assert network.losses(replace(make_batch(2), label=label))["total"].item() == expected
+
+
+def test_st_net_and_the_linear_floor_have_the_published_head():
+    assert parameters(published("st-net", 1024)) == 256_250
+    assert parameters(Linear(LinearConfig(), Shape(250, 1024, 1, 5))) == 256_250
+
+
+IDENTITY, SWAPPED, SLANTED = torch.eye(2), torch.eye(2).flip(0), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("gene", "temperature", "expected"),
+    [(IDENTITY, 1.0, 0.5822), (SWAPPED, 1.0, 1.0443), (SLANTED, 1.0, 0.6817), (SLANTED, 0.5, 0.6578)],
+)
+def test_the_loss_of_bleep_is_that_of_the_hand_example(gene, temperature, expected):
+    assert similarity_loss(IDENTITY, gene, temperature).item() == pytest.approx(expected, abs=5e-5)
+
+
+def test_hard_targets_at_chance_cost_the_logarithm_of_the_batch():
+    alike = torch.ones(128, 4)
+    assert similarity_loss(alike, alike, 0.07, "hard").item() == pytest.approx(math.log(128), rel=1e-5)
+
+
+def test_the_loss_of_bleep_takes_its_settings():
+    batch, network = make_batch(patients=3), make_network("bleep")
+    image, gene = network.image_head(batch.pooled), network.gene_head(batch.label)
+    raw = BLEEP(BLEEPConfig(16, normalise=False, temperature=1.0), SHAPE).eval()
+    raw.load_state_dict(network.state_dict())
+    assert torch.allclose(raw.losses(batch)["total"], similarity_loss(image, gene, 1.0))
+    unit = [nn.functional.normalize(view, dim=1) for view in (image, gene)]
+    assert torch.allclose(network.losses(batch)["total"], similarity_loss(*unit, 0.07))
+
+
+def test_bleep_has_the_published_heads():
+    assert parameters(published("bleep", 2048).image_head) == 590_848
+    assert parameters(published("bleep", 2048, genes=3467).gene_head) == 954_112
+    assert parameters(published("bleep", 2048)) == 721_408
+    assert parameters(published("bleep", 1024)) == 459_264
+
+
+def test_bleep_predicts_the_mean_label_of_the_two_nearest_by_cosine():
+    network = BLEEP(BLEEPConfig(2, references=2), Shape(1, 2, 1, SIDE, bank=3)).eval()
+    network.image_head = nn.Identity()
+    keys, label = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0], [10.0], [4.0]])
+    section, three = Section(keys, torch.zeros(3, 2, dtype=torch.long)), torch.arange(3)
+    spots = Batch([section], torch.zeros(3, dtype=torch.long), three, label=label, patient=three)
+    network.bank.fill([spots], lambda batch: nn.functional.normalize(batch.pooled, dim=1))
+    query = Section(torch.tensor([[1.0, 0.2]]), torch.zeros(1, 2, dtype=torch.long))
+    assert network(Batch([query], torch.tensor([0]), torch.tensor([0]))).item() == 2
+
+
+def test_bleep_predicts_within_the_range_of_its_references():
+    spots, network = training_spots(), make_network("bleep")
+    predicted = network(make_batch(200, seed=9))
+    assert (predicted >= spots.label.amin(dim=0)).all()
+    assert (predicted <= spots.label.amax(dim=0)).all()
+
+
+def test_bleep_that_is_trained_finds_the_references_of_each_tile():
+    torch.manual_seed(0)
+    kinds = torch.arange(BANK) % 3
+    spots = training_spots()
+    section = Section(torch.eye(WIDTH)[kinds] + 0.1 * spots.pooled, spots.sections[0].grid_xy)
+    spots = replace(spots, sections=[section], label=torch.eye(GENES)[kinds])
+    network = BLEEP(BLEEPConfig(16, dropout=0.0, references=4), SHAPE)
+    optimiser = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        network.losses(spots)["total"].backward()
+        optimiser.step()
+    network.eval()
+    network.remember([spots])
+    assert torch.allclose(network(replace(spots, patient=None)), spots.label)
+
+
+def test_the_loss_of_egn_is_that_of_the_hand_example():
+    label = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]])
+    predicted = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    losses = egn_losses(predicted, label, 0.5)
+    assert losses["prediction"].item() == pytest.approx(1 / 3, abs=1e-6)
+    assert losses["correlation"].item() == pytest.approx(0.25, abs=1e-6)
+    assert losses["total"].item() == pytest.approx(0.4583, abs=5e-5)
+
+
+def test_a_gene_that_does_not_vary_counts_as_uncorrelated():
+    label = torch.tensor([[0.0, 3.0], [1.0, 3.0]])
+    assert egn_losses(label, label, 1.0)["correlation"].item() == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_pool_of_egn_is_that_of_the_hand_example():
+    pool = AttentivePool(1)
+    nn.init.ones_(pool.project.weight)
+    nn.init.zeros_(pool.project.bias)
+    assert pool(torch.tensor([[[0.0], [10.0]]])).item() == pytest.approx(8.6553, abs=5e-5)
+
+
+def test_egn_has_the_published_size_but_for_the_layers_never_used_and_the_patches():
+    unused = 2 * 2048 + 2048 * 1024 + 1024  # LayerNorm and Linear
+    patches, tokens = 32 * 32 * 3 * 1024, 2048 * 1024  # what is projected to width 1024: pixels there, vectors here
+    assert parameters(published("egn", 2048, tokens=64)) == 133_356_794 - unused - patches + tokens
+
+
+def test_exemplars_without_expression_say_nothing():
+    network = make_network("egn")
+    nn.init.zeros_(network.expression.weight)
+    nn.init.zeros_(network.expression.bias)
+    nn.init.zeros_(network.blocks[1].exchange.value.bias)
+    silent = network(make_batch())
+    network.bank.key.add_(1)
+    assert torch.equal(network(make_batch()), silent)
+
+
+def test_egn_reads_the_expression_of_its_exemplars():
+    network = make_network("egn")
+    before = network(make_batch())
+    network.bank.label.copy_(network.bank.label.flip(0))
+    assert not torch.allclose(network(make_batch()), before, atol=1e-4)
+
+
+def test_egn_refuses_a_training_of_one_patient():
+    with pytest.raises(GeneDMLError, match=r"all training spots are of one patient and one section: train on more"):
+        make_network("egn").remember([make_batch(BANK, patients=1)])
+
+
+def test_the_order_and_the_parts_of_the_references_do_not_matter(banked):
+    expected, spots = banked(make_batch()), training_spots()
+    shuffled = torch.randperm(BANK, generator=torch.Generator().manual_seed(5))
+    banked.remember([take(spots, shuffled[:5]), take(spots, shuffled[5:])])
+    assert torch.equal(banked(make_batch()), expected)
+
+
+def test_which_of_equally_near_spots_are_found_does_not_hang_on_their_order():
+    label = torch.rand(BANK, GENES, generator=torch.Generator().manual_seed(7))
+    spots = replace(training_spots(), label=label)
+    chosen = []
+    for order in (torch.arange(BANK), torch.arange(BANK).flip(0)):
+        bank = Bank(BANK, WIDTH, GENES).eval()
+        bank.fill([take(spots, order)], lambda batch: torch.ones(len(batch), WIDTH))
+        chosen.append(bank.label[bank.nearest(torch.zeros(1, WIDTH), 3)[0]])
+    assert torch.equal(*chosen)
+
+
+def test_the_nearest_spot_of_a_training_tile_is_itself_unless_its_patient_is_left_out():
+    spots = training_spots()
+    bank = Bank(BANK, WIDTH, GENES).eval()
+    bank.fill([spots], lambda batch: batch.pooled)
+    row, there = bank.nearest(spots.pooled, 1)
+    assert there.all()
+    assert torch.equal(bank.key[row[:, 0]], spots.pooled)
+    row, there = bank.nearest(spots.pooled, BANK, spots.patient)
+    assert (there.sum(dim=1) == BANK - BANK // 3).all()
+    assert ((bank.patient[row] != spots.patient[:, None]) == there).all()
+
+
+def test_a_training_spot_learns_nothing_from_its_own_patient(banked):
+    """Other labels of patient 0 in the bank change what spots of patient 1 are shown, and not those of patient 0."""
+    spots = training_spots()
+    spots = replace(spots, patient=torch.arange(BANK) // (BANK // 2))
+    banked.remember([spots])
+    before = banked(spots)
+    banked.bank.label[banked.bank.patient == 0] += 1.0
+    moved = (banked(spots) - before).abs().amax(dim=1)
+    assert (moved[spots.patient == 0] == 0).all()
+    assert (moved[spots.patient == 1] > 1e-4).all()
+
+
+def test_an_empty_bank_and_one_of_other_genes_or_spots_are_refused_in_a_sentence(banked):
+    kind, config = next(row for row in NETWORKS.values() if isinstance(banked, row[0]))
+    with pytest.raises(GeneDMLError, match="The bank is empty, so there is nothing to look up"):
+        kind(config, SHAPE).eval()(make_batch())
+    with pytest.raises(GeneDMLError, match="The bank is empty"):
+        kind(config, replace(SHAPE, bank=0)).eval()(make_batch())
+    spots = training_spots()
+    with pytest.raises(GeneDMLError, match=rf"labels of {GENES} genes, and its spots have {GENES - 1}"):
+        banked.remember([replace(spots, label=spots.label[:, 1:])])
+    with pytest.raises(GeneDMLError, match=rf"The bank is for {BANK} spots with a label, and 7 were given"):
+        banked.remember([make_batch(7, patients=3)])
+
+
+def test_a_projection_is_a_residual_that_ends_with_unit_variance():
+    out = ProjectionHead(WIDTH, BLEEPConfig(16)).eval()(make_batch().pooled)
+    assert torch.allclose(out.var(dim=1, unbiased=False), torch.ones(7), atol=1e-3)
