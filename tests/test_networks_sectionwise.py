@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
-from genedml.networks.histogene import HisToGene, HisToGeneConfig, PixelStem
+from genedml.networks import hist2st, histogene
+from genedml.networks.hist2st import GraphConfig, GraphLayer, Hist2ST, Hist2STConfig, Hist2STLossConfig
+from genedml.networks.hist2st_losses import count_loss, distillation_loss, size_factors
+from genedml.networks.histogene import HisToGene, HisToGeneConfig
 from genedml.networks.inputs import Batch, Section
 from genedml.networks.network import Network, Shape
 from genedml.networks.positions import SinePositions, TablePositions
@@ -18,28 +21,40 @@ WIDTH, GENES = 8, 5
 SHAPE = Shape(GENES, WIDTH, 5, 5)
 SMALL = TransformerConfig(depth=2, heads=2, mlp_width=16, dropout=0.2)
 HISTOGENE = HisToGeneConfig(width=16, transformer=SMALL)
+HIST2ST = Hist2STConfig(width=16, transformer=SMALL, loss=Hist2STLossConfig(distillation=0.5, copies=2))
 SQUARE = torch.tensor([(x, y) for y in range(4) for x in range(5)])
 ONE_SPOT = torch.tensor([(7, 3)])
 ISOLATED = torch.tensor([(0, 0), (1, 0), (0, 1), (40, 40)])
 
 
-def make_histogene(config: HisToGeneConfig = HISTOGENE) -> Network:
-    torch.manual_seed(0)
-    return HisToGene(config, SHAPE)
-
-
-SECTIONWISE = {"histogene": make_histogene}
+SECTIONWISE = {
+    "histogene": (HisToGene, HISTOGENE),
+    "histogene-tables": (HisToGene, replace(HISTOGENE, position="table")),
+    "hist2st": (Hist2ST, HIST2ST),
+    "hist2st-published-graph": (Hist2ST, replace(HIST2ST, graph=GraphConfig(self_loop=False))),
+}
 
 
 @pytest.fixture(params=SECTIONWISE)
 def network(request) -> Network:
-    """Every network for whole sections, in training mode."""
-    return SECTIONWISE[request.param]()
+    """Every network for whole sections, in training mode; tables are trained for all places."""
+    torch.manual_seed(0)
+    build, config = SECTIONWISE[request.param]
+    made = build(config, SHAPE)
+    if isinstance(made.positions, TablePositions):
+        made.positions.trained.fill_(True)
+    return made
 
 
 def make_section(grid_xy: Tensor, seed: int = 1) -> Section:
     random = torch.Generator().manual_seed(seed)
-    return Section(torch.randn(len(grid_xy), WIDTH, generator=random), grid_xy)
+    turned = torch.randn(8, len(grid_xy), WIDTH, generator=random)
+    return Section(turned[0], grid_xy, turned=turned)
+
+
+def some_spots(section: Section, rows: Tensor) -> Section:
+    """A section of some of the spots, in their order."""
+    return Section(section.pooled[rows], section.grid_xy[rows], turned=section.turned[:, rows])
 
 
 def make_batch(sections: list[Section], seed: int = 2) -> Batch:
@@ -71,7 +86,7 @@ def test_two_evaluations_are_equal_to_the_bit_and_training_has_dropout(network):
 def test_permuting_spots_with_their_places_permutes_the_predictions(network):
     section = make_section(SQUARE)
     order = torch.randperm(len(SQUARE), generator=torch.Generator().manual_seed(3))
-    permuted = replace(section, pooled=section.pooled[order], grid_xy=section.grid_xy[order])
+    permuted = some_spots(section, order)
     network.eval()
     whole = network(make_batch([section]))
     assert torch.allclose(network(make_batch([permuted])), whole[order], atol=1e-5)
@@ -85,7 +100,7 @@ def test_a_section_does_not_depend_on_where_it_lies_nor_on_others_but_on_its_spo
     moved = replace(section, grid_xy=section.grid_xy + torch.tensor([30, -4]))
     assert torch.equal(network(make_batch([moved])), alone)
     assert torch.allclose(network(make_batch([other, section]))[7:], alone, atol=1e-6)
-    fewer = replace(section, pooled=section.pooled[1:], grid_xy=section.grid_xy[1:])
+    fewer = some_spots(section, torch.arange(1, len(SQUARE)))
     assert not torch.allclose(network(make_batch([fewer])), alone[1:], atol=1e-4)
 
 
@@ -123,12 +138,12 @@ def test_training_starts_near_the_mean_label(network):
 def test_histogene_has_the_published_size(genes, pixels, count):
     config = load_config("published", overrides=["method=histogene"]).network
     with torch.device("meta"):
-        stem = PixelStem(config.width) if pixels else None
+        stem = histogene.PixelStem(config.width) if pixels else None
         assert parameters(HisToGene(config, Shape(genes, 1024, 197, 5), stem)) == count
 
 
 def test_the_pixel_stem_of_histogene_makes_a_token_of_each_tile():
-    stem = PixelStem(4)
+    stem = histogene.PixelStem(4)
     tiles = torch.rand(2, 3, 112, 112)
     tokens = stem(tiles)
     assert tokens.shape == (2, 4)
@@ -171,3 +186,147 @@ def test_sines_tell_every_place_apart_and_near_places_are_alike():
     assert apart[0, 1] < apart[0, 3]
     with pytest.raises(GeneDMLError, match="width that 4 divides"):
         SinePositions(6)
+
+
+def spot_names(edges: Tensor, spots: int) -> list[set[int]]:
+    """The neighbours of each spot, without the fillers."""
+    return [{row for row in rows if row < spots} for rows in edges.tolist()]
+
+
+def test_edges_on_a_square_array_join_spots_within_the_radius():
+    section = make_section(SQUARE)
+    assert spot_names(section.edges(1.0), 20)[6] == {1, 5, 7, 11}
+    assert spot_names(section.edges(1.5), 20)[6] == {0, 1, 2, 5, 7, 10, 11, 12}
+    assert spot_names(section.edges(2.0), 20)[0] == {1, 2, 5, 6, 10}
+    assert section.edges(1.0) is section.edges(1.0)
+
+
+def test_edges_on_a_hexagonal_array_join_the_six_around():
+    axial = torch.tensor([(x, y) for y in range(-1, 2) for x in range(-1, 2)])
+    hexagonal = replace(make_section(axial), hexagonal=True)
+    around = [(0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1)]
+    joined = spot_names(hexagonal.edges(1.0), 9)[4]
+    assert sorted(map(tuple, axial[sorted(joined)].tolist())) == sorted(around)
+    assert len(spot_names(make_section(axial).edges(1.5), 9)[4]) == 8
+
+
+def test_the_nearest_are_chosen_by_distance_and_then_by_place_whatever_the_order_of_spots():
+    section = make_section(SQUARE)
+    near = section.edges(2.0, nearest=4)
+    assert spot_names(near, 20)[6] == {1, 5, 7, 11}
+    assert spot_names(near, 20)[1] == {0, 2, 6, 5}  # of the two diagonal ones below, the left
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    permuted = replace(section, grid_xy=SQUARE[order])
+    back = [{int(order[row]) for row in rows} for rows in spot_names(permuted.edges(2.0, nearest=4), 20)]
+    assert back == [spot_names(near, 20)[number] for number in order.tolist()]
+
+
+def test_spots_of_one_cell_are_joined_and_lonely_ones_have_no_edge():
+    doubled = make_section(torch.tensor([(0, 0), (0, 0), (0, 1), (9, 9)]))
+    assert spot_names(doubled.edges(1.0), 4) == [{1, 2}, {0, 2}, {0, 1}, set()]
+    assert make_section(ONE_SPOT).edges(2.0).shape == (1, 0)
+
+
+def test_a_graph_layer_takes_the_mean_of_neighbours():
+    layer = GraphLayer(2)
+    nn.init.eye_(layer.linear.weight)
+    chain, spots = torch.tensor([(0, 0), (1, 0), (2, 0)]), torch.tensor([(1.0, 0.0), (0.0, 2.0), (3.0, 4.0)])
+    out = layer(spots, Section(spots, chain).edges(1.0))
+    half = 0.5**0.5
+    assert torch.allclose(out, torch.tensor([(0, 1), (half, half), (0, 1)]), atol=1e-6)
+
+
+def test_a_spot_alone_gets_zeros_and_one_that_is_its_only_neighbour_itself():
+    layer = GraphLayer(2)
+    nn.init.eye_(layer.linear.weight)
+    spots = torch.tensor([(3.0, 4.0)])
+    assert torch.equal(layer(spots, torch.empty(1, 0, dtype=torch.long)), torch.zeros(1, 2))
+    assert torch.allclose(layer(spots, torch.tensor([[0]])), torch.tensor([(0.6, 0.8)]))
+
+
+def test_likelihood_of_counts_is_the_hand_example():
+    two, one = torch.full((2, 1), 2.0).log(), torch.full((2, 1), 1.0)
+    dispersion, dropout = one.expm1().log(), (one / 9).log()  # softplus and sigmoid make 1 and .1 of them
+    counts = torch.tensor([[0.0], [3.0]])
+    for factor, expected in ((1.0, 1.6683), (0.5, 1.7379)):
+        loss = count_loss(counts, torch.full((2,), factor), two, dispersion, dropout)
+        assert float(loss) == pytest.approx(expected, abs=1e-4)
+    for row, expected in enumerate((0.9163, 2.4204)):
+        factor = torch.zeros(2)
+        factor[row] = 1.0  # the other spot is left out
+        assert float(count_loss(counts, factor, two, dispersion, dropout)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+def test_extreme_logits_have_a_finite_likelihood_and_finite_gradients(logit):
+    logits = [torch.full((2, 2), logit, requires_grad=True) for _ in range(3)]
+    loss = count_loss(torch.tensor([[0.0, 7.0], [1e5, 0.0]]), torch.ones(2), *logits)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(value.grad.isfinite().all() for value in logits)
+
+
+def test_spots_without_any_count_have_a_finite_loss_of_their_own_kind():
+    zeros = torch.zeros(2, 3, requires_grad=True)
+    loss = count_loss(torch.zeros(2, 3), torch.zeros(2), zeros, zeros, zeros)
+    loss.backward()
+    assert loss.detach() == 0
+    assert torch.equal(zeros.grad, torch.zeros(2, 3))
+
+
+def test_size_factors_are_of_the_median_spot_with_counts_of_the_own_section():
+    counts = torch.tensor([[1.0, 1.0], [3.0, 1.0], [0.0, 0.0], [50.0, 50.0], [0.0, 0.0]])
+    section = torch.tensor([0, 0, 0, 1, 2])
+    assert torch.allclose(size_factors(counts, section, 3), torch.tensor([2 / 3, 4 / 3, 0, 1, 0]))
+
+
+def test_distillation_is_the_hand_example_with_gradients_into_both():
+    plain = torch.tensor([[2.0]], requires_grad=True)
+    copies = torch.tensor([[[1.0]], [[3.0]]], requires_grad=True)
+    loss = distillation_loss(plain, copies, torch.tensor([[1.0], [3.0]]).log())
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.25)
+    assert float(plain.grad) == pytest.approx(2 * (2 - 2.5))
+    assert copies.grad.flatten().tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_the_total_of_hist2st_is_the_published_weighted_sum():
+    torch.manual_seed(0)
+    network = Hist2ST(HIST2ST, SHAPE)
+    losses = network.losses(make_batch([make_section(SQUARE), make_section(ISOLATED)]), torch.Generator())
+    weights = {"prediction": 1.0, "counts": 0.25, "distillation": 0.5}
+    assert losses.keys() - {"total"} == weights.keys()
+    total = sum(weight * float(losses[name].detach()) for name, weight in weights.items())
+    assert float(losses["total"].detach()) == pytest.approx(total)
+    losses["total"].backward()
+    assert all(value.grad.abs().sum() > 0 for value in network.parameters())
+
+
+def test_hist2st_makes_and_asks_for_no_more_than_its_losses_take():
+    plain = replace(HIST2ST, loss=Hist2STLossConfig(counts=0.0))
+    needs, everything = Hist2ST.needs(plain), Hist2ST.needs(HIST2ST)
+    assert (needs.whole_sections, needs.counts, needs.orientations) == (True, False, False)
+    assert (everything.whole_sections, everything.counts, everything.orientations) == (True, True, True)
+    losses = Hist2ST(plain, SHAPE).losses(make_batch([replace(make_section(SQUARE), turned=None)]))
+    assert losses.keys() == {"prediction", "total"}
+
+
+def test_distillation_without_turned_tiles_is_an_error_that_says_what_to_set():
+    upright = replace(make_section(SQUARE), turned=None)
+    with pytest.raises(GeneDMLError, match=r"set training.augment = true, or network.loss.distillation = 0"):
+        Hist2ST(HIST2ST, SHAPE).losses(make_batch([upright]))
+
+
+@pytest.mark.parametrize(("genes", "count"), [(785, 75_789_833), (171, 73_272_433), (250, 73_596_333)])
+def test_hist2st_has_the_published_size(genes, count):
+    config = load_config("published", overrides=["method=hist2st"]).network
+    with torch.device("meta"):
+        assert parameters(Hist2ST(config, Shape(genes, 1024, 197, 5), hist2st.PixelStem())) == count
+
+
+def test_the_convmixer_makes_a_vector_of_each_tile_alone_in_evaluation_mode():
+    torch.manual_seed(0)
+    stem, tiles = hist2st.PixelStem(), torch.rand(3, 3, 112, 112)
+    assert stem(tiles).shape == (3, 1024)
+    stem.eval()
+    assert torch.allclose(stem(tiles)[0], stem(tiles[:1])[0], atol=1e-5)

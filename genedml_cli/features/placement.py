@@ -50,7 +50,7 @@ class PlacedFeatures:
         where: Placement = Placement.disk,
     ) -> None:
         self._needs = needs
-        self.sections = [one.section(device) for one in features]
+        self.sections = [one.section(device, needs.orientations) for one in features]
         self._device = torch.device(device)
         self._orientations = torch.tensor([one.local.shape[0] for one in features])
         self._spots = torch.tensor([len(one.spots) for one in features])

@@ -1,6 +1,7 @@
 """The features of one section, in memory and in a file."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -75,10 +76,20 @@ class SectionFeatures:
         """Pooled vector of every spot's own tile."""
         return self.tiles[self.own]
 
-    def section(self, device: torch.device | str = "cpu") -> Section:
-        """The global view, in single precision."""
+    @property
+    def turned(self) -> Float[Tensor, "V S D"]:
+        """Pooled vector of every spot's own tile in each orientation, as the encoder pools: its class token, which
+        stands before the patches, or where there is none their mean.
+        """
+        tokens = self.local.shape[2]
+        has_class_token = math.isqrt(tokens) ** 2 < tokens
+        return self.local[:, :, 0] if has_class_token else self.local.float().mean(dim=2)
+
+    def section(self, device: torch.device | str = "cpu", orientations: bool = False) -> Section:
+        """The global view, in single precision; with ``orientations``, of turned tiles as well."""
         grid_xy = torch.as_tensor(self.spots.grid_xy)
-        return Section(self.pooled.to(device).float(), grid_xy.to(device))
+        turned = self.turned.to(device).float() if orientations else None
+        return Section(self.pooled.to(device).float(), grid_xy.to(device), self.spots.lattice == "hex", turned)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:

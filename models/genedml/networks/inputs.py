@@ -1,7 +1,7 @@
 """What a spot shows a network.
 
 Letters: B spots in a batch, S spots in a section, T tokens of a tile, P tiles of the neighbor grid, D encoder width,
-M genes.
+V orientations, K edges of a spot, M genes.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genedml.networks.layers import SpotGrid, spot_grid
+from genedml.networks.spot_graph import nearby_spots
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Needs:
         tiles: raw pixels around each spot, in fields of these kinds.
         counts: raw counts of the panel's genes, while it is trained.
         whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
+        orientations: pooled vectors of each spot's own tile in every orientation kept.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
     """
 
@@ -46,21 +48,42 @@ class Needs:
     tiles: tuple[Tile, ...] = ()
     counts: bool = False
     whole_sections: bool = False
+    orientations: bool = False
     bank: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid."""
+    """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid.
+
+    ``hexagonal`` says how the grid is packed. ``turned``: the vectors of the tiles in every orientation kept, the first
+    of them as they stand; there where the network needs them.
+    """
 
     pooled: Float[Tensor, "S D"]
     grid_xy: Int[Tensor, "S 2"]
+    hexagonal: bool = False
+    turned: Float[Tensor, "V S D"] | None = None
 
     @cached_property
     def grid(self) -> SpotGrid:
         """Which spots are neighbours, found once."""
         with torch.inference_mode(False):  # a section first seen in a prediction may be trained on afterwards
             return spot_grid(self.grid_xy)
+
+    def edges(self, radius: float, nearest: int = 0) -> Int[Tensor, "S K"]:
+        """Rows of the spots within ``radius`` steps of each spot, at most its ``nearest``; S where it has fewer.
+
+        Found once, as :func:`genedml.networks.spot_graph.nearby_spots` says; 0 is for no limit.
+        """
+        if (radius, nearest) not in self._edges:
+            with torch.inference_mode(False):
+                self._edges[radius, nearest] = nearby_spots(self.grid_xy, radius, nearest, self.hexagonal)
+        return self._edges[radius, nearest]
+
+    @cached_property
+    def _edges(self) -> dict[tuple[float, int], Int[Tensor, "S _"]]:
+        return {}
 
 
 @dataclass(frozen=True)

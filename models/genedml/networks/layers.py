@@ -1,6 +1,7 @@
 """The blocks networks are built of.
 
-Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid, M genes.
+Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C occupied cells of its grid, O offsets,
+M genes.
 """
 
 from dataclasses import dataclass
@@ -148,20 +149,22 @@ class GridConvolution(nn.Module):
 def spot_grid(grid_xy: Int[Tensor, "S 2"]) -> SpotGrid:
     """The occupied cells of a grid. On CUDA the host waits for their number, so it is asked once a section."""
     cells_xy, cell_of_spot, spots_in_cell = grid_xy.unique(dim=0, return_inverse=True, return_counts=True)
-    return SpotGrid(cell_of_spot, spots_in_cell, _neighbors(cells_xy))
+    step = torch.tensor([-1, 0, 1], device=grid_xy.device)
+    around = torch.cartesian_prod(step, step).flip(-1)  # rows first
+    return SpotGrid(cell_of_spot, spots_in_cell, neighbor_cells(cells_xy, around))
 
 
-def _neighbors(cells_xy: Int[Tensor, "C 2"]) -> Int[Tensor, "C 9"]:
-    origin = cells_xy.min(dim=0).values - 1
-    stride = int(cells_xy[:, 0].max() - origin[0]) + 2
+def neighbor_cells(cells_xy: Int[Tensor, "C 2"], offsets_xy: Int[Tensor, "O 2"]) -> Int[Tensor, "C O"]:
+    """Row of the cell at each offset from each cell; C stands for an empty one."""
+    reach = offsets_xy.abs().max()
+    origin = cells_xy.min(dim=0).values - reach
+    stride = cells_xy[:, 0].max() - origin[0] + reach + 1
 
     def key(xy: Int[Tensor, "... 2"]) -> Int[Tensor, "..."]:
         return (xy[..., 1] - origin[1]) * stride + xy[..., 0] - origin[0]
 
     keys, row_of_key = key(cells_xy).sort()
-    step = torch.tensor([-1, 0, 1], device=cells_xy.device)
-    offsets_yx = torch.cartesian_prod(step, step)
-    wanted = key(cells_xy[:, None] + offsets_yx.flip(-1))
+    wanted = key(cells_xy[:, None] + offsets_xy)
     place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     return torch.where(keys[place] == wanted, row_of_key[place], len(keys))
 

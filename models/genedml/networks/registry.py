@@ -148,10 +148,22 @@ HISTOGENE = NetworkInfo(
     "genedml.networks.histogene:HisToGene",
     "genedml.networks.histogene:HisToGeneConfig",
     paper="Pang et al.: Leveraging information in spatial transcriptomics to predict super-resolution gene expression "
-    "from histology images in tumors, bioRxiv",
+    "from histology images in tumors. bioRxiv",
     year=2021,
     input="all spots of its section with their places",
-    licence="MIT (state of November 2021)",
+    licence="MIT (maxpmx/HisToGene, read as of November 2021)",
+)
+
+HIST2ST = NetworkInfo(
+    "hist2st",
+    "Hist2ST",
+    "genedml.networks.hist2st:Hist2ST",
+    "genedml.networks.hist2st:Hist2STConfig",
+    paper="Zeng et al.: Spatial transcriptomics prediction from histology jointly through Transformer and graph neural "
+    "networks. Briefings in Bioinformatics",
+    year=2022,
+    input="all spots of its section with their places, and which are near",
+    licence="none (biomed-AI/Hist2ST, read as of April 2022)",
 )
 
 BLEEP = NetworkInfo(
@@ -184,6 +196,7 @@ NETWORKS: dict[str, NetworkInfo] = {
         GENE_DML,
         ST_NET,
         HISTOGENE,
+        HIST2ST,
         EGN,
         BLEEP,
         LINEAR,
