@@ -1,34 +1,78 @@
-"""What must be said with a score: marks and how they are told apart."""
+"""What must be said with scores and predictions: notes, and the marks of those that warn."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
-LEAKING = "LEAKING"  # the mark of a patient on both sides of a fold
+
+class Mark(StrEnum):
+    """What a note warns of, as it is printed before its text; examples/scores.md explains each."""
+
+    ALL_SECTIONS = "ALL SECTIONS"
+    CHOSEN_ON_TEST = "CHOSEN ON TEST"
+    DOUBTFUL_JOIN = "DOUBTFUL JOIN"
+    DOUBTFUL_SPOTS = "DOUBTFUL SPOTS"
+    LEAKING = "LEAKING"
+    NOT_RAW = "NOT RAW"
+    NOVEL = "NOVEL"
+    OFF_IMAGE = "OFF IMAGE"
+    PANEL = "PANEL"
+    PARTIAL = "PARTIAL"
+    SAME_DONOR = "SAME DONOR"
+    SCALE = "SCALE"
+    SCALES = "SCALES"
+    SEEN = "SEEN"
+    SELECTED = "SELECTED"
+    UNFINISHED = "UNFINISHED"
 
 
-SHARED_PATIENTS = (
-    "Cross-validated scores are of folds that share patients with their training: of a new one expect less."
+@dataclass(frozen=True)
+class Note:
+    """What must be said with every score or prediction that it is of; printed and stored as ``MARK: text``.
+
+    Args:
+        mark: what it warns of: such a note stands in every table, file and picture; None of one that does not warn.
+        text: the rest.
+    """
+
+    mark: Mark | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.mark is None else f"{self.mark}: {self.text}"
+
+    @classmethod
+    def of(cls, stored: str) -> "Note":
+        """The note that a file holds as a text."""
+        before, _, after = stored.partition(": ")
+        return cls(Mark(before), after) if before in set(Mark) else cls(None, stored)
+
+    @property
+    def warns(self) -> bool:
+        """Whether it must stand with every score."""
+        return self.mark is not None
+
+
+SHARED_PATIENTS = Note(
+    None, "Cross-validated scores are of folds that share patients with their training: of a new one expect less."
 )
 
 
-def marks_of(notes: Sequence[str]) -> str:
-    """The notes that must stand in every table and picture, files included: those that warn, in capitals."""
-    return " ".join(dict.fromkeys(note for note in notes if warns(note)))
+def texts_of(notes: Iterable[Note]) -> list[str]:
+    """The notes as files hold them."""
+    return [str(note) for note in notes]
 
 
-def mark_of(note: str) -> str:
-    """What a note that warns begins with, such as ``NOVEL``."""
-    return note.split(":")[0]
+def marks_of(notes: Iterable[Note]) -> str:
+    """The notes that must stand in every table and picture, files included: those that warn, each once."""
+    return " ".join(dict.fromkeys(str(note) for note in notes if note.warns))
 
 
-def warns(note: str) -> bool:
-    """Whether a note is one that must stand with every score: it begins in capitals."""
-    return mark_of(note).isupper()
-
-
-def panels_note(shared: int, most: int) -> str:
+def panels_note(shared: int, most: int) -> Note:
     """What must be said where the mean over folds has fewer genes than the panel of one."""
-    return (
+    return Note(
+        None,
         f"Genes: {shared} of {most}. Each fold takes its panel from its own training sections, and predict gives the "
         f"genes that all of them have. For all {most}: a model of all sections (train --fold all-sections), one "
-        "panel for all folds (train --panel all, which looks at the sections tested, too), or one fold (--fold N)."
+        "panel for all folds (train --panel all, which looks at the sections tested, too), or one fold (--fold N).",
     )

@@ -19,6 +19,7 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.published import published_rows
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, FoldScores
 from genedml_cli.figures import settings
+from genedml_cli.notes import Mark, Note, texts_of
 from genedml_cli.runs import ablation
 from genedml_cli.runs import run as runs
 from genedml_cli.runs.ablation import ablate, choose_settings, parse_values
@@ -36,7 +37,7 @@ def pretended(monkeypatch):
             for method in ("Gene-DML", RIDGE, DEPTH, CONSTANT)
             for fold in ("0", "1")
         ]
-        return Evaluation("pretended", tuple(scores), ("Label: some.", "PARTIAL: 5 of 36."), run)
+        return Evaluation("pretended", tuple(scores), (Note(None, "Label: some."), Note(Mark.PARTIAL, "5 of 36.")), run)
 
     monkeypatch.setattr(runs, "train", train)
 
@@ -55,21 +56,21 @@ def test_runs_in_which_k_never_or_partly_acted_are_counted(pretended, tmp_path):
         for seed in (1, 2):
             write_logs(tmp_path / setting / f"seed-{seed}", *logs)
     base = tiny_config("training.seed=1")
-    notes = ablate([], tmp_path, "k", base, values=(9, 18, 36), seeds=2).notes
+    texts = texts_of(ablate([], tmp_path, "k", base, values=(9, 18, 36), seeds=2).notes)
     said = "Some batches have too few spots for the group term: it "
-    assert f"{said}never acted in 2 of 6 runs (k=36)." in notes
-    assert f"{said}acted in a part of the batches in 2 of 6 runs (k=18)." in notes
-    assert not any(said in note for note in ablate([], tmp_path, "k", base, values=(9,), seeds=2).notes)
+    assert f"{said}never acted in 2 of 6 runs (k=36)." in texts
+    assert f"{said}acted in a part of the batches in 2 of 6 runs (k=18)." in texts
+    assert not any(said in note.text for note in ablate([], tmp_path, "k", base, values=(9,), seeds=2).notes)
 
 
 def test_what_the_references_are_over_and_how_little_the_alignment_weighs_is_said(pretended, tmp_path):
     notes = ablate([], tmp_path, "tau", load_config("small"), values=(0.07,), seeds=1).notes
     of_references = f"{RIDGE}, {DEPTH}, {CONSTANT}: over the 2 folds of the first run alone, not over seeds"
-    assert any(note.startswith(of_references) for note in notes)
-    assert any(note.startswith("The alignment terms weigh 1/1000 against the prediction") for note in notes)
-    assert json.loads((tmp_path / "tau.json").read_text())["notes"] == list(notes)
+    assert any(note.text.startswith(of_references) for note in notes)
+    assert any(note.text.startswith("The alignment terms weigh 1/1000 against the prediction") for note in notes)
+    assert json.loads((tmp_path / "tau.json").read_text())["notes"] == texts_of(notes)
     papers = ablate([], tmp_path, "tau", Config(), values=(0.07,), seeds=1).notes
-    assert not any("alignment terms weigh" in note for note in papers)
+    assert not any("alignment terms weigh" in note.text for note in papers)
 
 
 def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, monkeypatch):
@@ -149,7 +150,7 @@ def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tm
     references = result.reference_summary().xs("mean", axis=1, level=1)
     drawn = settings.settings_figure("", METRICS, result.summary(), result.published, references, "")
     assert "paper" not in {text.get_text() for text in drawn.legends[0].get_texts()}
-    assert any("paper's rows are left out" in note for note in result.notes)
+    assert any("paper's rows are left out" in note.text for note in result.notes)
 
 
 def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):

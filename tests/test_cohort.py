@@ -29,6 +29,7 @@ from genedml_cli.commands.predict import Kind
 from genedml_cli.commands.tables.cohort import show_cohort
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import FORMATS
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
@@ -281,7 +282,7 @@ def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_pat
 
 
 def test_the_table_shows_the_marks_that_the_summary_has_in_full(tmp_path, capsys):
-    marks = ("NOVEL: 31% of the spots are far.", "SEEN: 1 of 2 models.")
+    marks = (Note(Mark.NOVEL, "31% of the spots are far."), Note(Mark.SEEN, "1 of 2 models."))
     one, other = (cohort_slide.Outcome(name, Path(f"{name}.svs"), PREDICTED, 9, 20) for name in ("a", "b"))
     done = cohort.Cohort(tmp_path, (replace(one, marks=marks), other))
     done.write()
@@ -290,7 +291,7 @@ def test_the_table_shows_the_marks_that_the_summary_has_in_full(tmp_path, capsys
     assert rows["a"] == ["NOVEL,", "SEEN"]
     assert rows["b"] == ["0.0", "-"]
     table = pd.read_csv(tmp_path / "summary.csv").set_index("name")
-    assert table.loc["a", "marks"] == " ".join(marks)
+    assert table.loc["a", "marks"] == "NOVEL: 31% of the spots are far. SEEN: 1 of 2 models."
     assert pd.isna(table.loc["b", "marks"])
 
 

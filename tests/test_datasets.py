@@ -113,7 +113,7 @@ def test_folds_of_two_data_sets_are_joined_and_no_donor_is_on_two_sides(hest_roo
     # Patient G is tested in fold 6 and BC23903 in fold 3; the other three meet in one fold of both.
     left_out = {name: names(fold.left_out) for name, fold in folds.items() if fold.left_out}
     assert left_out == {"3": ["G1", "G2", "G3"], "6": ["BC23903_C1", "BC23903_C2", "BC23903_D1"]}
-    assert folds["6"].left_out_note == (
+    assert str(folds["6"].left_out_note) == (
         "SAME DONOR: fold 6, which tests G1, G2, G3, is trained without BC23903_C1, BC23903_C2, BC23903_D1: the same "
         "tissue."
     )

@@ -31,6 +31,7 @@ from genedml_cli.datasets.checking import check_dataset
 from genedml_cli.datasets.datasets import DATASETS, Dataset, dataset
 from genedml_cli.datasets.hub import fetch
 from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.notes import texts_of
 from genedml_cli.runs.panels import find_panel
 from genedml_cli.runs.run import train
 from genedml_cli.slides.patches import open_patches
@@ -238,7 +239,7 @@ def test_a_partial_root_stops_and_is_named_in_every_result(root, tmp_path):
     run = tmp_path / "run"
     result = train(samples, run, tiny_config(), fold="0", features=tmp_path / "features", partial=partial)
     note = "PARTIAL: 3 of the 4 sections of tiny-hest."
-    assert note in result.notes
+    assert note in texts_of(result.notes)
     assert note in json.loads((run / "metrics.json").read_text())["notes"]
     for table in ("metrics.csv", "genes.csv"):
         assert pd.read_csv(run / table)["marks"].str.startswith(note).all()
@@ -252,7 +253,7 @@ def test_one_donor_under_two_names_is_left_out_of_the_other_names_fold(root, tmp
     run = tmp_path / "run"
     result = train(samples, run, tiny_config(), fold="0", features=tmp_path / "features")
     note = "SAME DONOR: fold 0, which tests S1, is trained without S4: the same tissue."
-    assert note in result.notes
+    assert note in texts_of(result.notes)
     assert note in result.marks
     assert pd.read_csv(run / "metrics.csv")["marks"].str.startswith(note).all()
     card = load_card(run / "fold-0.safetensors")

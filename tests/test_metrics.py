@@ -27,7 +27,7 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     scores = score_fold("0", [section])
     pcc_a = {score.method: f"{score.pcc_a:.3f}" for score in scores}
     (note,) = reference_notes(scores)
-    assert note.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
+    assert note.text.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
     section.layers["ridge"] = predicted
     assert reference_notes(score_fold("0", [section])) == []
     del section.layers["ridge"]
@@ -49,7 +49,7 @@ def test_depth_that_is_better_on_the_best_genes_alone_is_said():
     sentence = (
         f"Sequencing depth alone scores higher here: PCC(H) {other[:50].mean():.3f} against {own[:50].mean():.3f}."
     )
-    assert note == sentence
+    assert note.text == sentence
 
 
 def test_errors_are_means_over_all_spots_and_genes_of_the_fold():

@@ -21,6 +21,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.notes import SHARED_PATIENTS, Mark, Note
 from genedml_cli.outputs.predictions import notes_of
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
@@ -199,16 +200,16 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     for metric in ("mse", "pcc_a", "pcc_h_held_out"):
         assert np.allclose(references[0][metric], references[1][metric], atol=2e-3, equal_nan=True)
     assert (tmp_path / "p1.evaluation" / "metrics.csv").is_file()
-    assert not any("trained on this very slide" in note for note in result.notes)
+    assert not any(note.mark is Mark.SEEN for note in result.notes)
     other = pd.read_csv(world / "counts" / "P1.tsv.gz", sep="\t", index_col=0)
     joined = other.rename(index={name: f"other {name}" for name in other.index[:4]})
     joined.to_csv(tmp_path / "joined.tsv", sep="\t")
     marks = evaluate(tmp_path / "p1.h5ad", tmp_path / "joined.tsv").notes
     assert any(
-        note.startswith(f"DOUBTFUL JOIN: 4 of {len(other)} spots of p1.h5ad have no counts in joined.tsv")
+        str(note).startswith(f"DOUBTFUL JOIN: 4 of {len(other)} spots of p1.h5ad have no counts in joined.tsv")
         for note in marks
     )
-    assert not any(note.startswith("DOUBTFUL JOIN") for note in result.notes)
+    assert not any(note.mark is Mark.DOUBTFUL_JOIN for note in result.notes)
     assert "were of p1.h5ad against P1.tsv.gz; they are replaced" in " ".join(capsys.readouterr().err.split())
     other.index = [f"other{number}" if number else name for number, name in enumerate(other.index)]
     other.to_csv(tmp_path / "other.tsv", sep="\t")
@@ -226,7 +227,7 @@ def test_a_test_slide_that_was_trained_on_under_another_name_is_marked(own_world
     shutil.copy(own_world / "slides/P2.tif", own_world / "slides/P1.tif")
     words = {"fold": "P1", "features": tmp_path / "features"}
     result = train(read_sheet(own_world / "samples.csv"), tmp_path / "run", tiny_config("training.epochs=1"), **words)
-    assert "LEAKING: P1 is the slide of P2, which was trained on; scores flatter." in result.notes
+    assert Note(Mark.LEAKING, "P1 is the slide of P2, which was trained on; scores flatter.") in result.notes
 
 
 def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1, tmp_path):
@@ -235,11 +236,11 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1,
     samples = read_sheet(tmp_path / "leaking.csv", root=world)
     settings = tiny_config(*LEARNING, "training.epochs=1")
     result = train(samples, tmp_path / "run", settings, fold="0", features=run.parent / "features")
-    assert any(note.startswith("LEAKING") for note in result.notes)
-    assert not any(note.startswith("LEAKING") for note in evaluate(run).notes)
+    assert any(note.mark is Mark.LEAKING for note in result.notes)
+    assert not any(note.mark is Mark.LEAKING for note in evaluate(run).notes)
     elsewhere = notes_of(predict(**p1, model=tmp_path / "run"))
-    assert not any(note.startswith("LEAKING") for note in elsewhere)
-    assert any("share patients with their training" in note for note in elsewhere)
+    assert not any(note.mark is Mark.LEAKING for note in elsewhere)
+    assert SHARED_PATIENTS in elsewhere
 
 
 def test_counts_that_hardly_join_are_marked_in_training_too(own_world, run, tmp_path):
@@ -252,7 +253,8 @@ def test_counts_that_hardly_join_are_marked_in_training_too(own_world, run, tmp_
 
 
 def test_a_scale_that_the_slide_contradicts_is_marked(run, p1):
-    assert "SCALE: P1.tif taken as 0.4 um/px, where it says 0.5." in notes_of(predict(**p1, model=run, um_per_px=0.4))
+    scaled = Note(Mark.SCALE, "P1.tif taken as 0.4 um/px, where it says 0.5.")
+    assert scaled in notes_of(predict(**p1, model=run, um_per_px=0.4))
 
 
 def test_spots_off_the_tissue_are_refused_or_marked_each_time(own_world, run, tmp_path):
@@ -294,7 +296,7 @@ def test_choosing_on_test_is_marked(world, run, tmp_path):
     samples = read_sheet(world / "samples.csv")
     settings = tiny_config(*LEARNING, "training.epochs=1", "training.select_on=test")
     result = train(samples, tmp_path / "run", settings, fold="P1", features=run.parent / "features")
-    assert any(note.startswith("CHOSEN ON TEST") for note in result.notes)
+    assert any(note.mark is Mark.CHOSEN_ON_TEST for note in result.notes)
     assert "P1" in load_card(tmp_path / "run" / "fold-P1.safetensors").training_slides
 
 

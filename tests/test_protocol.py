@@ -97,13 +97,13 @@ def test_paper_rows_never_stand_beside_other_labels(name):
     assert len(rows_beside("HER2ST", LabelsConfig(), [panel])[0]) == 8
     rows, (said,) = rows_beside("HER2ST", TARGETS[name], [panel])
     assert not rows
-    assert "left out: its labels are log10(1 + 10000 * count / sum over the panel), mean" in said
+    assert "left out: its labels are log10(1 + 10000 * count / sum over the panel), mean" in said.text
 
 
 def test_paper_rows_need_the_published_panel_and_a_data_set():
     rows, (said,) = rows_beside("HER2ST", LabelsConfig(), [published_panel("STNet")])
     assert not rows
-    assert "not the published panel of HER2ST" in said
+    assert "not the published panel of HER2ST" in said.text
     for unknown in ("", "visium-breast"):
         assert rows_beside(unknown, LabelsConfig(), [published_panel("STNet")]) == ((), ())
 
@@ -209,7 +209,7 @@ def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, 
     pd.concat([new.iloc[[1]], slide, patient])[seen.columns.intersection(new.columns)].to_csv(mixed, index=False)
     result = evaluate_external(run, str(mixed), features=run.parent / "features")
     assert [one.title for one in result.sections] == ["X2"]
-    assert any("renamed (this very slide), again (of P2)" in note for note in result.notes)
+    assert any("renamed (this very slide), again (of P2)" in note.text for note in result.notes)
     seen.to_csv(old, index=False)
     with pytest.raises(GeneDMLError, match=r"Nothing of .*old\.csv is external to .*P1 \(of P1\)"):
         evaluate_external(run, str(old), features=run.parent / "features")
@@ -248,7 +248,7 @@ def test_counts_that_lack_some_genes_score_the_others(run, elsewhere, tmp_path):
     assert len(result.unmatched) == 5
     assert len(result.per_gene()) == 15
     assert np.isfinite(result.summary().loc["Gene-DML", ("mse", "mean")])
-    assert any(note.startswith("Genes: 15 of the panel's 20") for note in result.notes)
+    assert any(note.text.startswith("Genes: 15 of the panel's 20") for note in result.notes)
 
 
 # The ceiling

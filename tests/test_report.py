@@ -327,7 +327,7 @@ def test_the_headline_says_of_whose_patients_a_score_is(run):
 def test_a_predictions_headline_says_that_its_scores_are_of_the_same_patients(prediction, tmp_path):
     data = anndata.read_h5ad(prediction)
     data.var["cv_pcc"], data.var["baseline_pcc"] = 0.4, 0.5
-    data.uns["genedml"]["notes"] = [SHARED_PATIENTS]
+    data.uns["genedml"]["notes"] = [str(SHARED_PATIENTS)]
     data.write_h5ad(tmp_path / "x.h5ad")
     (lead,) = (text for text in read(report(tmp_path / "x.h5ad")).texts["p"] if "predicted for" in text)
     assert "On slides the models had not seen but of the same patients, the median gene" in lead

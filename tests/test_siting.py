@@ -20,6 +20,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.datasets.checking import check_samples
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.notes import texts_of
 from genedml_cli.report.preview import preview, preview_figure
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.slides.tissue import Tissue, find_tissue
@@ -199,7 +200,7 @@ def test_spots_off_the_image_are_left_out_and_counted_where_that_is_asked(uprigh
     with pytest.raises(GeneDMLError, match=sentence), place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)):
         pass
     with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, skip_off_image=True)) as placed:
-        assert placed.notes == ("OFF IMAGE: 2 of 98 spots lie outside upright.png and are left out.",)
+        assert texts_of(placed.notes) == ["OFF IMAGE: 2 of 98 spots lie outside upright.png and are left out."]
         assert placed.spots.names == tuple(f"s{number}" for number in range(96))
         np.testing.assert_array_equal(placed.spots.xy_px, places[:96])
         assert indexed is False or np.array_equal(placed.spots.array_xy, array_xy[:96])
@@ -221,7 +222,7 @@ def test_extraction_leaves_out_spots_off_the_image_where_that_is_asked(world, tm
         extract([cut], load_encoder("tiny"), views, tmp_path / "features")
     found = extract([cut], load_encoder("tiny"), views, tmp_path / "features", skip_off_image=True)["P1"]
     assert len(found.spots) == len(spots) - 1
-    assert found.notes[0] == f"OFF IMAGE: 1 of {len(spots)} spots lie outside P1.tif and are left out."
+    assert str(found.notes[0]) == f"OFF IMAGE: 1 of {len(spots)} spots lie outside P1.tif and are left out."
     assert check_samples([sample])[0].problems == []
     assert "do not lie inside" in check_samples([cut])[0].problems[0]
     assert check_samples([cut], skip_off_image=True)[0].problems == []
@@ -233,7 +234,7 @@ def test_spots_that_hardly_are_of_the_slide_are_marked(upright, tmp_path, capfd)
         with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)) as placed:
             share = placed.record["spots_on_tissue"]
             assert (0.6 < share < 0.9) == marked
-            assert any(note.startswith(f"DOUBTFUL SPOTS: {share:.0%} of") for note in placed.notes) == marked
+            assert any(str(note).startswith(f"DOUBTFUL SPOTS: {share:.0%} of") for note in placed.notes) == marked
         assert (
             "Are they of another section, or is tissue missed?" in " ".join(capfd.readouterr().err.split())
         ) == marked
@@ -403,4 +404,4 @@ def test_rows_left_out_are_counted_in_the_derived_line_and_the_mark_says_the_dou
         told = " ".join(capfd.readouterr().err.split())
     assert f"neighbours a spot; 2 of {len(rows)} spots left out by in_tissue." in told
     (mark,) = doubt_spots(read_spots(spots), 0.72, spots)
-    assert mark.endswith("of a section's own it is nearly all; they may be of another section.")
+    assert mark.text.endswith("of a section's own it is nearly all; they may be of another section.")

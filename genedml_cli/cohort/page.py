@@ -20,7 +20,6 @@ from genedml_cli.cohort.slide import FAILED, Outcome
 from genedml_cli.figures.maps import COLOURS, PERCENTILES, SectionPicture, show_tissue, spot_shapes
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import write_text
-from genedml_cli.notes import mark_of
 from genedml_cli.report.pictures import section_picture
 from genedml_cli.report.template import template
 
@@ -81,7 +80,7 @@ def _cells(row: SlideRow, low: float, high: float) -> dict[str, object]:
         "spots": one.spots,
         "genes": one.genes,
         "novelty": "-" if row.novelty is None else f"{row.novelty:.2f}",
-        "marks": list(dict.fromkeys((mark_of(note), note) for note in one.marks)),
+        "marks": list(dict.fromkeys((note.mark, str(note)) for note in one.marks)),
         "problem": f"{FAILED}: {one.problem}" if one.state == FAILED else "",
         "map": "" if row.section is None or row.values is None else _map(row.section, row.values, low, high),
     }

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import numpy as np
 import pandas as pd
 
 from genedml.errors import GeneDMLError
@@ -18,10 +17,10 @@ from genedml_cli.cohort.slide import FAILED, Outcome
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_text
 from genedml_cli.machine.memory import free_on_host
-from genedml_cli.notes import marks_of, warns
+from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.formats import write_h5ad
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import about
+from genedml_cli.outputs.predictions import about, notes_of
 from genedml_cli.text import gigabytes
 
 MERGED, PSEUDOBULK, PAGE = "merged.h5ad", "pseudobulk.csv", "cohort.html"
@@ -99,7 +98,7 @@ def joined(parts: Mapping[str, anndata.AnnData], failed: Sequence[str] = ()) -> 
         **maker(),
         "label": first.uns["genedml"]["label"],
         "label_settings": first.uns["genedml"]["label_settings"],
-        "notes": _notes(records),
+        "notes": _notes({name: notes_of(part) for name, part in parts.items()}),
         "slides": {name: _own(record) for name, record in records.items()},
         "failed": list(failed),
     }
@@ -121,14 +120,14 @@ def _bare(data: anndata.AnnData, slide: str) -> anndata.AnnData:
     )
 
 
-def _notes(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _notes(notes_by_slide: Mapping[str, Sequence[Note]]) -> list[str]:
     """Every note once; one that warns of some slides only names them."""
-    slides: dict[str, list[str]] = {}
-    for name, record in records.items():
-        for note in np.atleast_1d(record["notes"]):
-            slides.setdefault(str(note), []).append(name)
-    some = {note: warns(note) and len(names) < len(records) for note, names in slides.items()}
-    return [f"{note} (of {', '.join(names)})" if some[note] else note for note, names in slides.items()]
+    slides: dict[Note, list[str]] = {}
+    for name, notes in notes_by_slide.items():
+        for note in notes:
+            slides.setdefault(note, []).append(name)
+    some = {note: note.warns and len(names) < len(notes_by_slide) for note, names in slides.items()}
+    return [f"{note} (of {', '.join(names)})" if some[note] else str(note) for note, names in slides.items()]
 
 
 def _own(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from genedml_cli.features.feature_file import features_beside
 from genedml_cli.files.locks import forget_dead
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.notes import warns
+from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.predictions import notes_of
@@ -63,7 +63,7 @@ class Outcome:
     spots: int | None = None
     genes: int | None = None
     minutes: float = 0.0
-    marks: tuple[str, ...] = ()
+    marks: tuple[Note, ...] = ()
     problem: str = ""
     log: str = ""
 
@@ -116,7 +116,7 @@ def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Ou
         made_by[INPUTS] = {"slide": made_by["slide_sha256"], **asked}
         write(data, file)
     _write_formats(task, data, slide)
-    return _done(slide, PREDICTED, data.shape, made_by["notes"])
+    return _done(slide, PREDICTED, data.shape, notes_of(data))
 
 
 def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> Outcome:
@@ -164,6 +164,6 @@ def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, st
     }
 
 
-def _done(slide: CohortSlide, state: str, shape: tuple[int, ...], notes: Sequence[str]) -> Outcome:
+def _done(slide: CohortSlide, state: str, shape: tuple[int, ...], notes: Sequence[Note]) -> Outcome:
     spots, genes = shape
-    return Outcome(slide.name, slide.slide, state, spots, genes, marks=tuple(note for note in notes if warns(note)))
+    return Outcome(slide.name, slide.slide, state, spots, genes, marks=tuple(note for note in notes if note.warns))

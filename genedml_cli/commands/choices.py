@@ -40,12 +40,13 @@ def choose_samples(
         listed = read_sheet(sheet, root)
         return [replace(one, um_per_px=one.um_per_px or um_per_px, pitch_um=pitch_um) for one in listed], ""
     found = {name: dataset(name, root or Path(), allow_partial) for name in names or ()}
-    notes = [partial_note(find_dataset(name), samples) for name, samples in found.items()]
+    partial = [partial_note(find_dataset(name), samples) for name, samples in found.items()]
+    notes = [str(note) for note in partial if note is not None]
     samples = [sample for samples in found.values() for sample in samples]
-    if any(notes) and len({sample.fold for sample in samples}) == 1:
+    if notes and len({sample.fold for sample in samples}) == 1:
         samples, note = part_fold(samples)
         notes.append(note)
-    return samples, " ".join(filter(None, notes))
+    return samples, " ".join(notes)
 
 
 def part_fold(samples: Sequence[Sample]) -> tuple[list[Sample], str]:

@@ -15,6 +15,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.datasets.layouts import Layout, her2st_authors_files, hest_files
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.files.paths import takes_paths
+from genedml_cli.notes import Mark, Note
 
 HEST_LICENCE = "CC BY-NC-SA 4.0 (HEST-1k)"
 
@@ -157,10 +158,12 @@ def check_complete(known: Dataset, root: Path, found: Iterable[str], allow_parti
         )
 
 
-def partial_note(known: Dataset, found: Sequence[Sample]) -> str:
-    """What every result from part of a data set has to say; empty if all of it is there."""
+def partial_note(known: Dataset, found: Sequence[Sample]) -> Note | None:
+    """What every result from part of a data set has to say."""
     total = len(known.sections)
-    return f"PARTIAL: {len(found)} of the {total} sections of {known.name}." if len(found) < total else ""
+    if len(found) == total:
+        return None
+    return Note(Mark.PARTIAL, f"{len(found)} of the {total} sections of {known.name}.")
 
 
 def published_panel(name: str) -> tuple[str, ...]:

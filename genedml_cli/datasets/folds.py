@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
+from genedml_cli.notes import Mark, Note
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class Fold:
         return any(sample.donor in seen for sample in self.test)
 
     @property
-    def left_out_note(self) -> str:
-        """What must be said of ``left_out`` in every result; empty if there are none."""
+    def left_out_note(self) -> Note | None:
+        """What must be said of ``left_out`` in every result, if there are any."""
         if not self.left_out:
-            return ""
+            return None
         names = ", ".join(sample.name for sample in self.left_out)
         donors = {sample.donor for sample in self.left_out}
         tested = ", ".join(sample.name for sample in self.test if sample.donor in donors)
-        return f"SAME DONOR: fold {self.name}, which tests {tested}, is trained without {names}: the same tissue."
+        text = f"fold {self.name}, which tests {tested}, is trained without {names}: the same tissue."
+        return Note(Mark.SAME_DONOR, text)
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from genedml_cli import console
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.joins import TOLD_APART
 from genedml_cli.files.merged_sections import split_names
+from genedml_cli.notes import Mark, Note
 from genedml_cli.spots.spot_files import read_spots
 
 SAME_ROWS = 0.5
@@ -47,7 +48,7 @@ def _spots_of(sample: Sample) -> tuple[str, ...]:
         return ()
 
 
-def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData]) -> dict[str, str]:
+def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData]) -> dict[str, Note]:
     """Refuse counts that several samples have in common: they are those of one of them at most. Into ``uns`` of the
     counts of samples whose names tell them apart goes that they do.
 
@@ -62,14 +63,14 @@ def check_shared(samples: Sequence[Sample], counts: Mapping[str, anndata.AnnData
     for name in told_apart(samples):
         counts[name].uns[TOLD_APART] = True
     rows = {sample.name: joined_rows(sample, counts[sample.name]) for sample in samples}
-    notes: dict[str, str] = {}
+    notes: dict[str, Note] = {}
     for first, second in same_rows(rows):
         pair = by_name[first], by_name[second]
-        note = shared_note(*pair)
+        same = shared_note(*pair)
         if pair[0].donor != pair[1].donor:
-            raise GeneDMLError(f"{note} Give every sample the counts of its own section.")
-        console.warn(note)
-        notes |= dict.fromkeys((first, second), f"DOUBTFUL JOIN: {note}")
+            raise GeneDMLError(f"{same} Give every sample the counts of its own section.")
+        console.warn(same)
+        notes |= dict.fromkeys((first, second), Note(Mark.DOUBTFUL_JOIN, same))
     return notes
 
 

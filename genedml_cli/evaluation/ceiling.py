@@ -19,14 +19,16 @@ from genedml_cli import console
 from genedml_cli.evaluation.scores import SPLIT_HALVES, FoldScores
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import make_labels
+from genedml_cli.notes import Note
 from genedml_cli.outputs.predictions import label_settings, spots_of
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.spots.spots import Spots
 
 SEED = 2021
-NOTE = (
+NOTE = Note(
+    None,
     "Split halves: PCC r of the labels that two random halves of the counts give. Attainable: sqrt(2 r / (1 + r)), the "
-    "PCC of a model that knows all but the noise of the counts."
+    "PCC of a model that knows all but the noise of the counts.",
 )
 
 HalvesPCC = tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]

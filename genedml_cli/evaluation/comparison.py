@@ -12,11 +12,12 @@ import pandas as pd
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
-from genedml_cli.evaluation.published import METRIC_NAMES, PublishedRow
+from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
+from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.predictions import label_settings
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
@@ -63,7 +64,7 @@ class Comparison:
     scores: pd.DataFrame
     references: pd.DataFrame
     published: pd.DataFrame
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     marks: str
     folder: Path
     base: str = ""
@@ -117,7 +118,13 @@ class Comparison:
                 if name in self.costs.index:
                     row |= self.costs.loc[name].to_dict()
                 rows.append(row)
-        values = {"title": self.title, "over": self.over, "notes": list(self.notes), "rows": rows, "made_by": maker()}
+        values = {
+            "title": self.title,
+            "over": self.over,
+            "notes": texts_of(self.notes),
+            "rows": rows,
+            "made_by": maker(),
+        }
         return values | ({"differences_from": self.base} if self.base else {})
 
     def _table(self) -> pd.DataFrame:
@@ -141,7 +148,7 @@ def compared(
     noun: str,
     folder: Path,
     published: Sequence[PublishedRow] = (),
-    notes: Sequence[str] = (),
+    notes: Sequence[Note] = (),
     base: str = "",
     costs: pd.DataFrame | None = None,
 ) -> Comparison:
@@ -161,7 +168,7 @@ def compared(
     ]
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
     # What a run says of the paper's rows is said of those of its own table.
-    of_runs = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
+    of_runs = [note for evaluation in evaluations for note in evaluation.notes if not note.text.startswith(PAPER)]
     return Comparison(
         title,
         name,

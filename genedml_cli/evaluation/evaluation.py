@@ -21,7 +21,7 @@ from genedml_cli.expression.labels import Labels, check_join, make_labels
 from genedml_cli.expression.panels import match_panel
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.text_files import read_json
-from genedml_cli.notes import panels_note
+from genedml_cli.notes import Mark, Note, panels_note
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
 from genedml_cli.outputs.predictions import label_settings, method_of, notes_of, spots_of
 from genedml_cli.outputs.run_folder import RECORD, model_file, read_record
@@ -129,7 +129,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     method = _common_method(sections, files)
     scores = [score for fold, own in folds.items() for score in score_fold(fold, own, method)]
     dataset = str(sections[0].uns["genedml"].get("dataset", ""))
-    published, said = rows_beside(dataset, labels, [section.var_names for section in sections])
+    published, published_notes = rows_beside(dataset, labels, [section.var_names for section in sections])
     return Evaluation(
         f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
         + (f" of {dataset}" if dataset else ""),
@@ -139,7 +139,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
             *reference_notes(scores),
             *unfinished_notes(run, folds),
             *_notes_of_models(run, sections),
-            *said,
+            *published_notes,
             *([ceiling.NOTE] if with_ceiling else []),
         ),
         run,
@@ -192,7 +192,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     notes += [joined] if joined else []
     left_out = labels.without_counts + labels.empty
     if left_out:
-        notes.append(f"{left_out} of {data.n_obs} spots are left out: they have no counts, or none in the panel.")
+        notes.append(left_out_note(left_out, data.n_obs))
     folder = prediction.with_suffix(".evaluation")
     title = f"{prediction.name} against {truth.name}"
     return Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched), data
@@ -235,21 +235,27 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     return max(runs, key=lambda run: (run / "predictions").stat().st_mtime)
 
 
-def label_note(labels: LabelsConfig) -> str:
+def label_note(labels: LabelsConfig) -> Note:
     """The label transform, and its name if it has one."""
     name = target_name(labels)
-    return f"Label{f' ({name})' if name else ''}: {labels.describe()}."
+    return Note(None, f"Label{f' ({name})' if name else ''}: {labels.describe()}.")
 
 
-def unmatched_notes(unmatched: Sequence[str], of: int) -> list[str]:
+def left_out_note(left_out: int, spots: int) -> Note:
+    """What must be said where a section is scored on a part of its spots."""
+    return Note(None, f"{left_out} of {spots} spots are left out: they have no counts, or none in the panel.")
+
+
+def unmatched_notes(unmatched: Sequence[str], of: int) -> list[Note]:
     """What must be said where counts lack genes of the panel."""
     if not unmatched:
         return []
     named = ", ".join(unmatched[:NAMED_GENES]) + (", ..." if len(unmatched) > NAMED_GENES else "")
-    return [
+    text = (
         f"Genes: {of - len(unmatched)} of the panel's {of} are in the counts; not there: {named} (all in metrics.json)."
         " The rest are scored; a library over the panel is over them."
-    ]
+    )
+    return [Note(None, text)]
 
 
 def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> LabelsConfig:
@@ -274,38 +280,39 @@ def _common_method(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -
     return methods[0]
 
 
-def unfinished_notes(run: Path, finished: Collection[str]) -> list[str]:
+def unfinished_notes(run: Path, finished: Collection[str]) -> list[Note]:
     """What must be said of a run of which folds are missing."""
     if not (run / RECORD).is_file() or ALL_SECTIONS in finished:  # models put together by hand
         return []
     every = {sample["fold"] for sample in read_record(run)["samples"]}
-    return [f"UNFINISHED: {len(finished)} of {len(every)} folds."] if len(finished) < len(every) else []
+    note = Note(Mark.UNFINISHED, f"{len(finished)} of {len(every)} folds.")
+    return [note] if len(finished) < len(every) else []
 
 
-def _notes_of_models(run: Path, sections: Sequence[anndata.AnnData]) -> list[str]:
+def _notes_of_models(run: Path, sections: Sequence[anndata.AnnData]) -> list[Note]:
     """What sets the models that predict other slides apart from those that are scored here."""
     notes = []
     panels = [set(section.var_names) for section in sections]
     shared = set.intersection(*panels)
     if model_file(run, ALL_SECTIONS).is_file():
-        notes.append("These are scores of the folds' models; predict takes the one of all sections, which has none.")
+        text = "These are scores of the folds' models; predict takes the one of all sections, which has none."
+        notes.append(Note(None, text))
     elif any(panel != shared for panel in panels):
         notes.append(panels_note(len(shared), max(len(panel) for panel in panels)))
     return notes
 
 
-def _notes(sections: Sequence[anndata.AnnData]) -> tuple[str, ...]:
+def _notes(sections: Sequence[anndata.AnnData]) -> tuple[Note, ...]:
     made_by = [section.uns["genedml"] for section in sections]
     notes = [label_note(label_settings(sections[0]))]
     notes += dict.fromkeys(note for section in sections for note in notes_of(section))
     without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
     if any(without):
-        notes.append(f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel.")
+        text = f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel."
+        notes.append(Note(None, text))
     where = "over the test folds" if "fold" in made_by[0] else "on this very section"
-    notes.append(
-        f"The {HIGH_GENES} genes of PCC(H) are those ranked best {where}; held out: ranked inside the training."
-    )
-    return tuple(notes)
+    text = f"The {HIGH_GENES} genes of PCC(H) are those ranked best {where}; held out: ranked inside the training."
+    return (*notes, Note(None, text))
 
 
 def _natural(name: str) -> tuple[bool, float, str]:

@@ -18,7 +18,7 @@ from genedml_cli.datasets.datasets import dataset, find_dataset, partial_note
 from genedml_cli.datasets.folds import seen_donors
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample, read_sheet
 from genedml_cli.datasets.shared_counts import check_shared
-from genedml_cli.evaluation.evaluation import label_note, newest_run, unfinished_notes, unmatched_notes
+from genedml_cli.evaluation.evaluation import label_note, left_out_note, newest_run, unfinished_notes, unmatched_notes
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
 from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, score_fold, write_if_possible
 from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
@@ -30,7 +30,7 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
-from genedml_cli.notes import marks_of
+from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Models, load_models, notes_for_others
 from genedml_cli.prediction.section import predict_section
@@ -63,7 +63,7 @@ class External:
     sections: tuple[Evaluation, ...]
     spots: tuple[int, ...]
     panel: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     published: tuple[PublishedRow, ...]
     folder: Path
     written: bool = True
@@ -95,7 +95,7 @@ class External:
             for one, spots in zip(self.sections, self.spots, strict=True)
         }
         published = [row.to_dict() for row in self.published]
-        return {"title": self.title, "notes": list(self.notes), "sections": sections, "published": published}
+        return {"title": self.title, "notes": texts_of(self.notes), "sections": sections, "published": published}
 
 
 @takes_paths
@@ -157,18 +157,18 @@ def evaluate_external(
                 allow_off_tissue=allow_off_tissue,
                 tiles=models.needs.tiles,
             )
-            said_of_all = filter(None, [shared.get(sample.name)])
+            shared_notes = tuple(filter(None, [shared.get(sample.name)]))
             table = counts.pop(sample.name)
-            scored.append(_score_section(sample, table, models, found[sample.name], folder, tuple(said_of_all)))
+            scored.append(_score_section(sample, table, models, found[sample.name], folder, shared_notes))
             advance(note=sample.name)
-    published, said = _published(run, name, cards)
-    partial = "" if sheet else partial_note(find_dataset(external), samples)
+    published, published_notes = _published(run, name, cards)
+    partial = None if sheet else partial_note(find_dataset(external), samples)
     result = External(
         f"{run.name} on {name}: {console.count(len(scored), 'section')}, {console.count(len(files), 'model')}",
         tuple(one for one, _ in scored),
         tuple(spots for _, spots in scored),
         len(_all_genes(cards)),
-        (*_notes(models, run, partial), *([_seen_note(seen)] if seen else []), *said),
+        (*_notes(models, run, partial), *([Note(None, _seen_note(seen))] if seen else []), *published_notes),
         published,
         folder,
     )
@@ -213,11 +213,11 @@ def _score_section(
     models: Models,
     found: SectionFeatures,
     folder: Path,
-    shared: Sequence[str],
+    shared: Sequence[Note],
 ) -> tuple[Evaluation, int]:
     """Scores of every model on one section, and how many of its spots have a label in all."""
     scores: list[FoldScores] = []
-    joined: list[str] = []
+    joined: list[Note | None] = []
     valid = np.ones(len(found.spots), dtype=bool)
     for file, card in zip(models.files, models.cards, strict=True):
         try:
@@ -239,7 +239,7 @@ def _score_section(
     if not counts.uns[RAW]:
         notes.append(not_raw_note([sample.counts.name]))
     if not valid.all():
-        notes.append(f"{(~valid).sum()} of {len(valid)} spots are left out: they have no counts, or none in the panel.")
+        notes.append(left_out_note(int((~valid).sum()), len(valid)))
     return Evaluation(sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
 
 
@@ -272,29 +272,30 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
 
 
-def _notes(models: Models, run: Path, partial: str) -> list[str]:
+def _notes(models: Models, run: Path, partial: Note | None) -> list[Note]:
     notes = [label_note(models.cards[0].config.labels), *notes_for_others(models.cards)]
-    notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *filter(None, [partial])]
+    notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *([partial] if partial else [])]
     pairs = zip(models.cards, models.files, strict=True)
     without = [card.fold for card, file in pairs if not reference_file(file, "ridge").is_file()]
     if without:
-        notes.append(f"Ridge is left out of folds {', '.join(without)}: its file is not beside the model.")
-    notes.append(
+        text = f"Ridge is left out of folds {', '.join(without)}: its file is not beside the model."
+        notes.append(Note(None, text))
+    text = (
         f"The {HIGH_GENES} genes of PCC(H) are those that a method ranks best on this very section, as published, "
         "which flatters; held out: ranked inside the training."
     )
-    return notes
+    return [*notes, Note(None, text)]
 
 
 def _published(
     run: Path, external: str, cards: Sequence[ModelCard]
-) -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
+) -> tuple[tuple[PublishedRow, ...], tuple[Note, ...]]:
     """Table 2, where it is of the same data: models of HER2ST on Visium breast sections."""
     trained_on = read_record(run)["dataset"] if (run / RECORD).is_file() else ""
     if external != PUBLISHED_ON:
         return (), ()
     if trained_on != PUBLISHED_TRAINING:
-        return (), (f"The paper's rows are left out: its models were trained on {PUBLISHED_TRAINING}.",)
-    rows, said = rows_beside(trained_on, cards[0].config.labels, [card.genes for card in cards], (PUBLISHED_TABLE,))
-    unknown = ("The paper does not name its three Visium sections.",) if rows else ()
-    return rows, (*said, *unknown)
+        return (), (Note(None, f"The paper's rows are left out: its models were trained on {PUBLISHED_TRAINING}."),)
+    rows, notes = rows_beside(trained_on, cards[0].config.labels, [card.genes for card in cards], (PUBLISHED_TABLE,))
+    unknown = Note(None, "The paper does not name its three Visium sections.")
+    return rows, (*notes, *([unknown] if rows else []))

@@ -9,10 +9,14 @@ import pandas as pd
 
 from genedml.config import TARGETS, LabelsConfig, target_name
 from genedml_cli.datasets.datasets import published_panel
+from genedml_cli.notes import Note
 
 METRIC_NAMES = {"MSE": "mse", "MAE": "mae", "PCC_A": "pcc_a", "PCC_H": "pcc_h"}
 CROSS_VALIDATION = (1, 7)
 """Table 7 holds the MAE of the rows of table 1."""
+
+PAPER = "(paper)"
+"""By which rows of the paper, and notes on them, are told apart."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class PublishedRow:
     @property
     def label(self) -> str:
         """Its name in a table that measured rows stand in as well."""
-        return f"{self.method} (paper)"
+        return f"{self.method} {PAPER}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, each metric with mean and, where printed, sd."""
@@ -75,7 +79,7 @@ def published_table(rows: Iterable[PublishedRow]) -> pd.DataFrame:
 
 def rows_beside(
     dataset: str, labels: LabelsConfig, panels: Sequence[Collection[str]], tables: Collection[int] = CROSS_VALIDATION
-) -> tuple[tuple[PublishedRow, ...], tuple[str, ...]]:
+) -> tuple[tuple[PublishedRow, ...], tuple[Note, ...]]:
     """The rows of the paper that a run may stand beside, and what must be said of them.
 
     None unless the run is of a published data set, its labels are the paper's and its genes the published panel:
@@ -91,10 +95,10 @@ def rows_beside(
     if not published_rows(CROSS_VALIDATION, dataset):
         return (), ()
     if target_name(labels) != "paper":
-        return (), (f"The paper's rows are left out: its labels are {TARGETS['paper'].describe()}.",)
+        return (), (Note(None, f"The paper's rows are left out: its labels are {TARGETS['paper'].describe()}."),)
     if any(set(panel) != set(published_panel(dataset)) for panel in panels):
-        return (), (f"The paper's rows are left out: these genes are not the published panel of {dataset}.",)
+        text = f"The paper's rows are left out: these genes are not the published panel of {dataset}."
+        return (), (Note(None, text),)
     rows = published_rows(tables, dataset if tables == CROSS_VALIDATION else None)
     which = ("tables " if len(tables) > 1 else "table ") + " and ".join(map(str, tables))
-    said = f"(paper): its {which}; the epoch chosen on the test fold, level-0 views."
-    return tuple(rows), (said,)
+    return tuple(rows), (Note(None, f"{PAPER}: its {which}; the epoch chosen on the test fold, level-0 views."),)

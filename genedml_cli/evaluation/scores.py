@@ -18,7 +18,7 @@ from genedml.metrics import attainable, column_nanmean, high_genes, nanmean, par
 from genedml_cli import console
 from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
-from genedml_cli.notes import marks_of
+from genedml_cli.notes import Note, marks_of, texts_of
 
 RIDGE, DEPTH, CONSTANT = "ridge", "depth alone", "constant"
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
@@ -70,7 +70,7 @@ class Evaluation:
 
     title: str
     scores: tuple[FoldScores, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     folder: Path
     published: tuple[PublishedRow, ...] = ()
     split_halves: tuple[FoldScores, ...] = ()
@@ -136,7 +136,7 @@ class Evaluation:
             for method, row in summary.iterrows()
         }
         published = [row.to_dict() for row in self.published]
-        known = {"title": self.title, "notes": list(self.notes), "methods": methods, "published": published}
+        known = {"title": self.title, "notes": texts_of(self.notes), "methods": methods, "published": published}
         return known | {"unmatched_genes": list(self.unmatched)}
 
 
@@ -150,7 +150,7 @@ def write_if_possible(write: Callable[[], None]) -> bool:
     return True
 
 
-def reference_notes(scores: Sequence[FoldScores]) -> list[str]:
+def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
     """What must be said where ridge or depth alone scores higher than the network: in PCC(A), else in PCC(H)."""
     means = _values(scores).groupby("method")[["pcc_a", "pcc_h"]].mean()
     notes = []
@@ -160,7 +160,8 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[str]:
         own, other = means.loc[scores[0].method], means.loc[method]
         better = [key for key in means if round(other[key], 3) > round(own[key], 3)]
         for key in better[:1]:
-            notes.append(f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}.")
+            text = f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}."
+            notes.append(Note(None, text))
     return notes
 
 

@@ -24,6 +24,7 @@ from genedml_cli.files.merged_sections import (
 from genedml_cli.files.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 from genedml_cli.files.text_files import check_names
 from genedml_cli.files.text_tables import read_count_table
+from genedml_cli.notes import Mark, Note
 
 RAW = "raw"
 """In ``uns`` of counts that were read: whether they can be raw."""
@@ -94,7 +95,7 @@ def read_counts(path: Path) -> anndata.AnnData:
     check_names(data.var_names, "gene", path)
     _check_rows(data, path)
     if not data.uns[RAW]:
-        console.warn(not_raw_note([path.name]))
+        console.warn(str(not_raw_note([path.name])))
     data.var_names_make_unique()
     return data
 
@@ -106,13 +107,12 @@ def gene_ids_of(counts: anndata.AnnData) -> dict[str, str]:
     return {gene: gene_id for gene, gene_id in counts.var[GENE_IDS].items() if gene_id}
 
 
-def not_raw_note(names: Sequence[str]) -> str:
-    """What must be said of counts that are not raw; empty if there are none."""
-    if not names:
-        return ""
-    return (
-        f"NOT RAW: {', '.join(names)}: counts that are not whole numbers, only 0 and 1, or of one sum in every spot, "
-        "so not raw. Labels of normalised counts are wrong, and so is every score against them."
+def not_raw_note(names: Sequence[str]) -> Note:
+    """What must be said of counts that are not raw: those of these sections or files."""
+    return Note(
+        Mark.NOT_RAW,
+        f"{', '.join(names)}: counts that are not whole numbers, only 0 and 1, or of one sum in every spot, "
+        "so not raw. Labels of normalised counts are wrong, and so is every score against them.",
     )
 
 

@@ -19,6 +19,7 @@ from genedml_cli import console
 from genedml_cli.expression.counts import RAW
 from genedml_cli.expression.joins import doubt_of, without_counts
 from genedml_cli.expression.panels import gene_columns
+from genedml_cli.notes import Mark, Note
 from genedml_cli.spots.spots import Spots
 
 JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
@@ -106,12 +107,12 @@ def check_labelled(labels: Labels, section: str, counts: Path) -> None:
         )
 
 
-def check_join(labels: Labels, section: str, counts: Path) -> str:
+def check_join(labels: Labels, section: str, counts: Path) -> Note | None:
     """Warn of spots without counts and of counts of several sections; refuse where most spots have none, since the rest
     then only share names by chance, and where none has a label.
 
     Returns:
-        What must be said with every score; empty where nothing must.
+        What must be said with every score, if anything must.
 
     Raises:
         GeneDMLError: most spots have no counts, or none has counts in the panel.
@@ -134,7 +135,7 @@ def check_join(labels: Labels, section: str, counts: Path) -> str:
             f"{counts.name} {labels.doubt}: {section} may have another's counts. Give its own section's table."
         )
         console.warn(doubts[-1])
-    return f"DOUBTFUL JOIN: {' '.join(doubts)}" if doubts else ""
+    return Note(Mark.DOUBTFUL_JOIN, " ".join(doubts)) if doubts else None
 
 
 def _mean_over(

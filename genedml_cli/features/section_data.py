@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
 from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.notes import Note
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class SectionData:
     sample: Sample
     features: SectionFeatures
     labels: Labels
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def left_out_together(sections: Sequence[SectionData]) -> list[str]:

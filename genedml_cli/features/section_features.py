@@ -18,6 +18,7 @@ from genedml.errors import reading
 from genedml.networks.inputs import Section
 from genedml_cli.features.feature_file import LOCAL, TILES, check_seal, making
 from genedml_cli.files.provenance import VERSION
+from genedml_cli.notes import Note
 from genedml_cli.spots.spots import Spots
 
 FORMAT_VERSION = 4
@@ -56,7 +57,7 @@ class SectionFeatures:
     um_per_px: float | None
     slide_sha256: str
     file: Path | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     origin_xy: tuple[int, int] = (0, 0)
     raw: tuple[UInt8[Tensor, "S _ _ 3"], ...] = ()
 
@@ -139,7 +140,7 @@ def load_features(path: Path, checked: bool = False) -> SectionFeatures:
 def mapped_again(
     path: Path,
     um_per_px: float | None,
-    notes: tuple[str, ...] = (),
+    notes: tuple[Note, ...] = (),
     origin_xy: tuple[int, int] = (0, 0),
     orientations: int | None = None,
 ) -> SectionFeatures:

@@ -14,6 +14,7 @@ from genedml.errors import GeneDMLError
 from genedml.networks.registry import title_of
 from genedml.schema import from_dict, to_dict
 from genedml_cli.files.tenx import GENE_IDS
+from genedml_cli.notes import Note
 from genedml_cli.slides.slide import Slide
 from genedml_cli.spots.section import ORIGIN
 from genedml_cli.spots.spots import Spots, nearest_distances
@@ -67,7 +68,7 @@ def method_of(data: anndata.AnnData) -> str:
     return title_of(str(data.uns["genedml"]["method"]))
 
 
-def notes_of(data: anndata.AnnData) -> list[str]:
+def notes_of(data: anndata.AnnData) -> list[Note]:
     """What must be said with a prediction and every score of it.
 
     Raises:
@@ -78,7 +79,7 @@ def notes_of(data: anndata.AnnData) -> list[str]:
         raise GeneDMLError(
             "A prediction is by an earlier version of genedml and lacks what this one needs. Train, or predict, again."
         )
-    return [str(note) for note in np.atleast_1d(made_by["notes"])]
+    return [Note.of(str(text)) for text in np.atleast_1d(made_by["notes"])]
 
 
 def about(data: anndata.AnnData) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.notes import Mark, Note
 
 
 def worthy_genes(columns: pd.DataFrame, min_cv_pcc: float) -> list[str]:
@@ -36,7 +37,8 @@ def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
         GeneDMLError: as :func:`worthy_genes`.
     """
     kept = worthy_genes(data.var, min_cv_pcc)
-    note = f"SELECTED: {len(kept)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
+    text = f"{len(kept)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
+    note = str(Note(Mark.SELECTED, text))
     console.note(note)
     chosen = data[:, kept].copy()
     made_by = chosen.uns["genedml"]

@@ -25,7 +25,7 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import prepare_encoder
-from genedml_cli.notes import LEAKING, SHARED_PATIENTS, panels_note
+from genedml_cli.notes import SHARED_PATIENTS, Mark, Note, panels_note
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.prediction.section import BATCH_SPOTS, predict_section
 
@@ -165,21 +165,20 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return genes
 
 
-def notes_for_others(cards: Sequence[ModelCard]) -> list[str]:
+def notes_for_others(cards: Sequence[ModelCard]) -> list[Note]:
     """What must be said with predictions of slides that no fold of the run has tested, each once.
 
     That a patient is on both sides of the run's folds says nothing of another slide, but of the run's own scores.
     """
-    notes = [note for card in cards for note in card.notes]
-    if any(note.startswith(LEAKING) for note in notes):
-        notes = [*(note for note in notes if not note.startswith(LEAKING)), SHARED_PATIENTS]
-    return list(dict.fromkeys(notes))
+    notes = dict.fromkeys(Note.of(text) for card in cards for text in card.notes)
+    others = [note for note in notes if note.mark is not Mark.LEAKING]
+    return others if len(others) == len(notes) else [*others, SHARED_PATIENTS]
 
 
-def genes_left_out(cards: Sequence[ModelCard]) -> str:
-    """What must be said where the folds' panels differ, so that genes are left out; else nothing."""
+def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:
+    """What must be said where the folds' panels differ, so that genes are left out."""
     shared, most = len(common_genes(cards)), max(len(card.genes) for card in cards)
-    return panels_note(shared, most) if shared < most else ""
+    return panels_note(shared, most) if shared < most else None
 
 
 def say_which(models: Models) -> None:
@@ -188,7 +187,7 @@ def say_which(models: Models) -> None:
         console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")
     left_out = genes_left_out(models.cards)
     if left_out:
-        console.note(left_out)
+        console.note(str(left_out))
 
 
 def _check_alike(cards: Sequence[ModelCard], files: Sequence[Path]) -> None:

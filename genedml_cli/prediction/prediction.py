@@ -17,6 +17,7 @@ from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import check_apart
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.notes import Mark, Note, texts_of
 from genedml_cli.outputs.formats import check_free, check_output_path, write
 from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
@@ -134,7 +135,7 @@ def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_s
         "views_um_per_px": config.views.um_per_px,
         **placed.record,
     }
-    made_by["notes"] = [*made_by["notes"], *placed.notes]
+    made_by["notes"] = [*made_by["notes"], *texts_of(placed.notes)]
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
     mean = np.mean(each, axis=0)
     return to_anndata(mean, models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids)
@@ -182,7 +183,7 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
     unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
     seen = len(cards) - len(unseen)
     if seen:
-        notes.append(f"SEEN: {seen} of {len(cards)} models were trained on this very slide; scores flatter.")
+        notes.append(Note(Mark.SEEN, f"{seen} of {len(cards)} models were trained on this very slide; scores flatter."))
         other = f" Not so: --fold {' or '.join(unseen)}." if unseen else ""
         console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
     return {
@@ -192,6 +193,6 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         "models": models.fingerprints,
         **({"trained_on": models.trained_on} if models.trained_on else {}),
         "panels": panels if len(set(panels)) > 1 else panels[:1],
-        "notes": notes,
+        "notes": texts_of(notes),
         "seen_in_training": seen,
     }

@@ -12,6 +12,7 @@ import pandas as pd
 from genedml.checkpoint import ModelCard
 from genedml_cli import console
 from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.notes import Mark, Note
 from genedml_cli.references.novelty import NoveltyModel
 
 FAR = 0.95
@@ -40,9 +41,9 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
     data.obs["novelty"] = novelty.astype(np.float32)
     far = float((novelty > FAR).mean())
     if far > FAR_SPOTS:
-        note = (
-            f"NOVEL: {far:.0%} of the spots look like hardly any of the training; of familiar tissue about 5% do. What "
-            "is predicted there is a guess, be it for stain, scanner, tissue or a wrong um/px (spot by spot: novelty)."
+        text = (
+            f"{far:.0%} of the spots look like hardly any of the training; of familiar tissue about 5% do. What is "
+            "predicted there is a guess, be it for stain, scanner, tissue or a wrong um/px (spot by spot: novelty)."
         )
-        data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], note]
-        console.warn(note.removeprefix("NOVEL: "))
+        data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], str(Note(Mark.NOVEL, text))]
+        console.warn(text)

@@ -9,7 +9,7 @@ import numpy as np
 from genedml.encoders.table import ENCODERS
 from genedml_cli import __version__
 from genedml_cli.datasets.datasets import DATASETS
-from genedml_cli.notes import warns
+from genedml_cli.notes import Note
 
 PAPER = (
     "Song Y, Fan J, Chang H, Cai W. Gene-DML: Dual-Pathway Multi-Level Discrimination for Gene Expression Prediction "
@@ -177,10 +177,10 @@ def gene_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], caption: 
     return Table("genes", columns, rows[:GENES_LISTED], said, sortable=True, noun="genes")
 
 
-def parted(notes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Notes that warn, and the others."""
+def parted(notes: Sequence[Note]) -> tuple[list[str], list[str]]:
+    """Notes that warn, and the others, each once."""
     once = list(dict.fromkeys(notes))
-    return [note for note in once if warns(note)], [note for note in once if not warns(note)]
+    return [str(note) for note in once if note.warns], [str(note) for note in once if not note.warns]
 
 
 def citations(encoder: str, datasets: Sequence[str], models: str = "") -> list[str]:

@@ -16,7 +16,7 @@ from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_col
 from genedml_cli.figures.style import check_picture_path
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import beside, check_apart
-from genedml_cli.notes import marks_of
+from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.predictions import add_tissue_image, check_genes, notes_of, spots_of, stored_spot_diameter_px
 from genedml_cli.outputs.run_folder import CONTENT, RECORD, read_record
@@ -114,7 +114,7 @@ def pictures_of_runs(
             f"There are: {', '.join(shared) or 'none that all have'}."
         )
     pictures: list[SectionPicture] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     for section in sections or shared:
         models = {name: read_prediction(files[section]) for name, files in held.items()}
         for run, data in zip(runs, models.values(), strict=True):
@@ -163,7 +163,7 @@ def pictures_of_predictions(
     return [section_picture(name, first, shown, predicted)], _footnote(first, notes)
 
 
-def _footnote(data: anndata.AnnData, notes: Sequence[str]) -> str:
+def _footnote(data: anndata.AnnData, notes: Sequence[Note]) -> str:
     """The unit of the values, and the notes that must stand in every picture."""
     return f"Values: {data.uns['genedml']['label']}. {marks_of(notes)}".strip()
 

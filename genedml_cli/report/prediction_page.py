@@ -15,7 +15,7 @@ from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import label_note, score_prediction
 from genedml_cli.evaluation.scores import DEPTH, Evaluation, reference_notes
 from genedml_cli.figures.maps import SectionPicture
-from genedml_cli.notes import LEAKING, SHARED_PATIENTS
+from genedml_cli.notes import SHARED_PATIENTS, Mark, texts_of
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.predictions import check_genes, label_settings, notes_of
 from genedml_cli.prediction.worth import FAR
@@ -73,11 +73,11 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
     if "slide_sha256" not in made_by:
         raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
     check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    said, against = [label_note(label_settings(data)), *notes_of(data)], ""
+    all_notes, against = (label_note(label_settings(data)), *notes_of(data)), ""
     if truth is not None:
         evaluation, data = score_prediction(file, truth)
-        said, against = list(evaluation.notes), _against(evaluation, truth)
-    warnings, notes = parted(said)
+        all_notes, against = evaluation.notes, _against(evaluation, truth)
+    warnings, notes = parted(all_notes)
     predicted = np.asarray(data.X, dtype=np.float64)
     picture = section_picture(file.stem, data, None, {})
     without = "" if picture.tissue is not None else " The file holds no image of it."
@@ -128,7 +128,7 @@ def _lead(data: anndata.AnnData) -> str:
         return f"{made} {WITHOUT_SCORES}"
     scores = data.var["cv_pcc"].dropna()
     good = int((scores >= WORTH_KNOWING).sum())
-    shared = any(note == SHARED_PATIENTS or note.startswith(LEAKING) for note in notes_of(data))
+    shared = any(note == SHARED_PATIENTS or note.mark is Mark.LEAKING for note in notes_of(data))
     same = " but of the same patients" if shared else ""
     worse = "baseline_pcc" in data.var and data.var["baseline_pcc"].mean() > scores.mean()
     ridge = (
@@ -146,7 +146,7 @@ def _against(evaluation: Evaluation, truth: Path) -> str:
     pcc_a = evaluation.summary()[("pcc_a", "mean")]
     beside = f"; depth alone {pcc_a[DEPTH]:.3f}" if DEPTH in pcc_a else ""
     own = f"Against {truth.name} the mean PCC over genes is {pcc_a[evaluation.method]:.3f}{beside}."
-    return " ".join([own, *reference_notes(evaluation.scores)])
+    return " ".join([own, *texts_of(reference_notes(evaluation.scores))])
 
 
 def _mapped(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture: SectionPicture) -> Mapped:

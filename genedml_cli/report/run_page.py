@@ -15,6 +15,7 @@ from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
 from genedml_cli.files.text_files import read_text
+from genedml_cli.notes import texts_of
 from genedml_cli.outputs.predictions import check_genes
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.report.atlas import Mapped, atlas_of
@@ -151,7 +152,11 @@ def _lead(evaluation: Evaluation, same_patients: str) -> str:
     over = f", mean over {count(folds, 'fold')}" if folds > 1 else ""
     where = f"On sections it had not seen{same_patients or ','}"
     own = f"{where} {evaluation.method} has a PCC of {score(evaluation.method)} over all genes{over}."
-    sentences = [own, *([f"Beside it: {', '.join(beside)}."] if beside else []), *reference_notes(evaluation.scores)]
+    sentences = [
+        own,
+        *([f"Beside it: {', '.join(beside)}."] if beside else []),
+        *texts_of(reference_notes(evaluation.scores)),
+    ]
     return " ".join(sentences)
 
 

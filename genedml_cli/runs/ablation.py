@@ -15,7 +15,7 @@ from genedml.networks.registry import Sweep, network_class, network_info
 from genedml.schema import from_dict, to_dict
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
-from genedml_cli.evaluation.published import METRIC_NAMES, published_rows, rows_beside
+from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, published_rows, rows_beside
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.locks import claimed, forget_all_dead
@@ -23,6 +23,7 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import check_apart, write_json, write_text
 from genedml_cli.machine.stopping import keeping
+from genedml_cli.notes import Note, texts_of
 from genedml_cli.runs import run as runs
 from genedml_cli.training.learner import LACKED
 
@@ -76,7 +77,7 @@ class Ablation:
     scores: pd.DataFrame
     references: pd.DataFrame
     published: pd.DataFrame
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     marks: str
     folder: Path
 
@@ -116,7 +117,7 @@ class Ablation:
                 measured = {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in METRICS}
                 paper = self.published.loc[name].to_dict() if name in self.published.index else None
                 rows.append({kind: name, "measured": measured, "paper": paper})
-        return {"title": self.title, "over": self.over, "notes": list(self.notes), "rows": rows, "made_by": maker()}
+        return {"title": self.title, "over": self.over, "notes": texts_of(self.notes), "rows": rows, "made_by": maker()}
 
     def _table(self) -> pd.DataFrame:
         tables = []
@@ -230,7 +231,7 @@ def _published_values(sweep: Sweep, dataset: str) -> list[float]:
 
 def _published(
     sweep: Sweep, dataset: str, config: Config, evaluations: Sequence[Evaluation]
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
+) -> tuple[pd.DataFrame, tuple[Note, ...]]:
     """The paper's means, as far as they compare with what was measured, and what must be said of them."""
     table = sweep.paper_tables.get(dataset)
     panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
@@ -255,7 +256,7 @@ def _collect(
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
     published, said = _published(sweep, dataset, cells[0][2], evaluations)
     # What a run says of the paper's rows is said of those of its own table.
-    notes = [note for evaluation in evaluations for note in evaluation.notes if not note.startswith("(paper)")]
+    notes = [note for evaluation in evaluations for note in evaluation.notes if not note.text.startswith(PAPER)]
     notes += _own_notes(cells, evaluations, references["fold"].nunique())
     return Ablation(
         f"Ablation: {sweep.title}" + (f", {dataset}" if dataset else ""),
@@ -271,12 +272,13 @@ def _collect(
 
 def _own_notes(
     cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation], folds: int
-) -> list[str]:
+) -> list[Note]:
     """What must be said of the grid as a whole."""
     of_references = f"{', '.join(REFERENCES)}: over the {_count(folds, 'fold')} of the first run alone, not over seeds"
-    notes = [f"{of_references}; nothing that is varied here touches them."]
     config = cells[0][2]
-    return notes + network_class(config.method).cautions(config.network) + _part_notes(cells, evaluations)
+    texts = [f"{of_references}; nothing that is varied here touches them."]
+    texts += network_class(config.method).cautions(config.network) + _part_notes(cells, evaluations)
+    return [Note(None, text) for text in texts]
 
 
 def _part_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[str]:

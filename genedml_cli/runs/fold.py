@@ -22,6 +22,7 @@ from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.files.storage import arriving
+from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
@@ -29,7 +30,7 @@ from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import fit_depth_line, mean_label, reference_layers
 from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all, save_novelty
 from genedml_cli.references.ridge import RidgeModel, fit_ridge, save_ridge
-from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
+from genedml_cli.runs.fold_notes import counts_note, fold_notes, panel_note, same_slides_note, scale_note, scales_of
 from genedml_cli.spots.section import origin_record
 from genedml_cli.training.loop import Trained, train_fold
 
@@ -41,7 +42,7 @@ class Inputs:
     features: dict[str, SectionFeatures]
     counts: dict[str, anndata.AnnData]
     panels: dict[str, tuple[str, ...]]
-    shared: dict[str, str] = field(default_factory=dict)
+    shared: dict[str, Note] = field(default_factory=dict)
     """What must be said of sections that have the counts of another one."""
 
 
@@ -71,10 +72,11 @@ def run_fold(
     trained = train_fold(train, validation, test, config, device, words, at_once, state, log)
     fitted = [*train, *validation]
     content = {name: features.slide_sha256 for name, features in inputs.features.items()}
-    said = [*fold_notes(fold, config), "" if fold.tests_nothing else origin["panel"], origin["partial"]]
-    said += [same_slides_note(fold, content), counts_note(fold, inputs.counts), scale_note(fitted, test, config)]
-    said += [note for data in (*fitted, *test) for note in data.notes]
-    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], said)
+    panel = None if fold.tests_nothing else panel_note(origin["panel"], origin["dataset"])
+    notes = [*fold_notes(fold, config), panel, Note.of(origin["partial"]) if origin["partial"] else None]
+    notes += [same_slides_note(fold, content), counts_note(fold, inputs.counts), scale_note(fitted, test, config)]
+    notes += [note for data in (*fitted, *test) for note in data.notes]
+    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], [*filter(None, notes)])
     ridge, file = fit_ridge(fitted), model_file(out, fold.name)
     beside = weights_sha256(trained.state)
     save_ridge(ridge, genes, beside, reference_file(file, "ridge"))
@@ -105,8 +107,8 @@ def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Confi
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
-    shared = inputs.shared.get(sample.name, "")
-    return SectionData(sample, features, labels, (joined, shared, *features.notes))
+    notes = filter(None, (joined, inputs.shared.get(sample.name)))
+    return SectionData(sample, features, labels, (*notes, *features.notes))
 
 
 def _card(
@@ -118,7 +120,7 @@ def _card(
     trained: Trained,
     fitted: Sequence[SectionData],
     dataset: str,
-    notes: Sequence[str],
+    notes: Sequence[Note],
 ) -> ModelCard:
     seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
@@ -136,7 +138,7 @@ def _card(
         training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
-        notes=tuple(filter(None, dict.fromkeys(notes))),
+        notes=tuple(texts_of(dict.fromkeys(notes))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by={
             **VERSION,

@@ -1,4 +1,4 @@
-"""What must be said of a fold's model, and of all that it predicts. What warns begins in capitals."""
+"""What must be said of a fold's model, and of all that it predicts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,20 +8,33 @@ from genedml.config import Config
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.expression.counts import RAW, not_raw_note
 from genedml_cli.features.section_data import SectionData
+from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.run_folder import in_words
 from genedml_cli.prediction.ensemble import SCALE_TOLERANCE
 
-ALL_NOTE = (
-    "ALL SECTIONS: the model was trained on every section of its run, so none is left to score it on; cross-validated "
-    "scores beside it, if any, are of the run's folds, which saw fewer sections."
+ALL_NOTE = Note(
+    Mark.ALL_SECTIONS,
+    "the model was trained on every section of its run, so none is left to score it on; cross-validated scores beside "
+    "it, if any, are of the run's folds, which saw fewer sections.",
 )
+LEAKS_NOTE = Note(Mark.LEAKING, "a patient is on both sides of a fold, so these scores say nothing of a new patient.")
 
 
-def fold_notes(fold: Fold, config: Config) -> list[str]:
+def fold_notes(fold: Fold, config: Config) -> list[Note | None]:
     """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, left out."""
+    return [
+        ALL_NOTE if fold.tests_nothing else None,
+        _epoch_note(fold, config),
+        LEAKS_NOTE if fold.leaks else None,
+        fold.left_out_note,
+    ]
+
+
+def _epoch_note(fold: Fold, config: Config) -> Note:
+    """How many epochs the fold's model was trained for, and what chose them."""
     if config.training.select_on == "test":
-        chosen = "CHOSEN ON TEST: the epoch was chosen on the test sections, as published; scores flatter."
-    elif fold.epochs_of_folds:
+        return Note(Mark.CHOSEN_ON_TEST, "the epoch was chosen on the test sections, as published; scores flatter.")
+    if fold.epochs_of_folds:
         each = ", ".join(f"{name} {epochs}" for name, epochs in fold.epochs_of_folds.items())
         chosen = f"Epochs: {config.training.epochs}, the median of those that the run's folds chose ({each})."
     elif not fold.validation:
@@ -32,47 +45,50 @@ def fold_notes(fold: Fold, config: Config) -> list[str]:
         kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
         after = "then all were trained on" if config.training.refit else "only the references learn from these"
         chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
-    leaks = "LEAKING: a patient is on both sides of a fold, so these scores say nothing of a new patient."
-    return [ALL_NOTE if fold.tests_nothing else "", chosen, leaks if fold.leaks else "", fold.left_out_note]
+    return Note(None, chosen)
 
 
-def same_slides_note(fold: Fold, content: Mapping[str, str]) -> str:
+def same_slides_note(fold: Fold, content: Mapping[str, str]) -> Note | None:
     """What must be said where a test section is, by its content, a slide of the training side under another name."""
     seen = {content[sample.name]: sample.name for sample in (*fold.train, *fold.validation)}
-    same = [f"{one.name} is the slide of {seen[content[one.name]]}" for one in fold.test if content[one.name] in seen]
-    return f"LEAKING: {', '.join(same)}, which was trained on; scores flatter." if same else ""
+    tested = {sample.name: content[sample.name] for sample in fold.test}
+    same = [f"{name} is the slide of {seen[sha256]}" for name, sha256 in tested.items() if sha256 in seen]
+    return Note(Mark.LEAKING, f"{', '.join(same)}, which was trained on; scores flatter.") if same else None
 
 
-def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> str:
+def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> Note | None:
     """What must be said of sections whose counts are not raw."""
     used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]
-    return not_raw_note([name for name in used if not counts[name].uns[RAW]])
+    not_raw = [name for name in used if not counts[name].uns[RAW]]
+    return not_raw_note(not_raw) if not_raw else None
 
 
-def scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> str:
+def scale_note(fitted: Sequence[SectionData], test: Sequence[SectionData], config: Config) -> Note | None:
     """What must be said where views in level-0 pixels show tissue at several sizes, or at unknown sizes."""
     if config.views.um_per_px != "native":
-        return ""
-    known = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
-    unknown = [name for name, um_per_px in known.items() if not um_per_px]
+        return None
+    scales = {data.sample.name: data.features.um_per_px or 0.0 for data in (*fitted, *test)}
+    unknown = [name for name, um_per_px in scales.items() if not um_per_px]
     if unknown:
-        return f"SCALES: views are in level-0 pixels, and um/px of {', '.join(unknown)} is not known."
+        return Note(Mark.SCALES, f"views are in level-0 pixels, and um/px of {', '.join(unknown)} is not known.")
     low, high = scales_of(fitted)
-    tested = {data.sample.name: known[data.sample.name] for data in test}
+    tested = {data.sample.name: scales[data.sample.name] for data in test}
     away = {name: at for name, at in tested.items() if not low / SCALE_TOLERANCE <= at <= high * SCALE_TOLERANCE}
     listed = ", ".join(f"{name} ({um_per_px:.3g} um/px)" for name, um_per_px in away.items())
     trained = f"training sections of {low:.3g} to {high:.3g} um/px"
-    return f"SCALES: views are in level-0 pixels: {listed} meet {trained}, so tissue has another size." if away else ""
+    if not away:
+        return None
+    return Note(Mark.SCALES, f"views are in level-0 pixels: {listed} meet {trained}, so tissue has another size.")
 
 
 def scales_of(fitted: Sequence[SectionData]) -> tuple[float, ...]:
     """The smallest and the largest um/px of level 0, if any is known."""
-    known = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
-    return (min(known), max(known)) if known else ()
+    scales = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
+    return (min(scales), max(scales)) if scales else ()
 
 
-def panel_note(panel: str, dataset: str) -> str:
+def panel_note(panel: str, dataset: str) -> Note | None:
     """What must be said of genes that were chosen with the sections that a fold tests in view."""
     if panel not in ("all", dataset):
-        return ""
-    return "PANEL: its genes were chosen by the counts of all sections, those tested among them."
+        return None
+    return Note(Mark.PANEL, "its genes were chosen by the counts of all sections, those tested among them.")

@@ -36,7 +36,6 @@ from genedml_cli.machine.executors import spread
 from genedml_cli.machine.stopping import keeping
 from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, written_in
 from genedml_cli.runs.fold import Inputs, run_fold
-from genedml_cli.runs.fold_notes import panel_note
 from genedml_cli.runs.record import RunRecord, unfinished, what_is_kept
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.spots.spot_files import read_spots
@@ -108,7 +107,7 @@ def train(
             record.check_unchanged({name: found.slide_sha256 for name, found in inputs.features.items()})
             record.write()
             fixed: dict[str, Any] = {"inputs": inputs, "out": out, "config": config, "encoder": encoder_record(encoder)}
-            origin = {"dataset": dataset, "partial": partial, "panel": panel_note(panel, dataset)}
+            origin = {"dataset": dataset, "partial": partial, "panel": panel}
             one_fold = functools.partial(run_fold, **fixed, origin=origin)
             genes = max(map(len, inputs.panels.values()))
             shape = shape_of(next(iter(inputs.features.values())), genes, config)

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from genedml.errors import GeneDMLError, reason_of
 from genedml_cli import console
 from genedml_cli.machine.memory import check_memory
+from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.physical_size import ome_um_per_px
 from genedml_cli.slides.pixels import check_pixels, check_upright
 from genedml_cli.slides.pyramids import UM_PER_PX_RANGE, on_white, open_pyramid, plausible
@@ -47,7 +48,7 @@ class Slide:
         self.path = path
         self.file = file
         self.source = source
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.um_per_px_from = "of the slide"
         self._um_per_px = um_per_px
 
@@ -100,8 +101,8 @@ class Slide:
             )
         if self._um_per_px is not None and abs(value / self._um_per_px - 1) > 0.05:
             console.warn(f"{self.path.name} says {self._um_per_px:.4g} um/px; taking {value:.4g} as you say.")
-            said = f"where it says {self._um_per_px:.4g}"
-            self.notes.append(f"SCALE: {self.path.name} taken as {value:.4g} um/px, {said}.")
+            text = f"{self.path.name} taken as {value:.4g} um/px, where it says {self._um_per_px:.4g}."
+            self.notes.append(Note(Mark.SCALE, text))
         self._um_per_px, self.um_per_px_from = value, source
 
     def thumbnail(self, max_px: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
 from genedml_cli.spots.grid import lay_grid
@@ -42,7 +43,7 @@ class Site:
     spots: Spots
     tissue: Tissue
     record: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid.
     """
     table = None if spots is None else read_spots(spots)
-    left_out: list[str] = []
+    left_out: list[Note] = []
     if table is not None and placing.skip_off_image:
         table, left_out = on_image(slide, table)
     if table is None:
@@ -159,14 +160,15 @@ def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = Non
             )
 
 
-def doubt_spots(spots: Spots, share: float, file: Path) -> list[str]:
+def doubt_spots(spots: Spots, share: float, file: Path) -> list[Note]:
     """What must be said with results of spots of which fewer are on tissue than of a section's own."""
     if share >= OWN_ON_TISSUE or len(spots) < FEWEST_SPOTS:
         return []
-    return [
-        f"DOUBTFUL SPOTS: {share:.0%} of {file.name} lie on the tissue found, of a section's own it is nearly all; "
-        "they may be of another section."
-    ]
+    text = (
+        f"{share:.0%} of {file.name} lie on the tissue found, of a section's own it is nearly all; they may be of "
+        "another section."
+    )
+    return [Note(Mark.DOUBTFUL_SPOTS, text)]
 
 
 def _runs_across(spots: Spots) -> bool:

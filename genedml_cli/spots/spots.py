@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import (
     FEWEST_PLACES,
@@ -217,7 +218,7 @@ def take_pitch(slide: Slide, spots: Spots, pitch_um: float) -> None:
     slide.set_um_per_px(pitch_um / spots.pitch_px, f"from the pitch of {pitch_um:g} um")
 
 
-def on_image(path: Path, spots: Spots) -> tuple[Spots, list[str]]:
+def on_image(path: Path, spots: Spots) -> tuple[Spots, list[Note]]:
     """The spots whose centre is on the image of a slide, and the note that says how many are left out, if any are.
 
     Raises:
@@ -228,8 +229,8 @@ def on_image(path: Path, spots: Spots) -> tuple[Spots, list[str]]:
         outside = outside_image(spots, slide)
     if not outside.any() or outside.all():
         return spots, []
-    note = f"OFF IMAGE: {outside.sum()} of {len(spots)} spots lie outside {path.name} and are left out."
-    console.warn(note)
+    note = Note(Mark.OFF_IMAGE, f"{outside.sum()} of {len(spots)} spots lie outside {path.name} and are left out.")
+    console.warn(str(note))
     array_xy = None if spots.array_xy is None else spots.array_xy[~outside]
     names = tuple(name for name, left_out in zip(spots.names, outside, strict=True) if not left_out)
     return Spots(names, spots.xy_px[~outside], array_xy, spots.left_out), [note]

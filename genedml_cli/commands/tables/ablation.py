@@ -19,5 +19,5 @@ def show_ablation(ablation: Ablation) -> None:
     title = f"{ablation.title}; mean ±sd over {ablation.over}"
     console.table(title, ["", *(METRICS[key] for key in metrics)], rows)
     for note in ablation.notes:
-        console.say(note)
+        console.say(str(note))
     console.say(f"The same as CSV and JSON, and as a picture: {ablation.picture.with_suffix('')}.*")

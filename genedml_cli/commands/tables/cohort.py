@@ -4,7 +4,6 @@ from genedml_cli import console
 from genedml_cli.cohort.cohort import SUMMARY, Cohort
 from genedml_cli.cohort.results import PAGE, PSEUDOBULK
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, Outcome
-from genedml_cli.notes import mark_of
 
 
 def show_cohort(cohort: Cohort) -> None:
@@ -28,4 +27,4 @@ def _count(number_: int | None) -> str:
 
 
 def _marks(outcome: Outcome) -> str:
-    return ", ".join(dict.fromkeys(mark_of(note) for note in outcome.marks)) or "-"
+    return ", ".join(dict.fromkeys(str(note.mark) for note in outcome.marks)) or "-"

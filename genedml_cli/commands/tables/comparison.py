@@ -33,7 +33,7 @@ def show_comparison(comparison: Comparison, written: bool = True) -> None:
     if comparison.base:
         show_differences(comparison)
     for note in comparison.notes:
-        console.say(note)
+        console.say(str(note))
     if written:
         console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
 

@@ -18,7 +18,7 @@ def show_external(external: External) -> None:
         rows.append([])
     console.table(f"{external.title}; mean ±sd over models", ["", *METRICS.values()], rows)
     for note in external.notes:
-        console.say(note)
+        console.say(str(note))
     for one in external.sections:
         for note in one.notes:
             console.say(f"{one.title}: {note}")

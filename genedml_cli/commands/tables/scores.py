@@ -25,7 +25,7 @@ def show_evaluation(evaluation: Evaluation, last_line: str) -> None:
     over = "; mean ±sd over folds" if several else ""
     console.table(evaluation.title + over, ["", *METRICS.values()], rows)
     for note in evaluation.notes:
-        console.say(note)
+        console.say(str(note))
     if last_line:
         console.say(last_line)
 
