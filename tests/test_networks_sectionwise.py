@@ -15,6 +15,7 @@ from genedml.networks.histogene import HisToGene, HisToGeneConfig
 from genedml.networks.inputs import Batch, Section
 from genedml.networks.network import Network, Shape
 from genedml.networks.positions import SinePositions, TablePositions
+from genedml.networks.sectionwise import turned
 from genedml.schema import TransformerConfig
 
 WIDTH, GENES = 8, 5
@@ -133,21 +134,13 @@ def test_training_starts_near_the_mean_label(network):
 
 
 @pytest.mark.parametrize(
-    ("genes", "pixels", "count"), [(785, True, 106_648_337), (250, True, 106_099_962), (250, False, 68_613_370)]
+    ("genes", "stem", "count"),
+    [(785, "pixels", 106_648_337), (250, "pixels", 106_099_962), (250, "features", 68_613_370)],
 )
-def test_histogene_has_the_published_size(genes, pixels, count):
-    config = load_config("published", overrides=["method=histogene"]).network
+def test_histogene_has_the_published_size(genes, stem, count):
+    config = load_config("published", overrides=["method=histogene", f"network.stem={stem}"]).network
     with torch.device("meta"):
-        stem = histogene.PixelStem(config.width) if pixels else None
-        assert parameters(HisToGene(config, Shape(genes, 1024, 197, 5), stem)) == count
-
-
-def test_the_pixel_stem_of_histogene_makes_a_token_of_each_tile():
-    stem = histogene.PixelStem(4)
-    tiles = torch.rand(2, 3, 112, 112)
-    tokens = stem(tiles)
-    assert tokens.shape == (2, 4)
-    assert torch.allclose(tokens[0], stem(tiles[:1])[0], atol=1e-5)
+        assert parameters(HisToGene(config, Shape(genes, 1024, 197, 5))) == count
 
 
 def test_a_place_is_the_sum_of_its_column_and_its_row():
@@ -321,12 +314,49 @@ def test_distillation_without_turned_tiles_is_an_error_that_says_what_to_set():
 def test_hist2st_has_the_published_size(genes, count):
     config = load_config("published", overrides=["method=hist2st"]).network
     with torch.device("meta"):
-        assert parameters(Hist2ST(config, Shape(genes, 1024, 197, 5), hist2st.PixelStem())) == count
+        assert parameters(Hist2ST(config, Shape(genes, 1024, 197, 5))) == count
 
 
-def test_the_convmixer_makes_a_vector_of_each_tile_alone_in_evaluation_mode():
-    torch.manual_seed(0)
-    stem, tiles = hist2st.PixelStem(), torch.rand(3, 3, 112, 112)
+@pytest.mark.parametrize("stem", [histogene.PixelStem(1024), hist2st.PixelStem()], ids=["histogene", "hist2st"])
+def test_a_pixel_stem_makes_a_vector_of_each_tile_alone_in_evaluation_mode(stem):
+    tiles = torch.rand(3, 3, 112, 112)
     assert stem(tiles).shape == (3, 1024)
     stem.eval()
     assert torch.allclose(stem(tiles)[0], stem(tiles[:1])[0], atol=1e-5)
+    darker = stem(tiles * 0.5)
+    assert not torch.allclose(darker, stem(tiles), atol=1e-3)
+
+
+def test_the_pixels_of_hist2st_have_one_width():
+    with pytest.raises(GeneDMLError, match=r"network.width = 16, but .* set network.width = 1024"):
+        Hist2ST(replace(HIST2ST, stem="pixels"), SHAPE)
+
+
+@pytest.mark.parametrize("kind", [HisToGene, Hist2ST])
+def test_pixels_are_seen_of_the_spots_of_the_batch_each_in_its_own_section(kind):
+    torch.manual_seed(0)
+    config = replace(HISTOGENE if kind is HisToGene else HIST2ST, stem="pixels", width=1024)
+    network = kind(config, SHAPE)
+    batch = make_batch([make_section(SQUARE[:5]), make_section(SQUARE[4:8])])
+    batch = replace(batch, tiles=(torch.rand(9, 3, 112, 112),))
+    network.losses(batch, torch.Generator().manual_seed(1))["total"].backward()
+    assert all(value.grad.isfinite().all() for value in network.parameters())
+    network.eval()
+    assert network.see_sections(batch.sections) is None
+    whole = network(batch)
+    order = torch.tensor([7, 0, 8, 3, 1, 6, 2, 5, 4])
+    shuffled = replace(batch, section=batch.section[order], row=batch.row[order], tiles=(batch.tiles[0][order],))
+    assert torch.allclose(network(shuffled), whole[order], atol=1e-4)
+    tiles = batch.tiles[0].clone()
+    tiles[:5] = 0
+    changed = network(replace(batch, tiles=(tiles,)))
+    assert torch.allclose(changed[5:], whole[5:], atol=1e-5)
+    assert not torch.allclose(changed[:5], whole[:5], atol=1e-4)
+
+
+def test_tiles_are_turned_as_the_features_are():
+    tiles = torch.rand(2, 3, 4, 4)
+    for orientation in range(8):
+        expected = torch.rot90(tiles[0].permute(1, 2, 0), orientation % 4)
+        expected = expected.flip(1) if orientation >= 4 else expected
+        assert torch.equal(turned(tiles, orientation)[0].permute(1, 2, 0), expected)

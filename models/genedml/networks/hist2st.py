@@ -1,10 +1,11 @@
-"""Hist2ST: self-attention over a section, then a graph of near spots, read by an LSTM over the depths of the graph.
+"""Hist2ST (Zeng et al. 2022): self-attention over a section, a graph of near spots, an LSTM over the graph's depths.
 
-Letters: S spots in a section, B spots in a batch, D encoder width, W width, K edges of a spot, M genes.
+Letters: S spots in a section, B spots in a batch, C copies, D encoder width, W width, K edges of a spot, M genes.
 
-Differs from the publication (Zeng et al. 2022) where that is at fault or needs pixels:
-- a linear layer from the encoder's vectors stands in place of the ConvMixer on 112 px of raw pixels, which is
-  :class:`PixelStem`; the copies of the distillation are the vectors of turned tiles;
+Differs from the publication where that is at fault or needs pixels:
+- a linear layer from the encoder's vectors stands in place of the ConvMixer on 112 px of raw pixels, which is kept as
+  ``stem = "pixels"``, from tiles that are standardised;
+- the copies of the distillation are turned by quarters and flipped, not turned by any angle or greyed;
 - a spot without neighbours gets a mean of 0, not 0/0; of equally near spots the place decides, not their order;
 - the logit of a mean count is bounded, not its exponential; a spot without counts has no part in the likelihood;
 - places are counted from the section's first column and row, and a place without a learned vector is an error;
@@ -12,7 +13,6 @@ Differs from the publication (Zeng et al. 2022) where that is at fault or needs 
 Every prediction depends on which spots of the section are given.
 """
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -24,12 +24,17 @@ from torch.nn import functional
 
 from genedml.errors import GeneDMLError
 from genedml.networks.hist2st_losses import count_loss, distillation_loss, size_factors
-from genedml.networks.inputs import Batch, Needs, Section
-from genedml.networks.layers import Block
-from genedml.networks.network import Network, Shape
-from genedml.networks.positions import Position, make_positions
+from genedml.networks.inputs import Batch, Needs, Section, Tile
+from genedml.networks.layers import Standardise
+from genedml.networks.network import Shape
+from genedml.networks.positions import Position
+from genedml.networks.sectionwise import SectionNetwork, Stem
 from genedml.schema import STRICT, Count, Depth, TransformerConfig
 
+TILE_PX = 112
+PIXEL_WIDTH = 1024
+"""Numbers that the published stem makes of a tile: 4 channels of 16 x 16."""
+ORIENTATIONS = 8
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -53,7 +58,7 @@ class Hist2STLossConfig:
     counts: Weight = 0.25
     """Of the likelihood of raw counts."""
     distillation: Weight = 0.0
-    """Of the error to the prediction from turned tiles, published as .5; needs ``training.augment``."""
+    """Of the error to the prediction from turned tiles, published as .5; of features, ``training.augment`` has them."""
     copies: Annotated[int, Field(ge=1, le=7)] = 5
     """Orientations that one step draws for the distillation."""
 
@@ -62,7 +67,10 @@ class Hist2STLossConfig:
 class Hist2STConfig:
     """Widths, depths and losses of Hist2ST, by default for few sections; the paper's are the preset published."""
 
+    stem: Stem = "features"
+    """What a spot is embedded from: the encoder's vector of its tile or, as published, the tile's pixels."""
     width: Count = 256
+    """1024 where the stem is of pixels."""
     transformer: TransformerConfig = TransformerConfig(depth=2, heads=8, mlp_width=256, dropout=0.2)
     graph: GraphConfig = GraphConfig()
     lstm_depth: Depth = 2
@@ -90,13 +98,14 @@ class MixerBlock(nn.Module):
 
 
 class PixelStem(nn.Sequential):
-    """The published ConvMixer: tiles [S 3 112 112], in [0, 1] and standardised, to vectors [S 1024].
+    """The published ConvMixer: tiles [S 3 112 112], in [0, 1], to vectors [S 1024].
 
     In training mode its batch norms take the statistics of the section's tiles, in evaluation mode those learned.
     """
 
     def __init__(self, channels: int = 32, depth: int = 2, channels_out: int = 4, dropout: float = 0.2) -> None:
         super().__init__(
+            Standardise(),
             nn.Conv2d(3, channels, 7, stride=7),
             nn.Dropout(dropout),
             *(MixerBlock(channels) for _ in range(depth)),
@@ -120,26 +129,24 @@ class GraphLayer(nn.Module):
         return functional.normalize(self.linear(mean).relu(), dim=1)
 
 
-class Hist2ST(Network):
+class Hist2ST(SectionNetwork):
     """Attention over a section, graph layers over near spots, an LSTM over what they gave.
 
-    Args:
-        config: its settings.
-        shape: of its tensors.
-        stem: maps what is seen of every spot to the width; by default a linear layer from pooled vectors.
+    Raises:
+        GeneDMLError: the width is not that of the pixels' stem.
     """
 
-    def __init__(self, config: Hist2STConfig, shape: Shape, stem: nn.Module | None = None) -> None:
-        super().__init__(config, shape)
-        width, transformer, loss = config.width, config.transformer, config.loss
-        self.stem = nn.Linear(shape.width, width) if stem is None else stem
-        self.positions = make_positions(config.position, config.positions, width)
-        self.blocks = nn.ModuleList(
-            Block(width, transformer, qkv_bias=False, score_dropout=False) for _ in range(transformer.depth)
-        )
+    def __init__(self, config: Hist2STConfig, shape: Shape) -> None:
+        pixels = config.stem == "pixels"
+        if pixels and config.width != PIXEL_WIDTH:
+            raise GeneDMLError(
+                f"network.width = {config.width}, but the stem of pixels makes vectors of {PIXEL_WIDTH} numbers: set "
+                f'network.width = {PIXEL_WIDTH}, or network.stem = "features".'
+            )
+        super().__init__(config, shape, PixelStem() if pixels else None)
+        width, loss = config.width, config.loss
         self.graph = nn.ModuleList(GraphLayer(width) for _ in range(config.graph.depth))
         self.lstm = nn.LSTM(width, width, config.lstm_depth, batch_first=True)
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, shape.genes)
         if loss.counts:
             self.counts = nn.ModuleDict(
                 {name: nn.Linear(width, shape.genes) for name in ("mean", "dispersion", "dropout")}
@@ -149,33 +156,26 @@ class Hist2ST(Network):
 
     @classmethod
     def needs(cls, config: Hist2STConfig) -> Needs:
-        """Whole sections: one a step, as published; for its losses counts and turned tiles."""
-        loss = config.loss
-        return Needs(whole_sections=True, counts=loss.counts > 0, orientations=loss.distillation > 0)
+        """Whole sections: one a step, as published; for its losses counts and the vectors of turned tiles."""
+        pixels, loss = config.stem == "pixels", config.loss
+        return Needs(
+            whole_sections=True,
+            tiles=(Tile(TILE_PX),) if pixels else (),
+            counts=loss.counts > 0,
+            orientations=loss.distillation > 0 and not pixels,
+        )
 
-    def forward(self, batch: Batch, context: Sequence[Float[Tensor, "_ M"]] | None = None) -> Float[Tensor, "B M"]:
-        """Predicted labels. ``context``: what :meth:`see_sections` gave for ``batch.sections``."""
-        return batch.of_spots(self.see_sections(batch.sections) if context is None else context)
-
-    def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "_ M"]]:
-        """Predicted labels of every spot of each section, labelled or not."""
-        return [self.predict(self.embed(section.pooled, section)) for section in sections]
-
-    def embed(self, seen: Float[Tensor, "S ..."], section: Section) -> Float[Tensor, "S W"]:
-        """Vectors of the spots of one section, of what the stem takes of them."""
-        spots = (self.stem(seen) + self.positions(section.grid_xy))[None]
+    def embed(self, spots: Float[Tensor, "S W"], section: Section) -> Float[Tensor, "S W"]:
+        """Vectors of the spots of one section, of what the stem made of them with the vectors of their places."""
+        tokens = spots[None]
         for block in self.blocks:
-            spots = block(spots)
+            tokens = block(tokens)
         neighbors = self._neighbors(section)
-        spots, depths = spots[0], []
+        spots, depths = tokens[0], []
         for layer in self.graph:
             spots = layer(spots, neighbors)
             depths.append(spots)
         return self.lstm(torch.stack(depths, dim=1))[0].mean(dim=1)
-
-    def predict(self, embedded: Float[Tensor, "*B W"]) -> Float[Tensor, "*B M"]:
-        """Predicted labels of what :meth:`embed` gave."""
-        return self.head(self.norm(embedded))
 
     def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
         """Squared error, likelihood of the counts and distillation, and their weighted sum ``total``.
@@ -184,7 +184,7 @@ class Hist2ST(Network):
         """
         label, loss = batch.label, self.config.loss
         assert label is not None
-        embedded = batch.of_spots([self.embed(section.pooled, section) for section in batch.sections])
+        embedded = self.embed_batch(batch)
         predicted = self.predict(embedded).to(label.dtype)
         counts = {name: head(embedded).to(label.dtype) for name, head in self.counts.items()} if loss.counts else {}
         copies = self._copies(batch, generator) if loss.distillation else None
@@ -202,11 +202,6 @@ class Hist2ST(Network):
                 total = total + loss.distillation * parts["distillation"]
             return parts | {"total": total}
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """The mean label becomes the bias of the head."""
-        with torch.no_grad():
-            self.head.bias.copy_(mean_label)
-
     def _neighbors(self, section: Section) -> Int[Tensor, "S _"]:
         graph = self.config.graph
         neighbors = section.edges(graph.radius, graph.nearest)
@@ -217,16 +212,14 @@ class Hist2ST(Network):
     def _copies(
         self, batch: Batch, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, "C B M"], Float[Tensor, "C B"]]:
-        """Predictions from turned tiles and their weights; a copy of a section is all turned alike, as published."""
-        copies: list[list[Tensor]] = []
-        for section in batch.sections:
-            turned = section.turned
-            if turned is None or len(turned) < 2:
-                raise GeneDMLError(
-                    "Hist2ST's distillation learns from turned tiles, of which there are none: set "
-                    "training.augment = true, or network.loss.distillation = 0."
-                )
-            drawn = torch.randperm(len(turned) - 1, generator=generator)[: self.config.loss.copies] + 1
-            copies.append([self.embed(turned[number], section) for number in drawn.tolist()])
-        embedded = torch.stack([batch.of_spots(copy) for copy in zip(*copies, strict=True)])
+        """Predictions from turned tiles and their weights; in a copy all spots are turned alike, as published."""
+        if self.takes.orientations and any(
+            section.turned is None or len(section.turned) < ORIENTATIONS for section in batch.sections
+        ):
+            raise GeneDMLError(
+                "Hist2ST's distillation learns from turned tiles, which these features lack: set "
+                "training.augment = true, or network.loss.distillation = 0."
+            )
+        drawn = torch.randperm(ORIENTATIONS - 1, generator=generator)[: self.config.loss.copies] + 1
+        embedded = torch.stack([self.embed_batch(batch, number) for number in drawn.tolist()])
         return self.predict(embedded), self.weigh(embedded)[..., 0]

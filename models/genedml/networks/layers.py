@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genedml.encoders.table import IMAGENET_MEAN, IMAGENET_STD
 from genedml.errors import GeneDMLError
 from genedml.schema import TransformerConfig
 
@@ -92,6 +93,21 @@ class RelativePositionBias(nn.Module):
 
     def forward(self) -> Float[Tensor, "H L L"]:
         return self.table[:, self.index]
+
+
+class Standardise(nn.Module):
+    """Tiles in [0, 1] to ImageNet's mean and standard deviation of each colour."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, tiles: Float[Tensor, "N 3 H H"]) -> Float[Tensor, "N 3 H H"]:
+        return (tiles - self.mean) / self.std
 
 
 class ConstantHead(nn.Linear):
