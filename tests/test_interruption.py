@@ -25,7 +25,6 @@ from genedml_cli.features import feature_file
 from genedml_cli.features.batch_size import BATCH_TILES
 from genedml_cli.features.encoding import BatchRunner
 from genedml_cli.features.extraction import extract
-from genedml_cli.files.locks import forget_all_dead
 from genedml_cli.files.storage import write_text
 from genedml_cli.machine.compute import Compute
 from genedml_cli.machine.devices import all_deterministic, fitting
@@ -325,32 +324,6 @@ def test_what_was_encoded_when_it_was_stopped_is_on_record(red_sample, encoder, 
     capsys.readouterr()
     extract([red_sample], encoder, VIEWS, tmp_path / "features")
     assert "Going on from tile 13," in capsys.readouterr().err
-
-
-def test_the_lock_of_a_journal_whose_writer_was_killed_goes_with_the_file(red_sample, encoder, tmp_path):
-    extract([red_sample], encoder, VIEWS, tmp_path / "features")
-    (file,) = (tmp_path / "features").iterdir()
-    left = file.with_name(f"..{file.name}.part.json.lock")
-    for before in (lambda: file.unlink(), lambda: file.with_name(f".{file.name}.lock").touch()):
-        before()
-        left.touch()
-        extract([red_sample], encoder, VIEWS, tmp_path / "features")
-        assert [path.name for path in (tmp_path / "features").iterdir()] == [file.name]
-
-
-def test_features_begun_beside_a_run_are_left_to_go_on_from_and_what_else_is_dead_goes(tmp_path):
-    path, tensors = tmp_path / "P1.safetensors", {"local": torch.ones(1, 2, 1, 3), "tiles": torch.ones(2, 3)}
-    with pytest.raises(Killed), feature_file.making(path, tensors, {}) as file:
-        file.put_all(tensors["local"], tensors["tiles"])
-        file.record()
-        raise Killed
-    begun = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    for name in (".P1.safetensors.lock", ".genes.csv.lock", ".genes.csv.part.csv", ".run.json.lock"):
-        (tmp_path / name).touch()
-    (tmp_path / ".run.json.part.json").write_text("half")
-    forget_all_dead(tmp_path)
-    (tmp_path / ".P1.safetensors.lock").unlink()
-    assert begun == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 # Disks and devices

@@ -338,10 +338,10 @@ def locked_run(run, tmp_path, monkeypatch) -> Path:
     (folder / "metrics.csv").unlink()
     acquire, access = locks._acquire, os.access
 
-    def refused(path: Path, waits: bool, what: str) -> FileLock:
+    def refused(lock: FileLock, path: Path, waits: bool, what: str) -> None:
         if path.is_relative_to(folder):
-            raise locks.cannot_write(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
-        return acquire(path, waits, what)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        acquire(lock, path, waits, what)
 
     monkeypatch.setattr(locks, "_acquire", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: (path != folder or mode != os.W_OK) and access(path, mode))

@@ -33,14 +33,16 @@ app.main()
 """
 
 
-def told_to_end(code: str, number: int, out: Path) -> tuple[int, str, float]:
-    """Exit code and last words of a command that gets a signal as it is at work, and after how many seconds."""
+def told_to_end(code: str, number: int, out: Path, signals: int = 1) -> tuple[int, str, float]:
+    """Exit code and last words of a command that gets signals as it is at work, and after how many seconds."""
     words, pipe = [sys.executable, "-c", code, str(out)], subprocess.PIPE
     with subprocess.Popen(words, stderr=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         began = time.monotonic()
-        process.send_signal(number)
+        for _ in range(signals):
+            process.send_signal(number)
+            time.sleep(0.5)
         _, said = process.communicate(timeout=60)
     return process.returncode, said, time.monotonic() - began
 
@@ -69,22 +71,12 @@ def test_the_end_does_not_wait_for_threads_that_are_at_work(tmp_path):
     assert took_s < stopping.GRACE_S - 1
 
 
-def test_a_lock_goes_with_its_process_where_the_signal_comes_as_it_is_let_go(tmp_path):
-    late = LONG_CALL.replace(
-        "time.sleep(60)",
-        """
-        unlink = Path.unlink
-        def told_to_end(self, **words):
-            if self.suffix == ".lock":
-                Path.unlink = unlink
-                raise stopping.Stopped(15)
-            unlink(self, **words)
-        Path.unlink = told_to_end""",
-    )
-    words = [sys.executable, "-c", late, str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]  # it was whole by then
+def test_a_second_signal_ends_a_long_call_at_once(tmp_path):
+    stuck = LONG_CALL.replace("time.sleep(60)", "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]")
+    stuck = stuck.replace("ctypes; [", "ctypes; ctypes.CDLL(None).siginterrupt(2, 0); [")
+    ended, said, took_s = told_to_end(stuck, signal.SIGINT, tmp_path / "out", signals=2)
+    assert (ended, said) == (130, "Stopped. All is kept.\n")
+    assert took_s < stopping.GRACE_S - 1
 
 
 def test_processes_end_with_the_one_that_began_them(tmp_path):
@@ -99,40 +91,6 @@ def test_processes_end_with_the_one_that_began_them(tmp_path):
     while any(is_alive(int(file.read_text())) for file in files):
         assert time.monotonic() < until
         time.sleep(0.1)
-
-
-def test_a_stop_that_python_swallows_comes_again(tmp_path):
-    swallowed = LONG_CALL.replace(
-        "time.sleep(60)",
-        """
-        class Closing:
-            def __del__(self):
-                import os, signal
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(1)
-        Closing()
-        time.sleep(60)""",
-    )
-    words = [sys.executable, "-c", swallowed, str(tmp_path / "out")]
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "Stopped. All is kept.\n")
-
-
-def test_a_process_of_a_crew_ends_without_a_traceback_when_python_swallows_its_stop():
-    code = """
-import os, signal, sys, time
-from genedml_cli.machine.stopping import follow
-follow(os.pipe()[0])
-class Closing:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-Closing()
-time.sleep(60)
-"""
-    words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (143, "")
 
 
 def is_alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ from conftest import TINY, tiny_config
 
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
-from genedml_cli.files.locks import claimed, forget_held, in_turn
+from genedml_cli.files.locks import claimed
 from genedml_cli.files.storage import write_text
 from genedml_cli.runs import run as runs
 
@@ -53,13 +53,6 @@ def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
     path.with_name(".out.part").write_text("half")
     write_text(path, "whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_lock_goes_with_its_process_even_where_the_end_comes_as_it_is_let_go(tmp_path):
-    with in_turn(tmp_path / "out"):
-        assert [file.name for file in tmp_path.iterdir()] == [".out.lock"]
-        forget_held()
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):

@@ -11,7 +11,6 @@ import anndata
 from genedml.errors import GeneDMLError, lines_of, reading
 from genedml_cli import console
 from genedml_cli.features.feature_file import features_beside
-from genedml_cli.files.locks import forget_dead
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.notes import Note
@@ -103,7 +102,6 @@ def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome
 
 def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
     file = task.out / f"{slide.name}.h5ad"
-    forget_dead(file)
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written
             return _keep(task, file, models, slide)

@@ -24,7 +24,7 @@ from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.features.encoding import TileVectors, Vectors
-from genedml_cli.files.locks import forget_dead, in_turn, journal_of, part_of
+from genedml_cli.files.locks import in_turn, journal_of, part_of
 from genedml_cli.files.storage import into_place, write_json, written
 from genedml_cli.machine.stopping import Stopped, keeping
 
@@ -127,7 +127,6 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
             journal.unlink(missing_ok=True)
             raise
         journal.unlink(missing_ok=True)
-        forget_dead(journal)
 
 
 def check_seal(path: Path) -> None:

@@ -17,7 +17,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml.schema import to_dict
 from genedml_cli import console
 from genedml_cli.features.section_features import FORMAT_VERSION, METADATA_KEY, SectionFeatures, load_features
-from genedml_cli.files.locks import forget_dead, in_turn
+from genedml_cli.files.locks import in_turn
 from genedml_cli.spots.spots import Spots
 
 WORDS = {"slide": "slide content", "um_per_px": "um/px", "weights": "weights of the encoder", "flips": "orientations"}
@@ -76,7 +76,6 @@ class Recipe:
         return folder / f"{name}.{self.encoder.name.replace(':', '-')}.{key[:12]}.safetensors"
 
     def _opened(self, file: Path) -> SectionFeatures:
-        forget_dead(file)
         return replace(load_features(file), um_per_px=self.um_per_px)
 
 

@@ -16,18 +16,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
 """After which a process ends that could not in order: in a long call of a library, say. A second signal ends it too."""
 WORKER_GRACE_S = 3.0
-AGAIN_S = 0.05
 _kept: list[Callable[[], str]] = []
-_at_end: list[Callable[[], None]] = []
 _told = False
 
 
 class Stopped(BaseException):
-    """This process was told to end. No ``Exception``, so that nothing on the way takes it for something to fix."""
+    """This process was told to end. No ``Exception``, so that nothing on the way takes it for something to mend."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.exit_code = _exit_code(number)
+        self.exit_code = 128 + number
 
 
 @contextmanager
@@ -44,32 +42,29 @@ def keeping(text: str | Callable[[], str]) -> Iterator[None]:
         _kept.remove(say)
 
 
-def at_end(call: Callable[[], None]) -> None:
-    """Make ``call`` as the process is ended by a signal."""
-    _at_end.append(call)
-
-
 @contextmanager
 def orderly() -> Iterator[None]:
-    """Within the block the signals raise :class:`Stopped` in the main thread.
+    """Within the block the first signal raises :class:`Stopped` in the main thread; the second ends the process.
 
-    A thread is told as well, for the main thread hears of a signal only between two lines of Python.
+    A thread hears of signals as well, for the main thread does so only between two lines of Python.
     """
-    told, tell = os.pipe()
+    hear, tell = os.pipe()
     os.set_blocking(tell, False)
     before: dict[int, Any] = {number: signal.signal(number, _stop) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    sys.unraisablehook = _raise_again
-    threading.Thread(target=_end_after_all, args=(told,), name="signals", daemon=True).start()
+    threading.Thread(target=_end_after_all, args=(hear,), name="signals", daemon=True).start()
+    stopped = False
     try:
         yield
     except Stopped:
-        raise  # the thread stays: what else runs as the process ends has the same few seconds
-    except BaseException:
-        _as_before(before, wakeup, tell)
+        stopped = True  # the thread stays: what else runs as the process ends has the same few seconds
         raise
-    else:
-        _as_before(before, wakeup, tell)
+    finally:
+        if not stopped:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(tell)
 
 
 def follow(leader: Any) -> None:
@@ -79,11 +74,41 @@ def follow(leader: Any) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    sys.unraisablehook = _raise_again
     threading.Thread(target=_end_with, args=(leader,), name="leader", daemon=True).start()
 
 
-def say_stopped(text: str) -> None:
+def end(stopped: Stopped) -> NoReturn:
+    """Say what is kept and end the process.
+
+    At once: threads of libraries that are still at work crash an interpreter that is taken down around them. What waits
+    in the frames of the exception to be put in order, as generators do, is so before.
+    """
+    _say_stopped("\n".join(getattr(stopped, "__notes__", [])))
+    stopped.__traceback__ = stopped.__context__ = stopped.__cause__ = None
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(stopped.exit_code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    for each in SIGNALS:
+        signal.signal(each, lambda *_: None)  # not SIG_IGN, of which the thread would not hear
+    raise Stopped(number)
+
+
+def _end_after_all(hear: int) -> None:
+    """Wait for a signal, then for another or until time is up, and end the process."""
+    first = os.read(hear, 1)
+    if first:
+        select.select([hear], [], [], GRACE_S)
+        _say_stopped(_kept[0]() if _kept else "")
+        os._exit(128 + first[0])
+    os.close(hear)
+
+
+def _say_stopped(text: str) -> None:
     """One line on stderr, once."""
     global _told
     if not _told:
@@ -93,76 +118,9 @@ def say_stopped(text: str) -> None:
         console.stopped(f"Stopped. {text}".strip())
 
 
-def end(stopped: Stopped) -> NoReturn:
-    """Say what is kept and end the process.
-
-    At once: threads of libraries that are still at work crash an interpreter that is taken down around them. What waits
-    in the frames of the exception to be put in order, as generators do, is so before.
-    """
-    say_stopped("\n".join(getattr(stopped, "__notes__", [])))
-    stopped.__traceback__ = stopped.__context__ = stopped.__cause__ = None
-    gc.collect()
-    for call in _at_end:
-        with suppress(OSError):
-            call()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(stopped.exit_code)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    for one in (*SIGNALS, signal.SIGALRM):
-        signal.signal(one, _ignore)  # the thread hears it still
-    raise Stopped(number)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Not SIG_IGN, which the thread would not hear."""
-
-
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(_exit_code(signal.SIGTERM))
-
-
-def _end_after_all(told: int) -> None:
-    number = _next_signal(told, None)
-    if number is None:
-        return
-    if _next_signal(told, GRACE_S) is None:
-        return
-    say_stopped(_kept[0]() if _kept else "")
-    os._exit(_exit_code(number))
-
-
-def _next_signal(told: int, grace_s: float | None) -> int | None:
-    """The next of the signals that end a process, or the last sign where time is up; None where the block is left."""
-    until = None if grace_s is None else time.monotonic() + grace_s
-    while True:
-        left = None if until is None else max(0.0, until - time.monotonic())
-        if not select.select([told], [], [], left)[0]:
-            return 0
-        heard = os.read(told, 1)
-        if not heard:
-            os.close(told)
-            return None
-        if heard[0] in SIGNALS:
-            return heard[0]
-
-
-def _raise_again(unraisable: Any) -> None:
-    """Where Python called a function of its own and lets no exception out of it, end a moment later."""
-    ended = unraisable.exc_value
-    if isinstance(ended, Stopped):
-        number = ended.exit_code - _exit_code(0)
-        signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
-    elif isinstance(ended, SystemExit):
-        signal.signal(signal.SIGALRM, _leave)
-    else:
-        sys.__unraisablehook__(unraisable)
-        return
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    raise SystemExit(128 + number)
 
 
 def _end_with(leader: Any) -> None:
@@ -171,16 +129,4 @@ def _end_with(leader: Any) -> None:
     wait([leader])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(WORKER_GRACE_S)
-    os._exit(_exit_code(signal.SIGTERM))
-
-
-def _as_before(handlers: dict[int, Any], wakeup: int, tell: int) -> None:
-    signal.set_wakeup_fd(wakeup)
-    sys.unraisablehook = sys.__unraisablehook__
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    os.close(tell)
-
-
-def _exit_code(number: int) -> int:
-    return 128 + number
+    os._exit(128 + signal.SIGTERM)

@@ -18,7 +18,7 @@ from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, published_rows, rows_beside
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
 from genedml_cli.figures.settings import draw_settings
-from genedml_cli.files.locks import claimed, forget_all_dead
+from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import check_apart, write_json, write_text
@@ -173,7 +173,6 @@ def ablate(
         keeping(kept),
         console.progress("Runs", len(cells)) as advance,
     ):
-        forget_all_dead(out)
         for setting, seed, own in cells:
             run = out / setting.folder(config) / f"seed-{seed}"
             console.note(f"{setting.name}, seed {seed}: {run}")

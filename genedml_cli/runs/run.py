@@ -27,7 +27,7 @@ from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import check_labelled, make_labels
 from genedml_cli.features.extraction import extract
 from genedml_cli.features.section_features import encoder_record
-from genedml_cli.files.locks import claimed, forget_all_dead, in_turn
+from genedml_cli.files.locks import claimed, in_turn
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import check_apart
 from genedml_cli.machine.compute import AUTO, Compute
@@ -95,8 +95,6 @@ def train(
         for one in chosen:
             claims.enter_context(claimed(out / f"fold-{one.name}", f"{in_words(one.name)} of {out}"))
         record.check()  # by now: another process may have begun another run
-        forget_all_dead(out)
-        forget_all_dead(out / "predictions")
         folds = unfinished(chosen, out)
         if folds or weights is not None:  # weights that are named are held against those of folds that are there
             claims.enter_context(all_deterministic(compute.deterministic))
