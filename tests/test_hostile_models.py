@@ -3,8 +3,6 @@
 import hashlib
 import json
 import pickle
-import sys
-import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -73,30 +71,14 @@ def test_a_model_without_its_hash_is_refused(tmp_path):
         load_checkpoint(file)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a size")
-def test_a_text_that_says_it_has_four_gigabytes_is_refused_before_they_are_taken(tmp_path):
+def test_a_text_that_says_it_is_longer_than_the_file_is_refused(tmp_path):
     small_prediction().write_h5ad(tmp_path / "out.h5ad")
     content = bytearray((tmp_path / "out.h5ad").read_bytes())
     place = content.index(b"column-order") + 64
     assert content[place : place + 4] == len("in_tissue").to_bytes(4, "little")
-    content[place : place + 4] = b"\xff" * 4
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    content[place : place + 4] = (2**24).to_bytes(4, "little")
     with pytest.raises(GeneDMLError, match=r"out\.h5ad is not a prediction of genedml"):
         read_prediction(write(tmp_path / "out.h5ad", bytes(content)))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6
-
-
-@pytest.mark.parametrize("others", [0, 1])
-def test_no_other_thread_is_limited_in_memory_while_a_file_is_read(others, tmp_path, monkeypatch):
-    import resource
-
-    limits, path = [], h5ad(tmp_path / "counts.h5ad", lambda file: None)
-    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr(threading, "active_count", lambda: 1 + others)
-    read_counts(path)
-    assert bool(limits) == (not others and sys.platform == "linux")
 
 
 @pytest.mark.parametrize("size", [0, 2**64 - 16])

@@ -17,15 +17,13 @@ import numpy as np
 from scipy.sparse import issparse
 
 from genedml_cli.files.text_files import check_regular
-from genedml_cli.machine.memory import at_most, check_memory
+from genedml_cli.machine.memory import check_memory
 
 H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5py.h5t.REFERENCE)
 """What the values of an AnnData file are made of; libhdf5 crashes on damaged ones of some other kinds."""
 H5_FLOATS = tuple(getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE"))
 ENDS = "indptr"  # of a sparse table: where its rows end among the values
 HEAP = b"GCOL\x01\0\0\0"
-ROOM_BYTES = 2**29
-"""Beside what a file declares: a damaged length of a text is up to 4 GB, which take seconds before they are refused."""
 
 
 @contextmanager
@@ -44,17 +42,13 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
     _check_heaps(path)
     with h5py.File(path, "r") as file:
         wanted = tuple(read)
-        with at_most(ROOM_BYTES):
-            every = _datasets(file)
-        tables = {name: table for name, table in every.items() if not wanted or _is_below(name, wanted)}
-        declared = sum(table.nbytes for table in tables.values())
-        check_memory(declared)
+        tables = {name: table for name, table in _datasets(file).items() if not wanted or _is_below(name, wanted)}
+        check_memory(sum(table.nbytes for table in tables.values()))
         for name, table in tables.items():
             _check_found(table, name)
             if name.endswith(ENDS):
                 _check_ends(tables, name.removesuffix(ENDS))
-        with at_most(ROOM_BYTES + 8 * path.stat().st_size + 4 * declared):
-            yield file
+        yield file
 
 
 def _check_heaps(path: Path) -> None:
