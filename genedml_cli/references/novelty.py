@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from scipy.spatial import cKDTree
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from genedml.checkpoint import weights_sha256
 from genedml.errors import GeneDMLError, reading
-from genedml.tensor_files import tensor_bytes
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.files.storage import arriving
 from genedml_cli.references.pooled import pooled_features
+from genedml_cli.references.reference_file import load_reference, save_reference
 
 COMPONENTS = 16
 NEAREST = 10
@@ -113,9 +109,7 @@ def _fit(train: Sequence[SectionFeatures]) -> NoveltyModel:
 
 def save_novelty(model: NoveltyModel, network: str, path: Path) -> None:
     """Write the model whole, with the SHA-256 of the network beside which it stands."""
-    tensors = {name: torch.tensor(table) for name, table in vars(model).items()}
-    with arriving(path) as temporary:
-        temporary.write_bytes(tensor_bytes(tensors, {"sha256": _sha256(model), "network": network}))
+    save_reference(vars(model), network, path)
 
 
 def load_novelty(path: Path, network: str) -> NoveltyModel:
@@ -125,13 +119,7 @@ def load_novelty(path: Path, network: str) -> NoveltyModel:
         GeneDMLError: unreadable, beside another network, or changed since it was written.
     """
     with reading(f"The novelty measure {path}", "Remove it to go without."):
-        with safe_open(path, "np") as stored:
-            metadata = stored.metadata()
-            model = NoveltyModel(**{name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118  no mapping
-        if metadata["network"] != network:
-            raise ValueError("it is of another fold or run")
-        if metadata["sha256"] != _sha256(model):
-            raise ValueError("it has changed since it was written")
+        model = NoveltyModel(**load_reference(path, network))
         kept, width = model.components.shape
         if (model.mean.shape, model.scale.shape) != ((width,), (width,)) or model.spots.shape[1:] != (kept,):
             raise ValueError("its tables do not fit each other")
@@ -142,7 +130,3 @@ def load_novelty(path: Path, network: str) -> NoveltyModel:
         ):
             raise ValueError("its tables are empty, or hold NaN")
         return model
-
-
-def _sha256(model: NoveltyModel) -> str:
-    return weights_sha256({name: torch.from_numpy(table) for name, table in vars(model).items()})

@@ -3,27 +3,22 @@
 Letters: S spots, W width of the pooled features, M genes, N labelled spots.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from safetensors import safe_open
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from genedml.checkpoint import weights_sha256
 from genedml.errors import reading
 from genedml.metrics import column_nanmean, nanmean, pcc
-from genedml.tensor_files import tensor_bytes
 from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.files.storage import arriving
 from genedml_cli.references.pooled import pooled_features
+from genedml_cli.references.reference_file import load_reference, save_reference
 
 ALPHAS = tuple(10.0**power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5))
 
@@ -69,10 +64,8 @@ def save_ridge(model: RidgeModel, genes: Sequence[str], network: str, path: Path
         network: SHA-256 of the network that it stands beside (:func:`genedml.checkpoint.network_sha256`).
         path: of the file.
     """
-    arrays = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
-    whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    with arriving(path) as temporary:
-        temporary.write_bytes(tensor_bytes(whole, {**_metadata(model, genes), "network": network}))
+    tables = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
+    save_reference(tables, network, path, genes)
 
 
 def load_ridge(path: Path, genes: Sequence[str], network: str) -> RidgeModel:
@@ -81,26 +74,11 @@ def load_ridge(path: Path, genes: Sequence[str], network: str) -> RidgeModel:
     Raises:
         GeneDMLError: unreadable, fitted for other genes or beside another network, or changed since it was written.
     """
-    with reading(f"The ridge reference {path}", "Remove it to go without."), safe_open(path, "np") as stored:
-        metadata = stored.metadata()
-        if json.loads(metadata["genes"]) != list(genes):
-            raise ValueError("it is of other genes than the fold")
-        if metadata["network"] != network:
-            raise ValueError("it is of another fold or run")
-        tensors = {name: stored.get_tensor(name) for name in ("weight", "intercept", "inner_pcc")}
-        model = RidgeModel(**tensors)
-        if metadata["sha256"] != _metadata(model, genes)["sha256"]:
-            raise ValueError("it has changed since it was written")
+    with reading(f"The ridge reference {path}", "Remove it to go without."):
+        model = RidgeModel(**load_reference(path, network, genes))
         if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
             raise ValueError("its weights are of another number of genes")
         return model
-
-
-def _metadata(model: RidgeModel, genes: Sequence[str]) -> dict[str, str]:
-    """Genes, and the SHA-256 of the weights, since safetensors has none of its own."""
-    tensors = {"weight": model.weight, "intercept": model.intercept, "inner_pcc": model.inner_pcc}
-    whole = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in tensors.items()}
-    return {"genes": json.dumps(list(genes)), "sha256": weights_sha256(whole)}
 
 
 def _labelled(data: SectionData) -> Labelled:
