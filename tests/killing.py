@@ -219,7 +219,8 @@ def check_stopped(code: int, number: int, said: str, folder: Path) -> list[str]:
 
 def differences(one: Path, other: Path) -> list[str]:
     """Files that are not in both folders, or not the same."""
-    names = [{path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other)]
+    # a killed process may leave locks, which lock nothing, and parts of what is written anew
+    names = [{path.relative_to(root) for path in root.rglob("[!.]*") if path.is_file()} for root in (one, other)]
     found = [f"{other.name}: {name} is in one alone" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         contents = [(root / name).read_bytes() for root in (one, other)]

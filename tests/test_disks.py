@@ -2,12 +2,13 @@
 
 import resource
 
+import anndata
 import numpy as np
 import pytest
 import torch
 
 from genedml.errors import GeneDMLError
-from genedml_cli.features import feature_file
+from genedml_cli.features import extraction, feature_file
 from genedml_cli.files.storage import arriving
 from genedml_cli.machine.compute import Compute
 from genedml_cli.prediction.prediction import predict
@@ -52,7 +53,25 @@ def test_a_state_with_a_changed_bit_is_an_error(tmp_path):
         state.read()
 
 
+def test_a_prediction_keeps_its_features_in_memory_where_they_fit(run, p1, tmp_path, monkeypatch):
+    def predicted() -> anndata.AnnData:
+        return predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"), force=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_file.VectorsInFile, "__init__", None)
+        in_memory = predicted()
+    flush, written = feature_file.VectorsInFile.flush, []
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "free_on_host", lambda: 0)
+        patch.setattr(feature_file.VectorsInFile, "flush", lambda self: (written.append(self), flush(self)))
+        in_file = predicted()
+    assert written
+    np.testing.assert_array_equal(in_memory.X, in_file.X)
+
+
 def test_a_prediction_that_fails_or_ends_leaves_no_features(run, p1, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "free_on_host", lambda: 0)
+
     def gone(*_: object) -> None:
         raise OSError(5, "Input/output error")
 

@@ -35,6 +35,7 @@ from genedml_cli.features.tile_plan import TilePlan, plan_tiles
 from genedml_cli.features.tiles import load_or_make_tiles, tiles_in_memory
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
+from genedml_cli.machine.memory import free_on_host
 from genedml_cli.machine.stopping import keeping
 from genedml_cli.slides.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.slides.raster import Raster
@@ -48,6 +49,8 @@ from genedml_cli.spots.spot_files import read_spots
 from genedml_cli.spots.spots import Spots, on_image
 from genedml_cli.text import gigabytes
 
+MEMORY_SHARE = 0.2
+"""Of free memory that features of a prediction may take; slides of a cohort are predicted side by side."""
 ReadTiles = Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]]
 
 
@@ -133,8 +136,20 @@ def keep_section(
         GeneDMLError: as for :func:`encode_section`; the folder cannot be written.
     """
     recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
-    found = recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
-    return _with_raw(found, slide, recipe, folder, name, tiles)
+    with keeping(f"What was encoded is kept in {folder}. To go on, run the same command again."):
+        features = recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
+        return _with_raw(features, slide, recipe, folder, name, tiles)
+
+
+def goes_through_a_file(encoder: Encoder, spots: int, views: ViewsConfig, tiles: Sequence[Tile] = ()) -> bool:
+    """Whether a prediction keeps its features in a file: where memory is short, or encoding takes hours.
+
+    Hours it takes with a learned encoder on a CPU; of such a file a call that was killed is gone on from.
+    """
+    vectors = tokens_kept(encoder.info.tokens, views.local_grid) + views.neighbor_grid**2 + 1
+    a_spot = vectors * encoder.info.width * torch.float16.itemsize + sum(3 * tile.side_px**2 for tile in tiles)
+    slow = encoder.device.type == "cpu" and encoder.info.build is None
+    return slow or spots * a_spot > MEMORY_SHARE * free_on_host()
 
 
 def _extract_sample(

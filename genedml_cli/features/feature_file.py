@@ -26,7 +26,7 @@ from genedml_cli import console
 from genedml_cli.features.encoding import TileVectors, Vectors
 from genedml_cli.files.locks import in_turn, journal_of, part_of
 from genedml_cli.files.storage import into_place, write_json, written
-from genedml_cli.machine.stopping import Stopped, keeping
+from genedml_cli.machine.stopping import Stopped
 
 LOCAL, TILES, SEAL = "local", "tiles", "sha256"
 SEAL_BYTES = hashlib.sha256().digest_size
@@ -145,10 +145,11 @@ def check_seal(path: Path) -> None:
 def features_beside(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out`` for the features it is made of.
 
-    It is gone when the block is left, but for a process that is killed or stopped: the next goes on from there.
+    It is gone when the block is left, but for a process that is killed or stopped: the next goes on from there. Nothing
+    is written there by those who keep them in memory.
     """
     folder = out.with_name(f".{out.name}.features")
-    with in_turn(out), keeping(f"What was encoded is kept in {folder}. To go on, run the same command again."):
+    with in_turn(out):
         try:
             yield folder
         except Exception:

@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 
 from genedml_cli import console
-from genedml_cli.features.extraction import encode_section, keep_section
+from genedml_cli.features.extraction import encode_section, goes_through_a_file, keep_section
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.locks import claimed
@@ -103,20 +103,19 @@ def predict_slide(
 ) -> anndata.AnnData:
     """Predict one slide with models that are loaded already; result and errors as of :func:`predict`.
 
-    With ``features_in``, a folder, its features go through a file there, which a call that was killed has left for the
-    next.
+    With ``features_in``, a folder, its features go through a file there where memory is short or encoding takes hours;
+    what a call that was killed left of it is gone on from.
     """
     views = models.cards[0].config.views
     if min_cv_pcc is not None:
         worthy_genes(gene_columns(models.cards, models.genes), min_cv_pcc)  # before hours of encoding
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
         models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
-        if features_in is None:
-            features = encode_section(placed.slide, placed.spots, models.encoder, views, tiles=models.needs.tiles)
+        encoder, tiles = models.encoder, models.needs.tiles
+        if features_in is not None and goes_through_a_file(encoder, len(placed.spots), views, tiles):
+            features = keep_section(placed.slide, placed.spots, encoder, views, features_in, slide.name, tiles=tiles)
         else:
-            features = keep_section(
-                placed.slide, placed.spots, models.encoder, views, features_in, slide.name, tiles=models.needs.tiles
-            )
+            features = encode_section(placed.slide, placed.spots, encoder, views, tiles=tiles)
         data = _to_anndata(models, placed, features, batch_spots)
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)

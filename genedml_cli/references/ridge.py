@@ -75,7 +75,8 @@ def load_ridge(path: Path, genes: Sequence[str], network: str) -> RidgeModel:
         GeneDMLError: unreadable, fitted for other genes or beside another network, or changed since it was written.
     """
     with reading(f"The ridge reference {path}", "Remove it to go without."):
-        model = RidgeModel(**load_reference(path, network, genes))
+        tables = load_reference(path, network, genes)
+        model = RidgeModel(tables["weight"], tables["intercept"], tables["inner_pcc"])
         if model.weight.shape[1:] != (len(genes),) or {model.intercept.shape, model.inner_pcc.shape} != {(len(genes),)}:
             raise ValueError("its weights are of another number of genes")
         return model
