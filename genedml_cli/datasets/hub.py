@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from genedml.errors import GeneDMLError
+from genedml.hub import hub_error
 from genedml_cli import console
 from genedml_cli.datasets.datasets import find_dataset
 from genedml_cli.datasets.layouts import hest_names
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
-from genedml_cli.text import gigabytes, masked
+from genedml_cli.text import gigabytes
 
 REPOSITORY = "MahmoodLab/hest"
 PAGE = f"https://huggingface.co/datasets/{REPOSITORY}"
@@ -84,54 +85,11 @@ def _check_space(root: Path, needed: int, patches: bool) -> None:
 
 @contextmanager
 def _hub_errors(name: str, root: Path) -> Iterator[None]:
-    """Turn what the hub's library raises into one sentence each, with the next step."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HTTPError,
-        LocalEntryNotFoundError,
-    )
+    """Turn what the hub's library raises into a sentence with the next step."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    again = f"then run the same command again: genedml data fetch {name} --root {root}"
     try:
         yield
-    except GatedRepoError as error:
-        if get_token() is None:
-            raise GeneDMLError(
-                f"HEST-1k is gated and there is no token here. Accept its conditions at {PAGE}, log in with: hf auth "
-                f"login (or set HF_TOKEN), {again}"
-            ) from error
-        raise GeneDMLError(
-            f"Your account has not accepted the conditions of HEST-1k. Accept them at {PAGE}, with the account that "
-            f"the token belongs to, {again}"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise GeneDMLError(
-            f"The hub cannot be reached ({_reason(error)}); what has come is kept. Check the network, {again}"
-        ) from error
-    except EntryNotFoundError as error:
-        raise GeneDMLError(f"The hub does not have all files of {name}: {_reason(error)}. See {PAGE}") from error
-    except HfHubHTTPError as error:
-        if error.response.status_code == 401:
-            raise GeneDMLError(
-                f"The hub does not know the token that is set here. Log in anew with: hf auth login (or set another "
-                f"HF_TOKEN), {again}"
-            ) from error
-        raise GeneDMLError(
-            f"The hub refused ({_reason(error)}); what has come is kept. Wait a little, {again}"
-        ) from error
-    except (HTTPError, OSError) as error:
-        raise GeneDMLError(
-            f"{root} cannot be written, or the connection broke off ({_reason(error)}); what has come is kept. Fix "
-            f"it, {again}"
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    lines = [line.strip() for line in str(root).splitlines() if line.strip()]
-    return masked(" ".join(lines[:2])).rstrip(".") if lines else type(root).__name__
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        last_step = f"run the same command again; what has come is kept: genedml data fetch {name} --root {root}"
+        raise hub_error(error, f"All files of {name} are", PAGE, last_step) from error

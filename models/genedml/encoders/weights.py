@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from genedml.encoders.table import EncoderInfo
-from genedml.errors import GeneDMLError, reason_of
+from genedml.hub import hub_error
 
 
 def find_weights(info: EncoderInfo) -> Path | None:
@@ -20,6 +20,11 @@ _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def download(info: EncoderInfo) -> Path:
+    """The weights file of an encoder, from the hub's cache on this disk or the hub.
+
+    Raises:
+        GeneDMLError: neither gives it, with the steps to get it.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
@@ -27,26 +32,18 @@ def download(info: EncoderInfo) -> Path:
     if cached is not None:
         return cached
     assert info.hub is not None
+    missing: Exception | None = None
     for file in _WEIGHT_FILES:
         try:
             return Path(hf_hub_download(info.hub, file))
-        except LocalEntryNotFoundError as error:
-            raise GeneDMLError(_how_to_get(info, "the hub cannot be reached and this disk has no copy")) from error
-        except EntryNotFoundError:
-            continue
-        except HfHubHTTPError as error:
-            raise GeneDMLError(_how_to_get(info, f"the hub refused ({error.__class__.__name__})")) from error
-        except (HTTPError, OSError) as error:
-            why = f"the connection broke off, or the hub's cache cannot be written ({reason_of(error)})"
-            raise GeneDMLError(_how_to_get(info, why)) from error
-    raise GeneDMLError(_how_to_get(info, f"the hub has none of {', '.join(_WEIGHT_FILES)}"))
-
-
-def _how_to_get(info: EncoderInfo, reason: str) -> str:
-    return (
-        f"The weights of {info.name} are not here: {reason}. Three steps fix it:\n"
-        f"  1. accept the licence ({info.licence}) at https://huggingface.co/{info.hub}\n"
-        "  2. log in with: hf auth login (or set HF_TOKEN)\n"
-        "  3. run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
+        except (HfHubHTTPError, HTTPError, OSError) as error:
+            missing = error
+            if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
+                break
+    assert missing is not None
+    page = f"https://huggingface.co/{info.hub} ({info.licence})"
+    last_step = (
+        "run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
         "The encoder stain-texture needs no weights: --encoder stain-texture."
     )
+    raise hub_error(missing, f"The weights of {info.name} are", page, last_step) from missing
