@@ -187,20 +187,11 @@ def write_nothing(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def test_the_bytes_of_a_checkpoint_do_not_depend_on_the_process(run):
+def test_the_bytes_of_a_checkpoint_are_its_contents_alone(run):
     file = run / "fold-P1.safetensors"
-    again = checkpoint_bytes(load_card(file), load_state(file))
-    assert again == file.read_bytes()
-    code = f"""
-from pathlib import Path
-from genedml.checkpoint import *
-file = Path({str(file)!r})
-print(checkpoint_bytes(load_card(file), load_state(file)) == file.read_bytes())
-"""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-        assert done.stdout == "True\n"
+    card, state = load_card(file), load_state(file)
+    for _ in range(20):  # safetensors draws an order of metadata at each call
+        assert checkpoint_bytes(card, state) == file.read_bytes()
 
 
 def test_tensors_are_written_as_the_library_reads_them(tmp_path):

@@ -335,7 +335,7 @@ def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what
     assert not (tmp_path / "run" / "fold-P3.safetensors").exists()
 
 
-@pytest.mark.parametrize("what", ["counts/P2.tsv.gz", "spots/P2.csv", "panel.txt", "slides/P2.tif"])
+@pytest.mark.parametrize("what", ["counts/P2.tsv.gz", "slides/P2.tif"])
 def test_a_file_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, monkeypatch, what):
     file, prepare = own_world / what, runs.prepare_encoder
     genes = list(pd.read_csv(own_world / "counts/P1.tsv.gz", sep="\t", index_col=0).columns)

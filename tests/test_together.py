@@ -12,8 +12,10 @@ from threading import Timer
 import pytest
 from conftest import TINY, tiny_config
 
+from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.features.extraction import extract
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.storage import write_text
 from genedml_cli.runs import run as runs
@@ -25,6 +27,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]
 HOLD = """
 import sys
 from pathlib import Path
+from genedml_cli.features.extraction import extract
 from genedml_cli.files.locks import in_turn
 
 with in_turn(Path(sys.argv[1])):
@@ -96,14 +99,18 @@ def test_two_commands_that_need_the_same_features_encode_them_once(world, tmp_pa
     settings = [word for setting in TINY for word in ("--set", setting)]
     words = ["extract", "--samples", str(world / "samples.csv"), "--preset", "small", *settings, "--device", "cpu"]
 
-    def begin(name: str) -> subprocess.Popen[str]:
-        call = [sys.executable, "-c", SLOW, *words, "--features", str(tmp_path / name)]
-        return subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-
-    both = [begin("shared"), begin("shared"), begin("own")]
-    said = [process.communicate(timeout=200)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0, 0], said
-    assert "Waiting for" in said[0] + said[1]
-    assert (said[0] + said[1]).count("to read and encode") == said[2].count("to read and encode") == 3
-    shared, own = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("shared", "own"))
-    assert shared == own
+    words += ["--features", str(tmp_path / "shared")]
+    both = [
+        subprocess.Popen([sys.executable, "-c", SLOW, *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        for _ in range(2)
+    ]
+    told = [process.communicate(timeout=200)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert "Waiting for" in told[0] + told[1]
+    assert (told[0] + told[1]).count("to read and encode") == 3
+    views = tiny_config().views
+    extract(read_sheet(world / "samples.csv"), load_encoder("tiny"), views, tmp_path / "alone")
+    shared, alone = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("shared", "alone")
+    )
+    assert shared == alone

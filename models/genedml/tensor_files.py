@@ -1,6 +1,6 @@
 """Safetensors files whose bytes depend on nothing but their content.
 
-The library writes the metadata of a file in an order that it draws anew in every process.
+The library writes the metadata of a file in an order that it draws anew at every call.
 """
 
 import json
