@@ -17,8 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genedml.config import Config
 from genedml.encoders.encoder import Encoded, Encoder, build_backbone, load_encoder
 from genedml.encoders.table import ENCODERS
-from genedml.networks.network import Shape
-from genedml.networks.registry import build
+from genedml.networks.network import Network
 from genedml_cli import console
 from genedml_cli.benchmark.machine import describe, matrix_flops, peak_memory
 from genedml_cli.benchmark.training import time_training
@@ -181,12 +180,12 @@ def _measure(
     flops = _flops(encoder)
     raster = Raster(slide, views.um_per_px)
     parts["extraction"] = extraction = _extraction(raster, plan, encoder, config, seconds, alone.rate)
-    console.note("Predicting ...")
-    fitting = _nearest(spots, max(LEAST_SPOTS, int(seconds * alone.rate / passes)))
-    parts["prediction"] = _prediction(slide, fitting, encoder, config, folder / "prediction.h5ad")
     console.note("Training on a section of HER2ST's size, of random features ...")
-    steps, seen, took = time_training(encoder.info, config, device, seconds)
-    parts["training"] = _part(seen, "spots", took)
+    training = time_training(encoder.info, config, device, seconds)
+    parts["training"] = _part(training.spots, "spots", training.took)
+    console.note("Predicting ...")
+    nearest = _nearest(spots, max(LEAST_SPOTS, int(seconds * alone.rate / passes)))
+    parts["prediction"] = _prediction(slide, nearest, encoder, training.network, config, folder / "prediction.h5ad")
     return Benchmark(
         machine,
         section,
@@ -195,7 +194,7 @@ def _measure(
         passes,
         megapixels,
         parts,
-        steps,
+        training.steps,
         matrix / 1e12,
         None if flops is None else flops * alone.rate / matrix,
         extraction.rate / alone.rate,
@@ -254,15 +253,12 @@ def _extraction(raster: Raster, plan: TilePlan, encoder: Encoder, config: Config
     return _part(len(head.corners_xy), "tiles", took)
 
 
-def _prediction(slide: Slide, spots: Spots, encoder: Encoder, config: Config, file: Path) -> Part:
-    """Predict with random weights of the network, from the slide to a file."""
+def _prediction(slide: Slide, spots: Spots, encoder: Encoder, network: Network, config: Config, file: Path) -> Part:
+    """From the slide to a file."""
     device = encoder.device
     genes = [f"GENE{number}" for number in range(config.labels.panel_size)]
-    tokens = tokens_kept(encoder.info.tokens, config.views.local_grid)
-    shape = Shape(len(genes), encoder.info.width, tokens, config.views.neighbor_grid)
-    network = build(config.method, config.network, shape).to(device)
     with stopwatch(device) as took:
-        features = encode_section(slide, spots, encoder, config.views)
+        features = encode_section(slide, spots, encoder, config.views, tiles=network.takes.tiles)
         data = to_anndata(predict_section(network, features, device), genes, spots, config.labels, maker())
         add_tissue_image(data, slide, spots)
         write(data, file)

@@ -1,6 +1,7 @@
 """What a training step takes, on a section of HER2ST's mean size with random features and labels."""
 
 import time
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from genedml.checkpoint import EncoderRecord
 from genedml.config import Config
 from genedml.encoders.table import EncoderInfo
+from genedml.networks.inputs import Needs
+from genedml.networks.network import Network
 from genedml.networks.registry import build, network_class
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
@@ -28,18 +31,26 @@ PITCH_PX = 400.0
 NEIGHBOR_TILES_A_SPOT = 4
 
 
-def time_training(
-    encoder: EncoderInfo, config: Config, device: torch.device, seconds: float
-) -> tuple[int, int, Timing]:
-    """Train for about ``seconds``, gathering of batches included; returns steps, the spots they saw and what they took.
+@dataclass(frozen=True)
+class TimedTraining:
+    """Steps of training, the spots they saw, what they took, and the network."""
+
+    steps: int
+    spots: int
+    took: Timing
+    network: Network
+
+
+def time_training(encoder: EncoderInfo, config: Config, device: torch.device, seconds: float) -> TimedTraining:
+    """Train for about ``seconds``, gathering of batches included.
 
     Off the CPU a first step is not counted, in which libraries choose their kernels.
     """
-    section = random_section(encoder, config)
     needs = network_class(config.method).needs(config.network)
+    section = random_section(encoder, config, needs)
     loader = SpotLoader([section], place([section.features], device, needs), config.training, device, needs)
-    shape = shape_of(section.features, config.labels.panel_size, config)
-    learner = Learner(build(config.method, config.network, shape), config.training, device)
+    network = build(config.method, config.network, shape_of(section.features, config.labels.panel_size, config, SPOTS))
+    learner = Learner(network, config.training, device)
     generator = torch.Generator().manual_seed(config.training.seed)
     batches = chain.from_iterable(loader.epoch(generator) for _ in count())
     if device.type != "cpu":
@@ -51,11 +62,14 @@ def time_training(
             batch = next(batches)
             learner.step(batch, generator)
             steps, spots = steps + 1, spots + len(batch)
-    return steps, spots, took
+    network.eval()
+    with torch.no_grad():
+        network.remember(loader.sections())
+    return TimedTraining(steps, spots, took, network)
 
 
-def random_section(encoder: EncoderInfo, config: Config) -> SectionData:
-    """A square section of :data:`SPOTS` spots, with the features of an encoder and the labels of a panel."""
+def random_section(encoder: EncoderInfo, config: Config, needs: Needs) -> SectionData:
+    """A square section of :data:`SPOTS` spots, with the features that a network needs and the labels of a panel."""
     random = np.random.default_rng(config.training.seed)
     tokens = tokens_kept(encoder.tokens, config.views.local_grid)
     tiles = SPOTS * NEIGHBOR_TILES_A_SPOT
@@ -69,6 +83,9 @@ def random_section(encoder: EncoderInfo, config: Config) -> SectionData:
         EncoderRecord(encoder.name, encoder.width, encoder.tokens, ""),
         None,
         "",
+        raw=tuple(
+            torch.randint(256, (SPOTS, tile.side_px, tile.side_px, 3), dtype=torch.uint8) for tile in needs.tiles
+        ),
     )
     y = random.random((SPOTS, config.labels.panel_size), dtype=np.float32)
     labels = Labels(y, np.ones(SPOTS, bool), np.zeros(SPOTS), 0, 0, counts=np.round(y * 10))
