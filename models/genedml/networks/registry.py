@@ -190,6 +190,18 @@ EGN = NetworkInfo(
     licence="none (Yan98/EGN, read as of October 2023)",
 )
 
+M2OST = NetworkInfo(
+    "m2ost",
+    "M2OST",
+    "genedml.networks.m2ost:M2OST",
+    "genedml.networks.m2ost:M2OSTConfig",
+    paper="Wang et al.: M2OST: Many-to-one regression for predicting spatial transcriptomics from digital pathology "
+    "images. AAAI",
+    year=2025,
+    input="three fields of view: its tile's tokens, the 3x3 and the 5x5 tiles around it; or three tiles",
+    licence="MIT (Dootmaan/M2OST, read as of December 2025)",
+)
+
 NETWORKS: dict[str, NetworkInfo] = {
     info.name: info
     for info in (
@@ -199,6 +211,7 @@ NETWORKS: dict[str, NetworkInfo] = {
         HIST2ST,
         EGN,
         BLEEP,
+        M2OST,
         LINEAR,
         MLP,
     )
