@@ -1,10 +1,11 @@
-"""Parsers of this project, each with what makes a sound file for it: for the tests and for ``fuzz.py``.
+"""Parsers of this project, each with what makes a sound file for it, and how files are broken.
 
 A parser's ``read`` returns what it understood as plain values, so that two files can be compared.
 """
 
 import gzip
 import json
+import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from genedml.checkpoint import (
 )
 from genedml.config import LabelsConfig, load_config
 from genedml.encoders.encoder import load_weights
+from genedml.networks.network import Shape
 from genedml.schema import to_dict
 from genedml_cli.cohort.cohort import read_cohort
 from genedml_cli.datasets.samples import read_sheet
@@ -53,6 +55,11 @@ from genedml_cli.training.state import Moment, TrainingState
 
 GENES = ("GNAS", "FASN", "ERBB2")
 NAMES = ("a", "b", "c", "d")
+PIECES = (
+    b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"'", b";", b"\t", b",", b",,", b"nan", b"inf", b"-1",
+    b"1e308", b"9" * 30, b"0.5", b"True", b"None", b"../x", b"\x1b[2J", b"[" * 2000, b"{" * 50, b"=", b"\xe9",
+    b"\x7f\xff\xff\xff", b"\xff" * 8, b"\0" * 8, "\u202e".encode(),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,7 @@ def small_card() -> ModelCard:
     config = tiny_config("labels.panel_size=3", "network.shared_width=8", "network.head_widths=[8]")
     return ModelCard(
         config,
+        Shape(len(GENES), 8, 5, config.views.neighbor_grid),
         GENES,
         EncoderRecord("tiny", 8, 5, "0" * 64),
         "1",
@@ -364,3 +372,29 @@ def with_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def save_tensors(path: Path, metadata: dict[str, str]) -> None:
     """A safetensors file of one tensor with any metadata."""
     save_file({"x": torch.zeros(1)}, path, metadata)
+
+
+def broken(sound: bytes, chance: random.Random) -> bytes:
+    """A file cut short, with bits turned over, pieces of it repeated or left out, or hostile pieces put in."""
+    content = bytearray(sound)
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        place, end = sorted((chance.randrange(len(content) + 1), chance.randrange(len(content) + 1)))
+        kind = chance.randrange(7)
+        if kind == 0:
+            del content[place:]
+        elif kind == 1 and content:
+            for _ in range(chance.choice((1, 1, 8))):
+                at = chance.randrange(len(content))
+                content[at] ^= 1 << chance.randrange(8)
+        elif kind == 2:
+            content[place:place] = chance.choice(PIECES)
+        elif kind == 3:
+            piece = chance.choice(PIECES)
+            content[place : place + len(piece)] = piece
+        elif kind == 4:
+            del content[place : min(end, place + 64)]
+        elif kind == 5:
+            content[place:place] = content[place : min(end, place + 256)]
+        elif content:
+            content[chance.randrange(len(content))] = chance.randrange(256)
+    return bytes(content)

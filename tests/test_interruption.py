@@ -33,31 +33,8 @@ from genedml_cli.runs import run as runs
 from genedml_cli.training import loop as training
 from genedml_cli.training import state as training_state
 
-HERE = Path(__file__).parent
 VIEWS = ViewsConfig()
 EPOCHS = ("training.epochs=4", "training.refit=true", "training.weight_average=0.9")
-
-
-def killed(folder: Path, *words: str) -> dict:
-    """What the sweep in ``killing.py`` found."""
-    call = [sys.executable, str(HERE / "killing.py"), str(folder), *words]
-    paths = os.pathsep.join([str(HERE), *sys.path])
-    done = subprocess.run(call, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def test_killed_commands_begun_again_give_the_same_bytes(tmp_path):
-    found = killed(tmp_path, "--kills", "5", "--stops", "0.2", "--seed", "3")
-    assert found["differ"] == []
-    assert found["slowest_stop_s"] < 10
-
-
-@pytest.mark.long
-def test_200_kills_give_the_same_bytes(tmp_path):
-    found = killed(tmp_path, "--kills", "200", "--stops", "0.25", "--seed", "7")
-    assert found["differ"] == []
-    assert found["slowest_stop_s"] < 10
 
 
 # Training

@@ -1,8 +1,8 @@
 """Commands killed at random moments and begun again, held against the same commands left alone.
 
-``python tests/killing.py FOLDER --kills 200 --seed 1`` prints what it found as JSON. A script of its own: each command
-is a fork of a process that has loaded all modules, so that a kill costs milliseconds rather than the start of torch.
-The commands left alone are forks of another process, in which texts have other hashes.
+``python tests/long/killing.py FOLDER --kills 200 --seed 1`` prints what it found as JSON. A script of its own: each
+command is a fork of a process that has loaded all modules, so that a kill costs milliseconds rather than the start of
+torch. The commands left alone are forks of another process, in which texts have other hashes.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import conftest  # the tiny encoder
 import pandas as pd

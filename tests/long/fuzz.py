@@ -1,8 +1,8 @@
 """The long run: broken files for one parser, or all, each ending in success or one sentence within ten seconds.
 
-    python tests/fuzz.py spots --runs 10000
-    python tests/fuzz.py all --runs 10000 --seed 7
-    python tests/fuzz.py spots --runs 10000 --guided      (atheris: coverage says which input to change next)
+    python tests/long/fuzz.py spots --runs 10000
+    python tests/long/fuzz.py all --runs 10000 --seed 7
+    python tests/long/fuzz.py spots --runs 10000 --guided      (atheris: coverage says which input to change next)
 
 Every parser runs in a process of its own, so that a crash of a library below Python is seen and counted, and under a
 bound of memory, so that nothing is allocated by what a file declares.
@@ -24,40 +24,10 @@ import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for hostile.py
 os.environ.setdefault("JAXTYPING_DISABLE", "1")  # the shapes are the tests' business
 SLOW_S = 10
 MEMORY_BYTES = 12 * 2**30
-PIECES = (
-    b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\n\n", b'"', b"'", b";", b"\t", b",", b",,", b"nan", b"inf", b"-1",
-    b"1e308", b"9" * 30, b"0.5", b"True", b"None", b"../x", b"\x1b[2J", b"[" * 2000, b"{" * 50, b"=", b"\xe9",
-    b"\x7f\xff\xff\xff", b"\xff" * 8, b"\0" * 8, "\u202e".encode(),
-)  # fmt: skip
-
-
-def broken(sound: bytes, chance: random.Random) -> bytes:
-    """A file cut short, with bits turned over, pieces of it repeated or left out, or hostile pieces put in."""
-    content = bytearray(sound)
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        place, end = sorted((chance.randrange(len(content) + 1), chance.randrange(len(content) + 1)))
-        kind = chance.randrange(7)
-        if kind == 0:
-            del content[place:]
-        elif kind == 1 and content:
-            for _ in range(chance.choice((1, 1, 8))):
-                at = chance.randrange(len(content))
-                content[at] ^= 1 << chance.randrange(8)
-        elif kind == 2:
-            content[place:place] = chance.choice(PIECES)
-        elif kind == 3:
-            piece = chance.choice(PIECES)
-            content[place : place + len(piece)] = piece
-        elif kind == 4:
-            del content[place : min(end, place + 64)]
-        elif kind == 5:
-            content[place:place] = content[place : min(end, place + 256)]
-        elif content:
-            content[chance.randrange(len(content))] = chance.randrange(256)
-    return bytes(content)
 
 
 class Judge:
@@ -132,8 +102,10 @@ def run_parser(name: str, runs: int, seed: int, guided: bool, folder: Path) -> N
 
         # Before hostile, whose conftest puts another import hook in front.
         with atheris.instrument_imports(include=["genedml_cli", "genedml"]):
-            for module in pkgutil.iter_modules(genedml_cli.__path__, "genedml_cli."):
+            for module in pkgutil.walk_packages(genedml_cli.__path__, "genedml_cli."):
                 importlib.import_module(module.name)
+    from hostile import broken
+
     judge = Judge(name, folder)
     if guided:
         corpus = folder / "corpus"
