@@ -11,7 +11,7 @@ REAL = {"her2st", "her2st_counts", "her2st_spots", "real_slides"}
 """Fixtures that read ``../shared/data``."""
 
 
-def tests_on_real_data() -> set[str]:
+def names_of_real() -> set[str]:
     """``file.py::test`` of every test that takes such a fixture, or whose fixtures do, or that names the folder."""
     names = set()
     for file in sorted(TESTS.glob("test_*.py")):
@@ -25,9 +25,9 @@ def tests_on_real_data() -> set[str]:
     return names
 
 
-def test_tests_on_real_data_are_those_of_their_table():
+def test_names_of_real_are_those_of_their_table():
     table = re.findall(r"^\| `(test_\w+\.py::test_\w+)` \|", (TESTS / "README.md").read_text(), re.MULTILINE)
-    assert set(table) == tests_on_real_data()
+    assert set(table) == names_of_real()
     assert len(table) == len(set(table))
 
 
