@@ -47,6 +47,17 @@ def quieted() -> Iterator[None]:
 
 
 @contextmanager
+def unheard() -> Iterator[None]:
+    """Neither notes nor warnings while the block runs: all of them were said before."""
+    global _relay
+    before, _relay = _relay, lambda _: None
+    try:
+        yield
+    finally:
+        _relay = before
+
+
+@contextmanager
 def about(name: str) -> Iterator[None]:
     """Notes and warnings of the block begin with ``name``: of one slide of many, say."""
     global _about

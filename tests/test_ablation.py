@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,17 +21,20 @@ from genedml_cli.evaluation.published import published_rows
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, FoldScores
 from genedml_cli.figures import settings
 from genedml_cli.notes import Mark, Note, texts_of
-from genedml_cli.runs import ablation
+from genedml_cli.runs import ablation, count_tables, fold_references
 from genedml_cli.runs import run as runs
 from genedml_cli.runs.ablation import ablate, choose_settings, parse_values
+from genedml_cli.runs.fold import FoldTrainer
+from genedml_cli.runs.grid import train_grid
+from genedml_cli.runs.planning import RunSettings
 
 
 @pytest.fixture
 def pretended(monkeypatch):
     """Training that takes no time: scores that rise with the seed, the same for every setting but lambda's."""
 
-    def train(samples, run, config, **options):
-        genes = published_panel("HER2ST") if options.get("panel") == "HER2ST" else ("A", "B", "C")
+    def evaluation(run: Path, config: Config, panel: str) -> Evaluation:
+        genes = published_panel("HER2ST") if panel == "HER2ST" else ("A", "B", "C")
         pcc = np.full(len(genes), config.training.seed / 10_000 + config.network.loss.group_weight)
         scores = [
             FoldScores(method, fold, genes, 0.2, 0.3, float(pcc.mean()), 0.1, pcc, None, 0)
@@ -39,7 +43,10 @@ def pretended(monkeypatch):
         ]
         return Evaluation("pretended", tuple(scores), (Note(None, "Label: some."), Note(Mark.PARTIAL, "5 of 36.")), run)
 
-    monkeypatch.setattr(runs, "train", train)
+    def train_grid(samples, out, cells, settings):
+        return {name: evaluation(out / name, config, settings.panel) for name, config in cells.items()}
+
+    monkeypatch.setattr(ablation, "train_grid", train_grid)
 
 
 def write_logs(run: Path, *without_group: Sequence[int], batches: int = 2) -> None:
@@ -73,31 +80,59 @@ def test_what_the_references_are_over_and_how_little_the_alignment_weighs_is_sai
     assert not any("alignment terms weigh" in note.text for note in papers)
 
 
-def test_an_interrupted_grid_goes_on_and_gives_the_same_table(world, tmp_path, monkeypatch):
-    samples, config, train = read_sheet(world / "samples.csv"), tiny_config(), runs.train
-    options = {"values": (3, 4), "seeds": 1, "fold": "P1", "features": tmp_path / "features"}
+def contents(folder: Path) -> dict[str, bytes]:
+    """Models, references and tables of a grid, by their paths."""
+    kinds = ("*.safetensors", "*.csv", "*.npz")
+    return {str(path.relative_to(folder)): path.read_bytes() for kind in kinds for path in folder.rglob(kind)}
+
+
+def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, tmp_path, monkeypatch):
+    samples, config, counts, ridges = read_sheet(world / "samples.csv"), tiny_config(), [], []
+    read, fit = count_tables.read_counts, fold_references.fit_ridge
+    monkeypatch.setattr(count_tables, "read_counts", lambda path: counts.append(path.name) or read(path))
+    monkeypatch.setattr(fold_references, "fit_ridge", lambda train: ridges.append(len(train)) or fit(train))
+    options = {"values": (3, 4), "seeds": 2, "fold": "P1", "features": tmp_path / "features"}
     whole = ablate(samples, tmp_path / "whole", "k", config, **options)
+    assert sorted(counts) == [f"P{number}.tsv.gz" for number in (1, 2, 3)]
+    assert ridges == [2]  # of four cells
 
-    def stop_at_the_second(samples, run, *words, **more):
-        if "as-configured" in str(run):
+    run, grid = FoldTrainer.run, tmp_path / "grid"
+
+    def stop_at_the_third(trainer, job):
+        if "as-configured" in str(job.run):
             raise KeyboardInterrupt
-        return train(samples, run, *words, **more)
+        return run(trainer, job)
 
-    grid = tmp_path / "grid"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "train", stop_at_the_second)
+        patch.setattr(FoldTrainer, "run", stop_at_the_third)
         ablate(samples, grid, "k", config, **options)
     assert not list(grid.glob("*.csv"))
-    first = grid / "k=3" / "seed-2021" / "fold-P1.safetensors"
+    assert not list(grid.rglob("*.plan.json"))
+    first = grid / "k=3" / "seed-2021" / "predictions" / "P1.h5ad"
     written = first.stat().st_mtime_ns
     resumed = ablate(samples, grid, "k", config, **options)
     assert first.stat().st_mtime_ns == written
+    assert ridges == [2, 2]
     pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
-    for name in ("k.csv", "k.folds.csv"):
-        assert (grid / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert contents(grid) == contents(tmp_path / "whole")
     assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").network.loss.groups == 3
     assert list(resumed.reference_summary().index) == [RIDGE, DEPTH, CONSTANT]
     assert (grid / "k.png").stat().st_size > 10_000
+
+
+def test_a_cell_of_a_grid_is_the_run_that_training_it_alone_gives(world, tmp_path):
+    samples, words = read_sheet(world / "samples.csv"), {"fold": "P1", "features": tmp_path / "features"}
+    cells = {"one": tiny_config(), "others/seed-7": tiny_config("training.seed=7", "labels.smooth=false")}
+    evaluations = train_grid(samples, tmp_path / "grid", cells, RunSettings(**words, on="2"))
+    assert list(evaluations) == list(cells)
+    for name, config in cells.items():
+        alone = runs.train(samples, tmp_path / "alone" / name, config, **words)
+        assert evaluations[name].values().equals(alone.values())
+        assert contents(tmp_path / "grid" / name) == contents(tmp_path / "alone" / name)
+        predicted = (anndata.read_h5ad(tmp_path / of / name / "predictions" / "P1.h5ad") for of in ("grid", "alone"))
+        in_grid, by_itself = (data.uns["genedml"]["ridge_alpha"] for data in predicted)
+        assert in_grid == by_itself
+    assert len(list((tmp_path / "grid" / "references").iterdir())) == 2  # of two kinds of labels
 
 
 @pytest.mark.parametrize("name", NETWORK.sweeps)

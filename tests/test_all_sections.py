@@ -188,7 +188,7 @@ def test_its_novelty_is_in_the_measure_of_sections_left_out_in_turn(after_folds,
 
 
 def test_what_cannot_be_is_a_sentence(samples, tmp_path, world):
-    with pytest.raises(GeneDMLError, match="An ablation compares scores"):
+    with pytest.raises(GeneDMLError, match="A grid compares scores"):
         ablation.ablate(samples, tmp_path / "grid", "k", SETTINGS, values=[3], fold=ALL_SECTIONS)
     table = pd.read_csv(world / "samples.csv").assign(fold="all-sections")
     for column in ("slide", "spots", "counts"):

@@ -22,13 +22,13 @@ from genedml.errors import GeneDMLError
 from genedml_cli import app, console
 from genedml_cli.cohort import cohort
 from genedml_cli.cohort import slide as cohort_slide
-from genedml_cli.cohort.cohort import predict_cohort, read_cohort
-from genedml_cli.cohort.crew import Crew
+from genedml_cli.cohort.cohort import predict_cohort, predict_slides, read_cohort
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.commands.predict import Kind
 from genedml_cli.commands.tables.cohort import show_cohort
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.machine.executors import Processes
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import FORMATS
 from genedml_cli.outputs.run_folder import model_files
@@ -41,6 +41,7 @@ from genedml_cli.spots.placing import Placing
 SIDE_PX = 700
 TOGETHER = {cohort.SUMMARY, cohort.PSEUDOBULK, cohort.PAGE}
 SMALL = "views.neighbor_grid=1"
+TWO = Processes(2, ["cpu"])
 MEMORY_TOLERANCE = 60e6  # of a process of about a gigabyte; a network or a slide kept a time would be more
 
 
@@ -301,21 +302,20 @@ def test_several_processes_give_the_same_and_a_death_costs_one_slide(run, tmp_pa
         write_sheet(tmp_path, {name: write_good(tmp_path, n) for n, name in enumerate(names)}), Placing()
     )
     files = tuple(model_files(run, "P1"))
-    with Crew(DeadlyTask(files, tmp_path / "crew"), 2) as crew:
-        outcomes = {one.name: one for one in crew.predict(slides)}
+    outcomes = {one.name: one for one in predict_slides(DeadlyTask(files, tmp_path / "spread"), slides, TWO)}
     assert {name: one.state for name, one in outcomes.items()} == dict.fromkeys(names, PREDICTED) | {"deadly": FAILED}
     assert "died (SIGKILL)" in outcomes["deadly"].problem
-    list(cohort._run(CohortTask(files, tmp_path / "alone"), slides, 1))
+    list(predict_slides(CohortTask(files, tmp_path / "alone"), slides, Processes(1, ["cpu"])))
     for name in ("first", "third", "fourth"):
-        both = [anndata.read_h5ad(tmp_path / folder / f"{name}.h5ad") for folder in ("crew", "alone")]
+        both = [anndata.read_h5ad(tmp_path / folder / f"{name}.h5ad") for folder in ("spread", "alone")]
         assert np.array_equal(both[0].X, both[1].X)
 
 
 @pytest.mark.long
 def test_models_that_no_process_can_load_stop_the_cohort(tmp_path):
     slides = read_cohort(write_sheet(tmp_path, {name: write_good(tmp_path, 1) for name in "ab"}), Placing())
-    with pytest.raises(GeneDMLError), Crew(CohortTask((tmp_path / "none.safetensors",), tmp_path / "out"), 1) as crew:
-        list(crew.predict(slides))
+    with pytest.raises(GeneDMLError, match="none"):
+        list(predict_slides(CohortTask((tmp_path / "none.safetensors",), tmp_path / "out"), slides, TWO))
 
 
 @pytest.mark.parametrize(

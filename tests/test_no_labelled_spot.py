@@ -13,6 +13,7 @@ from genedml_cli.datasets.samples import Sample, read_sheet
 from genedml_cli.evaluation.evaluation import evaluate_run
 from genedml_cli.machine.compute import Compute
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
+from genedml_cli.runs import planning
 from genedml_cli.runs import run as runs
 
 
@@ -32,7 +33,7 @@ def without_counts(sample: Sample, folder: Path) -> Sample:
 
 @pytest.mark.parametrize("empty", [{"P1"}, {"P2"}, {"P2", "P3"}], ids=["test", "training or validation", "both"])
 def test_a_section_without_counts_is_said_before_anything_is_encoded(samples, tmp_path, empty, monkeypatch):
-    monkeypatch.setattr(runs, "extract", lambda *_: pytest.fail("it encodes"))
+    monkeypatch.setattr(planning, "extract", lambda *_: pytest.fail("it encodes"))
     sheet = [without_counts(sample, tmp_path) if sample.name in empty else sample for sample in samples]
     with pytest.raises(GeneDMLError, match=rf"No spot of {min(empty)} has counts in the panel: {min(empty)}\.tsv"):
         runs.train(sheet, tmp_path / "run", tiny_config(), fold="P1", panel="all", compute=Compute("cpu"))

@@ -25,7 +25,7 @@ from genedml_cli.notes import SHARED_PATIENTS, Mark, Note
 from genedml_cli.outputs.predictions import notes_of
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
-from genedml_cli.runs import run as runs
+from genedml_cli.runs import planning
 from genedml_cli.runs.run import train
 
 
@@ -337,7 +337,7 @@ def test_folds_of_other_content_are_not_added_to_a_run(own_world, tmp_path, what
 
 @pytest.mark.parametrize("what", ["counts/P2.tsv.gz", "slides/P2.tif"])
 def test_a_file_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, monkeypatch, what):
-    file, prepare = own_world / what, runs.prepare_encoder
+    file, prepare = own_world / what, planning.prepare_encoder
     genes = list(pd.read_csv(own_world / "counts/P1.tsv.gz", sep="\t", index_col=0).columns)
     (own_world / "panel.txt").write_text("\n".join(genes))
     other = own_world / "other"
@@ -354,7 +354,7 @@ def test_a_file_exchanged_while_a_run_begins_is_noticed(own_world, tmp_path, mon
         shutil.copy(other, file)
         return prepare(*words)
 
-    monkeypatch.setattr(runs, "prepare_encoder", exchange)
+    monkeypatch.setattr(planning, "prepare_encoder", exchange)
     words = {"features": tmp_path / "features", "panel": str(own_world / "panel.txt")}
     with pytest.raises(GeneDMLError, match=rf"{re.escape(file.name)} was exchanged while this command ran"):
         train(samples, tmp_path / "run", config, fold="P1", **words)

@@ -14,7 +14,7 @@ from genedml.networks.network import Network, Shape
 from genedml.networks.registry import NETWORKS, NetworkInfo
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.features.encoding import orient
-from genedml_cli.features.tiles import load_or_make_tiles, tiles_in_memory
+from genedml_cli.features.tiles import load_tiles, make_tiles, tiles_in_memory
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.runs.run import train
 from genedml_cli.slides.slide import open_slide
@@ -57,17 +57,17 @@ def test_a_zoom_sees_as_many_times_as_wide(noise):
 def test_tiles_are_read_once_and_refused_where_the_file_was_changed(noise, tmp_path):
     slide, _ = noise
     places, given = spots((300, 200), (100, 100)), (Tile(32), VIEWS, MADE_OF, tmp_path, "N")
-    first = load_or_make_tiles(slide, places, *given)
+    first = load_tiles(make_tiles(slide, places, *given), 2)
     assert torch.equal(first, tiles_in_memory(slide, places, Tile(32), VIEWS))
     (file,) = tmp_path.glob("N.tiles-32px-x1.*.safetensors")
     before = file.stat().st_mtime_ns
-    assert torch.equal(load_or_make_tiles(slide, places, *given), first)
+    assert make_tiles(slide, places, *given) == file
     assert file.stat().st_mtime_ns == before
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(bytes(content))
     with pytest.raises(GeneDMLError, match=r"N\.tiles.*changed since it was written.*Remove it and run again"):
-        load_or_make_tiles(slide, places, *given)
+        load_tiles(file, 2)
 
 
 class Red(Network):

@@ -10,21 +10,20 @@ import pandas as pd
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort import results as cohort_results
-from genedml_cli.cohort.crew import Crew
 from genedml_cli.cohort.results import MERGED, PAGE, PSEUDOBULK
-from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome, predict_one
+from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome
 from genedml_cli.datasets.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import check_apart, write_text
 from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.machine.devices import all_deterministic, pick_device
+from genedml_cli.machine.executors import HERE, Executor, Failed, executor
 from genedml_cli.machine.stopping import keeping
 from genedml_cli.notes import marks_of
 from genedml_cli.outputs.formats import check_output_path
 from genedml_cli.outputs.run_folder import default_model, model_files
-from genedml_cli.prediction.ensemble import say_which
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.spots.placing import Placing
 from genedml_cli.text import shown
@@ -112,7 +111,7 @@ def predict_cohort(
     compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
     resume: bool = True,
-    jobs: int = 1,
+    on: str = HERE,
     formats: Sequence[str] = (),
     merge: bool = False,
 ) -> Cohort:
@@ -131,7 +130,8 @@ def predict_cohort(
         batch_spots: spots predicted at a time.
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
-        jobs: slides at a time, each in a process that loads the models for itself. Results do not depend on it.
+        on: as :func:`genedml_cli.machine.executors.executor` takes it: one slide at a time, or several, each in a
+            process that loads the models for itself. Results do not depend on it.
         formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`; every slide is also
             written as each of these kinds.
         merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort.results.merge`.
@@ -143,6 +143,7 @@ def predict_cohort(
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
     slides = read_cohort(sheet, placing)
+    engine = executor(on, pick_device(compute.device))
     suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
     results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
     for suffix in suffixes:
@@ -160,7 +161,7 @@ def predict_cohort(
         all_deterministic(compute.deterministic),
         console.progress("Slides", len(slides)) as advance,
     ):
-        for outcome in _run(task, slides, min(jobs, len(slides))):
+        for outcome in predict_slides(task, slides, engine):
             outcomes[outcome.name] = outcome
             advance(note=outcome.name)
             _tell(outcome, f"{len(outcomes)}/{len(slides)}", out)
@@ -172,16 +173,22 @@ def predict_cohort(
     return cohort
 
 
-def _run(task: CohortTask, slides: Sequence[CohortSlide], jobs: int) -> Iterator[Outcome]:
-    """The outcome of every slide as it comes."""
-    if jobs > 1:
-        with Crew(task, jobs) as crew:
-            yield from crew.predict(slides)
-        return
-    models = task.load()
-    say_which(models)
-    for slide in slides:
-        yield predict_one(task, models, slide)
+def predict_slides(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor) -> Iterator[Outcome]:
+    """The outcome of every slide as it comes; one whose process died has failed.
+
+    Raises:
+        GeneDMLError: the models cannot be loaded.
+    """
+    for outcome in engine.run(task.load_at, task.predict, slides):
+        yield _died(outcome) if isinstance(outcome, Failed) else outcome
+
+
+def _died(failed: Failed[CohortSlide]) -> Outcome:
+    problem = (
+        f"the process that predicted it died ({failed.reason}). If it was killed for want of memory, give fewer "
+        "processes with --on; else a library could not bear the file: export the slide anew."
+    )
+    return Outcome(failed.job.name, failed.job.slide, FAILED, problem=problem)
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:

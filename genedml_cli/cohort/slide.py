@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import anndata
 from genedml.errors import GeneDMLError, lines_of, reading
 from genedml_cli import console
 from genedml_cli.features.feature_file import features_beside
+from genedml_cli.features.overlap import share_threads
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.predictions import notes_of
-from genedml_cli.prediction.ensemble import Models, load_models
+from genedml_cli.prediction.ensemble import Models, load_models, say_which
 from genedml_cli.prediction.prediction import predict_slide
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.slides.slide_files import content_sha256
@@ -80,24 +83,27 @@ class CohortTask:
     resume: bool = True
     formats: tuple[str, ...] = ()
 
-    def load(self) -> Models:
-        """The models and their encoder, to stay in memory for all slides."""
-        return load_models(self.files, self.weights, self.compute, keep=True)
+    def load_at(self, place: Place) -> Models:
+        """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
+        share_threads(place.of)
+        with nullcontext() if place.number == 0 else console.quieted():
+            models = load_models(self.files, self.weights, self.compute, keep=True)
+            say_which(models)
+        return models
 
-
-def predict_one(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
-    """Predict one slide of a cohort into its file; whatever goes wrong is told in the outcome."""
-    started = time.perf_counter()
-    with console.about(slide.name):
-        try:
-            outcome = _predict_or_keep(task, models, slide)
-        except Exception as error:  # one slide's surprise is not to cost the others theirs
-            problem, log = " ".join(lines_of(error)), ""
-            if not problem:
-                problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
-                log = traceback.format_exc()
-            outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(problem), log=log)
-    return replace(outcome, minutes=(time.perf_counter() - started) / 60)
+    def predict(self, models: Models, slide: CohortSlide) -> Outcome:
+        """Predict one slide into its file; whatever goes wrong is told in the outcome."""
+        started = time.perf_counter()
+        with console.about(slide.name):
+            try:
+                outcome = _predict_or_keep(self, models, slide)
+            except Exception as error:  # one slide's surprise is not to cost the others theirs
+                problem, log = " ".join(lines_of(error)), ""
+                if not problem:
+                    problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
+                    log = traceback.format_exc()
+                outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(problem), log=log)
+        return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 
 
 def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:

@@ -60,6 +60,7 @@ def ablate(
     select_on: options.SelectOnOption = None,
     fold: options.FoldOption = "all",
     features: options.FeaturesOption = Path("features"),
+    on: options.OnOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
@@ -77,7 +78,7 @@ def ablate(
     chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     overrides = choices.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = choices.choose_config(named, encoder, preset, config, overrides, target)
-    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
+    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
     training |= {"allow_off_tissue": allow_off_tissue, "panel": choices.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     swept = ablation.parse_values(values)

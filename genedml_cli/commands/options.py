@@ -280,6 +280,18 @@ SpotsPitchOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ON = "here|N|gpus"
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar=ON,
+        help="Folds one after the other, or so many at a time, each in a process; gpus: a process a GPU. The bytes are "
+        "the same. (default: here; folds of small networks on a CPU as many at a time as torch has threads)",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
 GridOption = Annotated[
     Grid, typer.Option("--grid", help="Packing of the grid: as Visium's, or as ST's.", rich_help_panel=DATA)
 ]

@@ -66,16 +66,6 @@ ResumeOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-JobsOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="With --slides: slides at a time, each in a process with models of its own. Worth it where a GPU waits "
-        "for reading.",
-        rich_help_panel=RUN,
-    ),
-]
 
 
 class Kind(StrEnum):
@@ -135,7 +125,16 @@ def predict(
     ] = 256,
     force: options.ForceOption = False,
     resume: ResumeOption = True,
-    jobs: JobsOption = 1,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar=options.ON,
+            help="With --slides: slides one after the other, or so many at a time, each in a process with models of "
+            "its own; gpus: a process a GPU. (default: here)",
+            show_default=False,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     format_: FormatOption = None,
     merge: MergeOption = False,
     json_: options.JsonOption = False,
@@ -147,8 +146,8 @@ def predict(
     with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
-    if slides is None and (jobs > 1 or not resume or format_ or merge):
-        raise typer.BadParameter("--jobs, --no-resume, --format and --merge go with --slides.")
+    if slides is None and (on or not resume or format_ or merge):
+        raise typer.BadParameter("--on, --no-resume, --format and --merge go with --slides.")
     if slides is not None and force:
         raise typer.BadParameter("--force goes with a SLIDE; with --slides, --no-resume predicts all again.")
     if preview is not None and out is None and json_:
@@ -160,7 +159,12 @@ def predict(
             )
         if out.suffix in (".h5ad", ".csv", ".zarr"):
             raise typer.BadParameter(f"With --slides, --out is a folder; {out} looks like a file.")
-        with_ |= {"resume": resume, "jobs": jobs, "merge": merge, "formats": [f".{kind}" for kind in format_ or ()]}
+        with_ |= {
+            "resume": resume,
+            "on": on or "here",
+            "merge": merge,
+            "formats": [f".{kind}" for kind in format_ or ()],
+        }
         _predict_cohort(slides, model, out, place, with_, json_)
     elif slide is not None:
         if preview is not None:

@@ -40,6 +40,7 @@ def train(
         typer.Option("--out", "-o", help="Run folder. (default: runs/TIME)", show_default=False, rich_help_panel=RUN),
     ] = None,
     features: options.FeaturesOption = Path("features"),
+    on: options.OnOption = None,
     device: options.DeviceOption = options.Device.auto,
     compiled: options.CompileOption = False,
     batch_tiles: options.BatchTilesOption = None,
@@ -62,7 +63,7 @@ def train(
     overrides = choices.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = choices.choose_config(named, encoder, preset, config, overrides, target, method)
     run = out or runs.new_run_folder()
-    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial}
+    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
     training |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
     training |= {"panel": choices.choose_panel(panel, named)}
     training["compute"] = Compute(device, compiled, batch_tiles, deterministic)

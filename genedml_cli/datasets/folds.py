@@ -26,6 +26,11 @@ class Fold:
     epochs_of_folds: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def sections(self) -> tuple[Sample, ...]:
+        """Those of all three sides."""
+        return (*self.train, *self.validation, *self.test)
+
+    @property
     def tests_nothing(self) -> bool:
         """Whether it is that of :func:`all_sections`."""
         return self.name == ALL_SECTIONS

@@ -32,7 +32,7 @@ from genedml_cli.features.section_features import (
     mapped_again,
 )
 from genedml_cli.features.tile_plan import TilePlan, plan_tiles
-from genedml_cli.features.tiles import load_or_make_tiles, tiles_in_memory
+from genedml_cli.features.tiles import load_tiles, make_tiles, tiles_in_memory
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
 from genedml_cli.machine.memory import free_on_host
@@ -192,8 +192,8 @@ def _with_raw(
     tiles: Sequence[Tile],
 ) -> SectionFeatures:
     views, spots = recipe.views, recipe.spots
-    raw = (load_or_make_tiles(source, spots, tile, views, recipe.parts, folder, name) for tile in tiles)
-    return replace(features, raw=tuple(raw))
+    files = tuple(make_tiles(source, spots, tile, views, recipe.parts, folder, name) for tile in tiles)
+    return replace(features, raw=tuple(load_tiles(file, len(spots)) for file in files), raw_files=files)
 
 
 def _recipe(

@@ -17,6 +17,7 @@ from genedml.encoders.encoder import Encoder
 from genedml.errors import reading
 from genedml.networks.inputs import Section
 from genedml_cli.features.feature_file import LOCAL, TILES, check_seal, making
+from genedml_cli.features.tiles import load_tiles
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.notes import Note
 from genedml_cli.spots.spots import Spots
@@ -46,6 +47,7 @@ class SectionFeatures:
         origin_xy: of the slide, see :attr:`genedml_cli.slides.slide.Slide.origin_xy`.
         raw: pixels around every spot, a table for each field that the network looks at; see
             :mod:`genedml_cli.features.tiles`.
+        raw_files: of which ``raw`` are maps.
     """
 
     spots: Spots
@@ -60,11 +62,13 @@ class SectionFeatures:
     notes: tuple[Note, ...] = ()
     origin_xy: tuple[int, int] = (0, 0)
     raw: tuple[UInt8[Tensor, "S _ _ 3"], ...] = ()
+    raw_files: tuple[Path, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes the name of the file where there is one, not gigabytes."""
         if self.file:
-            return mapped_again, (self.file, self.um_per_px, self.notes, self.origin_xy, len(self.local))
+            said = self.um_per_px, self.notes, self.origin_xy
+            return mapped_again, (self.file, *said, len(self.local), self.raw_files)
         return SectionFeatures, tuple(getattr(self, field.name) for field in fields(self))
 
     @property
@@ -143,10 +147,12 @@ def mapped_again(
     notes: tuple[Note, ...] = (),
     origin_xy: tuple[int, int] = (0, 0),
     orientations: int | None = None,
+    raw_files: tuple[Path, ...] = (),
 ) -> SectionFeatures:
     features = load_features(path, checked=True)
-    local = features.local[:orientations]
-    return replace(features, local=local, um_per_px=um_per_px, notes=notes, origin_xy=origin_xy)
+    raw = tuple(load_tiles(file, len(features.spots), checked=True) for file in raw_files)
+    said = replace(features, um_per_px=um_per_px, notes=notes, origin_xy=origin_xy)
+    return replace(said, local=features.local[:orientations], raw=raw, raw_files=raw_files)
 
 
 def _check_rows(tensors: dict[str, Tensor], spots: int) -> None:

@@ -81,7 +81,7 @@ def tiles_in_memory(slide: Slide, spots: Spots, tile: Tile, views: ViewsConfig) 
     return torch.from_numpy(out)
 
 
-def load_or_make_tiles(
+def make_tiles(
     source: Slide | PatchFile,
     spots: Spots,
     tile: Tile,
@@ -89,8 +89,8 @@ def load_or_make_tiles(
     made_of: Mapping[str, Any],
     folder: Path,
     name: str,
-) -> UInt8[Tensor, "S H W 3"]:
-    """The tile around every spot of section ``name``, mapped from a file in ``folder``, which is made if need be.
+) -> Path:
+    """The file in ``folder`` that holds the tile around every spot of section ``name``; it is made if need be.
 
     Args:
         source: the slide, or tiles that are cut already.
@@ -102,7 +102,7 @@ def load_or_make_tiles(
         name: of the section.
 
     Raises:
-        GeneDMLError: the folder cannot be written, the disk is full, or the file is damaged.
+        GeneDMLError: the folder cannot be written, or the disk is full.
     """
     parts = {part: made_of[part] for part in ("slide", "um_per_px", "spots")}
     parts |= {"views_um_per_px": views.um_per_px, "side_px": tile.side_px, "zoom": tile.zoom, "format": FORMAT_VERSION}
@@ -111,12 +111,23 @@ def load_or_make_tiles(
     file = folder / f"{name}.tiles-{tile.side_px}px-x{tile.zoom:g}.{key}.safetensors"
     if not file.exists():
         _write(file, source, spots, tile, views, text)
+    return file
+
+
+def load_tiles(file: Path, spots: int, checked: bool = False) -> UInt8[Tensor, "S H W 3"]:
+    """The tile around every one of so many spots, mapped from a file; ``checked`` as of
+    :func:`genedml_cli.features.section_features.load_features`.
+
+    Raises:
+        GeneDMLError: the file is damaged.
+    """
     with reading(f"The file of tiles {file}", "Remove it and run again: the tiles are then read anew."):
-        check_seal(file)
+        if not checked:
+            check_seal(file)
         with safe_open(file, "pt") as stored:
             pixels = stored.get_tensor(PIXELS)
-        if len(pixels) != len(spots):
-            raise ValueError(f"it holds {len(pixels)} tiles for {len(spots)} spots")
+        if len(pixels) != spots:
+            raise ValueError(f"it holds {len(pixels)} tiles for {spots} spots")
         return pixels
 
 

@@ -33,17 +33,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def all_like(device: torch.device, threads: int) -> list[torch.device]:
-    """Where training runs are to be beside each other, an entry for each.
-
-    All CUDA devices that torch sees. A CPU as often as there are ``threads`` for a run among those that torch would
-    use (the cores, or OMP_NUM_THREADS), and memory for a process. Any other kind once.
+def room_for_processes(device: torch.device, threads: int) -> int:
+    """How many processes of so many threads train beside each other where nobody says it: on a CPU as many as torch's
+    threads (the cores, or OMP_NUM_THREADS) and free memory allow, else one.
     """
-    if device.type == "cpu":
-        return [device] * max(1, min(torch.get_num_threads() // threads, free_on_host() // PROCESS_BYTES))
-    if device.type != "cuda":
-        return [device]
-    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    if device.type != "cpu":
+        return 1
+    return max(1, min(torch.get_num_threads() // threads, free_on_host() // PROCESS_BYTES))
 
 
 def free_on_device(device: torch.device) -> int:

@@ -68,6 +68,11 @@ def state_file(out: Path, fold: str) -> Path:
     return model_file(out, fold).with_suffix(".state")
 
 
+def plan_file(out: Path, fold: str) -> Path:
+    """What a fold that is being trained is trained from."""
+    return model_file(out, fold).with_suffix(".plan.json")
+
+
 def log_file(out: Path, fold: str) -> Path:
     """Losses and scores of every epoch of a fold."""
     return model_file(out, fold).with_suffix(".log.csv")

@@ -13,8 +13,7 @@ from genedml.config import Config
 from genedml.errors import GeneDMLError
 from genedml.networks.registry import Sweep, network_class, network_info
 from genedml.schema import from_dict, to_dict
-from genedml_cli import console
-from genedml_cli.datasets.samples import ALL_SECTIONS, Sample
+from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, published_rows, rows_beside
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
 from genedml_cli.figures.settings import draw_settings
@@ -24,7 +23,8 @@ from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import check_apart, write_json, write_text
 from genedml_cli.machine.stopping import keeping
 from genedml_cli.notes import Note, texts_of
-from genedml_cli.runs import run as runs
+from genedml_cli.runs.grid import train_grid
+from genedml_cli.runs.planning import RunSettings
 from genedml_cli.training.learner import LACKED
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
@@ -145,13 +145,14 @@ def ablate(
 
     Args:
         samples: the sections, with their folds.
-        out: the folder of the grid: ``SETTING/seed-N`` are run folders. What is finished there is kept.
+        out: the folder of the grid: ``SETTING/seed-N`` are run folders, ``references/`` is what they share. What is
+            finished there is kept.
         name: of a sweep of the network (:class:`genedml.networks.registry.NetworkInfo`).
         config: what is common to all settings; seeds count on from ``training.seed``.
         dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        training: what else :func:`genedml_cli.runs.run.train` takes by name.
+        training: what else :func:`genedml_cli.runs.run.train` takes by name. The folds of all runs are one queue.
 
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
@@ -163,23 +164,12 @@ def ablate(
         for setting in settings
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
-    if training.get("fold") == ALL_SECTIONS:
-        raise GeneDMLError(f"An ablation compares scores; --fold {ALL_SECTIONS} has none. Name a fold, or all.")
+    configs = {f"{setting.folder(config)}/seed-{seed}": own for setting, seed, own in cells}
     check_apart(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
-    evaluations: list[Evaluation] = []
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
-    with (
-        claimed(out / f"{name}.csv", f"The ablation {name} in {out}"),
-        keeping(kept),
-        console.progress("Runs", len(cells)) as advance,
-    ):
-        for setting, seed, own in cells:
-            run = out / setting.folder(config) / f"seed-{seed}"
-            console.note(f"{setting.name}, seed {seed}: {run}")
-            evaluation = runs.train(samples, run, own, dataset=dataset, **training)
-            evaluations += [] if evaluation is None else [evaluation]
-            advance(note=f"{setting.name}, seed {seed}")
-        result = _collect(name, sweep, dataset, cells, evaluations, out)
+    with claimed(out / f"{name}.csv", f"The ablation {name} in {out}"), keeping(kept):
+        evaluations = train_grid(samples, out, configs, takes_paths(RunSettings)(dataset=dataset, **training))
+        result = _collect(name, sweep, dataset, cells, list(evaluations.values()), out)
         result.write()
     return result
 

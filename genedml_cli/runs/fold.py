@@ -1,7 +1,7 @@
 """One fold: trained, tested, its references fitted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from genedml.checkpoint import EncoderRecord, ModelCard, build_network, checkpoint_bytes, weights_sha256
+from genedml.checkpoint import ModelCard, build_network, checkpoint_bytes, weights_sha256
 from genedml.config import Config
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.folds import Fold
@@ -18,71 +18,85 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.counts import gene_ids_of
 from genedml_cli.expression.labels import check_join, check_labelled, make_labels
 from genedml_cli.expression.panels import agreed_gene_ids
-from genedml_cli.features.section_data import SectionData, left_out_together
+from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.files.storage import arriving
+from genedml_cli.machine.devices import threads_of_torch
+from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import fit_depth_line, mean_label, reference_layers
-from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all, save_novelty
-from genedml_cli.references.ridge import RidgeModel, fit_ridge, save_ridge
-from genedml_cli.runs.fold_notes import counts_note, fold_notes, panel_note, same_slides_note, scale_note, scales_of
+from genedml_cli.references.novelty import save_novelty
+from genedml_cli.references.ridge import RidgeModel, save_ridge
+from genedml_cli.runs.count_tables import CountTables
+from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
+from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
+from genedml_cli.runs.fold_references import References, find_references
 from genedml_cli.spots.section import origin_record
-from genedml_cli.training.loop import Trained, train_fold
+from genedml_cli.training.loop import Trained, shape_of, threads_for, train_fold
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What every fold of a run draws on."""
+class FoldTrainer:
+    """Trains folds by their plans at a place."""
 
-    features: dict[str, SectionFeatures]
-    counts: dict[str, anndata.AnnData]
-    panels: dict[str, tuple[str, ...]]
-    shared: dict[str, Note] = field(default_factory=dict)
-    """What must be said of sections that have the counts of another one."""
+    counts: CountTables
+    place: Place
+
+    def run(self, job: FoldJob) -> FoldJob:
+        """Train a fold, test it, fit its references; returns the job.
+
+        Repeatable, in any process that sees the same files: neither place nor order nor other folds change what it
+        writes. The checkpoint is written last, so that it marks a finished fold.
+        """
+        plan, device = read_plan(job), torch.device(self.place.device)
+        sections = {name: section.open_features() for name, section in plan.sections.items()}
+        shape = shape_of(next(iter(sections.values())), len(plan.genes), plan.config)
+        with threads_of_torch(threads_for(plan.config, shape, device)):
+            self._run(job.run, plan, sections, device)
+        return job
+
+    def _run(self, out: Path, plan: FoldPlan, sections: Mapping[str, SectionFeatures], device: torch.device) -> None:
+        fold, config = plan.fold, _config_of(plan.fold, plan.config)
+        tables = {sample.name: self.counts.read_planned(sample, plan.sections[sample.name]) for sample in fold.sections}
+        train, validation, test = (
+            [_section(sample, plan, sections[sample.name], tables[sample.name], config) for sample in side]
+            for side in (fold.train, fold.validation, fold.test)
+        )
+        state, log = state_file(out, fold.name), log_file(out, fold.name)
+        words, at_once = in_words(fold.name), self.place.of
+        trained = train_fold(train, validation, test, config, device, words, at_once, state, log)
+        fitted = [*train, *validation]
+        content = {name: features.slide_sha256 for name, features in sections.items()}
+        notes = [*fold_notes(fold, config), None if fold.tests_nothing else plan.panel_note]
+        notes += [Note.of(plan.partial) if plan.partial else None]
+        notes += [same_slides_note(fold, content), counts_note(fold, tables), scale_note(fitted, test, config)]
+        notes += [note for data in (*fitted, *test) for note in data.notes]
+        gene_ids = agreed_gene_ids([gene_ids_of(tables[data.sample.name]) for data in fitted], plan.genes)
+        card = _card(plan, config, trained, fitted, content, gene_ids, [*filter(None, notes)])
+        references = find_references(fitted, test, plan.references)
+        _write(out, card, trained, references, test, device)
+        state.unlink(missing_ok=True)
 
 
-def run_fold(
-    fold: Fold,
-    device: torch.device,
-    *,
-    inputs: Inputs,
+def _write(
     out: Path,
-    config: Config,
-    encoder: EncoderRecord,
-    origin: Mapping[str, str],
-    at_once: int,
-) -> str:
-    """Train one fold, test it, fit its references; returns its name.
-
-    Repeatable, in any process that sees the same files: neither device nor order nor other folds change what it writes.
-    The checkpoint is written last, so that it marks a finished fold.
-    """
-    genes, config = inputs.panels[fold.name], _config_of(fold, config)
-    train, validation, test = (
-        [_section(sample, inputs, genes, config) for sample in side]
-        for side in (fold.train, fold.validation, fold.test)
-    )
-    state = state_file(out, fold.name)
-    words, log = in_words(fold.name), log_file(out, fold.name)
-    trained = train_fold(train, validation, test, config, device, words, at_once, state, log)
-    fitted = [*train, *validation]
-    content = {name: features.slide_sha256 for name, features in inputs.features.items()}
-    panel = None if fold.tests_nothing else panel_note(origin["panel"], origin["dataset"])
-    notes = [*fold_notes(fold, config), panel, Note.of(origin["partial"]) if origin["partial"] else None]
-    notes += [same_slides_note(fold, content), counts_note(fold, inputs.counts), scale_note(fitted, test, config)]
-    notes += [note for data in (*fitted, *test) for note in data.notes]
-    card = _card(fold, inputs, config, genes, encoder, trained, fitted, origin["dataset"], [*filter(None, notes)])
-    ridge, file = fit_ridge(fitted), model_file(out, fold.name)
-    beside = weights_sha256(trained.state)
-    save_ridge(ridge, genes, beside, reference_file(file, "ridge"))
-    novelty = _novelty(fitted, test)
+    card: ModelCard,
+    trained: Trained,
+    references: References,
+    test: Sequence[SectionData],
+    device: torch.device,
+) -> None:
+    """What a fold leaves in the run folder: references, predictions of its test sections, and the checkpoint."""
+    file, weights = model_file(out, card.fold), weights_sha256(trained.state)
+    ridge, novelty = references.ridge, references.novelty
+    save_ridge(ridge, card.genes, weights, reference_file(file, "ridge"))
     if novelty is not None:
-        save_novelty(novelty, beside, reference_file(file, "novelty"))
+        save_novelty(novelty, weights, reference_file(file, "novelty"))
     network = build_network(card)
     network.load_state_dict(trained.state)
     network.to(device)
@@ -94,48 +108,46 @@ def run_fold(
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
     with arriving(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
-    state.unlink(missing_ok=True)
-    return fold.name
 
 
-def _section(sample: Sample, inputs: Inputs, genes: Sequence[str], config: Config) -> SectionData:
-    features = inputs.features[sample.name]
+def _section(
+    sample: Sample, plan: FoldPlan, features: SectionFeatures, counts: anndata.AnnData, config: Config
+) -> SectionData:
     try:
-        labels = make_labels(inputs.counts[sample.name], features.spots, genes, config.labels)
+        labels = make_labels(counts, features.spots, plan.genes, config.labels)
         check_labelled(labels, sample.name, sample.counts)
         joined = check_join(labels, sample.name, sample.counts)
     except GeneDMLError as error:
         error.add_note(f"This was section {sample.name}.")
         raise
-    notes = filter(None, (joined, inputs.shared.get(sample.name)))
+    notes = filter(None, (joined, plan.sections[sample.name].shared))
     return SectionData(sample, features, labels, (*notes, *features.notes))
 
 
 def _card(
-    fold: Fold,
-    inputs: Inputs,
+    plan: FoldPlan,
     config: Config,
-    genes: Sequence[str],
-    encoder: EncoderRecord,
     trained: Trained,
     fitted: Sequence[SectionData],
-    dataset: str,
+    slides: Mapping[str, str],
+    gene_ids: Sequence[str],
     notes: Sequence[Note],
 ) -> ModelCard:
+    fold = plan.fold
     seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
     slope, intercept = fit_depth_line(fitted)
     return ModelCard(
         config=config,
         shape=trained.shape,
-        genes=tuple(genes),
+        genes=plan.genes,
         um_per_px=scales_of(fitted),
-        gene_ids=agreed_gene_ids([gene_ids_of(inputs.counts[data.sample.name]) for data in fitted], genes),
-        encoder=encoder,
+        gene_ids=tuple(gene_ids),
+        encoder=plan.encoder,
         fold=fold.name,
         mean_label=tuple(mean_label(fitted).tolist()),
         depth_line=(tuple(slope.tolist()), tuple(intercept.tolist())),
-        training_slides={sample.name: inputs.features[sample.name].slide_sha256 for sample in seen},
+        training_slides={sample.name: slides[sample.name] for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
         training_donors=tuple(sorted({sample.donor for sample in seen})),
         notes=tuple(texts_of(dict.fromkeys(notes))),
@@ -145,7 +157,7 @@ def _card(
             "torch": str(torch.__version__),
             "seed": config.training.seed,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "dataset": dataset,
+            "dataset": plan.dataset,
         },
     )
 
@@ -184,11 +196,3 @@ def _config_of(fold: Fold, config: Config) -> Config:
     if fold.epochs_of_folds:
         epochs = round(median(fold.epochs_of_folds.values()))
     return replace(config, training=replace(config.training, select_on="validation", refit=True, epochs=epochs))
-
-
-def _novelty(fitted: Sequence[SectionData], test: Sequence[SectionData]) -> NoveltyModel | None:
-    """In the measure of the sections tested; where there are none, of each of those fitted, the others aside."""
-    features = [data.features for data in fitted]
-    if test:
-        return fit_novelty(features, [data.features for data in test])
-    return fit_novelty_to_all(features, left_out_together(fitted))

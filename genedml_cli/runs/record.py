@@ -27,6 +27,7 @@ from genedml_cli.outputs.run_folder import (
     model_file,
     model_files_in,
     name_of,
+    plan_file,
     read_record,
     state_file,
 )
@@ -47,20 +48,20 @@ class RunRecord:
     description: dict[str, Any]
 
     @classmethod
-    def of(cls, folder: Path, config: Config, samples: Sequence[Sample], said: Mapping[str, Any]) -> "RunRecord":
-        """The record of a run to be; ``said`` is what else it is told, its panel among it.
+    def of(
+        cls, folder: Path, config: Config, sheet: Sequence[Mapping[str, str]], said: Mapping[str, Any]
+    ) -> "RunRecord":
+        """The record of a run to be.
 
-        Raises:
-            GeneDMLError: a file of a section is not there.
+        Args:
+            folder: of the run.
+            config: of the run.
+            sheet: the sections, as :func:`describe` gives them.
+            said: what else the run is told, its panel among it.
         """
-        sheet = []
-        with console.progress("Slides looked at", len(samples)) as advance:
-            for sample in samples:
-                sheet.append(_described(sample))
-                advance(note=sample.name)
         panel = Path(str(said.get("panel", "")))
         of_panel = {f"panel{CONTENT}": sha256_of(panel)} if panel.is_file() else {}
-        return cls(folder, json.loads(json.dumps({"config": to_dict(config), **said, **of_panel, "samples": sheet})))
+        return cls(folder, json.loads(json.dumps({"config": to_dict(config), **said, **of_panel, "samples": [*sheet]})))
 
     def check(self) -> None:
         """Refuse to add to a folder what is of another run.
@@ -97,10 +98,10 @@ class RunRecord:
             files += [(sample, "spots"), (sample, "counts")]
             known = sample[f"slide{CONTENT}"]
             if slides.get(sample["name"], known) != known:
-                raise _exchanged(sample["slide"])
+                raise exchanged(sample["slide"])
         for said, what in files:
             if f"{what}{CONTENT}" in said and sha256_of(Path(said[what])) != said[f"{what}{CONTENT}"]:
-                raise _exchanged(said[what])
+                raise exchanged(said[what])
 
     def write(self) -> None:
         """Say whose folder this is; only when everything the run needs could be read."""
@@ -123,12 +124,27 @@ class RunRecord:
         return self.folder / RECORD
 
 
+def describe(samples: Sequence[Sample]) -> list[dict[str, str]]:
+    """Sections as a record keeps them, each with the content of its files.
+
+    Raises:
+        GeneDMLError: a file is not there.
+    """
+    sheet = []
+    with console.progress("Slides looked at", len(samples)) as advance:
+        for sample in samples:
+            sheet.append(_described(sample))
+            advance(note=sample.name)
+    return sheet
+
+
 def unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
     """The folds that are not in ``out`` yet; says which are."""
     finished = [fold for fold in folds if model_file(out, fold.name).exists()]
     for fold in finished:
         console.note(f"{in_words(fold.name)} is there already; keeping it.")
-        state_file(out, fold.name).unlink(missing_ok=True)
+        for file in (state_file, plan_file):
+            file(out, fold.name).unlink(missing_ok=True)
     return [fold for fold in folds if fold not in finished]
 
 
@@ -154,7 +170,8 @@ def _described(sample: Sample) -> dict[str, str]:
     return said | {f"{name}{CONTENT}": sha256 for name, sha256 in content.items()}
 
 
-def _exchanged(file: str) -> GeneDMLError:
+def exchanged(file: str | Path) -> GeneDMLError:
+    """A file changed between two looks at it."""
     return GeneDMLError(f"{file} was exchanged while this command ran. Run it again.")
 
 

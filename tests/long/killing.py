@@ -65,7 +65,7 @@ def commands(world: Path, wide: bool) -> Iterator[tuple[str, ...]]:
     cohort_of = ("--slides", str(world / "cohort.csv"), "--model", "run", "--device", "cpu")
     yield "predict", *cohort_of, "-o", "cohort"
     if wide:
-        yield "predict", *cohort_of, "-o", "crew", "--jobs", "2"
+        yield "predict", *cohort_of, "-o", "spread", "--on", "2"
         yield "ablate", *data, "--table", "k", "--values", "3,4", "--seeds", "1", "--fold", "P1", "-o", "grid"
         for name in ("p1.csv.gz", "p1.parquet", "p1.geojson", *(["p1.zarr"] if find_spec("spatialdata") else [])):
             yield "predict", *slide, "--model", "run", "-o", name, "--force", "--device", "cpu"

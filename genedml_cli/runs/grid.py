@@ -1,0 +1,176 @@
+"""A grid: runs of named configurations on the same sections, such as an ablation's or a comparison's.
+
+Runs are planned together, so that what they have in common is made once; their folds are trained as one queue of jobs,
+and then every run is scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from genedml.checkpoint import load_card
+from genedml.config import Config
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.datasets.folds import Fold, all_sections, make_folds
+from genedml_cli.datasets.panels import check_panel
+from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
+from genedml_cli.evaluation.evaluation import evaluate_run
+from genedml_cli.evaluation.scores import Evaluation
+from genedml_cli.files.locks import claimed, in_turn
+from genedml_cli.files.storage import check_apart
+from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
+from genedml_cli.machine.executors import Executor, Failed, executor
+from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, plan_file, written_in
+from genedml_cli.runs.count_tables import CountTables
+from genedml_cli.runs.fold import FoldTrainer
+from genedml_cli.runs.fold_plan import FoldJob, FoldPlan
+from genedml_cli.runs.planning import Plans, Run, RunSettings, plan_runs
+from genedml_cli.runs.record import RunRecord, describe, unfinished
+from genedml_cli.runs.worth import record_scores
+from genedml_cli.training.loop import shape_of, threads_for
+
+REFERENCES = "references"
+"""The folder of a grid that holds what does not depend on the network: ridge regression and novelty of every fold."""
+
+
+def train_grid(
+    samples: Sequence[Sample], out: Path, cells: Mapping[str, Config], settings: RunSettings
+) -> dict[str, Evaluation]:
+    """Train and test every cell of a grid.
+
+    Args:
+        samples: the sections, with their folds.
+        out: the folder of the grid. Every cell is a run folder in it; folds that are finished there are kept.
+        cells: configurations by name; a name is the path of the run folder below ``out``, as ``k=9/seed-1``.
+        settings: of all runs.
+
+    Returns:
+        The scores of every cell, by its name, in order.
+
+    Raises:
+        GeneDMLError: whatever the user can fix; folds already finished stay.
+    """
+    if settings.fold == ALL_SECTIONS:
+        raise GeneDMLError(f"A grid compares scores; --fold {ALL_SECTIONS} has none. Name a fold, or all.")
+    evaluations = train_runs(
+        samples, {out / name: config for name, config in cells.items()}, settings, out / REFERENCES
+    )
+    return {name: evaluation for name in cells if (evaluation := evaluations[out / name]) is not None}
+
+
+def train_runs(
+    samples: Sequence[Sample], configs: Mapping[Path, Config], settings: RunSettings, references: Path | None = None
+) -> dict[Path, Evaluation | None]:
+    """Train and test runs, and score each: None for one that has only a model of all sections.
+
+    Args:
+        samples: the sections, with their folds.
+        configs: by the folder of the run.
+        settings: of all runs.
+        references: where runs keep what does not depend on the network; None for one run.
+
+    Raises:
+        GeneDMLError: whatever the user can fix; folds already finished stay.
+    """
+    check_panel(settings.panel)
+    device = pick_device(settings.compute.device)
+    engine = None if settings.on is None else executor(settings.on, device)
+    chosen = {out: _chosen(samples, settings.fold, out) for out in configs}
+    records = _records(samples, configs, settings)
+    counts = CountTables()
+    with ExitStack() as ends:
+        for out, folds in chosen.items():
+            for fold in folds:
+                ends.enter_context(claimed(out / f"fold-{fold.name}", f"{in_words(fold.name)} of {out}"))
+            records[out].check()  # by now: another process may have begun another run
+        runs = [Run(out, config, records[out], unfinished(chosen[out], out)) for out, config in configs.items()]
+        ends.enter_context(all_deterministic(settings.compute.deterministic))
+        plans = plan_runs(runs, samples, settings, counts, references)
+        jobs = _jobs(plans, ends)
+        if jobs:
+            _train_folds(jobs, engine or _executor_for(plans, device), counts)
+        return {out: _score(out) for out in configs}
+
+
+def _records(samples: Sequence[Sample], configs: Mapping[Path, Config], settings: RunSettings) -> dict[Path, RunRecord]:
+    """The records of runs to be; refuses folders that hold other runs, or in which something would be written over."""
+    said = {
+        "panel": settings.panel,
+        "dataset": settings.dataset,
+        "partial": settings.partial,
+        "deterministic": settings.compute.deterministic,
+    }
+    sheet = describe(samples)
+    records = {out: RunRecord.of(out, config, sheet, said) for out, config in configs.items()}
+    read = [Path(settings.panel), *(file for sample in samples for file in sample.files)]
+    for out, record in records.items():
+        record.check()
+        check_apart(written_in(out), read)
+    return records
+
+
+def _jobs(plans: Plans, ends: ExitStack) -> list[FoldJob]:
+    """Put the plans into the run folders, until the end of the stack."""
+    jobs = []
+    for out, of_run in plans.items():
+        for plan in of_run:
+            ends.callback(partial(plan_file(out, plan.fold.name).unlink, missing_ok=True))
+            jobs.append(plan.write(out))
+    return jobs
+
+
+def _executor_for(plans: Plans, device: torch.device) -> Executor:
+    """What folds are trained on where nobody says it: see :func:`genedml_cli.runs.run.train`."""
+    threads = max(_threads_of(of_run[0], device) for of_run in plans.values())
+    return executor(str(room_for_processes(device, threads)), device)
+
+
+def _threads_of(plan: FoldPlan, device: torch.device) -> int:
+    features = next(iter(plan.sections.values())).open_features()
+    return threads_for(plan.config, shape_of(features, len(plan.genes), plan.config), device)
+
+
+def _train_folds(jobs: Sequence[FoldJob], engine: Executor, counts: CountTables) -> None:
+    several, failed = len({job.run for job in jobs}) > 1, []
+    with console.progress("Folds", len(jobs)) as advance:
+        for done in engine.run(partial(FoldTrainer, counts), FoldTrainer.run, jobs):
+            if isinstance(done, Failed):
+                failed.append(done)
+                continue
+            words = f"{in_words(done.fold)} of {done.run}" if several else in_words(done.fold)
+            console.note(f"{words} is done: {model_file(done.run, done.fold)}")
+            advance(note=words.lower())
+    if failed:
+        named = "; ".join(f"{in_words(one.job.fold)} of {one.job.run}: {one.reason}" for one in failed)
+        raise GeneDMLError(
+            f"A process ended without a word, as the system ends those for which there is no memory left ({named}). "
+            "What was finished stays; run the same command again, in fewer processes (--on) if need be."
+        )
+
+
+def _score(out: Path) -> Evaluation | None:
+    """Score the folds that are there, if any, and write into the run's models what each gene was worth."""
+    if list(model_files_in(out)) == [ALL_SECTIONS]:
+        return None
+    with in_turn(out / "scores"):
+        evaluation = evaluate_run(out)
+        record_scores(out, evaluation)
+    return evaluation
+
+
+def _chosen(samples: Sequence[Sample], name: str, out: Path) -> list[Fold]:
+    if name == ALL_SECTIONS:
+        models = {fold: file for fold, file in model_files_in(out).items() if fold != ALL_SECTIONS}
+        return [all_sections(samples, {fold: int(load_card(file).scores["epoch"]) for fold, file in models.items()})]
+    folds = make_folds(samples)
+    if name == EVERY_FOLD:
+        return folds
+    chosen = [fold for fold in folds if fold.name == name]
+    if not chosen:
+        there = ", ".join(fold.name for fold in folds)
+        raise GeneDMLError(f"There is no fold {name}. There are: {there}, {EVERY_FOLD} and {ALL_SECTIONS}.")
+    return chosen

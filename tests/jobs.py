@@ -1,0 +1,38 @@
+"""Jobs for processes, which import this module: they say where they are done, or fail in one of the ways there are."""
+
+import os
+import signal
+import time
+
+import torch
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.machine.executors import Place, Processes
+
+TWO = Processes(2, ["cpu"])
+
+
+def place_of(place: Place) -> Place:
+    return place
+
+
+def die(place: Place) -> Place:
+    os._exit(9)
+
+
+def do(place: Place, job: str) -> tuple[str, int, tuple[object, ...]]:
+    """The job, the process, and by what rules it computes; or whatever the job is called after."""
+    console.note(f"{job} is at work")
+    if job == "fixed by the user":
+        error = GeneDMLError(f"{job} on {place.device}")
+        error.add_note("This was section one.")
+        raise error
+    if job == "a bug":
+        raise ZeroDivisionError(job)
+    if job == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "slow":
+        time.sleep(4)
+    rules = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), place.of
+    return job, os.getpid(), rules

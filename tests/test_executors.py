@@ -1,0 +1,127 @@
+"""Jobs here and in processes: the same results; what goes wrong in a process is said in this one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+from jobs import TWO, die, do, place_of
+
+from genedml.config import load_config
+from genedml.errors import GeneDMLError
+from genedml.networks.network import Shape
+from genedml_cli import console
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.machine import devices
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.executors import Failed, Processes, executor
+from genedml_cli.runs.run import train
+from genedml_cli.training.loop import threads_for
+
+ENDS = (".safetensors", ".log.csv")
+CPU = torch.device("cpu")
+
+
+def test_folds_in_processes_are_those_trained_here_whatever_paths_are_relative_to(world, tmp_path, monkeypatch):
+    samples, config = read_sheet(world / "samples.csv"), tiny_config("training.epochs=2")
+    monkeypatch.chdir(tmp_path)
+    for on in ("here", "2"):
+        train(samples, Path(on), config, features=Path("features"), compute=Compute("cpu"), on=on)
+    files = [f"fold-{fold}{end}" for fold in ("P1", "P2", "P3") for end in ENDS]
+    for name in (*files, "ridge-P1.safetensors", "novelty-P2.safetensors", "metrics.csv"):
+        assert Path("here", name).read_bytes() == Path("2", name).read_bytes(), name
+    assert not list(Path("2").glob("*.plan.json"))
+
+
+def test_jobs_are_spread_computed_by_the_same_rules_and_heard_here(monkeypatch):
+    heard: list[console.Message] = []
+    monkeypatch.setattr(console, "pass_on", heard.append)
+    torch.set_num_threads(3)
+    with devices.all_deterministic(True):
+        done = list(TWO.run(place_of, do, ["slow", "b", "c", "d"]))
+    assert sorted(job for job, _, _ in done) == ["b", "c", "d", "slow"]
+    assert len({process for _, process, _ in done} - {os.getpid()}) == 2
+    assert {rules for _, _, rules in done} == {(3, True, 2)}
+    assert sorted(heard) == [("note", f"{job} is at work") for job in ("b", "c", "d", "slow")]
+
+
+@pytest.mark.parametrize("engine", [Processes(1, ["cpu"]), TWO], ids=["here", "processes"])
+def test_an_error_is_raised_here_with_its_notes_after_what_was_under_way(engine):
+    done = []
+    with pytest.raises(GeneDMLError, match="fixed by the user on cpu") as raised:
+        for result in engine.run(place_of, do, ["slow", "fixed by the user", *["never begun"] * 9]):
+            done.append(result)
+    assert raised.value.__notes__ == ["This was section one."]
+    assert "slow" in {job for job, _, _ in done}
+    assert len(done) < 9
+
+
+def test_a_bug_in_a_process_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in do.*ZeroDivisionError: a bug"):
+        list(TWO.run(place_of, do, ["a bug", "b"]))
+
+
+def test_a_process_that_dies_costs_one_job_and_another_takes_its_place():
+    done = list(TWO.run(place_of, do, ["killed", "b", "slow", "c"]))
+    assert [one for one in done if isinstance(one, Failed)] == [Failed("killed", "SIGKILL")]
+    assert sorted(one[0] for one in done if not isinstance(one, Failed)) == ["b", "c", "slow"]
+
+
+def test_a_process_that_dies_before_its_first_job_ends_all():
+    with pytest.raises(GeneDMLError, match=r"ended \(exit code 9\) .*--on"):
+        list(TWO.run(die, do, ["a", "b"]))
+
+
+def test_a_single_job_needs_no_process():
+    assert [process for _, process, _ in TWO.run(place_of, do, ["a"])] == [os.getpid()]
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_its_processes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from jobs import TWO, do, place_of\nprint('begun')\n"
+        "print(sorted(job for job, _, _ in TWO.run(place_of, do, ['a', 'b'])))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.returncode) == ("begun\n['a', 'b']\n", 0), done.stderr
+    assert "a is at work" in done.stderr
+
+
+def test_what_on_names(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cuda = torch.device("cuda")
+    assert executor("here", CPU) == Processes(1, ["cpu"])
+    assert executor("3", CPU) == Processes(3, ["cpu"])
+    assert executor("here", cuda) == Processes(1, ["cuda:0", "cuda:1"])
+    assert executor("gpus", cuda) == Processes(2, ["cuda:0", "cuda:1"])
+    assert executor("3", cuda) == Processes(3, ["cuda:0", "cuda:1"])
+    for on, device in (("gpus", CPU), ("0", CPU), ("-1", CPU), ("there", cuda), ("", cuda)):
+        with pytest.raises(GeneDMLError, match="--on"):
+            executor(on, device)
+
+
+@pytest.mark.parametrize(
+    ("threads_each", "torch_threads", "free", "folds"),
+    [(1, 6, 10**11, 6), (6, 6, 10**11, 1), (1, 6, 3 * 10**9, 3), (1, 6, 0, 1), (1, 1, 10**11, 1)],
+    ids=["small", "large", "memory", "no memory", "one thread"],
+)
+def test_a_cpu_is_shared_by_as_many_folds_as_threads_and_memory_allow(
+    monkeypatch, threads_each, torch_threads, free, folds
+):
+    monkeypatch.setattr(devices, "free_on_host", lambda: free)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
+    assert devices.room_for_processes(CPU, threads_each) == folds
+    assert devices.room_for_processes(torch.device("cuda"), threads_each) == 1
+
+
+def test_threads_follow_the_size_of_the_network(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert threads_for(load_config("small"), Shape(250, 64, 9, 5), CPU) == 1
+    assert [
+        threads_for(load_config(name), Shape(250, 1024, 196, 5), CPU) for name in ("HER2ST", "STNet", "skinST")
+    ] == [6] * 3
+    assert threads_for(load_config("small"), Shape(250, 64, 9, 5), torch.device("cuda")) == 6
