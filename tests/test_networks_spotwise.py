@@ -13,10 +13,12 @@ from genedml.networks.bank import Bank
 from genedml.networks.bleep import BLEEP, BLEEPConfig, ProjectionHead, similarity_loss
 from genedml.networks.egn import EGN, AttentivePool, EGNConfig, egn_losses
 from genedml.networks.inputs import Batch, Section
+from genedml.networks.layers import RelativePositionBias, hide
 from genedml.networks.linear import Linear, LinearConfig
 from genedml.networks.mlp import MLP, MLPConfig
 from genedml.networks.network import Network, Shape
 from genedml.networks.st_net import STNet, STNetConfig
+from genedml.networks.triplex import TRIPLEX, TRIPLEXConfig, triplex_losses
 from genedml.schema import TransformerConfig
 
 WIDTH, GENES, TOKENS, SIDE, BANK = 8, 5, 6, 3, 12
@@ -28,6 +30,7 @@ NETWORKS = {
     "st-net": (STNet, STNetConfig()),
     "bleep": (BLEEP, BLEEPConfig(shared_width=16, references=3)),
     "egn": (EGN, EGNConfig(16, SMALL, exchange_heads=2, exchange_channels=4, exchange_hidden_width=8, exemplars=3)),
+    "triplex": (TRIPLEX, TRIPLEXConfig(16, SMALL, SMALL, SMALL)),
 }
 SPOTWISE = [name for name in NETWORKS if name != "triplex"]
 STARTS_CONSTANT = ["linear", "mlp", "st-net"]
@@ -178,8 +181,9 @@ def test_it_starts_at_the_mean_label_and_nothing_before_the_head_moves_in_the_fi
     assert network.head.weight.grad.abs().max() > 0
 
 
-def test_others_start_about_the_mean_label():
-    network, mean = make_network("egn"), torch.linspace(10, 50, GENES)
+@pytest.mark.parametrize("name", ["egn", "triplex"])
+def test_others_start_about_the_mean_label(name):
+    network, mean = make_network(name), torch.linspace(10, 50, GENES)
     network.start_at(mean)
     assert torch.allclose(network(make_batch()).mean(dim=0), mean, atol=3)
 
@@ -366,6 +370,102 @@ def test_an_empty_bank_and_one_of_other_genes_or_spots_are_refused_in_a_sentence
         banked.remember([replace(spots, label=spots.label[:, 1:])])
     with pytest.raises(GeneDMLError, match=rf"The bank is for {BANK} spots with a label, and 7 were given"):
         banked.remember([make_batch(7, patients=3)])
+
+
+def test_the_loss_of_triplex_is_that_of_the_hand_example():
+    views = {"target": 2.0, "neighbor": 3.0, "global": 4.0}
+    of_views = {view: torch.full((1, 1), value) for view, value in views.items()}
+    losses = triplex_losses(torch.ones(1, 1), of_views, torch.zeros(1, 1), 0.3)
+    assert losses["total"].item() == pytest.approx(1 + 0.7 * (4 + 9 + 16) + 0.3 * (1 + 4 + 9))
+    assert losses["total"].item() == pytest.approx(25.5)
+    assert losses["neighbor"].item() == pytest.approx(0.7 * 9 + 0.3 * 4)
+
+
+def transformer(depth: int, heads: int, mlp_width: int) -> TransformerConfig:
+    return TransformerConfig(depth=depth, heads=heads, mlp_width=mlp_width, dropout=0.3)
+
+
+def triplex_sizes(data_set: str, width: int) -> TRIPLEXConfig:
+    """The published settings: depth, heads and MLP ratio of neighbor, global and fusion transformer."""
+    sizes = {
+        "HER2ST": ((4, 4, 4), (5, 8, 4), (1, 4, 4)),
+        "STNet": ((4, 8, 4), (3, 8, 2), (3, 16, 4)),
+        "skinST": ((4, 16, 1), (2, 16, 1), (2, 8, 4)),
+    }
+    return TRIPLEXConfig(width, *(transformer(depth, heads, r * width) for depth, heads, r in sizes[data_set]))
+
+
+@pytest.mark.parametrize(
+    ("data_set", "neighbor", "global_", "fusion", "total", "millions_at_1024"),
+    [
+        ("HER2ST", 12_604_816, 15_760_384, 3_151_872, 32_030_072, 127.0),
+        ("STNet", 12_605_216, 6_309_888, 9_453_568, 28_881_672, 114.4),
+        ("skinST", 6_308_416, 3_159_040, 6_302_720, 16_283_176, 64.0),
+    ],
+)
+def test_triplex_has_the_published_size(data_set, neighbor, global_, fusion, total, millions_at_1024):
+    with torch.device("meta"):
+        network = TRIPLEX(triplex_sizes(data_set, 512), Shape(250, 512, 49, 5))
+        wide = TRIPLEX(triplex_sizes(data_set, 1024), Shape(250, 1024, 197, 5))
+    assert parameters(network.neighbor_encoder) == neighbor
+    assert parameters(network.global_encoder) == global_
+    assert parameters(network.fusion) == fusion
+    assert parameters(network) == total
+    assert parameters(wide) / 1e6 == pytest.approx(millions_at_1024, abs=0.05)
+
+
+def test_the_published_preset_of_triplex_has_the_size_of_her2st():
+    assert parameters(published("triplex", 512)) == 32_030_072
+
+
+def test_both_attentions_of_triplex_agree_where_they_see_the_same():
+    fusion, batch = make_network("triplex").fusion, make_batch()
+    query, tokens = torch.randn(7, 16), torch.randn(7, SIDE**2, 16)
+    everywhere = torch.ones(7, SIDE**2, dtype=torch.bool)
+    assert torch.allclose(fusion.attend(query, tokens), fusion.attend(query, tokens, hide(everywhere, tokens.dtype)))
+    hidden = hide(batch.neighbor_mask, tokens.dtype)
+    assert not torch.allclose(fusion.attend(query, tokens), fusion.attend(query, tokens, hidden), atol=1e-4)
+
+
+def test_tiles_outside_the_slide_change_nothing_in_triplex():
+    network, batch = make_network("triplex"), make_batch(patients=3)
+    noise = torch.where(batch.neighbor_mask[..., None], batch.neighbor, 1e3)
+    noisy = replace(batch, neighbor=noise)
+    assert torch.equal(network(noisy), network(batch))
+    assert torch.equal(network.losses(noisy)["total"], network.losses(batch)["total"])
+
+
+def test_permuting_the_spots_of_a_section_with_their_places_permutes_what_triplex_predicts():
+    network, batch, order = make_network("triplex"), make_batch(), torch.tensor([3, 0, 6, 5, 1, 2, 4])
+    section = batch.sections[0]
+    permuted = Section(section.pooled[order], section.grid_xy[order])
+    again = replace(take(batch, order), sections=[permuted], row=torch.arange(7))
+    assert torch.allclose(network(again), network(batch)[order], atol=1e-5)
+
+
+def test_triplex_sees_its_section_once_for_many_batches_and_depends_on_its_spots():
+    network, batch = make_network("triplex"), make_batch()
+    context = network.see_sections(batch.sections)
+    parts = [network(take(batch, rows), context) for rows in torch.arange(7).split(3)]
+    assert torch.allclose(torch.cat(parts), network(batch), atol=1e-5)
+    section = batch.sections[0]
+    fewer = replace(take(batch, torch.arange(4)), sections=[Section(section.pooled[:4], section.grid_xy[:4])])
+    assert not torch.allclose(network(fewer), network(batch)[:4], atol=1e-5)
+
+
+def test_offsets_without_sign_share_a_score_with_their_mirror_images():
+    bias = RelativePositionBias(5, 2, signed=False)
+    scores = bias()
+    assert bias.table.shape == (2, 25)
+    assert torch.equal(scores, scores.transpose(1, 2))
+    assert torch.equal(scores[:, 0, 1], scores[:, 23, 22])
+    assert (scores[:, 0, 1] != scores[:, 0, 5]).all()
+
+
+def test_attention_to_a_source_of_the_same_tokens_is_self_attention():
+    network, x = make_network("triplex"), torch.randn(2, 4, 16)
+    block = network.fusion.blocks[0]
+    assert torch.allclose(block(x, source=x), block(x), atol=1e-6)
 
 
 def test_a_projection_is_a_residual_that_ends_with_unit_variance():

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from genedml.networks.gene_dml_grouping import kmeans
 from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
 from genedml.networks.inputs import Batch, Needs, Section
-from genedml.networks.layers import Block, FeedForward, GridConvolution, RelativePositionBias, hide, masked_mean
+from genedml.networks.layers import Block, FeedForward, GlobalTransformer, RelativePositionBias, hide, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
 
@@ -97,24 +97,6 @@ class NeighborTransformer(nn.Module):
         for block in self.blocks:
             tiles = block(tiles, bias)
         return self.norm(tiles)
-
-
-class GlobalTransformer(nn.Module):
-    """Self-attention over all spots of a section; a grid convolution after the first block tells them their places."""
-
-    def __init__(self, width: int, config: TransformerConfig) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, config) for _ in range(config.depth))
-        self.position = GridConvolution(width)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, section: Section) -> Float[Tensor, "S D"]:
-        spots = section.pooled
-        for depth, block in enumerate(self.blocks):
-            spots = block(spots[None])[0]
-            if depth == 0:
-                spots = self.position(spots, section.grid)
-        return self.norm(spots)
 
 
 class Fusion(nn.Module):
@@ -222,7 +204,7 @@ class GeneDML(Network):
 
     def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "S D"]]:
         """The global transformer over each section: one vector for each of its spots."""
-        return [self.global_transformer(section) for section in sections]
+        return [self.global_transformer(section.pooled, section.grid) for section in sections]
 
     def embed(self, batch: Batch, context: Sequence[Float[Tensor, "S D"]] | None = None) -> ImageEmbedding:
         """Multi-scale image embedding of every spot (section 3.1.1)."""

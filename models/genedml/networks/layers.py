@@ -39,13 +39,32 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.to_out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
-    def forward(self, x: Float[Tensor, "N L W"], bias: Float[Tensor, "..."] | None = None) -> Float[Tensor, "N L W"]:
-        """``bias`` is added to the scores, broadcast to [N heads L L]; minus infinity hides a key."""
-        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+    def forward(
+        self,
+        x: Float[Tensor, "N L W"],
+        bias: Float[Tensor, "..."] | None = None,
+        source: Float[Tensor, "N K W"] | None = None,
+    ) -> Float[Tensor, "N L W"]:
+        """Self-attention, or attention to the tokens of ``source``.
+
+        ``bias`` is added to the scores, broadcast to [N heads L L], or [N heads L K]; minus infinity hides a key.
+        """
+        if source is None:
+            qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        else:
+            width = x.shape[-1]
+            query = self._project(x, slice(width)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            pair = self._project(source, slice(width, None)).unflatten(-1, (2, self.heads, -1))
+            key, value = pair.permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return self.to_out(out.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Float[Tensor, "N L W"], outputs: slice) -> Float[Tensor, "N L _"]:
+        """Some of the outputs of ``to_qkv``."""
+        bias = self.to_qkv.bias
+        return functional.linear(x, self.to_qkv.weight[outputs], None if bias is None else bias[outputs])
 
 
 class FeedForward(nn.Sequential):
@@ -62,7 +81,10 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block; ``qkv_bias`` and ``score_dropout`` as in :class:`Attention`."""
+    """One pre-norm transformer block; ``qkv_bias`` and ``score_dropout`` as in :class:`Attention`.
+
+    With a ``source``, its tokens are attended to instead of those of ``x``, after the same LayerNorm.
+    """
 
     def __init__(
         self, width: int, config: TransformerConfig, qkv_bias: bool = True, score_dropout: bool = True
@@ -73,23 +95,34 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = FeedForward(width, config.mlp_width, config.dropout)
 
-    def forward(self, x: Float[Tensor, "N L W"], bias: Float[Tensor, "..."] | None = None) -> Float[Tensor, "N L W"]:
-        x = x + self.attention(self.attention_norm(x), bias)
+    def forward(
+        self,
+        x: Float[Tensor, "N L W"],
+        bias: Float[Tensor, "..."] | None = None,
+        source: Float[Tensor, "N K W"] | None = None,
+    ) -> Float[Tensor, "N L W"]:
+        normed = None if source is None else self.attention_norm(source)
+        x = x + self.attention(self.attention_norm(x), bias, normed)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class RelativePositionBias(nn.Module):
-    """A learned score for each head and each offset between two cells of a square grid, rows first."""
+    """A learned score for each head and each offset between two cells of a square grid, rows first.
+
+    With ``signed = False`` an offset and its mirror images share one.
+    """
 
     index: Tensor
 
-    def __init__(self, side: int, heads: int) -> None:
+    def __init__(self, side: int, heads: int, signed: bool = True) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(heads, (2 * side - 1) ** 2))
+        span = 2 * side - 1 if signed else side
+        self.table = nn.Parameter(torch.zeros(heads, span**2))
         nn.init.trunc_normal_(self.table, std=0.02)
         cells = torch.from_numpy(np.indices((side, side)).reshape(2, -1).T.copy())
-        offsets = cells[:, None] - cells[None, :] + side - 1
-        self.register_buffer("index", offsets[..., 0] * (2 * side - 1) + offsets[..., 1], persistent=False)
+        offsets = cells[:, None] - cells[None, :]
+        offsets = offsets + side - 1 if signed else offsets.abs()
+        self.register_buffer("index", offsets[..., 0] * span + offsets[..., 1], persistent=False)
 
     def forward(self) -> Float[Tensor, "H L L"]:
         return self.table[:, self.index]
@@ -160,6 +193,28 @@ class GridConvolution(nn.Module):
         for offset in range(9):
             out = out + self.weight[offset] * padded[grid.neighbors[:, offset]]
         return x + out[grid.cell_of_spot]
+
+
+class GlobalTransformer(nn.Module):
+    """Self-attention over all spots of a section; a grid convolution after the first block tells them their places.
+
+    ``qkv_bias`` and ``score_dropout`` as in :class:`Attention`.
+    """
+
+    def __init__(
+        self, width: int, config: TransformerConfig, qkv_bias: bool = True, score_dropout: bool = True
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, config, qkv_bias, score_dropout) for _ in range(config.depth))
+        self.position = GridConvolution(width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, spots: Float[Tensor, "S W"], grid: SpotGrid) -> Float[Tensor, "S W"]:
+        for depth, block in enumerate(self.blocks):
+            spots = block(spots[None])[0]
+            if depth == 0:
+                spots = self.position(spots, grid)
+        return self.norm(spots)
 
 
 def spot_grid(grid_xy: Int[Tensor, "S 2"]) -> SpotGrid:

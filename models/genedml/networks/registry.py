@@ -178,6 +178,17 @@ BLEEP = NetworkInfo(
     licence="Apache-2.0 (bowang-lab/BLEEP, read as of October 2024)",
 )
 
+TRIPLEX = NetworkInfo(
+    "triplex",
+    "TRIPLEX",
+    "genedml.networks.triplex:TRIPLEX",
+    "genedml.networks.triplex:TRIPLEXConfig",
+    paper="Chung et al.: Accurate spatial gene expression prediction by integrating multi-resolution features. CVPR",
+    year=2024,
+    input="its tile's tokens, the tiles around it, all spots of its section",
+    licence="none (NEXGEM/TRIPLEX, read as of May 2025)",
+)
+
 EGN = NetworkInfo(
     "egn",
     "EGN",
@@ -211,6 +222,7 @@ NETWORKS: dict[str, NetworkInfo] = {
         HIST2ST,
         EGN,
         BLEEP,
+        TRIPLEX,
         M2OST,
         LINEAR,
         MLP,
