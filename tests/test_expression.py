@@ -192,12 +192,12 @@ def test_missing_counts_are_named(tmp_path):
 def test_half_a_gzip_is_refused(tmp_path):
     path = write_tsv_gz(tmp_path)
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(GeneDMLError, match=r"counts\.tsv\.gz cannot be read"):
+    with pytest.raises(GeneDMLError):
         read_counts(path)
 
 
 def test_a_folder_without_a_matrix_is_refused(tmp_path):
-    with pytest.raises(GeneDMLError, match="cannot be read"):
+    with pytest.raises(GeneDMLError):
         read_counts(tmp_path)
 
 

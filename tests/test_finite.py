@@ -50,7 +50,7 @@ def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_p
         ) as e:
             keep_section(slide, spots, encoder, views, tmp_path / "features", "red")
         assert fix in str(e.value)
-        with pytest.raises(GeneDMLError, match="not finite"):
+        with pytest.raises(GeneDMLError):
             encode_section(slide, spots, encoder, views)
     assert not list((tmp_path / "features").glob("*"))
 

@@ -100,7 +100,7 @@ def test_spots_come_back_as_they_were_written(tmp_path, table, separator):
     lines = [f"{name}{separator}{x!r}{separator}{y!r}" for name, (x, y) in assume_unsplit.items()]
     file = write(tmp_path / "spots.csv", "\r\n".join([separator.join(("name", "x", "y")), *lines]))
     if not assume_unsplit:
-        with pytest.raises(GeneDMLError, match="holds no spot"):
+        with pytest.raises(GeneDMLError):
             read_spots(file)
         return
     spots = read_spots(file)
@@ -299,6 +299,7 @@ def test_names_that_would_write_elsewhere_are_refused_with_their_row(tmp_path, n
         ("[training]\nlearning_rate = inf", "finite"),
         ("[views]\num_per_px = inf", "give a number above 0"),
         ("network = 3", "network = 3"),
+        ("network = 0", "network = 0"),
         ("".join(f"key{number} = 1\n" for number in range(99)), r"There are 94 more\."),
     ],
 )

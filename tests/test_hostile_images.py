@@ -144,7 +144,7 @@ def test_no_changed_bit_of_the_pixels_of_a_png_goes_unnoticed(tmp_path, bit):
     Image.fromarray(np.repeat(np.tri(80, 100, dtype=np.uint8)[..., None] * 200, 3, axis=2)).save(tmp_path / "s.png")
     content = bytearray((tmp_path / "s.png").read_bytes())
     content[content.index(b"IDAT") + 8 + bit // 8] ^= 1 << bit % 8
-    with pytest.raises(GeneDMLError, match=r"s\.png is broken"):
+    with pytest.raises(GeneDMLError):
         open_slide(write(tmp_path / "s.png", bytes(content)))
 
 

@@ -276,6 +276,6 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
             plot(*call, **options)
         assert sentence in str(stopped.value)
     os.link(json.loads((run / "run.json").read_text())["samples"][0]["slide"], out)  # a slide may be a plain image
-    with pytest.raises(GeneDMLError, match="is what is read, and would be written over"):
+    with pytest.raises(GeneDMLError):
         plot([run], GENES, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.h5ad", "x.png"]

@@ -315,7 +315,7 @@ def test_a_run_with_its_ceiling_has_two_rows_more(run, world):
 
 def test_a_ceiling_needs_a_run_and_its_counts(run, tmp_path):
     (tmp_path / "x.h5ad").touch()
-    with pytest.raises(GeneDMLError, match="--ceiling goes with a run"):
+    with pytest.raises(GeneDMLError):
         evaluate(tmp_path / "x.h5ad", with_ceiling=True)
     shutil.copytree(run, tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
@@ -373,7 +373,7 @@ def test_native_features_are_the_same_file_whether_um_per_px_is_known_or_not(noi
     pd.DataFrame({"name": ["a", "b"], "x": [300, 700], "y": [300, 500]}).to_csv(table, index=False)
     sample = Sample("s", noise, table, table, "p", "p")
     encoder = load_encoder("tiny")
-    with pytest.raises(GeneDMLError, match="does not say its um/px"):
+    with pytest.raises(GeneDMLError):
         extract([sample], encoder, ViewsConfig(), tmp_path / "features")
     known = []
     for one in (sample, replace(sample, um_per_px=0.7), sample):

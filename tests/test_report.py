@@ -306,7 +306,7 @@ def test_what_was_measured_stands_beside_a_prediction(prediction, world, run, tm
     assert score == f"{own.pcc[own.genes.index('TUMOR1')]:.3f}"
     assert np.asarray(data.layers["truth"]).shape == data.shape
     assert not prediction.with_suffix(".evaluation").exists(), "a report scores, and writes no scores"
-    with pytest.raises(GeneDMLError, match="holds its own truth"):
+    with pytest.raises(GeneDMLError):
         report(run, tmp_path / "y.html", truth=counts)
 
 

@@ -127,5 +127,5 @@ def test_a_slide_of_several_files_is_known_and_watched_by_all_of_them(tmp_path, 
     assert content_sha256(tmp_path / slide) == before
     (tmp_path / beside).write_bytes(b"other pixels")
     assert content_sha256(tmp_path / slide) != before
-    with pytest.raises(GeneDMLError, match="was changed while it was read"):
+    with pytest.raises(GeneDMLError):
         watched.check()

@@ -103,7 +103,7 @@ def test_a_broken_novelty_file_is_refused_and_a_missing_one_leaves_the_column_ou
     own = tmp_path / "run"
     shutil.copytree(run, own)
     (own / "novelty-P1.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(GeneDMLError, match="cannot be read"):
+    with pytest.raises(GeneDMLError):
         predict(**p1, model=own)
     for kind in ("novelty", "ridge"):
         shutil.copy(own / f"{kind}-P2.safetensors", own / f"{kind}-P1.safetensors")

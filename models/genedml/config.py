@@ -131,7 +131,9 @@ class Config:
     def __post_init__(self) -> None:
         kind = config_class(self.method)
         if not isinstance(self.network, kind):
-            object.__setattr__(self, "network", from_dict(kind, self.network or {}, "network."))
+            object.__setattr__(
+                self, "network", from_dict(kind, {} if self.network is None else self.network, "network.")
+            )
 
 
 DEFAULT_METHOD = Config.method

@@ -47,19 +47,19 @@ class TransformerConfig:
     dropout: Fraction
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any], above: str = "") -> T:
+def from_dict(kind: type[T], values: Any, above: str = "") -> T:
     """Build a configuration dataclass from plain values, refusing unknown keys and bad values.
 
     Args:
         kind: the dataclass.
-        values: by key.
+        values: by key; anything else is refused.
         above: what stands before a key in messages, such as ``network.``.
 
     Raises:
         GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
     """
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        return TypeAdapter(kind).validate_python(dict(values) if isinstance(values, Mapping) else values)
     except ValidationError as error:
         problems = error.errors()
         more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
@@ -92,7 +92,7 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 
 def _sentence(kind: type, problem: Any, above: str) -> str:
-    place = above + ".".join(str(part) for part in problem["loc"]) or "the configuration"
+    place = (above + ".".join(str(part) for part in problem["loc"])).rstrip(".") or "the configuration"
     if problem["type"] != "unexpected_keyword_argument":
         return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
     owner = kind
