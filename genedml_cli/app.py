@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError, lines_of
 from genedml_cli.commands import (
     ablate,
     benchmark,
+    compare,
     data,
     demo,
     doctor,
@@ -46,6 +47,7 @@ app.command(rich_help_panel=PREDICT, examples=export.EXAMPLES)(export.export)
 app.command(rich_help_panel=TRAIN, examples=train.EXAMPLES)(train.train)
 app.command(rich_help_panel=TRAIN, examples=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(rich_help_panel=TRAIN, examples=methods.EXAMPLES)(methods.methods)
+app.command(rich_help_panel=TRAIN, examples=compare.EXAMPLES)(compare.compare)
 app.command(rich_help_panel=TRAIN, examples=ablate.EXAMPLES)(ablate.ablate)
 app.command(rich_help_panel=TRAIN, examples=extract.EXAMPLES)(extract.extract)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)

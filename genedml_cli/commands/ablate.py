@@ -70,7 +70,7 @@ def ablate(
     """Repeat an ablation of the paper: train every setting with several seeds; one table, the paper's beside it."""
     from genedml_cli import console
     from genedml_cli.commands import choices
-    from genedml_cli.commands.tables.ablation import show_ablation
+    from genedml_cli.commands.tables.comparison import show_comparison
     from genedml_cli.machine.compute import Compute
     from genedml_cli.runs import ablation
 
@@ -86,4 +86,4 @@ def ablate(
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:
-        show_ablation(result)
+        show_comparison(result)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from genedml.config import DEFAULT_METHOD, TARGETS, Config, load_config, preset_names
 from genedml.errors import GeneDMLError
+from genedml.networks.registry import network_info, network_names
 from genedml_cli.datasets.datasets import DATASETS, dataset, find_dataset, partial_note
 from genedml_cli.datasets.samples import Sample, read_sheet
 
@@ -95,6 +96,22 @@ def default_preset(method: str, dataset_name: str | None, encoder: str | None) -
     if encoder == WEIGHTLESS:
         return "small"
     return dataset_name if dataset_name in preset_names() else DEFAULT_PRESET
+
+
+def choose_methods(names: str) -> list[str]:
+    """Names with commas between them; ``all`` for every network.
+
+    Raises:
+        GeneDMLError: there is none of a name.
+    """
+    if names == "all":
+        return network_names()
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in chosen:
+        network_info(name)
+    if not chosen:
+        raise GeneDMLError(f"--methods names none. There are: {', '.join(network_names())}.")
+    return chosen
 
 
 def to_overrides(

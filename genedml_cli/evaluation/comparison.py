@@ -147,7 +147,7 @@ def compared(
     name: str,
     noun: str,
     folder: Path,
-    published: Sequence[PublishedRow] = (),
+    published: pd.DataFrame | None = None,
     notes: Sequence[Note] = (),
     base: str = "",
     costs: pd.DataFrame | None = None,
@@ -156,7 +156,7 @@ def compared(
 
     Args:
         scored: every row and seed, in order.
-        published: of the paper, named as the rows.
+        published: the paper's means by row, of :func:`means_of`.
         notes: what must be said besides what is said with the scores.
         title, name, noun, folder, base, costs: see :class:`Comparison`.
     """
@@ -169,14 +169,16 @@ def compared(
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
     # What a run says of the paper's rows is said of those of its own table.
     of_runs = [note for evaluation in evaluations for note in evaluation.notes if not note.text.startswith(PAPER)]
+    folds = console.count(references["fold"].nunique(), "fold")
+    over = Note(None, f"{', '.join(REFERENCES)}: over the {folds} of the first run alone, not over seeds.")
     return Comparison(
         title,
         name,
         noun,
         pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]],
         references[["method", "fold", *METRICS]],
-        means_of(published, "method"),
-        tuple(dict.fromkeys([*of_runs, *notes])),
+        means_of((), "method") if published is None else published,
+        tuple(dict.fromkeys([*of_runs, over, *notes])),
         " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
         folder,
         base,
@@ -199,10 +201,9 @@ def compare_runs(runs: Sequence[Path]) -> Comparison:
     names = methods if len(set(methods)) == len(methods) else [run.name for run in runs]
     scored = [Scored(name, 0, evaluation) for name, evaluation in zip(names, evaluations.values(), strict=True)]
     first = next(iter(evaluations.values()))
-    title = f"{console.count(len(runs), 'run')} beside each other" + (f", {first.title.partition(': ')[2]}")
-    return compared(
-        scored, title=title, name="runs", noun="run", folder=Path(), published=first.published, base=names[0]
-    )
+    title = f"{console.count(len(runs), 'run')} beside each other" + f", {first.title.partition(': ')[2]}"
+    published = means_of(first.published, "method")
+    return compared(scored, title=title, name="runs", noun="run", folder=Path(), published=published, base=names[0])
 
 
 def check_comparable(runs: Mapping[Path, Sequence[anndata.AnnData]]) -> None:

@@ -13,21 +13,20 @@ from genedml.config import Config
 from genedml.errors import GeneDMLError
 from genedml.networks.registry import Sweep, network_class, network_info
 from genedml.schema import from_dict, to_dict
+from genedml_cli import console
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, published_rows, rows_beside
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
-from genedml_cli.figures.settings import draw_settings
+from genedml_cli.evaluation.comparison import Comparison, Scored, compared, means_of
+from genedml_cli.evaluation.published import published_rows, rows_beside
+from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.provenance import maker
-from genedml_cli.files.storage import check_apart, write_json, write_text
+from genedml_cli.files.storage import check_apart
 from genedml_cli.machine.stopping import keeping
-from genedml_cli.notes import Note, texts_of
+from genedml_cli.notes import Note
 from genedml_cli.runs.grid import train_grid
 from genedml_cli.runs.planning import RunSettings
 from genedml_cli.training.learner import LACKED
 
-REFERENCES = (RIDGE, DEPTH, CONSTANT)
 AS_CONFIGURED = "as-configured"
 
 
@@ -57,78 +56,6 @@ class Setting:
         return AS_CONFIGURED if unchanged else self.name.removeprefix("+").replace(" ", "-")
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """Scores of every setting.
-
-    Args:
-        title: what was varied, on what.
-        name: of the kind of ablation, which names the files.
-        scores: one row for each setting, seed and fold; one column for each metric.
-        references: one row for each reference and fold, the same for all settings.
-        published: the paper's means, settings in rows, metrics in columns; without rows where there are none.
-        notes: what must be said with them.
-        marks: what must stand in every table of them.
-        folder: where they are written.
-    """
-
-    title: str
-    name: str
-    scores: pd.DataFrame
-    references: pd.DataFrame
-    published: pd.DataFrame
-    notes: tuple[Note, ...]
-    marks: str
-    folder: Path
-
-    @property
-    def over(self) -> str:
-        """What means and standard deviations are taken over."""
-        return " x ".join(_count(self.scores[key].nunique(), key) for key in ("fold", "seed"))
-
-    @property
-    def picture(self) -> Path:
-        """The plot of every metric against the setting."""
-        return self.folder / f"{self.name}.png"
-
-    def summary(self) -> pd.DataFrame:
-        """Mean and sd of every metric over folds and seeds, a row for each setting, in order."""
-        return self.scores.groupby("setting", sort=False)[list(METRICS)].agg(["mean", "std"])
-
-    def reference_summary(self) -> pd.DataFrame:
-        """Mean and sd of every metric over folds, a row for each reference."""
-        return self.references.groupby("method", sort=False)[list(METRICS)].agg(["mean", "std"])
-
-    def write(self) -> None:
-        """``NAME.csv`` (a row a setting), ``NAME.folds.csv`` (setting x seed x fold), ``NAME.json``, ``NAME.png``."""
-        write_text(self.folder / f"{self.name}.csv", self._table().to_csv(index=False))
-        folds = self.scores.assign(marks=self.marks)
-        write_text(self.folder / f"{self.name}.folds.csv", folds.to_csv(index=False))
-        write_json(self.folder / f"{self.name}.json", self.to_dict())
-        caption = f"Mean and sd over {self.over}. {self.marks}".strip()
-        references = self.reference_summary().xs("mean", axis=1, level=1)
-        draw_settings(self.title, METRICS, self.summary(), self.published, references, caption, self.picture)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Title, notes, and of every row mean and sd of every metric, beside the paper's means."""
-        rows = []
-        for kind, summary in (("setting", self.summary()), ("reference", self.reference_summary())):
-            for name, row in summary.iterrows():
-                measured = {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in METRICS}
-                paper = self.published.loc[name].to_dict() if name in self.published.index else None
-                rows.append({kind: name, "measured": measured, "paper": paper})
-        return {"title": self.title, "over": self.over, "notes": texts_of(self.notes), "rows": rows, "made_by": maker()}
-
-    def _table(self) -> pd.DataFrame:
-        tables = []
-        for kind, summary in (("setting", self.summary()), ("reference", self.reference_summary())):
-            flat = summary.set_axis([f"{key}_{'sd' if of == 'std' else of}" for key, of in summary.columns], axis=1)
-            tables.append(flat.rename_axis("row").reset_index().assign(kind=kind))
-        table = pd.concat(tables, ignore_index=True)
-        paper = self.published.add_prefix("paper_").rename_axis("row").reset_index()
-        return table.merge(paper, how="left", on="row").assign(over=self.over, marks=self.marks)
-
-
 @takes_paths
 def ablate(
     samples: Sequence[Sample],
@@ -140,7 +67,7 @@ def ablate(
     values: Sequence[float] = (),
     seeds: int = 3,
     **training: Any,
-) -> Ablation:
+) -> Comparison:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
     Args:
@@ -218,17 +145,6 @@ def _published_values(sweep: Sweep, dataset: str) -> list[float]:
     return [float(row.setting.partition("=")[2]) for row in published_rows([table], dataset)] if table else []
 
 
-def _published(
-    sweep: Sweep, dataset: str, config: Config, evaluations: Sequence[Evaluation]
-) -> tuple[pd.DataFrame, tuple[Note, ...]]:
-    """The paper's means, as far as they compare with what was measured, and what must be said of them."""
-    table = sweep.paper_tables.get(dataset)
-    panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
-    rows, said = rows_beside(dataset, config.labels, panels, (table,)) if table else ((), ())
-    means = pd.DataFrame({row.setting: row.mean for row in rows}, index=list(METRIC_NAMES.values())).T
-    return means, said
-
-
 def _collect(
     name: str,
     sweep: Sweep,
@@ -236,37 +152,26 @@ def _collect(
     cells: Sequence[tuple[Setting, int, Config]],
     evaluations: Sequence[Evaluation],
     folder: Path,
-) -> Ablation:
-    tables = [evaluation.values() for evaluation in evaluations]
-    scores = [
-        table[table["method"] == evaluation.method].assign(setting=setting.name, seed=seed)
-        for (setting, seed, _), evaluation, table in zip(cells, evaluations, tables, strict=True)
-    ]
-    references = tables[0][tables[0]["method"].isin(REFERENCES)]
-    published, said = _published(sweep, dataset, cells[0][2], evaluations)
-    # What a run says of the paper's rows is said of those of its own table.
-    notes = [note for evaluation in evaluations for note in evaluation.notes if not note.text.startswith(PAPER)]
-    notes += _own_notes(cells, evaluations, references["fold"].nunique())
-    return Ablation(
-        f"Ablation: {sweep.title}" + (f", {dataset}" if dataset else ""),
-        name,
-        pd.concat(scores, ignore_index=True)[["setting", "seed", "fold", *METRICS]],
-        references[["method", "fold", *METRICS]],
-        published,
-        tuple(dict.fromkeys([*notes, *said])),
-        " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
-        folder,
+) -> Comparison:
+    config, table = cells[0][2], sweep.paper_tables.get(dataset)
+    panels = [score.genes for evaluation in evaluations for score in evaluation.scores]
+    published, of_paper = rows_beside(dataset, config.labels, panels, (table,)) if table else ((), ())
+    scored = [Scored(cell.name, seed, scores) for (cell, seed, _), scores in zip(cells, evaluations, strict=True)]
+    return compared(
+        scored,
+        title=f"Ablation: {sweep.title}" + (f", {dataset}" if dataset else ""),
+        name=name,
+        noun="setting",
+        folder=folder,
+        published=means_of(published, "setting"),
+        notes=[*_own_notes(cells, evaluations), *of_paper],
     )
 
 
-def _own_notes(
-    cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation], folds: int
-) -> list[Note]:
+def _own_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Sequence[Evaluation]) -> list[Note]:
     """What must be said of the grid as a whole."""
-    of_references = f"{', '.join(REFERENCES)}: over the {_count(folds, 'fold')} of the first run alone, not over seeds"
     config = cells[0][2]
-    texts = [f"{of_references}; nothing that is varied here touches them."]
-    texts += network_class(config.method).cautions(config.network) + _part_notes(cells, evaluations)
+    texts = network_class(config.method).cautions(config.network) + _part_notes(cells, evaluations)
     return [Note(None, text) for text in texts]
 
 
@@ -283,14 +188,10 @@ def _part_notes(cells: Sequence[tuple[Setting, int, Config]], evaluations: Seque
                 never.setdefault(part, []).append(setting.name)
             elif any((log[column] > 0).any() for log in logs):
                 partly.setdefault(part, []).append(setting.name)
-    runs_of = _count(len(evaluations), "run")
+    runs_of = console.count(len(evaluations), "run")
     return [
         f"Some batches have too few spots for the {part} term: it {acted} in {len(names)} of {runs_of} "
         f"({', '.join(dict.fromkeys(names))})."
         for acted, parts in (("never acted", never), ("acted in a part of the batches", partly))
         for part, names in parts.items()
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("s" if number > 1 else "")

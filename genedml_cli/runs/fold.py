@@ -1,5 +1,6 @@
 """One fold: trained, tested, its references fitted."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,24 +42,32 @@ from genedml_cli.training.loop import Trained, shape_of, threads_for, train_fold
 
 
 @dataclass(frozen=True)
+class FoldDone:
+    """A fold that is finished, and how long it took from its plan to its files."""
+
+    job: FoldJob
+    seconds: float
+
+
+@dataclass(frozen=True)
 class FoldTrainer:
     """Trains folds by their plans at a place."""
 
     counts: CountTables
     place: Place
 
-    def run(self, job: FoldJob) -> FoldJob:
-        """Train a fold, test it, fit its references; returns the job.
+    def run(self, job: FoldJob) -> FoldDone:
+        """Train a fold, test it, fit its references.
 
         Repeatable, in any process that sees the same files: neither place nor order nor other folds change what it
         writes. The checkpoint is written last, so that it marks a finished fold.
         """
-        plan, device = read_plan(job), torch.device(self.place.device)
+        started, plan, device = time.monotonic(), read_plan(job), torch.device(self.place.device)
         sections = {name: section.open_features() for name, section in plan.sections.items()}
         shape = shape_of(next(iter(sections.values())), len(plan.genes), plan.config)
         with threads_of_torch(threads_for(plan.config, shape, device)):
             self._run(job.run, plan, sections, device)
-        return job
+        return FoldDone(job, time.monotonic() - started)
 
     def _run(self, out: Path, plan: FoldPlan, sections: Mapping[str, SectionFeatures], device: torch.device) -> None:
         fold, config = plan.fold, _config_of(plan.fold, plan.config)

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from genedml.checkpoint import load_card
 from genedml.config import Config
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets.folds import Fold, all_sections, make_folds
 from genedml_cli.datasets.panels import check_panel
@@ -21,18 +22,21 @@ from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
 from genedml_cli.evaluation.evaluation import evaluate_run
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed, in_turn
-from genedml_cli.files.storage import check_apart
+from genedml_cli.files.storage import check_apart, write_text
+from genedml_cli.files.text_files import read_text
 from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
 from genedml_cli.machine.executors import Executor, Failed, executor
 from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, plan_file, written_in
 from genedml_cli.runs.count_tables import CountTables
-from genedml_cli.runs.fold import FoldTrainer
+from genedml_cli.runs.fold import FoldDone, FoldTrainer
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan
 from genedml_cli.runs.planning import Plans, Run, RunSettings, plan_runs
 from genedml_cli.runs.record import RunRecord, describe, unfinished
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.training.loop import shape_of, threads_for
 
+SECONDS = "seconds.csv"
+"""In the folder of a grid: how long every fold took."""
 REFERENCES = "references"
 """The folder of a grid that holds what does not depend on the network: ridge regression and novelty of every fold."""
 
@@ -92,7 +96,8 @@ def train_runs(
         plans = plan_runs(runs, samples, settings, counts, references)
         jobs = _jobs(plans, ends)
         if jobs:
-            _train_folds(jobs, engine or _executor_for(plans, device), counts)
+            times = None if references is None else references.parent / SECONDS
+            _train_folds(jobs, engine or _executor_for(plans, device), counts, times)
         return {out: _score(out) for out in configs}
 
 
@@ -134,15 +139,33 @@ def _threads_of(plan: FoldPlan, device: torch.device) -> int:
     return threads_for(plan.config, shape_of(features, len(plan.genes), plan.config), device)
 
 
-def _train_folds(jobs: Sequence[FoldJob], engine: Executor, counts: CountTables) -> None:
+def seconds_of(out: Path) -> dict[str, list[float]]:
+    """How long the folds of every cell of a grid took, as far as it is known, by the cell's name."""
+    if not (out / SECONDS).is_file():
+        return {}
+    with reading(f"The times {out / SECONDS}", "Remove the file: they are then not known."):
+        table = pd.read_csv(out / SECONDS, dtype={"run": str, "fold": str, "seconds": float})
+        return {str(run): times["seconds"].tolist() for run, times in table.groupby("run")}
+
+
+def _put_on_record(done: FoldDone, times: Path) -> None:
+    before = read_text(times) if times.exists() else "run,fold,seconds\n"
+    run = done.job.run.relative_to(times.parent).as_posix()
+    write_text(times, f"{before}{run},{done.job.fold},{done.seconds:.2f}\n")
+
+
+def _train_folds(jobs: Sequence[FoldJob], engine: Executor, counts: CountTables, times: Path | None) -> None:
     several, failed = len({job.run for job in jobs}) > 1, []
     with console.progress("Folds", len(jobs)) as advance:
         for done in engine.run(partial(FoldTrainer, counts), FoldTrainer.run, jobs):
             if isinstance(done, Failed):
                 failed.append(done)
                 continue
-            words = f"{in_words(done.fold)} of {done.run}" if several else in_words(done.fold)
-            console.note(f"{words} is done: {model_file(done.run, done.fold)}")
+            job = done.job
+            words = f"{in_words(job.fold)} of {job.run}" if several else in_words(job.fold)
+            console.note(f"{words} is done: {model_file(job.run, job.fold)}")
+            if times is not None:
+                _put_on_record(done, times)
             advance(note=words.lower())
     if failed:
         named = "; ".join(f"{in_words(one.job.fold)} of {one.job.run}: {one.reason}" for one in failed)

@@ -1,0 +1,71 @@
+"""genedml compare"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genedml_cli.commands import options
+from genedml_cli.commands.options import RUN
+
+EXAMPLES = (
+    "genedml compare --methods all --samples sheet.csv --encoder stain-texture -o compare",
+    "genedml compare --methods gene-dml,triplex,linear --seeds 5 --dataset HER2ST --root her2st -o compare",
+)
+
+
+def compare(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the grid; call again to go on.", rich_help_panel=RUN)
+    ],
+    methods: Annotated[
+        str, typer.Option(help="Names with commas between them, or all (see: genedml methods).", metavar="NAMES")
+    ] = "all",
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Seeds a method, counted on from training.seed.")] = 3,
+    dataset: options.DatasetOption = None,
+    samples: options.SamplesOption = None,
+    root: options.RootOption = None,
+    allow_partial: options.PartialOption = False,
+    allow_off_tissue: options.OffTissueOption = False,
+    um_per_px: options.ViewsUmPerPxOption = None,
+    pitch_um: options.PitchOption = None,
+    panel: options.PanelOption = None,
+    target: options.TargetOption = None,
+    neighbors: options.NeighborsOption = None,
+    encoder: options.EncoderOption = None,
+    weights: options.WeightsOption = None,
+    preset: options.PresetOption = None,
+    config: options.ConfigOption = None,
+    set_: options.SetOption = None,
+    select_on: options.SelectOnOption = None,
+    fold: options.FoldOption = "all",
+    features: options.FeaturesOption = Path("features"),
+    on: options.OnOption = None,
+    device: options.DeviceOption = options.Device.auto,
+    compiled: options.CompileOption = False,
+    batch_tiles: options.BatchTilesOption = None,
+    deterministic: options.DeterministicOption = False,
+    json_: options.JsonOption = False,
+) -> None:
+    """Train several methods on the same sections, folds, panel and labels; one table, the paper's rows beside it."""
+    from genedml_cli import console
+    from genedml_cli.commands import choices
+    from genedml_cli.commands.tables.comparison import show_comparison
+    from genedml_cli.machine.compute import Compute
+    from genedml_cli.runs import comparison
+
+    scale, named = choices.known_scale(um_per_px), choices.only_dataset(dataset)
+    chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
+    overrides = choices.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
+    configs = {
+        method: choices.choose_config(named, encoder, preset, config, overrides, target, method)
+        for method in choices.choose_methods(methods)
+    }
+    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
+    training |= {"allow_off_tissue": allow_off_tissue, "panel": choices.choose_panel(panel, named)}
+    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
+    result = comparison.compare(chosen, out, configs, dataset=named or "", seeds=seeds, **training)
+    if json_:
+        console.document({**result.to_dict(), "folder": result.folder})
+    else:
+        show_comparison(result)

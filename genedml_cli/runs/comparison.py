@@ -1,0 +1,123 @@
+"""Methods beside each other on the same sections, folds, panel and labels: a grid with seeds, and one table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from genedml.checkpoint import build_network, load_card
+from genedml.config import DEFAULT_METHOD, Config
+from genedml.errors import GeneDMLError
+from genedml.networks.registry import title_of
+from genedml_cli.datasets.samples import Sample
+from genedml_cli.evaluation.comparison import Comparison, Scored, check_comparable, compared, means_of
+from genedml_cli.evaluation.evaluation import finished_sections
+from genedml_cli.evaluation.published import rows_beside
+from genedml_cli.files.locks import claimed
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.storage import check_apart
+from genedml_cli.machine.stopping import keeping
+from genedml_cli.outputs.run_folder import model_files_in
+from genedml_cli.runs.grid import seconds_of, train_grid
+from genedml_cli.runs.planning import RunSettings
+
+NAME = "compare"
+
+
+@takes_paths
+def compare(
+    samples: Sequence[Sample],
+    out: Path,
+    configs: Mapping[str, Config],
+    *,
+    dataset: str = "",
+    seeds: int = 3,
+    **training: Any,
+) -> Comparison:
+    """Train every method with several seeds, and make one table of all, held against Gene-DML or else the first.
+
+    Args:
+        samples: the sections, with their folds.
+        out: the folder of the grid: ``METHOD/seed-N`` are run folders, ``references/`` is what they share. What is
+            finished there is kept.
+        configs: of every method by its name; they may differ in nothing that makes scores incomparable.
+        dataset: the data set, if it is one of the paper's: its rows of tables 1 and 7 stand beside.
+        seeds: how many, counted on from each configuration's ``training.seed``.
+        training: what else :func:`genedml_cli.runs.run.train` takes by name. The folds of all runs are one queue.
+
+    Raises:
+        GeneDMLError: whatever the user can fix; folds already finished stay.
+    """
+    _check_alike(configs)
+    check_apart(out.glob(f"{NAME}.*"), [file for sample in samples for file in sample.files])
+    cells = {
+        f"{name}/seed-{config.training.seed + step}": _with_seed(config, config.training.seed + step)
+        for name, config in configs.items()
+        for step in range(seeds)
+    }
+    kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
+    with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), keeping(kept):
+        evaluations = train_grid(samples, out, cells, takes_paths(RunSettings)(dataset=dataset, **training))
+        check_comparable({out / cell: list(finished_sections(out / cell).values()) for cell in cells})
+        titles = {name: title_of(config.method) for name, config in configs.items()}
+        scored = [
+            Scored(titles[cell.split("/")[0]], cells[cell].training.seed, evaluation)
+            for cell, evaluation in evaluations.items()
+        ]
+        first = next(iter(configs.values()))
+        panels = [score.genes for one in scored for score in one.evaluation.scores]
+        published, of_paper = rows_beside(dataset, first.labels, panels)
+        methods = [config.method for config in configs.values()]
+        base = DEFAULT_METHOD if DEFAULT_METHOD in methods else methods[0]
+        result = compared(
+            scored,
+            title="Methods" + (f", {dataset}" if dataset else ""),
+            name=NAME,
+            noun="method",
+            folder=out,
+            published=means_of(published, "method"),
+            notes=of_paper,
+            base=title_of(base),
+            costs=_costs(out, titles),
+        )
+        result.write()
+    return result
+
+
+def _check_alike(configs: Mapping[str, Config]) -> None:
+    """Refuse, before anything is trained, settings whose scores do not stand in one table.
+
+    Raises:
+        GeneDMLError: naming the part.
+    """
+    (first, reference), *others = configs.items()
+    for name, config in others:
+        for part in ("encoder", "labels"):
+            if getattr(config, part) != getattr(reference, part):
+                raise GeneDMLError(
+                    f"{name} and {first} have other settings of {part}: their scores do not stand in one table. Give "
+                    f"both the same, with --set or --encoder."
+                )
+
+
+def _with_seed(config: Config, seed: int) -> Config:
+    return replace(config, training=replace(config.training, seed=seed))
+
+
+def _costs(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
+    """Trainable parameters of every method, and mean seconds of its folds as far as they are known."""
+    times, rows = seconds_of(out), {}
+    for name, title in titles.items():
+        runs = sorted(folder.name for folder in (out / name).glob("seed-*"))
+        seconds = [value for run in runs for value in times.get(f"{name}/{run}", [])]
+        card = load_card(next(iter(model_files_in(out / name / runs[0]).values())))
+        with torch.device("meta"):
+            network = build_network(card)
+        rows[title] = {
+            "parameters": sum(value.numel() for value in network.parameters() if value.requires_grad),
+            "seconds_a_fold": sum(seconds) / len(seconds) if seconds else float("nan"),
+        }
+    return pd.DataFrame(rows).T
