@@ -1,7 +1,9 @@
 """A linear map from the pooled vector of a spot's own tile: the floor that costs nothing.
 
-Ridge regression as networks are trained, by steps and with the epoch chosen on held-out patients. It is no published
-method; what it reaches is due to the encoder alone. Letters: B spots in a batch, M genes.
+Ridge regression as networks are trained, by steps and with the epoch chosen on held-out patients; the reference called
+ridge sees the tiles around a spot besides. It is no published method; what it reaches is due to the encoder alone.
+
+Letters: B spots in a batch, M genes.
 """
 
 from typing import Any
