@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from genedml.metrics import pcc
-from genedml_cli.outputs.predictions import label_settings
+from genedml_cli.outputs.prediction_record import record_of
 
 KEPT = np.arange(0.1, 1.01, 0.1)
 PARTS = 10
@@ -33,13 +33,13 @@ def main() -> None:
     print("mean PCC on the fold left out:            ", " ".join(f"{value:6.3f}" for value in kept.mean(axis=0)))
     print("spots by novelty, tenths:                 ", " ".join(f"{part + 1:6d}" for part in range(PARTS)))
     print("mean squared error:                       ", " ".join(f"{value:6.3f}" for value in error.mean(axis=0)))
-    draw(kept, error, label_settings(sections[0]).describe(), words.out)
+    draw(kept, error, record_of(sections[0]).label, words.out)
     print(f"Drawn: {words.out}")
 
 
 def gene_curves(sections: list[anndata.AnnData]) -> np.ndarray:
     """Mean PCC of the genes kept, [sections, shares kept]; a section is ranked by folds other than its own."""
-    fold = [section.uns["genedml"]["fold"] for section in sections]
+    fold = [record_of(section).fold for section in sections]
     scores = np.stack([pcc(section.layers["truth"], section.X) for section in sections])
     curves = []
     for number, own in enumerate(scores):

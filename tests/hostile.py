@@ -40,8 +40,10 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write as write_prediction
 from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.references.novelty import NoveltyModel, load_novelty, save_novelty
 from genedml_cli.references.ridge import RidgeModel, load_ridge, save_ridge
@@ -157,10 +159,19 @@ def small_prediction() -> anndata.AnnData:
     spots = Spots(
         NAMES, np.array([[10.0, 20], [30, 20], [10, 40], [30, 40]]), np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
     )
-    made_by = {"slide": "s.svs", "slide_sha256": "0" * 64, "panels": [" ".join(GENES)], "notes": ["a note"]}
-    made_by |= {"method": "gene-dml", "encoder": "tiny", "models": ["fold-1.safetensors 0"]}
+    record = PredictionRecord(
+        genedml="0",
+        slide="s.svs",
+        slide_sha256="0" * 64,
+        encoder="tiny",
+        method="gene-dml",
+        label_settings=LabelsConfig(panel_size=3),
+        notes=(Note(None, "a note"),),
+        models=("fold-1.safetensors 0",),
+        panels=(" ".join(GENES),),
+    )
     values = np.arange(12.0).reshape(4, 3)
-    data = to_anndata(values, GENES, spots, LabelsConfig(panel_size=3), made_by, {"ridge": values})
+    data = to_anndata(values, GENES, spots, record, {"ridge": values})
     for column in ("training_mean", "depth_slope", "depth_intercept"):
         data.var[column] = [0.1, 0.2, 0.3]
     return data

@@ -18,7 +18,7 @@ from genedml_cli.evaluation import external
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.features.section_features import load_features
 from genedml_cli.notes import Mark
-from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.novelty import fit_novelty, load_novelty
@@ -108,7 +108,7 @@ def test_predict_takes_it_and_the_folds_when_told_to(after_folds, p1, capfd):
     assert data.n_vars == 12
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
     assert {"ridge"} == set(data.layers)
-    assert [note.mark for note in notes_of(data) if note.warns] == [Mark.ALL_SECTIONS, Mark.SEEN]
+    assert [note.mark for note in record_of(data).notes if note.warns] == [Mark.ALL_SECTIONS, Mark.SEEN]
     assert len(predict(**p1, model=after_folds, fold="all").uns["genedml"]["models"]) == 3
     assert model_files(after_folds, "P2") == [after_folds / "fold-P2.safetensors"]
     assert model_files(after_folds, ALL_SECTIONS) == model_files(after_folds)
@@ -122,7 +122,7 @@ def test_the_mean_of_folds_with_panels_of_their_own_says_what_it_lacks(after_fol
     assert len(shared) < 12  # or this test shows nothing
     data = predict(**p1, model=after_folds, fold="all", out=tmp_path / "p1.h5ad")
     assert data.n_vars == len(shared)
-    note = next(note.text for note in notes_of(data) if note.text.startswith("Genes:"))
+    note = next(note.text for note in record_of(data).notes if note.text.startswith("Genes:"))
     assert note.startswith(f"Genes: {len(shared)} of 12. Each fold takes its panel from its own training sections")
     assert "train --fold all-sections" in note
     assert note in json.loads((after_folds / "before.json").read_text())["notes"]

@@ -27,8 +27,10 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.files import locks
 from genedml_cli.files.storage import arriving_folder
+from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs import spatialdata_store
 from genedml_cli.outputs.formats import FORMATS, export, how_to_open, write
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
@@ -48,9 +50,19 @@ def prediction(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = spots.xy_px / spots.xy_px.max()
     rng = np.random.default_rng(0)
     y = place @ rng.normal(size=(2, len(GENES))) + 0.05 * rng.normal(size=(len(spots), len(GENES))) + 2
-    made_by = {"genedml": "0", "notes": ["PARTIAL: a test."], "panels": [" ".join(GENES)], "um_per_px": 1.0}
-    made_by |= {"slide": "p1.svs", "slide_sha256": "0", "encoder": "tiny", "models": ["fold-1.safetensors 0"]}
-    data = to_anndata(y, GENES, spots, LabelsConfig(), made_by, {"std": np.full(y.shape, 0.125)}, IDS)
+    record = PredictionRecord(
+        genedml="0",
+        slide="p1.svs",
+        slide_sha256="0",
+        encoder="tiny",
+        method="gene-dml",
+        label_settings=LabelsConfig(),
+        notes=(Note(Mark.PARTIAL, "a test."),),
+        models=("fold-1.safetensors 0",),
+        panels=(" ".join(GENES),),
+        um_per_px=1.0,
+    )
+    data = to_anndata(y, GENES, spots, record, {"std": np.full(y.shape, 0.125)}, IDS)
     data.obs["novelty"] = rng.random(len(spots))
     for name in ("training_mean", "depth_slope", "depth_intercept"):
         data.var[name] = 0.0

@@ -22,7 +22,7 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.notes import SHARED_PATIENTS, Mark, Note
-from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
 from genedml_cli.runs import planning
@@ -238,7 +238,7 @@ def test_a_fold_column_that_parts_one_patient_is_used_and_marked(world, run, p1,
     result = train(samples, tmp_path / "run", settings, fold="0", features=run.parent / "features")
     assert any(note.mark is Mark.LEAKING for note in result.notes)
     assert not any(note.mark is Mark.LEAKING for note in evaluate(run).notes)
-    elsewhere = notes_of(predict(**p1, model=tmp_path / "run"))
+    elsewhere = record_of(predict(**p1, model=tmp_path / "run")).notes
     assert not any(note.mark is Mark.LEAKING for note in elsewhere)
     assert SHARED_PATIENTS in elsewhere
 
@@ -254,7 +254,7 @@ def test_counts_that_hardly_join_are_marked_in_training_too(own_world, run, tmp_
 
 def test_a_scale_that_the_slide_contradicts_is_marked(run, p1):
     scaled = Note(Mark.SCALE, "P1.tif taken as 0.4 um/px, where it says 0.5.")
-    assert scaled in notes_of(predict(**p1, model=run, um_per_px=0.4))
+    assert scaled in record_of(predict(**p1, model=run, um_per_px=0.4)).notes
 
 
 def test_spots_off_the_tissue_are_refused_or_marked_each_time(own_world, run, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -19,6 +20,7 @@ from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.scores import RIDGE
 from genedml_cli.figures.genes import genes_figure
 from genedml_cli.figures.maps import Look, range_labels, scaled, value_range
+from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.pictures import pictures_of_predictions, pictures_of_runs, plot
 from genedml_cli.runs.run import train
@@ -243,7 +245,8 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
     run, out = two_runs[0], tmp_path / "x.png"
     other = tmp_path / "other.h5ad"
     data = anndata.read_h5ad(prediction)
-    data.uns["genedml"]["label"] = "ln(1 + count)"
+    record = record_of(data)
+    set_record(data, replace(record, label_settings=replace(record.label_settings, log_base="e")))
     data.write_h5ad(other)
     counts = world / "counts" / "P1.tsv.gz"
     refused = [

@@ -35,6 +35,7 @@ from genedml_cli.evaluation.scores import Evaluation, FoldScores
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.ridge import load_ridge
 from genedml_cli.runs.run import train
@@ -127,7 +128,8 @@ def test_labels_of_two_kinds_are_never_one_table(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run/predictions/P2.h5ad"
     data = anndata.read_h5ad(file)
-    data.uns["genedml"]["label_settings"]["smooth"] = False
+    record = record_of(data)
+    set_record(data, replace(record, label_settings=replace(record.label_settings, smooth=False)))
     data.write_h5ad(file)
     with pytest.raises(GeneDMLError, match=r"P2\.h5ad has labels .* never stand in one table"):
         evaluate(tmp_path / "run")

@@ -18,6 +18,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.features.extraction import extract
 from genedml_cli.outputs.formats import write
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.slides.tissue import read_tissue
@@ -193,8 +194,17 @@ def first_centre(path) -> np.ndarray:
 def test_spots_go_to_qupath_as_it_counts_also_from_an_h5ad_written_before(leica, tmp_path):
     (tmp_path / "s.csv").write_text("name,x,y\na,900,600\nb,950,600\n")
     with place_spots(leica, tmp_path / "s.csv", Placing(allow_off_tissue=True)) as placed:
-        spots, record = placed.spots, placed.record
-    data = to_anndata(np.zeros((2, 1), np.float32), ["GNAS"], spots, LabelsConfig(), record)
+        spots, origin_xy = placed.spots, placed.slide.origin_xy
+    record = PredictionRecord(
+        genedml="0",
+        method="gene-dml",
+        label_settings=LabelsConfig(),
+        notes=(),
+        fold="1",
+        sample="s",
+        qupath_origin_xy_px=origin_xy,
+    )
+    data = to_anndata(np.zeros((2, 1), np.float32), ["GNAS"], spots, record)
     assert data.obsm["spatial"][0].tolist() == [900, 600]
     write(data, tmp_path / "p.h5ad")
     write(data, tmp_path / "at_once.geojson")

@@ -135,14 +135,9 @@ def test_a_grid_needs_tissue_and_um_per_px(upright, tmp_path):
 
 def test_spots_of_the_slide_are_taken_and_their_share_is_remembered(upright, tmp_path):
     with place_spots(upright, table(tmp_path, on_tissue()), Placing(um_per_px=UM_PER_PX)) as placed:
-        assert placed.record == {
-            "slide": "upright.png",
-            "um_per_px": UM_PER_PX,
-            "um_per_px_from": "as given",
-            "tissue": "found",
-            "spots": "spots.csv",
-            "spots_on_tissue": 1.0,
-        }
+        assert (placed.slide.um_per_px, placed.slide.um_per_px_from) == (UM_PER_PX, "as given")
+        assert (placed.tissue.source, placed.source, placed.on_tissue) == ("found", "spots.csv", 1.0)
+        assert (placed.grid, placed.grid_pitch_um) == (None, None)
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -152,8 +147,8 @@ def test_um_per_px_from_a_pitch_is_told_and_that_of_a_part_of_the_array_is_right
     places = on_tissue()
     array_xy = (places // 100).astype(int) if indexed else None
     with place_spots(upright, table(tmp_path, places, array_xy), Placing(pitch_um=200)) as placed:
-        assert placed.record["um_per_px"] == pytest.approx(2)
-        assert placed.record["um_per_px_from"] == "from the pitch of 200 um"
+        assert placed.slide.um_per_px == pytest.approx(2)
+        assert placed.slide.um_per_px_from == "from the pitch of 200 um"
     derived = " ".join(capfd.readouterr().err.split())
     told_by = "array" if indexed else "pixel"
     assert f"upright.png: 2 um/px from the pitch of 200 um; square array by {told_by} positions, pitch 100" in derived
@@ -161,7 +156,7 @@ def test_um_per_px_from_a_pitch_is_told_and_that_of_a_part_of_the_array_is_right
     some = table(tmp_path, places[part], None if array_xy is None else array_xy[part])
     if indexed:
         with place_spots(upright, some, Placing(pitch_um=200)) as placed:
-            assert placed.record["um_per_px"] == pytest.approx(2)
+            assert placed.slide.um_per_px == pytest.approx(2)
     else:
         with (
             pytest.raises(GeneDMLError, match=r"pitch of the array cannot be told from 12 spots.*--um-per-px"),
@@ -187,7 +182,7 @@ def test_spots_off_the_tissue_are_refused_unless_allowed(upright, tmp_path, capf
     with pytest.raises(GeneDMLError, match=message), place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)):
         pass
     with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, allow_off_tissue=True)) as placed:
-        assert placed.record["spots_on_tissue"] < 0.75
+        assert placed.on_tissue < 0.75
     assert "Of the 96 spots" in capfd.readouterr().err
 
 
@@ -232,7 +227,7 @@ def test_spots_that_hardly_are_of_the_slide_are_marked(upright, tmp_path, capfd)
     for shift_px, marked in ((0, False), (90, True)):
         spots = table(tmp_path, on_tissue() + np.array([shift_px, 0]))
         with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX)) as placed:
-            share = placed.record["spots_on_tissue"]
+            share = placed.on_tissue
             assert (0.6 < share < 0.9) == marked
             assert any(str(note).startswith(f"DOUBTFUL SPOTS: {share:.0%} of") for note in placed.notes) == marked
         assert (
@@ -245,13 +240,13 @@ def test_the_users_own_tissue_decides(upright, tmp_path):
     outline = [[0, 0], [1499, 0], [1499, 1100], [0, 1100]]
     (tmp_path / "own.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [outline]}))
     with place_spots(upright, spots, Placing(um_per_px=UM_PER_PX, tissue=tmp_path / "own.geojson")) as placed:
-        assert placed.record["tissue"] == "own.geojson"
+        assert placed.tissue.source == "own.geojson"
 
 
 def test_a_few_spots_are_not_judged(upright, tmp_path):
     few = np.array([[1200.0, 100.0 + 40 * number] for number in range(20)])
     with place_spots(upright, table(tmp_path, few), Placing(um_per_px=UM_PER_PX)) as placed:
-        assert placed.record["spots_on_tissue"] == 0
+        assert placed.on_tissue == 0
 
 
 def test_an_array_that_runs_across_is_warned_of_only_where_tissue_cannot_tell(tmp_path, capfd):
@@ -341,7 +336,7 @@ def test_real_sections_hold_their_spots_and_a_grid_covers_them(her2st, name):
     (slide,) = (her2st / f"ST-imgs/C/{name}").glob("*.jpg")
     own = her2st / f"ST-spotfiles/{name}_selection.tsv"
     with place_spots(slide, own, Placing(pitch_um=200)) as placed:
-        assert placed.record["spots_on_tissue"] > 0.95
+        assert placed.on_tissue > 0.95
         grid = lay_grid(placed.tissue, placed.slide, "square", 200.0)
         far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
         assert far.mean() < 0.02
@@ -370,7 +365,7 @@ def test_a_real_visium_section_holds_its_spots_and_its_printed_frame_is_no_tissu
         pytest.skip("the real Visium section is not on this machine")
     files = folder / "d0_naive_colon_he.jpg", folder / "d0_naive_colon_visium.h5ad"
     with place_spots(*files, Placing(pitch_um=100)) as placed:
-        assert placed.record["spots_on_tissue"] > 0.95
+        assert placed.on_tissue > 0.95
         grid = lay_grid(placed.tissue, placed.slide, "hex", 100.0)
         far = cKDTree(placed.spots.xy_px).query(grid.xy_px)[0] > placed.spots.pitch_px
         assert far.mean() < 0.02

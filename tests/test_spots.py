@@ -12,7 +12,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.spots.lattice import fit_grid, nearest_distances
 from genedml_cli.spots.section import open_section
 from genedml_cli.spots.spot_files import read_spots
-from genedml_cli.spots.spots import Spots, check_array
+from genedml_cli.spots.spots import Geometry, Spots, check_array
 
 VISIUM = pd.DataFrame(
     {
@@ -277,18 +277,19 @@ def test_spots_that_form_no_array_have_no_neighbours():
     whole = without_array(visium_spots(columns=40, rows=40))
     scattered = shuffled(whole, np.random.default_rng(5).choice(1600, 40, replace=False))
     assert scattered.neighbors().sum() == len(scattered)
-    assert scattered.geometry == {"array": "none", "array_told_by": "pixel positions", "neighbors_per_spot": 0.0}
+    assert scattered.geometry == Geometry("none", "pixel positions", None, 0.0)
     assert scattered.describe() == "no array by pixel positions, pitch unknown, 0.0 neighbours a spot"
 
 
 def test_what_is_derived_of_an_array_is_told_in_words():
     assert visium_spots().describe() == "hexagonal array by array positions, pitch 100 px, 5.1 neighbours a spot"
-    assert without_array(square_spots()).geometry == {
-        "array": "square",
-        "array_told_by": "pixel positions",
-        "pitch_px": pytest.approx(100),
-        "neighbors_per_spot": pytest.approx(2 * (8 * 8 + 9 * 7 + 2 * 8 * 7) / 72),
-    }
+    geometry = without_array(square_spots()).geometry
+    assert (geometry.array, geometry.told_by, geometry.pitch_px, geometry.neighbors_per_spot) == (
+        "square",
+        "pixel positions",
+        pytest.approx(100),
+        pytest.approx(2 * (8 * 8 + 9 * 7 + 2 * 8 * 7) / 72),
+    )
 
 
 @pytest.mark.parametrize("spots", [visium_spots(), square_spots(), without_array(visium_spots(), jitter_px=4)])

@@ -18,7 +18,7 @@ from genedml.config import Config
 from genedml.encoders.encoder import Encoded, Encoder, build_backbone, load_encoder
 from genedml.encoders.table import ENCODERS
 from genedml.networks.network import Network
-from genedml_cli import console
+from genedml_cli import __version__, console
 from genedml_cli.benchmark.machine import describe, matrix_flops, peak_memory
 from genedml_cli.benchmark.training import time_training
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
@@ -34,6 +34,7 @@ from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import pick_device
 from genedml_cli.machine.stopwatch import Timing, stopwatch
 from genedml_cli.outputs.formats import write
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.slides.raster import Raster
@@ -259,7 +260,8 @@ def _prediction(slide: Slide, spots: Spots, encoder: Encoder, network: Network, 
     genes = [f"GENE{number}" for number in range(config.labels.panel_size)]
     with stopwatch(device) as took:
         features = encode_section(slide, spots, encoder, config.views, tiles=network.takes.tiles)
-        data = to_anndata(predict_section(network, features, device), genes, spots, config.labels, maker())
+        record = PredictionRecord(genedml=__version__, method=config.method, label_settings=config.labels, notes=())
+        data = to_anndata(predict_section(network, features, device), genes, spots, record)
         add_tissue_image(data, slide, spots)
         write(data, file)
     return _part(len(spots), "spots", took)

@@ -12,6 +12,7 @@ import anndata
 import pandas as pd
 
 from genedml.errors import GeneDMLError
+from genedml.schema import to_dict
 from genedml_cli.cohort.page import SlideRow, slide_row, write_cohort_page
 from genedml_cli.cohort.slide import FAILED, Outcome
 from genedml_cli.files.provenance import maker
@@ -20,7 +21,7 @@ from genedml_cli.machine.memory import free_on_host
 from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.formats import write_h5ad
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import about, notes_of
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of
 from genedml_cli.text import gigabytes
 
 MERGED, PSEUDOBULK, PAGE = "merged.h5ad", "pseudobulk.csv", "cohort.html"
@@ -85,7 +86,7 @@ def merge(folder: Path, outcomes: Sequence[Outcome]) -> Path:
 def joined(parts: Mapping[str, anndata.AnnData], failed: Sequence[str] = ()) -> anndata.AnnData:
     """The predictions of several slides by their names as one AnnData; see :func:`merge`."""
     first = next(iter(parts.values()))
-    records = {name: about(data) for name, data in parts.items()}
+    records = {name: record_of(data) for name, data in parts.items()}
     pictures = {name: next(iter(data.uns["spatial"].values())) for name, data in parts.items() if "spatial" in data.uns}
     obs = pd.concat([part.obs.assign(**{SLIDE: name}).set_index(_named(part, name)) for name, part in parts.items()])
     obs[SLIDE] = pd.Categorical(obs[SLIDE], categories=list(parts))
@@ -96,10 +97,10 @@ def joined(parts: Mapping[str, anndata.AnnData], failed: Sequence[str] = ()) -> 
     data.uns["spatial"] = pictures
     data.uns["genedml"] = {
         **maker(),
-        "label": first.uns["genedml"]["label"],
-        "label_settings": first.uns["genedml"]["label_settings"],
-        "notes": _notes({name: notes_of(part) for name, part in parts.items()}),
-        "slides": {name: _own(record) for name, record in records.items()},
+        "label": record_of(first).label,
+        "label_settings": to_dict(record_of(first).label_settings),
+        "notes": _notes(records),
+        "slides": {name: _of_slide(record) for name, record in records.items()},
         "failed": list(failed),
     }
     return data
@@ -120,18 +121,19 @@ def _bare(data: anndata.AnnData, slide: str) -> anndata.AnnData:
     )
 
 
-def _notes(notes_by_slide: Mapping[str, Sequence[Note]]) -> list[str]:
+def _notes(records: Mapping[str, PredictionRecord]) -> list[str]:
     """Every note once; one that warns of some slides only names them."""
     slides: dict[Note, list[str]] = {}
-    for name, notes in notes_by_slide.items():
-        for note in notes:
+    for name, record in records.items():
+        for note in record.notes:
             slides.setdefault(note, []).append(name)
-    some = {note: note.warns and len(names) < len(notes_by_slide) for note, names in slides.items()}
+    some = {note: note.warns and len(names) < len(records) for note, names in slides.items()}
     return [f"{note} (of {', '.join(names)})" if some[note] else str(note) for note, names in slides.items()]
 
 
-def _own(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in NOT_SHARED}
+def _of_slide(record: PredictionRecord) -> dict[str, Any]:
+    """What is not said once for all slides."""
+    return {key: value for key, value in record.stored().items() if key not in NOT_SHARED}
 
 
 def _check_memory(first: anndata.AnnData, spots: int, slides: int, path: Path) -> None:

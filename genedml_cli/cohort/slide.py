@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anndata
 
-from genedml.errors import GeneDMLError, lines_of, reading
+from genedml.errors import GeneDMLError, lines_of
 from genedml_cli import console
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.overlap import share_threads
@@ -19,7 +19,7 @@ from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import notes_of
+from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.ensemble import Models, load_models, say_which
 from genedml_cli.prediction.prediction import predict_slide
 from genedml_cli.prediction.section import BATCH_SPOTS
@@ -29,8 +29,6 @@ from genedml_cli.text import shown
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
 ERROR_LOG = "errors.log"
-INPUTS = "inputs"
-"""Where ``uns["genedml"]`` of a result says what it was made from, so that a later call can tell."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,11 @@ def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Ou
         data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
         if _asked(task, slide, models) != asked:
             raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
-        made_by = data.uns["genedml"]
-        made_by[INPUTS] = {"slide": made_by["slide_sha256"], **asked}
+        record = record_of(data)
+        set_record(data, replace(record, inputs={"slide": record.slide_sha256, **asked}))
         write(data, file)
     _write_formats(task, data, slide)
-    return _done(slide, PREDICTED, data.shape, notes_of(data))
+    return _done(slide, PREDICTED, data.shape, record.notes)
 
 
 def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> Outcome:
@@ -134,16 +132,15 @@ def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> O
         data = read_prediction(file)
     except GeneDMLError as error:
         raise GeneDMLError(f"{error} {again}") from error
-    if INPUTS not in data.uns["genedml"]:
+    record = record_of(data)
+    if record.inputs is None:
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
-    with reading(f"What {file} was made from", again):
-        inputs = {key: str(value) for key, value in data.uns["genedml"][INPUTS].items()}
     wanted = {"slide": content_sha256(slide.slide), **_asked(task, slide, models)}
-    differ = [key.replace("_", " ") for key, value in wanted.items() if inputs.get(key) != value]
+    differ = [key.replace("_", " ") for key, value in wanted.items() if record.inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
     _write_formats(task, data, slide)
-    return _done(slide, KEPT, data.shape, notes_of(data))
+    return _done(slide, KEPT, data.shape, record.notes)
 
 
 def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) -> None:

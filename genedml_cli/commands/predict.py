@@ -189,12 +189,13 @@ def _predict_slide(
     from genedml_cli import console
     from genedml_cli.notes import texts_of
     from genedml_cli.outputs import formats
-    from genedml_cli.outputs.predictions import notes_of
+    from genedml_cli.outputs.prediction_record import record_of
     from genedml_cli.prediction import prediction
 
     data = prediction.predict(slide, spots, model, out, **settings)
     if json_:
-        console.document({"out": out, "spots": data.n_obs, "genes": data.n_vars, "notes": texts_of(notes_of(data))})
+        notes = texts_of(record_of(data).notes)
+        console.document({"out": out, "spots": data.n_obs, "genes": data.n_vars, "notes": notes})
     else:
         console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {formats.how_to_open(out)}")
 

@@ -20,7 +20,8 @@ from genedml_cli.evaluation.scores import SPLIT_HALVES, FoldScores
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.notes import Note
-from genedml_cli.outputs.predictions import label_settings, spots_of
+from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.predictions import spots_of
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.spots.spots import Spots
 
@@ -88,9 +89,10 @@ def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], counts: Mapping
     genes = tuple(sections[0].var_names)
     plain, partial = [], []
     for section in sections:
-        name = str(section.uns["genedml"]["sample"])
-        seed = [SEED, crc32(name.encode())]
-        halves = split_half_pcc(_read(counts, name), spots_of(section), genes, label_settings(section), seed)
+        record = record_of(section)
+        seed = [SEED, crc32(record.sample.encode())]
+        table = _read(counts, record.sample)
+        halves = split_half_pcc(table, spots_of(section), genes, record.label_settings, seed)
         plain.append(halves[0])
         partial.append(halves[1])
     return FoldScores(

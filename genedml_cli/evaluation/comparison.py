@@ -18,7 +18,7 @@ from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, texts_of
-from genedml_cli.outputs.predictions import label_settings
+from genedml_cli.outputs.prediction_record import record_of
 
 REFERENCES = (RIDGE, DEPTH, CONSTANT)
 NAMED = 3
@@ -232,15 +232,16 @@ def _differ(first: Path, other: Path, what: str, how: str) -> GeneDMLError:
 
 def _tested(sections: Sequence[anndata.AnnData]) -> dict[str, dict[str, Any]]:
     """Of every section, by its name, all that scores depend on besides the prediction."""
+    records = [record_of(section) for section in sections]
     return {
-        str(section.uns["genedml"]["sample"]): {
-            "folds": str(section.uns["genedml"]["fold"]),
-            "labels": label_settings(section).describe(),
+        record.sample: {
+            "folds": record.fold,
+            "labels": record.label,
             "genes": tuple(section.var_names),
             "spots": tuple(section.obs_names),
             "counts": np.asarray(section.layers["truth"]).tobytes(),
         }
-        for section in sections
+        for record, section in zip(records, sections, strict=True)
     }
 
 

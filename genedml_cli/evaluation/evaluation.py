@@ -23,10 +23,10 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import Mark, Note, panels_note
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
-from genedml_cli.outputs.predictions import label_settings, method_of, notes_of, spots_of
+from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.predictions import spots_of
 from genedml_cli.outputs.run_folder import RECORD, model_file, read_record
 
-EMPTY = "spots_without_panel_counts"
 NAMED_GENES = 5
 
 
@@ -84,7 +84,7 @@ def finished_files(run: Path) -> list[Path]:
     files, empty = [], []
     for file in sorted((run / "predictions").glob("*.h5ad")):
         try:
-            fold = str(read_prediction(file).uns["genedml"]["fold"])
+            fold = record_of(read_prediction(file)).fold
         except NoLabelledSpotError as error:
             empty.append(file.stem)
             console.warn(f"{error} It is left out.")
@@ -124,11 +124,11 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     labels = _common_labels(sections, files)
     folds: dict[str, list[anndata.AnnData]] = {}
     for section in sections:
-        folds.setdefault(str(section.uns["genedml"]["fold"]), []).append(section)
+        folds.setdefault(record_of(section).fold, []).append(section)
     folds = {fold: folds[fold] for fold in sorted(folds, key=_natural)}
     method = _common_method(sections, files)
     scores = [score for fold, own in folds.items() for score in score_fold(fold, own, method)]
-    dataset = str(sections[0].uns["genedml"].get("dataset", ""))
+    dataset = record_of(sections[0]).dataset
     published, published_notes = rows_beside(dataset, labels, [section.var_names for section in sections])
     return Evaluation(
         f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
@@ -171,9 +171,10 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
         GeneDMLError: not a prediction of genedml, or counts that do not join.
     """
     data = read_prediction(prediction)
-    if "panels" not in data.uns["genedml"]:
+    record = record_of(data)
+    if record.of_run:
         raise GeneDMLError(f"{prediction} belongs to a run and holds its own truth; evaluate the run's folder.")
-    panels = {gene for panel in _panels(data) for gene in panel}
+    panels = {gene for panel in record.genes_of_panels for gene in panel}
     if not panels >= set(data.var_names):
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
     labels = labels_of_prediction(data, truth)
@@ -185,7 +186,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     data.obs["depth"] = labels.depth
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
-    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], method_of(data))
+    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], record.title)
     notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.raw:
         notes.append(not_raw_note([truth.name]))
@@ -206,21 +207,17 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     Raises:
         GeneDMLError: counts that do not join, or that have too few of the genes.
     """
-    config, table, spots = label_settings(data), read_counts(counts), spots_of(data)
+    record, table, spots = record_of(data), read_counts(counts), spots_of(data)
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
-    found = [match_panel(table, panel)[0] for panel in _panels(data)]
-    each = [make_labels(table, spots, genes, config) for genes in found]
+    panels = [match_panel(table, panel)[0] for panel in record.genes_of_panels]
+    each = [make_labels(table, spots, genes, record.label_settings) for genes in panels]
     y = [
-        pd.DataFrame(one.y, columns=genes).reindex(columns=data.var_names)
-        for one, genes in zip(each, found, strict=True)
+        pd.DataFrame(labels.y, columns=genes).reindex(columns=data.var_names)
+        for labels, genes in zip(each, panels, strict=True)
     ]
     valid = np.all([labels.valid for labels in each], axis=0)
     mean = np.mean([table.to_numpy() for table in y], axis=0)
     return replace(each[0], y=mean, counts=None, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
-
-
-def _panels(data: anndata.AnnData) -> list[list[str]]:
-    return [str(panel).split() for panel in np.atleast_1d(data.uns["genedml"]["panels"])]
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
@@ -259,18 +256,18 @@ def unmatched_notes(unmatched: Sequence[str], of: int) -> list[Note]:
 
 
 def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> LabelsConfig:
-    labels = [label_settings(section).describe() for section in sections]
-    for file, own in zip(files, labels, strict=True):
-        if own != labels[0]:
+    labels = [record_of(section).label for section in sections]
+    for file, label in zip(files, labels, strict=True):
+        if label != labels[0]:
             raise GeneDMLError(
-                f"{file} has labels {own}, but {files[0]} has {labels[0]}: scores of different labels never stand in "
+                f"{file} has labels {label}, but {files[0]} has {labels[0]}: scores of different labels never stand in "
                 "one table. Give each its own run folder."
             )
-    return label_settings(sections[0])
+    return record_of(sections[0]).label_settings
 
 
 def _common_method(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> str:
-    methods = [method_of(section) for section in sections]
+    methods = [record_of(section).title for section in sections]
     for file, method in zip(files, methods, strict=True):
         if method != methods[0]:
             raise GeneDMLError(
@@ -303,14 +300,15 @@ def _notes_of_models(run: Path, sections: Sequence[anndata.AnnData]) -> list[Not
 
 
 def _notes(sections: Sequence[anndata.AnnData]) -> tuple[Note, ...]:
-    made_by = [section.uns["genedml"] for section in sections]
-    notes = [label_note(label_settings(sections[0]))]
-    notes += dict.fromkeys(note for section in sections for note in notes_of(section))
-    without = [sum(int(entry.get(key, 0)) for entry in made_by) for key in ("spots_without_counts", EMPTY)]
-    if any(without):
-        text = f"Left out: {without[0]} spots without counts, {without[1]} without counts in the panel."
+    records = [record_of(section) for section in sections]
+    notes = [label_note(records[0].label_settings)]
+    notes += dict.fromkeys(note for record in records for note in record.notes)
+    without_counts = sum(record.spots_without_counts or 0 for record in records)
+    without_panel = sum(record.spots_without_panel_counts or 0 for record in records)
+    if without_counts or without_panel:
+        text = f"Left out: {without_counts} spots without counts, {without_panel} without counts in the panel."
         notes.append(Note(None, text))
-    where = "over the test folds" if "fold" in made_by[0] else "on this very section"
+    where = "over the test folds" if records[0].of_run else "on this very section"
     text = f"The {HIGH_GENES} genes of PCC(H) are those ranked best {where}; held out: ranked inside the training."
     return (*notes, Note(None, text))
 

@@ -17,7 +17,12 @@ def maker() -> dict[str, str]:
 
     No time, so that the same command gives the same bytes.
     """
-    return {**VERSION, "command": masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))}
+    return {**VERSION, "command": command_line()}
+
+
+def command_line() -> str:
+    """The command line of this process, without secrets."""
+    return masked(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anndata
@@ -9,14 +10,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
-from genedml.networks.registry import title_of
-from genedml.schema import from_dict, to_dict
 from genedml_cli.files.tenx import GENE_IDS
-from genedml_cli.notes import Note
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of, set_record
 from genedml_cli.slides.slide import Slide
-from genedml_cli.spots.section import ORIGIN
 from genedml_cli.spots.spots import Spots, nearest_distances
 
 HIRES_PX = 2000
@@ -29,17 +26,15 @@ def to_anndata(
     predicted: Float[np.ndarray, "S M"],
     genes: Sequence[str],
     spots: Spots,
-    labels: LabelsConfig,
-    made_by: Mapping[str, Any],
+    record: PredictionRecord,
     layers: Mapping[str, Float[np.ndarray, "S M"]] | None = None,
     gene_ids: Sequence[str] = (),
 ) -> anndata.AnnData:
     """One section's predictions with names, coordinates, units and provenance.
 
     ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
-    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``made_by``, what is derived of the array
-    (:attr:`genedml_cli.spots.spots.Spots.geometry`) and the label transform. ``var`` has
-    the genes' Ensembl ids, where there are ``gene_ids``.
+    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``record`` with what is derived of the array
+    (:attr:`genedml_cli.spots.spots.Spots.geometry`). ``var`` has the genes' Ensembl ids, where there are ``gene_ids``.
     """
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     obs["in_tissue"] = 1
@@ -51,40 +46,22 @@ def to_anndata(
     single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
     data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
     data.obsm["spatial"] = spots.xy_px.astype(np.float64)
-    data.uns["log1p"] = {"base": 10.0} if labels.log_base == "10" else {}
-    data.uns["genedml"] = {**made_by, **spots.geometry, "label": labels.describe(), "label_settings": to_dict(labels)}
+    data.uns["log1p"] = {"base": 10.0} if record.label_settings.log_base == "10" else {}
+    geometry = spots.geometry
+    derived = replace(
+        record,
+        array=geometry.array,
+        array_told_by=geometry.told_by,
+        pitch_px=geometry.pitch_px,
+        neighbors_per_spot=geometry.neighbors_per_spot,
+    )
+    set_record(data, derived)
     return data
-
-
-def label_settings(data: anndata.AnnData) -> LabelsConfig:
-    """The transform of a prediction's labels."""
-    stored = data.uns["genedml"]["label_settings"]
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in stored.items()}
-    return from_dict(LabelsConfig, plain)
-
-
-def method_of(data: anndata.AnnData) -> str:
-    """The title of the network that predicted it."""
-    return title_of(str(data.uns["genedml"]["method"]))
-
-
-def notes_of(data: anndata.AnnData) -> list[Note]:
-    """What must be said with a prediction and every score of it.
-
-    Raises:
-        GeneDMLError: it was written by an earlier version.
-    """
-    made_by = data.uns["genedml"]
-    if "notes" not in made_by:
-        raise GeneDMLError(
-            "A prediction is by an earlier version of genedml and lacks what this one needs. Train, or predict, again."
-        )
-    return [Note.of(str(text)) for text in np.atleast_1d(made_by["notes"])]
 
 
 def about(data: anndata.AnnData) -> dict[str, Any]:
     """Units and provenance as plain values, for files that are no AnnData; without the panels of the folds."""
-    return {key: _plain(value) for key, value in data.uns["genedml"].items() if key != "panels"}
+    return {key: value for key, value in record_of(data).stored().items() if key != "panels"}
 
 
 def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_list: str) -> None:
@@ -135,20 +112,8 @@ def stored_spot_diameter_px(data: anndata.AnnData) -> float:
     return SPOT_TO_PITCH * spots_of(data).spacing_px
 
 
-def stored_origin_xy(data: anndata.AnnData) -> tuple[float, float]:
-    """The level-0 pixel from which QuPath counts x and y on the slide of a prediction (:attr:`Slide.origin_xy`)."""
-    x, y = data.uns["genedml"].get(ORIGIN, (0, 0))
-    return float(x), float(y)
-
-
 def spot_diameter_px(spots: Spots, slide: Slide) -> float:
     """Half the pitch, as ST (100 of 200 um) and Visium (55 of 100 um) about have; of a single spot 55 um or 112 px."""
     if not len(nearest_distances(spots.xy_px)):
         return 55 / slide.um_per_px if slide.knows_scale else 112.0
     return SPOT_TO_PITCH * spots.spacing_px
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

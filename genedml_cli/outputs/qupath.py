@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from genedml_cli.files.storage import arriving
-from genedml_cli.outputs.predictions import about, stored_origin_xy, stored_spot_diameter_px
+from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.predictions import about, stored_spot_diameter_px
 
 CORNERS = 16
 """Of the polygon that stands for a spot; QuPath makes a true circle of it (``isEllipse``)."""
@@ -43,7 +44,7 @@ def _features(data: anndata.AnnData) -> Iterator[dict[str, Any]]:
     numbers = data.obs.drop(columns=[*NOT_MEASURED], errors="ignore").select_dtypes("number")
     measured = pd.concat([data.to_df(), numbers], axis=1)
     names = list(measured.columns)
-    centres = data.obsm["spatial"] - np.array(stored_origin_xy(data))
+    centres = data.obsm["spatial"] - np.array(record_of(data).qupath_origin_xy_px)
     for spot, centre, values in zip(data.obs_names, centres, measured.to_numpy(np.float64), strict=True):
         measurements = {name: round(value, 5) for name, value in zip(names, values.tolist(), strict=True)}
         yield {

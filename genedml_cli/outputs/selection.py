@@ -1,11 +1,14 @@
 """The genes of a prediction that are worth keeping, by their cross-validated PCC."""
 
+from dataclasses import replace
+
 import anndata
 import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.notes import Mark, Note
+from genedml_cli.outputs.prediction_record import record_of, set_record
 
 
 def worthy_genes(columns: pd.DataFrame, min_cv_pcc: float) -> list[str]:
@@ -23,11 +26,11 @@ def worthy_genes(columns: pd.DataFrame, min_cv_pcc: float) -> list[str]:
             "No cross-validated scores to choose by: the model carries none, or this is a section of a run. Leave out "
             "--min-cv-pcc."
         )
-    kept = columns.index[columns["cv_pcc"] >= min_cv_pcc]
-    if kept.empty:
+    genes = columns.index[columns["cv_pcc"] >= min_cv_pcc]
+    if genes.empty:
         best = columns["cv_pcc"].max()
         raise GeneDMLError(f"No gene has a cross-validated PCC of {min_cv_pcc:g}; the best has {best:.2f}: ask less.")
-    return list(kept)
+    return list(genes)
 
 
 def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
@@ -36,11 +39,10 @@ def keep_worthy(data: anndata.AnnData, min_cv_pcc: float) -> anndata.AnnData:
     Raises:
         GeneDMLError: as :func:`worthy_genes`.
     """
-    kept = worthy_genes(data.var, min_cv_pcc)
-    text = f"{len(kept)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
-    note = str(Note(Mark.SELECTED, text))
-    console.note(note)
-    chosen = data[:, kept].copy()
-    made_by = chosen.uns["genedml"]
-    made_by |= {"min_cv_pcc": min_cv_pcc, "notes": [*made_by["notes"], note]}
+    genes = worthy_genes(data.var, min_cv_pcc)
+    text = f"{len(genes)} of {data.n_vars} genes, those with a cross-validated PCC of at least {min_cv_pcc:g}."
+    note = Note(Mark.SELECTED, text)
+    console.note(str(note))
+    chosen, record = data[:, genes].copy(), record_of(data)
+    set_record(chosen, replace(record, min_cv_pcc=min_cv_pcc, notes=(*record.notes, note)))
     return chosen

@@ -11,6 +11,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.files.storage import arriving, write_json
 from genedml_cli.files.tenx import GENE_IDS
+from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import about
 
 DESCRIPTIONS = {
@@ -96,7 +97,7 @@ def _values_by_gene(data: anndata.AnnData) -> pd.DataFrame:
 
 
 def _descriptions(data: anndata.AnnData, table: pd.DataFrame) -> dict[str, str]:
-    label = data.uns["genedml"]["label"]
+    label = record_of(data).label
     ids = data.var.get(GENE_IDS, {})
     described = dict(DESCRIPTIONS, predicted=f"predicted label of the gene: {label}")
     for gene in data.var_names:

@@ -2,23 +2,23 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 
-from genedml_cli import console
+from genedml_cli import __version__, console
 from genedml_cli.features.extraction import encode_section, goes_through_a_file, keep_section
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.provenance import maker
+from genedml_cli.files.provenance import command_line
 from genedml_cli.files.storage import check_apart
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
-from genedml_cli.notes import Mark, Note, texts_of
+from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import check_free, check_output_path, write
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
@@ -125,19 +125,10 @@ def predict_slide(
 
 def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
     """What the folds predict, their mean and spread, and all that a prediction remembers of how it was made."""
-    config = models.cards[0].config
     each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
-    made_by = {
-        **_made_by(models, features.slide_sha256),
-        "method": config.method,
-        "slide_sha256": features.slide_sha256,
-        "views_um_per_px": config.views.um_per_px,
-        **placed.record,
-    }
-    made_by["notes"] = [*made_by["notes"], *texts_of(placed.notes)]
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-    mean = np.mean(each, axis=0)
-    return to_anndata(mean, models.genes, placed.spots, config.labels, made_by, layers, models.gene_ids)
+    mean, record = np.mean(each, axis=0), _record(models, placed, features.slide_sha256)
+    return to_anndata(mean, models.genes, placed.spots, record, layers, models.gene_ids)
 
 
 def _add_references(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
@@ -174,9 +165,9 @@ def _beside_all(models: Models, kind: str) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
-    """What a prediction remembers of the command and of its models; warns where they know the slide."""
-    cards = models.cards
+def _record(models: Models, placed: Site, slide_sha256: str) -> PredictionRecord:
+    """How the slide is predicted, and what must be said with it; warns where models were trained on the slide."""
+    cards, slide = models.cards, placed.slide
     panels = [" ".join(card.genes) for card in cards]
     notes = [*notes_for_others(cards), *filter(None, [genes_left_out(cards)])]
     unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
@@ -185,13 +176,27 @@ def _made_by(models: Models, slide_sha256: str) -> dict[str, Any]:
         notes.append(Note(Mark.SEEN, f"{seen} of {len(cards)} models were trained on this very slide; scores flatter."))
         other = f" Not so: --fold {' or '.join(unseen)}." if unseen else ""
         console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
-    return {
-        **maker(),
-        "encoder": cards[0].encoder.name,
-        "encoder_weights_sha256": cards[0].encoder.weights_sha256,
-        "models": models.fingerprints,
-        **({"trained_on": models.trained_on} if models.trained_on else {}),
-        "panels": panels if len(set(panels)) > 1 else panels[:1],
-        "notes": texts_of(notes),
-        "seen_in_training": seen,
-    }
+    return PredictionRecord(
+        command=command_line(),
+        genedml=__version__,
+        slide=slide.path.name,
+        slide_sha256=slide_sha256,
+        spots=placed.source,
+        encoder=cards[0].encoder.name,
+        encoder_weights_sha256=cards[0].encoder.weights_sha256,
+        method=cards[0].config.method,
+        label_settings=cards[0].config.labels,
+        notes=(*notes, *placed.notes),
+        models=tuple(models.fingerprints),
+        panels=tuple(panels if len(set(panels)) > 1 else panels[:1]),
+        trained_on=tuple(models.trained_on),
+        seen_in_training=seen,
+        views_um_per_px=cards[0].config.views.um_per_px,
+        um_per_px=slide.um_per_px if slide.knows_scale else None,
+        um_per_px_from=slide.um_per_px_from if slide.knows_scale else "",
+        tissue=placed.tissue.source,
+        spots_on_tissue=placed.on_tissue,
+        grid=placed.grid or "",
+        grid_pitch_um=placed.grid_pitch_um,
+        qupath_origin_xy_px=slide.origin_xy,
+    )

@@ -4,6 +4,7 @@ Letters: S spots, M genes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -13,6 +14,7 @@ from genedml.checkpoint import ModelCard
 from genedml_cli import console
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.notes import Mark, Note
+from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.references.novelty import NoveltyModel
 
 FAR = 0.95
@@ -45,5 +47,6 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
             f"{far:.0%} of the spots look like hardly any of the training; of familiar tissue about 5% do. What is "
             "predicted there is a guess, be it for stain, scanner, tissue or a wrong um/px (spot by spot: novelty)."
         )
-        data.uns["genedml"]["notes"] = [*data.uns["genedml"]["notes"], str(Note(Mark.NOVEL, text))]
+        record = record_of(data)
+        set_record(data, replace(record, notes=(*record.notes, Note(Mark.NOVEL, text))))
         console.warn(text)

@@ -18,7 +18,8 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import beside, check_apart
 from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import add_tissue_image, check_genes, notes_of, spots_of, stored_spot_diameter_px
+from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.predictions import add_tissue_image, check_genes, spots_of, stored_spot_diameter_px
 from genedml_cli.outputs.run_folder import CONTENT, RECORD, read_record
 from genedml_cli.slides.patches import PATCHES_SUFFIX
 from genedml_cli.slides.slide_files import content_sha256
@@ -127,7 +128,7 @@ def pictures_of_runs(
             predicted["ridge"] = first[:, genes].layers["ridge"]
         add_tissue_of_run(first, runs[0], section)
         pictures.append(section_picture(section, first, _same(truths), predicted))
-        notes += [note for data in models.values() for note in notes_of(data)]
+        notes += [note for data in models.values() for note in record_of(data).notes]
     return pictures, _footnote(first, notes)
 
 
@@ -141,10 +142,10 @@ def pictures_of_predictions(
     """
     models = {name: read_prediction(file) for name, file in zip(_model_names(files), files, strict=True)}
     for file, data in zip(files, models.values(), strict=True):
-        if "slide_sha256" not in data.uns["genedml"]:
+        if record_of(data).of_run:
             raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
         check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    slides = {str(data.uns["genedml"]["slide_sha256"]): str(data.uns["genedml"]["slide"]) for data in models.values()}
+    slides = {record.slide_sha256: record.slide for record in map(record_of, models.values())}
     if len(slides) > 1:
         raise GeneDMLError(
             f"These are predictions of several slides: {', '.join(slides.values())}. Plot one at a time."
@@ -158,14 +159,14 @@ def pictures_of_predictions(
         raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
     predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
     first = next(iter(models.values()))
-    notes = [note for data in models.values() for note in notes_of(data)]
+    notes = [note for data in models.values() for note in record_of(data).notes]
     name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
     return [section_picture(name, first, shown, predicted)], _footnote(first, notes)
 
 
 def _footnote(data: anndata.AnnData, notes: Sequence[Note]) -> str:
     """The unit of the values, and the notes that must stand in every picture."""
-    return f"Values: {data.uns['genedml']['label']}. {marks_of(notes)}".strip()
+    return f"Values: {record_of(data).label}. {marks_of(notes)}".strip()
 
 
 def _scale_note(pictures: Sequence[SectionPicture]) -> str:
@@ -201,10 +202,11 @@ def _alike(models: Mapping[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
     for name, data in models.items():
         if set(data.obs_names) != set(first.obs_names):
             raise GeneDMLError(f"{name} predicts other spots of this section than {next(iter(models))}.")
-        if data.uns["genedml"]["label"] != first.uns["genedml"]["label"]:
+        label, label_of_first = record_of(data).label, record_of(first).label
+        if label != label_of_first:
             raise GeneDMLError(
-                f"{name} predicts {data.uns['genedml']['label']}, but {next(iter(models))} "
-                f"{first.uns['genedml']['label']}: these do not compare. Plot them one by one."
+                f"{name} predicts {label}, but {next(iter(models))} {label_of_first}: these do not compare. "
+                "Plot them one by one."
             )
     return {name: data[first.obs_names] for name, data in models.items()}
 
@@ -254,7 +256,6 @@ def section_picture(
     predicted: Mapping[str, Float[np.ndarray, "S G"]],
 ) -> SectionPicture:
     """A section as a row of a picture: of predictions as they were read, with their tissue if it is there."""
-    um_per_px = data.uns["genedml"].get("um_per_px")
     if "spatial" in data.uns:
         entry = next(iter(data.uns["spatial"].values()))
         tissue, scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
@@ -264,7 +265,7 @@ def section_picture(
         name,
         np.asarray(data.obsm["spatial"], dtype=np.float64),
         stored_spot_diameter_px(data),
-        None if um_per_px is None else float(um_per_px),
+        record_of(data).um_per_px,
         tissue,
         scale,
         truth,

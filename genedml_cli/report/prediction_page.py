@@ -1,8 +1,7 @@
 """What a prediction's page says. Letters: S spots, M genes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
@@ -17,7 +16,8 @@ from genedml_cli.evaluation.scores import DEPTH, Evaluation, reference_notes
 from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import SHARED_PATIENTS, Mark, texts_of
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import check_genes, label_settings, notes_of
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of
+from genedml_cli.outputs.predictions import check_genes
 from genedml_cli.prediction.worth import FAR
 from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
@@ -69,11 +69,11 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
             counts that do not join.
     """
     data = read_prediction(file)
-    made_by = data.uns["genedml"]
-    if "slide_sha256" not in made_by:
+    record = record_of(data)
+    if record.of_run:
         raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
     check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    all_notes, against = (label_note(label_settings(data)), *notes_of(data)), ""
+    all_notes, against = (label_note(record.label_settings), *record.notes), ""
     if truth is not None:
         evaluation, data = score_prediction(file, truth)
         all_notes, against = evaluation.notes, _against(evaluation, truth)
@@ -94,41 +94,34 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
         warnings=[*warnings, *_disagreement(data, predicted)],
         notes=[*notes, UNITS],
         tissue=None if picture.tissue is None else tissue_picture(picture),
-        tissue_note=f"{made_by['slide']}.{without}",
+        tissue_note=f"{record.slide}.{without}",
         maps=[maps],
         maps_note="" if "cv_pcc" in data.var else WITHOUT_SCORES,
         atlas=atlas_of([section], order, maps.genes[0].gene, picture.name),
         genes=table,
-        provenance=_provenance(made_by),
-        cite=citations(str(made_by["encoder"]), _strings(made_by.get("trained_on", [])), _models_named(data)),
+        provenance=_provenance(record),
+        cite=citations(record.encoder, record.trained_on, _models_named(record)),
         novelty=novelty,
         novelty_note=novelty_note,
     )
 
 
-def _models(data: anndata.AnnData) -> list[str]:
-    return _strings(data.uns["genedml"]["models"])
-
-
-def _models_named(data: anndata.AnnData) -> str:
+def _models_named(record: PredictionRecord) -> str:
     """Files and the first of their SHA-256."""
-    each = [model.rpartition(" ") for model in _models(data)]
+    each = [model.rpartition(" ") for model in record.models]
     return ", ".join(f"{file} (SHA-256 {sha256[:SHA256_SHOWN]})" for file, _, sha256 in each)
 
 
-def _strings(stored: Any) -> list[str]:
-    return [str(one) for one in np.atleast_1d(stored)]
-
-
 def _lead(data: anndata.AnnData) -> str:
-    models = len(_models(data))
+    record = record_of(data)
+    models = len(record.models)
     by = "one model" if models == 1 else f"the mean of {models} models"
     made = f"{count(data.n_vars, 'gene')} predicted for {count(data.n_obs, 'spot')} by {by}."
     if "cv_pcc" not in data.var:
         return f"{made} {WITHOUT_SCORES}"
     scores = data.var["cv_pcc"].dropna()
     good = int((scores >= WORTH_KNOWING).sum())
-    shared = any(note == SHARED_PATIENTS or note.mark is Mark.LEAKING for note in notes_of(data))
+    shared = any(note == SHARED_PATIENTS or note.mark is Mark.LEAKING for note in record.notes)
     same = " but of the same patients" if shared else ""
     worse = "baseline_pcc" in data.var and data.var["baseline_pcc"].mean() > scores.mean()
     ridge = (
@@ -162,16 +155,15 @@ def _mapped(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture:
 
 
 def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
-    made_by = data.uns["genedml"]
-    scale = made_by.get("um_per_px")
+    record = record_of(data)
     return [
-        ("Slide", str(made_by["slide"])),
+        ("Slide", record.slide),
         ("Spots", f"{data.n_obs:,}"),
         ("Genes", f"{data.n_vars:,}"),
-        ("Models", f"{len(_models(data))}"),
-        ("Encoder", str(made_by["encoder"])),
-        ("\u00b5m/px", "not known" if scale is None else f"{float(scale):.4g}"),
-        ("Label", str(made_by["label"])),
+        ("Models", f"{len(record.models)}"),
+        ("Encoder", record.encoder),
+        ("\u00b5m/px", "not known" if record.um_per_px is None else f"{record.um_per_px:.4g}"),
+        ("Label", record.label),
     ]
 
 
@@ -254,15 +246,13 @@ def _gene_table(data: anndata.AnnData, section: Mapped) -> Table:
     return gene_table(columns, rows, " ".join(captions), "the file's var")
 
 
-def _provenance(made_by: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """Whatever the file remembers of its making."""
-    first = ("command", "genedml", "time", "slide", "slide_sha256", "spots", "encoder", "encoder_weights_sha256")
-    keys = [*(key for key in first if key in made_by), *sorted(key for key in made_by if key not in first)]
+def _provenance(record: PredictionRecord) -> Sequence[tuple[str, str]]:
+    """Whatever the file remembers of its making, in the order of the record's fields."""
     return [
         (
             NAMES.get(key, key.replace("_", " ").capitalize()),
-            "\n".join(str(entry) for entry in np.atleast_1d(made_by[key])),
+            "\n".join(str(entry) for entry in np.atleast_1d(value)),
         )
-        for key in keys
+        for key, value in record.stored().items()
         if key not in LONG
     ]

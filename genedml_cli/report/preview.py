@@ -53,15 +53,15 @@ def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str
 
 def describe(placed: Site) -> str:
     """Spots, where they come from, and the tissue, in a line."""
-    record, slide = placed.record, placed.slide
-    if "grid" in record:
-        origin = f"{record['grid']} grid of {record['grid_pitch_um']:g} \u00b5m"
+    slide = placed.slide
+    if placed.on_tissue is None:
+        origin = f"{placed.grid} grid of {placed.grid_pitch_um:g} \u00b5m"
     else:
-        origin = f"{record['spots']}, {record['spots_on_tissue']:.0%} on tissue"
+        origin = f"{placed.source}, {placed.on_tissue:.0%} on tissue"
     area = ""
     if slide.knows_scale:
         area = f" {placed.tissue.area_px * slide.um_per_px**2 / 1e6:.3g} mm\u00b2"
-    return f"{len(placed.spots):,} spots ({origin}); tissue{area} ({record['tissue']})"
+    return f"{len(placed.spots):,} spots ({origin}); tissue{area} ({placed.tissue.source})"
 
 
 def preview_figure(placed: Site) -> Figure:

@@ -16,6 +16,7 @@ from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
 from genedml_cli.files.text_files import read_text
 from genedml_cli.notes import texts_of
+from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import check_genes
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.report.atlas import Mapped, atlas_of
@@ -65,7 +66,7 @@ def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
     finished = finished_sections(run)
     record = read_record(run)
     evaluation = score_run(run, finished)
-    data = {str(section.uns["genedml"]["sample"]): section for section in finished.values()}
+    data = {record_of(section).sample: section for section in finished.values()}
     cards = {fold: load_card(run / f"fold-{fold}.safetensors") for fold in _folds(evaluation)}
     first = next(iter(cards.values()))
     logs = read_logs(run, list(cards))
@@ -128,9 +129,7 @@ def _same_patients(
     """What must be said in the headline where sections are of patients that their model was trained on."""
     donors = {str(sample["name"]): str(sample.get("donor", "")) for sample in record["samples"]}
     same = [
-        name
-        for name, section in data.items()
-        if donors.get(name, "") in cards[str(section.uns["genedml"]["fold"])].training_donors
+        name for name, section in data.items() if donors.get(name, "") in cards[record_of(section).fold].training_donors
     ]
     if not same:
         return ""
@@ -163,7 +162,7 @@ def _lead(evaluation: Evaluation, same_patients: str) -> str:
 def _facts(
     data: Mapping[str, anndata.AnnData], evaluation: Evaluation, card: ModelCard, record: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    patients = {str(section.uns["genedml"]["patient"]) for section in data.values()}
+    patients = {record_of(section).patient for section in data.values()}
     folds = {str(sample["fold"]) for sample in record["samples"]}
     genes = sorted({section.n_vars for section in data.values()})
     scored = sum(section.n_obs for section in data.values())
@@ -250,13 +249,13 @@ def _fold_table(evaluation: Evaluation, logs: Mapping[str, pd.DataFrame]) -> Tab
 def _section_table(data: Mapping[str, anndata.AnnData]) -> Table:
     rows = []
     for name, section in data.items():
-        made_by = section.uns["genedml"]
+        of_section = record_of(section)
         ridge = _section_score(section, section.layers["ridge"]) if "ridge" in section.layers else np.nan
         rows.append(
             [
                 Cell(name),
-                Cell(str(made_by["patient"])),
-                Cell(str(made_by["fold"])),
+                Cell(of_section.patient),
+                Cell(of_section.fold),
                 Cell(f"{section.n_obs:,}", float(section.n_obs)),
                 number_cell(_section_score(section, section.X), bar=True),
                 number_cell(ridge),

@@ -27,6 +27,7 @@ from genedml_cli.machine.devices import threads_of_torch
 from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
+from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import to_anndata
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
@@ -37,7 +38,6 @@ from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
 from genedml_cli.runs.fold_references import References, find_references
-from genedml_cli.spots.section import origin_record
 from genedml_cli.training.loop import Trained, shape_of, threads_for, train_fold
 
 
@@ -175,22 +175,23 @@ def _tested(
     data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, ridge: RidgeModel
 ) -> anndata.AnnData:
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
-    made_by = {
+    record = PredictionRecord(
         **card.made_by,
-        "method": card.config.method,
-        "sample": data.sample.name,
-        **({} if data.features.um_per_px is None else {"um_per_px": data.features.um_per_px}),
-        **origin_record(data.features.origin_xy),
-        "patient": data.sample.patient,
-        "fold": card.fold,
-        "notes": list(card.notes),
-        "ridge_alpha": ridge.alpha,
-        "spots_without_counts": data.labels.without_counts,
-        "spots_without_panel_counts": data.labels.empty,
-    }
+        method=card.config.method,
+        label_settings=card.config.labels,
+        notes=tuple(Note.of(text) for text in card.notes),
+        um_per_px=data.features.um_per_px,
+        qupath_origin_xy_px=data.features.origin_xy,
+        fold=card.fold,
+        sample=data.sample.name,
+        patient=data.sample.patient,
+        ridge_alpha=ridge.alpha,
+        spots_without_counts=data.labels.without_counts,
+        spots_without_panel_counts=data.labels.empty,
+    )
     references = reference_layers(card, ridge, data.features, data.labels.depth)
     layers = {"truth": data.labels.y, **references}
-    result = to_anndata(predicted, card.genes, data.features.spots, card.config.labels, made_by, layers, card.gene_ids)
+    result = to_anndata(predicted, card.genes, data.features.spots, record, layers, card.gene_ids)
     result.obs["depth"] = data.labels.depth
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     result.var["ridge_held_out_pcc"] = ridge.inner_pcc

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
 from genedml_cli.spots.grid import lay_grid
 from genedml_cli.spots.lattice import Lattice, slopes
-from genedml_cli.spots.section import open_section, origin_record
+from genedml_cli.spots.section import open_section
 from genedml_cli.spots.spot_files import read_spots
 from genedml_cli.spots.spots import Spots, on_image
 
@@ -28,6 +27,8 @@ LEAST_ON_TISSUE = 0.6
 OWN_ON_TISSUE = 0.9
 EXCHANGE_MARGIN = 0.05
 FEWEST_SPOTS = 30  # fewer may well be chosen at an edge
+GRID = "grid"
+"""In the place of a spot table's name."""
 LEAST_PITCH_UM = 40.0
 """No array of spots is as fine, but the bins of Visium HD are. Pixels of Space Ranger's pictures make 10 um of 100."""
 
@@ -36,13 +37,24 @@ LEAST_PITCH_UM = 40.0
 class Site:
     """A slide, the spots to predict on it, and the tissue that they were held against or laid over.
 
-    ``record`` is what a result remembers of it, ``notes`` what must be said with it.
+    Args:
+        slide: opened.
+        spots: inside it.
+        tissue: of the slide.
+        source: file name of the spot table; :data:`GRID` of a grid.
+        on_tissue: share of a table's spots that lie on the tissue; None of a grid, which lies there.
+        grid: packing of a grid; None of a table.
+        grid_pitch_um: distance of a grid's spots; None of a table.
+        notes: what must be said with results.
     """
 
     slide: Slide
     spots: Spots
     tissue: Tissue
-    record: dict[str, Any]
+    source: str
+    on_tissue: float | None = None
+    grid: Lattice | None = None
+    grid_pitch_um: float | None = None
     notes: tuple[Note, ...] = ()
 
 
@@ -91,20 +103,17 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         opened = open_section(slide, table, placing.um_per_px, placing.pitch_um, scale_needed=scale_needed)
     with opened:
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
-        record: dict[str, Any] = {"slide": slide.name, "tissue": where.source, **origin_record(opened.origin_xy)}
         notes = [*opened.notes, *left_out]
-        if opened.knows_scale:
-            record |= {"um_per_px": opened.um_per_px, "um_per_px_from": opened.um_per_px_from}
         if spots is None or table is None:
             pitch_um = GRID_PITCH_UM if placing.pitch_um is None else placing.pitch_um
             table = lay_grid(where, opened, placing.grid, pitch_um)
-            record |= {"spots": "grid", "grid": placing.grid, "grid_pitch_um": pitch_um}
+            site = Site(opened, table, where, GRID, grid=placing.grid, grid_pitch_um=pitch_um, notes=tuple(notes))
         else:
             share = check_on_tissue(table, opened, where, placing.allow_off_tissue)
-            record |= {"spots": spots.name, "spots_on_tissue": share}
             notes += doubt_spots(table, share, spots)
+            site = Site(opened, table, where, spots.name, share, notes=tuple(notes))
         say_what_is_derived(opened, table, placing.pitch_um)
-        yield Site(opened, table, where, record, tuple(notes))
+        yield site
 
 
 def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue: bool = False) -> float:

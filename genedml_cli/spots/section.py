@@ -11,14 +11,6 @@ from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import nearest_distances
 from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, outside_image, take_pitch
 
-ORIGIN = "qupath_origin_xy_px"
-
-
-def origin_record(origin_xy: tuple[int, int]) -> dict[str, list[int]]:
-    """What a prediction remembers of :attr:`Slide.origin_xy`, where it is not the corner of the slide."""
-    return {ORIGIN: list(origin_xy)} if any(origin_xy) else {}
-
-
 CLOSEST_PX = 2.0
 """Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
 

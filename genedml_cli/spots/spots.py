@@ -41,6 +41,23 @@ NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 +
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """What is derived of the array of spots.
+
+    Args:
+        array: its packing: ``square``, ``hex`` or ``none``.
+        told_by: what told the packing.
+        pitch_px: distance of neighbouring spots in level-0 pixels; None where it is not known.
+        neighbors_per_spot: mean number of a spot's neighbours.
+    """
+
+    array: str
+    told_by: str
+    pitch_px: float | None
+    neighbors_per_spot: float
+
+
+@dataclass(frozen=True)
 class Spots:
     """Where to predict.
 
@@ -125,22 +142,23 @@ class Spots:
         return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
 
     @cached_property
-    def geometry(self) -> dict[str, str | float]:
-        """What is derived of the array, for results: packing, what told it, pitch, mean number of neighbours."""
+    def geometry(self) -> Geometry:
+        """What is derived of the array, for results."""
         each = (self.neighbors().sum() - len(self)) / len(self)
-        return {
-            "array": "none" if self.array is None else self.array.lattice,
-            "array_told_by": "pixel positions" if self.array is None else self.array.told_by,
-            **({"pitch_px": self.pitch_px} if self.knows_pitch else {}),
-            "neighbors_per_spot": float(each),
-        }
+        return Geometry(
+            "none" if self.array is None else self.array.lattice,
+            "pixel positions" if self.array is None else self.array.told_by,
+            self.pitch_px if self.knows_pitch else None,
+            float(each),
+        )
 
     def describe(self) -> str:
         """:attr:`geometry` in words."""
         pitch = f"pitch {self.pitch_px:.4g} px" if self.knows_pitch else "pitch unknown"
-        packing = {"square": "square array", "hex": "hexagonal array", "none": "no array"}[str(self.geometry["array"])]
-        told_by, each = self.geometry["array_told_by"], self.geometry["neighbors_per_spot"]
-        return f"{packing} by {told_by}, {pitch}, {each:.1f} neighbours a spot"
+        packing = {"square": "square array", "hex": "hexagonal array", "none": "no array"}[self.geometry.array]
+        return (
+            f"{packing} by {self.geometry.told_by}, {pitch}, {self.geometry.neighbors_per_spot:.1f} neighbours a spot"
+        )
 
 
 def check_array(spots: Spots, path: Path) -> None:

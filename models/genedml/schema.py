@@ -5,8 +5,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -47,6 +48,10 @@ class TransformerConfig:
     dropout: Fraction
 
 
+_adapter = cache(TypeAdapter)
+"""What decodes a dataclass: to make it takes longer than to use it."""
+
+
 def from_dict(kind: type[T], values: Any, above: str = "") -> T:
     """Build a configuration dataclass from plain values, refusing unknown keys and bad values.
 
@@ -59,7 +64,8 @@ def from_dict(kind: type[T], values: Any, above: str = "") -> T:
         GeneDMLError: naming each key that is wrong and, for unknown ones, those that exist.
     """
     try:
-        return TypeAdapter(kind).validate_python(dict(values) if isinstance(values, Mapping) else values)
+        plain = dict(values) if isinstance(values, Mapping) else values
+        return cast("T", _adapter(kind).validate_python(plain))  # type: ignore[arg-type]
     except ValidationError as error:
         problems = error.errors()
         more = [f"There are {len(problems) - MOST_NAMED} more."] if len(problems) > MOST_NAMED else []
@@ -93,6 +99,8 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 def _sentence(kind: type, problem: Any, above: str) -> str:
     place = (above + ".".join(str(part) for part in problem["loc"])).rstrip(".") or "the configuration"
+    if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{place} is missing."
     if problem["type"] != "unexpected_keyword_argument":
         return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
     owner = kind
