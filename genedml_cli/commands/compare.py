@@ -9,8 +9,8 @@ from genedml_cli.commands import options
 from genedml_cli.commands.options import RUN
 
 EXAMPLES = (
-    "genedml compare --methods all --samples sheet.csv --encoder stain-texture -o compare",
-    "genedml compare --methods gene-dml,triplex,linear --seeds 5 --dataset HER2ST --root her2st -o compare",
+    "genedml compare --samples sheet.csv -o compare",
+    "genedml compare --methods gene-dml,triplex --samples sheet.csv -o two",
 )
 
 
