@@ -106,7 +106,7 @@ def main() -> None:
     """
     _fix_streams()
     try:
-        with stopping.orderly():
+        with stopping.stop_signals():
             _check_words(sys.argv[1:])
             app()
     except stopping.Stopped as stopped:

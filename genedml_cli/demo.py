@@ -16,7 +16,7 @@ from genedml_cli.evaluation.evaluation import evaluate_prediction, labels_of_pre
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.machine.compute import Compute
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.pictures import plot
 from genedml_cli.runs.run import train
@@ -55,7 +55,7 @@ def run_demo(folder: Path) -> DemoResult:
     held_out, run = samples[-1], folder / "run"
     config = load_config("small", overrides=SETTINGS)
     console.note(f"Training on {len(samples) - 1} patients; {held_out.name} is held out ...")
-    with keeping(f"What was done is kept in {folder}. To go on, run the same command again."):
+    with on_stop(f"What was done is kept in {folder}. To go on, run the same command again."):
         features = folder / "features"
         train(samples, run, config, fold=held_out.fold, features=features, compute=Compute("cpu"))
     prediction = folder / f"{held_out.name}.h5ad"

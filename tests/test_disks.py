@@ -9,7 +9,7 @@ import torch
 
 from genedml.errors import GeneDMLError
 from genedml_cli.features import extraction, feature_file
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.machine.compute import Compute
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.novelty import NoveltyModel, save_novelty
@@ -20,7 +20,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(run, p1, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GeneDMLError):
         predict(p1["slide"], p1["spots"], run, tmp_path / "file" / "out.h5ad", compute=Compute("cpu"))
-    with pytest.raises(GeneDMLError), arriving(tmp_path / "file" / "x"):
+    with pytest.raises(GeneDMLError), atomic_write(tmp_path / "file" / "x"):
         pass
 
 
@@ -58,12 +58,12 @@ def test_a_prediction_keeps_its_features_in_memory_where_they_fit(run, p1, tmp_p
         return predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"), force=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_file.VectorsInFile, "__init__", None)
+        patch.setattr(feature_file.FileSink, "__init__", None)
         in_memory = predicted()
-    flush, written = feature_file.VectorsInFile.flush, []
+    flush, written = feature_file.FileSink.flush, []
     with monkeypatch.context() as patch:
         patch.setattr(extraction, "free_on_host", lambda: 0)
-        patch.setattr(feature_file.VectorsInFile, "flush", lambda self: (written.append(self), flush(self)))
+        patch.setattr(feature_file.FileSink, "flush", lambda self: (written.append(self), flush(self)))
         in_file = predicted()
     assert written
     np.testing.assert_array_equal(in_memory.X, in_file.X)
@@ -76,7 +76,7 @@ def test_a_prediction_that_fails_or_ends_leaves_no_features(run, p1, tmp_path, m
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch, pytest.raises(GeneDMLError):
-        patch.setattr(feature_file.VectorsInFile, "_write", gone)
+        patch.setattr(feature_file.FileSink, "_write", gone)
         predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))
     assert list(tmp_path.iterdir()) == []
     predict(p1["slide"], p1["spots"], run, tmp_path / "out.h5ad", compute=Compute("cpu"))

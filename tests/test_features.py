@@ -16,12 +16,12 @@ from genedml.networks.inputs import Needs
 from genedml_cli.datasets.samples import Sample, read_sheet
 from genedml_cli.features.batch_size import BATCH_TILES
 from genedml_cli.features.encoding import average_patches, orient
-from genedml_cli.features.extraction import encode_section, extract, keep_section
-from genedml_cli.features.feature_file import check_seal, making
+from genedml_cli.features.extraction import encode_section, encode_section_to_file, extract
+from genedml_cli.features.feature_file import check_seal, open_for_writing
 from genedml_cli.features.placement import PlacedFeatures
 from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
 from genedml_cli.features.tile_plan import plan_tiles
-from genedml_cli.files.storage import arriving, sha256_of
+from genedml_cli.files.storage import atomic_write, sha256_of
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.spots.section import open_section
 from genedml_cli.spots.spot_files import read_spots
@@ -231,7 +231,7 @@ def test_a_file_of_eight_orientations_serves_where_one_is_asked(red_sample, enco
     else:
         spots = read_spots(red_sample.spots)
         with open_section(red_sample.slide, spots, red_sample.um_per_px) as slide:
-            upright = keep_section(slide, spots, encoder, VIEWS, folder, "red")
+            upright = encode_section_to_file(slide, spots, encoder, VIEWS, folder, "red")
     assert eight.local.shape[0] == 8
     assert torch.equal(upright.local, eight.local[:1])
     assert torch.equal(upright.tiles, eight.tiles)
@@ -311,7 +311,7 @@ def test_a_changed_feature_file_is_refused(features, tmp_path, place):
 def test_features_larger_than_a_piece_are_sealed_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr("genedml_cli.features.feature_file.PIECE_BYTES", 7)
     values = torch.rand(1, 40, 1, 5).half()
-    with making(tmp_path / "f", {"local": values, "tiles": values[0, :, 0]}, {}) as file:
+    with open_for_writing(tmp_path / "f", {"local": values, "tiles": values[0, :, 0]}, {}) as file:
         file.put_all(values, values[0, :, 0])
     check_seal(tmp_path / "f")
     content = (tmp_path / "f").read_bytes()
@@ -339,7 +339,7 @@ def test_a_disk_too_small_is_said_before_anything_is_encoded(red_sample, encoder
 
 def test_nothing_is_left_where_writing_fails(tmp_path):
     path = tmp_path / "new" / "P1.safetensors"
-    with pytest.raises(RuntimeError, match="half way"), arriving(path) as temporary:
+    with pytest.raises(RuntimeError, match="half way"), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError("half way")
     assert not path.parent.exists()
@@ -348,7 +348,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "P1.safetensors"
     path.write_text("old")
-    with pytest.raises(GeneDMLError), arriving(path) as temporary:
+    with pytest.raises(GeneDMLError), atomic_write(path) as temporary:
         temporary.write_text("new")
         raise OSError(28, "No space left on device")
     assert [file.name for file in tmp_path.iterdir()] == ["P1.safetensors"]
@@ -359,7 +359,7 @@ def test_an_encoding_that_fails_leaves_nothing(red_sample, encoder, tmp_path, mo
     def fail(*_: object) -> None:
         raise GeneDMLError("half way")
 
-    monkeypatch.setattr("genedml_cli.features.feature_file.VectorsInFile.put", fail)
+    monkeypatch.setattr("genedml_cli.features.feature_file.FileSink.put", fail)
     with pytest.raises(GeneDMLError, match="half way"):
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
     assert not (tmp_path / "features").exists()
@@ -367,5 +367,5 @@ def test_an_encoding_that_fails_leaves_nothing(red_sample, encoder, tmp_path, mo
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(GeneDMLError), arriving(tmp_path / "file" / Path("P1.safetensors")):
+    with pytest.raises(GeneDMLError), atomic_write(tmp_path / "file" / Path("P1.safetensors")):
         pass

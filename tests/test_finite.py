@@ -12,7 +12,7 @@ from genedml.config import ViewsConfig
 from genedml.encoders.encoder import Encoder
 from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
-from genedml_cli.features.extraction import encode_section, keep_section
+from genedml_cli.features.extraction import encode_section, encode_section_to_file
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.spots.spots import Spots
 
@@ -48,7 +48,7 @@ def test_features_that_are_not_finite_are_refused_at_their_batch(red_spot, tmp_p
         with pytest.raises(
             GeneDMLError, match=r"tiny gives features that are not finite, first of tiles \d+ to \d+"
         ) as e:
-            keep_section(slide, spots, encoder, views, tmp_path / "features", "red")
+            encode_section_to_file(slide, spots, encoder, views, tmp_path / "features", "red")
         assert fix in str(e.value)
         with pytest.raises(GeneDMLError):
             encode_section(slide, spots, encoder, views)

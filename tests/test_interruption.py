@@ -234,14 +234,14 @@ class Killed(BaseException):
 
 def test_a_journal_of_another_part_is_not_gone_on_from(tmp_path):
     path, tensors = tmp_path / "file", {"local": torch.ones(1, 2, 1, 3), "tiles": torch.ones(2, 3)}
-    with pytest.raises(Killed), feature_file.making(path, tensors, {"of": "one"}) as file:
+    with pytest.raises(Killed), feature_file.open_for_writing(path, tensors, {"of": "one"}) as file:
         file.put_all(tensors["local"], tensors["tiles"])
         file.done = 2
         file.record()
         raise Killed
-    with pytest.raises(Killed), feature_file.making(path, tensors, {"of": "another"}):
+    with pytest.raises(Killed), feature_file.open_for_writing(path, tensors, {"of": "another"}):
         raise Killed
-    with feature_file.making(path, tensors, {"of": "one"}) as file:
+    with feature_file.open_for_writing(path, tensors, {"of": "one"}) as file:
         assert file.done == 0
         file.put_all(tensors["local"], tensors["tiles"])
 
@@ -251,7 +251,7 @@ def test_a_full_disk_while_encoding_is_a_sentence_and_leaves_nothing(red_sample,
         raise OSError(28, "No space left on device")
 
     write_text(tmp_path / "features" / "earlier", "kept")
-    monkeypatch.setattr(feature_file.VectorsInFile, "_write", full)
+    monkeypatch.setattr(feature_file.FileSink, "_write", full)
     with pytest.raises(GeneDMLError):
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["earlier"]
@@ -277,7 +277,7 @@ def test_what_differs_from_the_features_that_are_there_is_said(red_sample, encod
 
 def test_what_was_encoded_when_it_was_stopped_is_on_record(red_sample, encoder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(BATCH_TILES, "cpu", 4)
-    put, seen = feature_file.VectorsInFile.put, []
+    put, seen = feature_file.FileSink.put, []
 
     def stop(self, batch):
         put(self, batch)
@@ -286,7 +286,7 @@ def test_what_was_encoded_when_it_was_stopped_is_on_record(red_sample, encoder, 
             raise Stopped(signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(feature_file.VectorsInFile, "put", stop)
+        patch.setattr(feature_file.FileSink, "put", stop)
         extract([red_sample], encoder, VIEWS, tmp_path / "features")
     capsys.readouterr()
     extract([red_sample], encoder, VIEWS, tmp_path / "features")

@@ -26,7 +26,7 @@ from genedml_cli.app import app
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.files import locks
-from genedml_cli.files.storage import arriving_folder
+from genedml_cli.files.storage import atomic_folder
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs import spatialdata_store
 from genedml_cli.outputs.formats import FORMATS, export, how_to_open, write
@@ -220,7 +220,7 @@ def test_a_store_whose_exchange_is_stopped_is_the_earlier_one(tmp_path, monkeypa
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt), arriving_folder(tmp_path / "out.zarr") as folder:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out.zarr") as folder:
         folder.mkdir(exist_ok=True)
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
         "out.zarr",

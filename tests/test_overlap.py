@@ -9,7 +9,7 @@ import torch
 from genedml.encoders.encoder import Encoder, load_encoder
 from genedml_cli.features import batch_size
 from genedml_cli.features.batch_size import BATCH_TILES, choose_batch_tiles, find_batch_tiles
-from genedml_cli.features.overlap import overlapped
+from genedml_cli.features.overlap import pipelined
 from genedml_cli.machine.devices import all_deterministic
 
 CPU = torch.device("cpu")
@@ -37,11 +37,11 @@ def test_results_keep_their_order_whichever_is_done_first(three_threads):
         return number
 
     calls = [lambda number=number: call(number) for number in range(9)]
-    assert list(overlapped(calls, CPU)) == list(range(9))
+    assert list(pipelined(calls, CPU)) == list(range(9))
 
 
 def test_each_thread_counts_alone_and_the_caller_as_before(three_threads):
-    seen = list(overlapped([torch.get_num_threads] * 6, CPU))
+    seen = list(pipelined([torch.get_num_threads] * 6, CPU))
     assert seen == [1] * 6
     assert torch.get_num_threads() == 3
 
@@ -51,8 +51,8 @@ def test_an_error_or_an_early_end_leaves_no_thread(three_threads):
         raise ValueError("here")
 
     with pytest.raises(ValueError, match="here"):
-        list(overlapped([fail, *[lambda: None] * 5], CPU))
-    batches = overlapped([lambda: 1] * 50, CPU)
+        list(pipelined([fail, *[lambda: None] * 5], CPU))
+    batches = pipelined([lambda: 1] * 50, CPU)
     assert next(batches) == 1
     batches.close()
     assert encoder_threads() == []
@@ -61,7 +61,7 @@ def test_an_error_or_an_early_end_leaves_no_thread(three_threads):
 
 def test_a_device_is_given_the_next_before_its_last_is_taken():
     made = []
-    results = overlapped(
+    results = pipelined(
         [lambda number=number: made.append(number) or number for number in range(3)], torch.device("mps")
     )
     assert next(results) == 0

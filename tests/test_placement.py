@@ -215,10 +215,10 @@ def test_the_kept_weights_are_their_moving_average(sections):
     network = GeneDML(config.network, Shape(GENES, WIDTH, TOKENS, 5))
     learner, random, expected = Learner(network, settings, "cpu"), torch.Generator().manual_seed(0), None
     for _ in range(3):
-        learner.learn(loader.epoch(random), random)
+        learner.train_epoch(loader.epoch(random), random)
         now = network.head.output.weight.detach().clone()
         expected = now if expected is None else (expected + now) / 2
-    torch.testing.assert_close(learner.kept.head.output.weight.detach(), expected)
+    torch.testing.assert_close(learner.averaged.head.output.weight.detach(), expected)
 
 
 @pytest.mark.gpu
@@ -234,7 +234,7 @@ def test_no_step_waits_for_cuda_and_its_batches_are_the_hosts(sections, batch, w
     loader = SpotLoader(sections, placed, config.training, device, NEEDS)
     learner = Learner(GeneDML(config.network, Shape(GENES, WIDTH, TOKENS, 5)), config.training, device)
     random = torch.Generator().manual_seed(0)
-    learner.learn(loader.epoch(random), random)
+    learner.train_epoch(loader.epoch(random), random)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for drawn in loader.epoch(random):

@@ -20,10 +20,10 @@ import sys, time
 from pathlib import Path
 from genedml_cli import app
 from genedml_cli.machine import stopping
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 
 def command():
-    with stopping.keeping("All is kept."), arriving(Path(sys.argv[1])) as temporary:
+    with stopping.on_stop("All is kept."), atomic_write(Path(sys.argv[1])) as temporary:
         temporary.write_text("half")
         print("ready", flush=True)
         time.sleep(60)

@@ -28,9 +28,9 @@ HOLD = """
 import sys
 from pathlib import Path
 from genedml_cli.features.extraction import extract
-from genedml_cli.files.locks import in_turn
+from genedml_cli.files.locks import exclusive
 
-with in_turn(Path(sys.argv[1])):
+with exclusive(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
 """

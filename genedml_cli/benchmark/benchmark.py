@@ -23,9 +23,9 @@ from genedml_cli.benchmark.machine import describe, matrix_flops, peak_memory
 from genedml_cli.benchmark.training import time_training
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.features.batch_size import choose_batch_tiles
-from genedml_cli.features.encoding import VectorsInMemory, encode_plan, tokens_kept
+from genedml_cli.features.encoding import MemorySink, encode_plan, tokens_kept
 from genedml_cli.features.extraction import encode_section
-from genedml_cli.features.overlap import overlapped
+from genedml_cli.features.overlap import pipelined
 from genedml_cli.features.tile_plan import TilePlan, plan_tiles
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
@@ -227,7 +227,7 @@ def _encoder_alone(encoder: Encoder, seconds: float) -> Part:
         while tiles == 0 or time.perf_counter() < end:
             yield partial(encoder, images)
 
-    with stopwatch(encoder.device) as took, closing(overlapped(calls(), encoder.device)) as results:
+    with stopwatch(encoder.device) as took, closing(pipelined(calls(), encoder.device)) as results:
         for encoded in results:
             encoded.pooled.cpu()
             tiles += len(images)
@@ -248,7 +248,7 @@ def _extraction(raster: Raster, plan: TilePlan, encoder: Encoder, config: Config
     grid, info = config.views.local_grid, encoder.info
     head = _head(plan, max(choose_batch_tiles(encoder), int(seconds * rate)))
     local = torch.empty(1, len(head.own), tokens_kept(info.tokens, grid), info.width, dtype=torch.float16)
-    room = VectorsInMemory(local, torch.empty(len(head.corners_xy), info.width, dtype=torch.float16))
+    room = MemorySink(local, torch.empty(len(head.corners_xy), info.width, dtype=torch.float16))
     with stopwatch(encoder.device) as took, reading_ahead(raster, head.corners_xy, head.tile_px) as read:
         encode_plan(read, head, encoder, grid, "extraction", room)
     return _part(len(head.corners_xy), "tiles", took)

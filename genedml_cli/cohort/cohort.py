@@ -16,11 +16,11 @@ from genedml_cli.datasets.sheets import FIRST_LINE, is_file_name, number, read_r
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
-from genedml_cli.files.storage import check_apart, write_text
+from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, pick_device
 from genedml_cli.machine.executors import HERE, Executor, Failed, executor
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.notes import marks_of
 from genedml_cli.outputs.formats import check_output_path
 from genedml_cli.outputs.run_folder import default_model, model_files
@@ -150,14 +150,14 @@ def predict_cohort(
         check_output_path(out / f"{slides[0].name}{suffix}")
     read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
     together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
-    check_apart([*together, *results], [sheet, *read])
+    refuse_overwriting_inputs([*together, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume, suffixes)
     outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (
         claimed(out / SUMMARY, f"The cohort in {out}"),
-        keeping(kept),
+        on_stop(kept),
         all_deterministic(compute.deterministic),
         console.progress("Slides", len(slides)) as advance,
     ):

@@ -20,7 +20,7 @@ from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of, set_record
-from genedml_cli.prediction.ensemble import Models, load_models, say_which
+from genedml_cli.prediction.ensemble import Ensemble, load_models, say_which
 from genedml_cli.prediction.prediction import predict_slide
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.slides.slide_files import content_sha256
@@ -81,7 +81,7 @@ class CohortTask:
     resume: bool = True
     formats: tuple[str, ...] = ()
 
-    def load_at(self, place: Place) -> Models:
+    def load_at(self, place: Place) -> Ensemble:
         """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
         share_threads(place.of)
         with nullcontext() if place.number == 0 else console.quieted():
@@ -89,7 +89,7 @@ class CohortTask:
             say_which(models)
         return models
 
-    def predict(self, models: Models, slide: CohortSlide) -> Outcome:
+    def predict(self, models: Ensemble, slide: CohortSlide) -> Outcome:
         """Predict one slide into its file; whatever goes wrong is told in the outcome."""
         started = time.perf_counter()
         with console.about(slide.name):
@@ -104,7 +104,7 @@ class CohortTask:
         return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 
 
-def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Outcome:
+def _predict_or_keep(task: CohortTask, models: Ensemble, slide: CohortSlide) -> Outcome:
     file = task.out / f"{slide.name}.h5ad"
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written
@@ -121,7 +121,7 @@ def _predict_or_keep(task: CohortTask, models: Models, slide: CohortSlide) -> Ou
     return _done(slide, PREDICTED, data.shape, record.notes)
 
 
-def _keep(task: CohortTask, file: Path, models: Models, slide: CohortSlide) -> Outcome:
+def _keep(task: CohortTask, file: Path, models: Ensemble, slide: CohortSlide) -> Outcome:
     """A result that is there, if it was made from the same.
 
     Raises:
@@ -149,7 +149,7 @@ def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) 
         write(data, task.out / f"{slide.name}{suffix}")
 
 
-def _asked(task: CohortTask, slide: CohortSlide, models: Models) -> dict[str, str]:
+def _asked(task: CohortTask, slide: CohortSlide, models: Ensemble) -> dict[str, str]:
     """All but its slide that a result depends on, each by what a difference of it is called."""
     tissue = slide.placing.tissue
     return {

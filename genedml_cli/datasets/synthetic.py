@@ -20,7 +20,7 @@ from numpy.random import Generator, default_rng
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from genedml_cli.files.storage import arriving, write_text
+from genedml_cli.files.storage import atomic_write, write_text
 
 # Change of a planted gene's log rate where tumour, lymphocytes, stroma or fat fill the spot.
 PATTERNS: dict[str, tuple[float, float, float, float]] = {
@@ -141,7 +141,7 @@ def write_dataset(folder: Path, config: SyntheticConfig = SyntheticConfig()) -> 
         places = dict(zip(("x", "y", "array_col", "array_row"), (*section.xy_px.T, *section.array_xy.T), strict=True))
         write_text(folder / files["spots"], pd.DataFrame({"name": section.names} | places).to_csv(index=False))
         counts = pd.DataFrame(section.counts, index=list(section.names), columns=list(gene_names(config)))
-        with arriving(folder / files["counts"]) as temporary:
+        with atomic_write(folder / files["counts"]) as temporary:
             temporary.write_bytes(gzip.compress(counts.to_csv(sep="\t").encode(), mtime=0))
         rows.append({"sample": name, **files, "patient": f"P{patient}"})
     write_text(folder / "samples.csv", pd.DataFrame(rows).to_csv(index=False))
@@ -293,7 +293,7 @@ def write_slide(path: Path, image: UInt8[np.ndarray, "H W 3"], um_per_px: float)
 
     options: dict[str, object] = {"photometric": "rgb", "tile": (256, 256), "resolutionunit": "CENTIMETER"}
     options |= {"compression": "zlib", "compressionargs": {"level": 4}, "software": False, "metadata": None}
-    with arriving(path) as temporary, tifffile.TiffWriter(temporary) as writer:
+    with atomic_write(path) as temporary, tifffile.TiffWriter(temporary) as writer:
         for step in PYRAMID_STEPS:
             pixels = np.asarray(Image.fromarray(image).reduce(step))
             writer.write(pixels, subfiletype=int(step > 1), resolution=(1e4 / um_per_px / step,) * 2, **options)

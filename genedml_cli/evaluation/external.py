@@ -32,7 +32,7 @@ from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
-from genedml_cli.prediction.ensemble import Models, load_models, notes_for_others
+from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
 from genedml_cli.references.ridge import load_ridge
@@ -193,7 +193,7 @@ def _seen_note(seen: Mapping[str, str]) -> str:
     return f"Left out, as their donors were seen in training: {named}."
 
 
-def _check_scale(sample: Sample, models: Models) -> None:
+def _check_scale(sample: Sample, models: Ensemble) -> None:
     """Before the hours of encoding, refuse what the models would see at another size."""
     views = models.cards[0].config.views
     if views.um_per_px != "native":
@@ -210,7 +210,7 @@ def _check_scale(sample: Sample, models: Models) -> None:
 def _score_section(
     sample: Sample,
     counts: anndata.AnnData,
-    models: Models,
+    models: Ensemble,
     found: SectionFeatures,
     folder: Path,
     shared: Sequence[Note],
@@ -272,7 +272,7 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
 
 
-def _notes(models: Models, run: Path, partial: Note | None) -> list[Note]:
+def _notes(models: Ensemble, run: Path, partial: Note | None) -> list[Note]:
     notes = [label_note(models.cards[0].config.labels), *notes_for_others(models.cards)]
     notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *([partial] if partial else [])]
     pairs = zip(models.cards, models.files, strict=True)

@@ -21,7 +21,7 @@ from genedml.encoders.encoder import Encoded, Encoder
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.features.batch_size import choose_batch_tiles
-from genedml_cli.features.overlap import overlapped
+from genedml_cli.features.overlap import pipelined
 from genedml_cli.features.tile_plan import TilePlan
 from genedml_cli.machine.devices import is_out_of_memory, send
 
@@ -40,7 +40,7 @@ class TileVectors:
     arrived: torch.cuda.Event | None
 
 
-class Vectors(ABC):
+class VectorSink(ABC):
     """Room for the vectors of a section: in memory here, in a file in :mod:`genedml_cli.features.feature_file`."""
 
     orientations: int
@@ -52,7 +52,7 @@ class Vectors(ABC):
         """Take what has arrived of a batch."""
 
 
-class VectorsInMemory(Vectors):
+class MemorySink(VectorSink):
     """Two tables of half precision."""
 
     def __init__(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "U D"]) -> None:
@@ -72,7 +72,7 @@ def encode_plan(
     encoder: Encoder,
     local_grid: int,
     name: str,
-    room: Vectors,
+    room: VectorSink,
 ) -> None:
     """Encode once every tile of a plan that ``room`` has no vectors of yet.
 
@@ -90,7 +90,7 @@ def encode_plan(
     calls = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
     with (
         console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance,
-        closing(overlapped(calls, encoder.device)) as batches,
+        closing(pipelined(calls, encoder.device)) as batches,
     ):
         advance(room.done)
         for batch in batches:

@@ -21,8 +21,8 @@ from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
 from genedml_cli import console
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.features.encoding import VectorsInMemory, encode_plan, tokens_kept
-from genedml_cli.features.feature_file import making, started
+from genedml_cli.features.encoding import MemorySink, encode_plan, tokens_kept
+from genedml_cli.features.feature_file import open_for_writing, started
 from genedml_cli.features.recipe import Recipe
 from genedml_cli.features.section_features import (
     SectionFeatures,
@@ -36,7 +36,7 @@ from genedml_cli.features.tiles import load_tiles, make_tiles, tiles_in_memory
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import free_bytes
 from genedml_cli.machine.memory import free_on_host
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.slides.patches import PATCHES_SUFFIX, PatchFile, open_patches
 from genedml_cli.slides.raster import Raster
 from genedml_cli.slides.read_ahead import reading_ahead
@@ -76,7 +76,7 @@ def extract(
     """
     found: dict[str, SectionFeatures] = {}
     kept = f"What was encoded is kept in {folder}. To go on, run the same command again."
-    with keeping(kept), console.progress("Sections", len(samples)) as advance:
+    with on_stop(kept), console.progress("Sections", len(samples)) as advance:
         for sample in samples:
             try:
                 found[sample.name] = _extract_sample(
@@ -117,7 +117,7 @@ def encode_section(
     return replace(_encode_section(slide, recipe, encoder, views, None), raw=raw)
 
 
-def keep_section(
+def encode_section_to_file(
     slide: Slide,
     spots: Spots,
     encoder: Encoder,
@@ -136,8 +136,8 @@ def keep_section(
         GeneDMLError: as for :func:`encode_section`; the folder cannot be written.
     """
     recipe = _recipe(slide, spots, encoder, views, flips, slide_sha256)
-    with keeping(f"What was encoded is kept in {folder}. To go on, run the same command again."):
-        features = recipe.kept(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
+    with on_stop(f"What was encoded is kept in {folder}. To go on, run the same command again."):
+        features = recipe.load_or_make(folder, name, lambda file: _encode_section(slide, recipe, encoder, views, file))
         return _with_raw(features, slide, recipe, folder, name, tiles)
 
 
@@ -168,7 +168,7 @@ def _extract_sample(
             spots = with_tiles(patches, spots)
             sha256 = content_sha256(sample.slide)
             recipe = Recipe(sha256, patches.um_per_px, spots, encoder_record(encoder), views, flips)
-            found = recipe.kept(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
+            found = recipe.load_or_make(folder, sample.name, partial(_encode_patches, patches, recipe, encoder))
             return _with_raw(found, patches, recipe, folder, sample.name, tiles)
     spots, left_out = on_image(sample.slide, spots) if skip_off_image else (spots, [])
     with open_section(
@@ -177,7 +177,7 @@ def _extract_sample(
         share = check_on_tissue(spots, slide, find_tissue(slide), allow_off_tissue)
         say_what_is_derived(slide, spots, sample.pitch_um)
         recipe = _recipe(slide, spots, encoder, views, flips)
-        found = recipe.kept(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
+        found = recipe.load_or_make(folder, sample.name, partial(_encode_section, slide, recipe, encoder, views))
         found = _with_raw(found, slide, recipe, folder, sample.name, tiles)
         notes = (*slide.notes, *left_out, *doubt_spots(spots, share, sample.spots))
         return replace(found, notes=notes, origin_xy=slide.origin_xy)
@@ -255,12 +255,14 @@ def _encode(
     )
     if file is None:
         with read_from(0) as read:
-            encode_plan(read, plan, encoder, grid, title, VectorsInMemory(features.local, features.tiles))
+            encode_plan(read, plan, encoder, grid, title, MemorySink(features.local, features.tiles))
         return features
     if not started(file):
         _check_space(file.parent, features.local.nbytes + features.tiles.nbytes)
     with (
-        making(file, feature_tables(features), feature_metadata(features, recipe.parts, encoder.device.type)) as room,
+        open_for_writing(
+            file, feature_tables(features), feature_metadata(features, recipe.parts, encoder.device.type)
+        ) as room,
         read_from(room.done) as read,
     ):
         encode_plan(read, plan, encoder, grid, title, room)

@@ -23,9 +23,9 @@ from torch import Tensor
 from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
-from genedml_cli.features.encoding import TileVectors, Vectors
-from genedml_cli.files.locks import in_turn, journal_of, part_of
-from genedml_cli.files.storage import into_place, write_json, written
+from genedml_cli.features.encoding import TileVectors, VectorSink
+from genedml_cli.files.locks import exclusive, journal_of, part_of
+from genedml_cli.files.storage import commit, write_json, written
 from genedml_cli.machine.stopping import Stopped
 
 LOCAL, TILES, SEAL = "local", "tiles", "sha256"
@@ -35,7 +35,7 @@ EVERY_S = 5.0
 """How often what is encoded is put on record: this much, and the batch under way, is encoded again after a crash."""
 
 
-class VectorsInFile(Vectors):
+class FileSink(VectorSink):
     """Room for the vectors of a section in a file, whatever the memory.
 
     Args:
@@ -87,7 +87,7 @@ class VectorsInFile(Vectors):
 
 
 @contextmanager
-def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[VectorsInFile]:
+def open_for_writing(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[FileSink]:
     """Room for the vectors of a section; when the block is left, ``path`` is whole.
 
     Where a process was killed, or stopped, in the block, the next call with the same arguments finds its vectors there;
@@ -105,14 +105,14 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     head, begins = layout(tensors, metadata)
     key = hashlib.sha256(head).hexdigest()
     part, journal = part_of(path), journal_of(path)
-    with in_turn(path), written(path):
+    with exclusive(path), written(path):
         try:
             done = _done(part, journal, key)
             if not done:
                 journal.unlink(missing_ok=True)  # first: one of another part is not to be taken for one of this
                 _lay_out(part, head, begins, tensors)
             with part.open("r+b") as file:
-                vectors = VectorsInFile(file, begins, tensors[LOCAL].shape, journal, key, done)
+                vectors = FileSink(file, begins, tensors[LOCAL].shape, journal, key, done)
                 try:
                     yield vectors
                 except Stopped:
@@ -121,7 +121,7 @@ def making(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
                 vectors.flush()
                 file.seek(begins[SEAL])
                 file.write(sealed_digest(part))
-            into_place(part, path)
+            commit(part, path)
         except Exception:
             part.unlink(missing_ok=True)
             journal.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ def features_beside(out: Path) -> Iterator[Path]:
     is written there by those who keep them in memory.
     """
     folder = out.with_name(f".{out.name}.features")
-    with in_turn(out):
+    with exclusive(out):
         try:
             yield folder
         except Exception:

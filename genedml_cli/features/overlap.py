@@ -15,7 +15,7 @@ MOST_THREADS = 16
 _sharers = 1
 
 
-def overlapped(calls: Iterable[Callable[[], Result]], device: torch.device) -> Generator[Result, None, None]:
+def pipelined(calls: Iterable[Callable[[], Result]], device: torch.device) -> Generator[Result, None, None]:
     """What the calls give, in their order.
 
     On a CPU each call runs in one of several threads, and its arithmetic in that thread alone: threads that share one

@@ -17,7 +17,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml.schema import to_dict
 from genedml_cli import console
 from genedml_cli.features.section_features import FORMAT_VERSION, METADATA_KEY, SectionFeatures, load_features
-from genedml_cli.files.locks import in_turn
+from genedml_cli.files.locks import exclusive
 from genedml_cli.spots.spots import Spots
 
 WORDS = {"slide": "slide content", "um_per_px": "um/px", "weights": "weights of the encoder", "flips": "orientations"}
@@ -54,7 +54,7 @@ class Recipe:
             "flips": self.flips,
         }
 
-    def kept(self, folder: Path, name: str, encode: Callable[[Path], SectionFeatures]) -> SectionFeatures:
+    def load_or_make(self, folder: Path, name: str, encode: Callable[[Path], SectionFeatures]) -> SectionFeatures:
         """The features of section ``name`` from their file in ``folder``, which ``encode`` makes if it is not there.
 
         Where one orientation is asked, a file of all eight does: of it the first is taken. Says what differs where
@@ -65,7 +65,7 @@ class Recipe:
             return self._opened(file)
         if turned.exists():
             return self._opened(turned).upright
-        with in_turn(file):
+        with exclusive(file):
             if file.exists():  # by now: another process was at it
                 return self._opened(file)
             _say_what_differs(folder, name, self.parts)

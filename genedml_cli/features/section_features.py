@@ -16,7 +16,7 @@ from genedml.checkpoint import EncoderRecord
 from genedml.encoders.encoder import Encoder
 from genedml.errors import reading
 from genedml.networks.inputs import Section
-from genedml_cli.features.feature_file import LOCAL, TILES, check_seal, making
+from genedml_cli.features.feature_file import LOCAL, TILES, check_seal, open_for_writing
 from genedml_cli.features.tiles import load_tiles
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.notes import Note
@@ -104,7 +104,7 @@ def encoder_record(encoder: Encoder) -> EncoderRecord:
 
 def save_features(features: SectionFeatures, path: Path, made_of: Mapping[str, Any]) -> None:
     """Write a feature file whole; ``made_of`` as :attr:`Recipe.parts`."""
-    with making(path, feature_tables(features), feature_metadata(features, made_of)) as file:
+    with open_for_writing(path, feature_tables(features), feature_metadata(features, made_of)) as file:
         file.put_all(features.local, features.tiles)
 
 

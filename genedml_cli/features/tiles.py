@@ -22,7 +22,7 @@ from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.features.feature_file import SEAL, SEAL_BYTES, check_seal, sealed_digest
 from genedml_cli.features.tile_plan import plan_tiles
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.slides.patches import PatchFile
 from genedml_cli.slides.raster import Raster
 from genedml_cli.slides.read_ahead import reading_ahead
@@ -138,7 +138,7 @@ def _write(file: Path, source: Slide | PatchFile, spots: Spots, tile: Tile, view
         SEAL: torch.empty(SEAL_BYTES, dtype=torch.uint8),
     }
     head, begins = layout(tensors, {METADATA_KEY: text})
-    with arriving(file) as temporary:
+    with atomic_write(file) as temporary:
         with temporary.open("wb") as stream:
             stream.write(head)
             stream.truncate(begins[SEAL] + SEAL_BYTES)

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from genedml.errors import GeneDMLError
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -29,5 +29,5 @@ def check_picture_path(path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     check_picture_path(path)
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)

@@ -14,7 +14,7 @@ SOON_S = 0.5
 
 
 @contextmanager
-def in_turn(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Alone on ``path`` while the block runs; waits for whoever is at it. May be nested in one process.
 
     Raises:
@@ -26,7 +26,7 @@ def in_turn(path: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(path: Path, what: str = "") -> Iterator[None]:
-    """As :func:`in_turn`, but refuses where another process is at it: for work that takes hours.
+    """As :func:`exclusive`, but refuses where another process is at it: for work that takes hours.
 
     Args:
         path: the output, or a name that stands for several.

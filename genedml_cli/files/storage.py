@@ -11,12 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from genedml.errors import GeneDMLError
-from genedml_cli.files.locks import cannot_write, in_turn, part_of
+from genedml_cli.files.locks import cannot_write, exclusive, part_of
 from genedml_cli.text import json_text
 
 
 @contextmanager
-def arriving(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``; renamed to it on success, removed on failure.
 
     So a file that exists is finished. The folder is made if it is missing. One process at a time: another waits. What a
@@ -26,16 +26,16 @@ def arriving(path: Path) -> Iterator[Path]:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
     temporary = part_of(path)
-    with in_turn(path), written(path):
+    with exclusive(path), written(path):
         try:
             temporary.unlink(missing_ok=True)
             yield temporary
-            into_place(temporary, path)
+            commit(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def into_place(temporary: Path, path: Path) -> None:
+def commit(temporary: Path, path: Path) -> None:
     """Give a file that is whole its name; it has reached the disk before."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
@@ -44,8 +44,8 @@ def into_place(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def arriving_folder(path: Path) -> Iterator[Path]:
-    """As :func:`arriving`, for a folder: a path where nothing is yet; what is there on success moves to ``path``.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As :func:`atomic_write`, for a folder: a path where nothing is yet; what is there on success moves to ``path``.
 
     A folder of that name stays until the new one is complete.
 
@@ -54,7 +54,7 @@ def arriving_folder(path: Path) -> Iterator[Path]:
     """
     around = part_of(path)
     before = around / "before"
-    with in_turn(path), written(path):
+    with exclusive(path), written(path):
         if before.exists() and not path.exists():  # a process was killed as it exchanged the two
             before.replace(path)
         shutil.rmtree(around, ignore_errors=True)
@@ -79,7 +79,7 @@ def written(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
-def check_apart(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
+def refuse_overwriting_inputs(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
     """Refuse to write over a file that is read.
 
     Raises:
@@ -103,7 +103,7 @@ def beside(target: Path, name: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

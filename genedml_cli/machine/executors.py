@@ -22,7 +22,7 @@ import torch
 
 from genedml.errors import GeneDMLError, lines_of
 from genedml_cli import console
-from genedml_cli.machine.stopping import follow
+from genedml_cli.machine.stopping import end_with_parent
 
 State = TypeVar("State")
 Job = TypeVar("Job")
@@ -218,7 +218,7 @@ def _serve(pipe: Connection, place: Place, setup: Callable[[Place], Any], call: 
     """What a process does: job after job, until it is ended or one raises."""
     leader = multiprocessing.parent_process()
     if leader is not None:
-        follow(leader.sentinel)
+        end_with_parent(leader.sentinel)
     console.relay(pipe.send)
     try:
         place.settle()

@@ -29,7 +29,7 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def keeping(text: str | Callable[[], str]) -> Iterator[None]:
+def on_stop(text: str | Callable[[], str]) -> Iterator[None]:
     """Say ``text``, or what it then returns, where the process is told to end in the block; of many, the outermost."""
     say = text if callable(text) else lambda: text
     _kept.append(say)
@@ -43,7 +43,7 @@ def keeping(text: str | Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def orderly() -> Iterator[None]:
+def stop_signals() -> Iterator[None]:
     """Within the block the first signal raises :class:`Stopped` in the main thread; the second ends the process.
 
     A thread hears of signals as well, for the main thread does so only between two lines of Python.
@@ -67,7 +67,7 @@ def orderly() -> Iterator[None]:
             os.close(tell)
 
 
-def follow(leader: Any) -> None:
+def end_with_parent(leader: Any) -> None:
     """End this process with another: on SIGTERM, or when ``leader`` (a pipe or a sentinel) has no one at its other end.
 
     Ctrl-C reaches every process of a terminal; the first of them ends the others.

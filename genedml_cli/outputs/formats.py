@@ -13,7 +13,7 @@ from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.storage import arriving, check_apart
+from genedml_cli.files.storage import atomic_write, refuse_overwriting_inputs
 from genedml_cli.machine.memory import free_on_host
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.predictions import check_genes
@@ -60,7 +60,7 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
     whole = io.BytesIO()
     with h5py.File(whole, "w") as file:
         write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(whole.getbuffer())
 
 
@@ -147,7 +147,7 @@ def export(
         GeneDMLError: no prediction, unknown genes, none that good, a file that is there, or as for :func:`write`.
     """
     check_output_path(out, long)
-    check_apart([out], [prediction])
+    refuse_overwriting_inputs([out], [prediction])
     check_free(out, force)
     data = read_prediction(prediction)
     if genes:

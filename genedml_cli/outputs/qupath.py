@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import about, stored_spot_diameter_px
 
@@ -31,7 +31,7 @@ def write_geojson(data: anndata.AnnData, path: Path) -> None:
         GeneDMLError: it cannot be written.
     """
     head = json.dumps({"type": "FeatureCollection", "genedml": about(data)})
-    with arriving(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{head[:-1]}, "features": [')
         for number, feature in enumerate(_features(data)):
             file.write((",\n" if number else "\n") + json.dumps(feature, separators=(",", ":")))

@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 
 from genedml.errors import GeneDMLError
-from genedml_cli.files.storage import arriving_folder
+from genedml_cli.files.storage import atomic_folder
 from genedml_cli.outputs.predictions import stored_spot_diameter_px
 
 IMAGE, SPOTS, TABLE = "image", "spots", "table"
@@ -69,7 +69,7 @@ def write_zarr(data: anndata.AnnData, path: Path) -> None:
     table.obs["region"], table.obs["spot"] = SPOTS, table.obs_names.to_numpy()
     table.obs["region"] = table.obs["region"].astype("category")
     table = TableModel.parse(table, region=SPOTS, region_key="region", instance_key="spot")
-    with arriving_folder(path) as temporary, warnings.catch_warnings():
+    with atomic_folder(path) as temporary, warnings.catch_warnings():
         # A notice to those who write zarr themselves, once for each array.
         warnings.filterwarnings("ignore", ".*autosharding", UserWarning)
         SpatialData(images=images, shapes={SPOTS: circles}, tables={TABLE: table}).write(temporary)

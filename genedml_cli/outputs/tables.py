@@ -9,7 +9,7 @@ import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml_cli.files.hdf5 import layers_of
-from genedml_cli.files.storage import arriving, write_json
+from genedml_cli.files.storage import atomic_write, write_json
 from genedml_cli.files.tenx import GENE_IDS
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import about
@@ -66,7 +66,7 @@ def write_csv(data: anndata.AnnData, path: Path, long: bool = False) -> None:
     table = spot_table(data, long)
     # The time is left out, so that equal tables are equal files.
     gzipped: Any = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, compression=gzipped)
         # Before the table takes its name, so that a table that exists has it.
         write_json(path.with_name(f"{path.name}-metadata.json"), _csv_metadata(data, table, path.name))
@@ -80,7 +80,7 @@ def write_parquet(data: anndata.AnnData, path: Path, long: bool = False) -> None
     """
     table = spot_table(data, long)
     table.attrs["genedml"] = {**about(data), "columns": _descriptions(data, table)}
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 

@@ -35,7 +35,7 @@ one objective less than this."""
 
 
 @dataclass(frozen=True)
-class Models:
+class Ensemble:
     """Trained folds that predict together, and the encoder whose features they all take.
 
     Networks are read anew for every slide, so that one fold at a time is in memory; with ``keep`` they stay, for many
@@ -138,8 +138,8 @@ def load_models(
     weights: Path | None = None,
     compute: Compute = AUTO,
     keep: bool = False,
-) -> Models:
-    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Models`.
+) -> Ensemble:
+    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Ensemble`.
 
     Raises:
         GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
@@ -150,7 +150,7 @@ def load_models(
         load_state(file)  # damaged weights are refused before hours of encoding
     encoder = prepare_encoder(cards[0].config.encoder, weights, compute)
     _check_encoder(encoder, cards[0], files[0])
-    return Models(files, cards, encoder, encoder.device, keep)
+    return Ensemble(files, cards, encoder, encoder.device, keep)
 
 
 def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:
     return panels_note(shared, most) if shared < most else None
 
 
-def say_which(models: Models) -> None:
+def say_which(models: Ensemble) -> None:
     """Say which of a run's models predict, where that is not plain, and whether genes are left out."""
     if [card.fold for card in models.cards] == [ALL_SECTIONS]:
         console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")

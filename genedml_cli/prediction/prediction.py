@@ -7,13 +7,13 @@ import anndata
 import numpy as np
 
 from genedml_cli import __version__, console
-from genedml_cli.features.extraction import encode_section, goes_through_a_file, keep_section
+from genedml_cli.features.extraction import encode_section, encode_section_to_file, goes_through_a_file
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import command_line
-from genedml_cli.files.storage import check_apart
+from genedml_cli.files.storage import refuse_overwriting_inputs
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic
 from genedml_cli.notes import Mark, Note
@@ -22,7 +22,7 @@ from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
-from genedml_cli.prediction.ensemble import Models, genes_left_out, load_models, notes_for_others, say_which
+from genedml_cli.prediction.ensemble import Ensemble, genes_left_out, load_models, notes_for_others, say_which
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.prediction.worth import add_novelty, gene_columns
 from genedml_cli.references.novelty import load_novelty
@@ -77,7 +77,7 @@ def predict(
     """
     if out is not None:
         check_output_path(out)
-        check_apart([out], [slide, spots, tissue])
+        refuse_overwriting_inputs([out], [slide, spots, tissue])
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         if out is not None:
@@ -93,7 +93,7 @@ def predict(
 
 
 def predict_slide(
-    models: Models,
+    models: Ensemble,
     slide: Path,
     spots: Path | None,
     placing: Placing,
@@ -113,7 +113,9 @@ def predict_slide(
         models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
         encoder, tiles = models.encoder, models.needs.tiles
         if features_in is not None and goes_through_a_file(encoder, len(placed.spots), views, tiles):
-            features = keep_section(placed.slide, placed.spots, encoder, views, features_in, slide.name, tiles=tiles)
+            features = encode_section_to_file(
+                placed.slide, placed.spots, encoder, views, features_in, slide.name, tiles=tiles
+            )
         else:
             features = encode_section(placed.slide, placed.spots, encoder, views, tiles=tiles)
         data = _to_anndata(models, placed, features, batch_spots)
@@ -123,7 +125,7 @@ def predict_slide(
     return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
 
 
-def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
+def _to_anndata(models: Ensemble, placed: Site, features: SectionFeatures, batch_spots: int) -> anndata.AnnData:
     """What the folds predict, their mean and spread, and all that a prediction remembers of how it was made."""
     each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
@@ -131,7 +133,7 @@ def _to_anndata(models: Models, placed: Site, features: SectionFeatures, batch_s
     return to_anndata(mean, models.genes, placed.spots, record, layers, models.gene_ids)
 
 
-def _add_references(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+def _add_references(data: anndata.AnnData, models: Ensemble, features: SectionFeatures) -> None:
     """What the folds' references say, averaged as their predictions are, so that ``evaluate`` can score them too."""
     slopes, intercepts = zip(*(card.depth_line for card in models.cards), strict=True)
     means = [card.mean_label for card in models.cards]
@@ -149,7 +151,7 @@ def _add_references(data: anndata.AnnData, models: Models, features: SectionFeat
         data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
 
 
-def _add_worth(data: anndata.AnnData, models: Models, features: SectionFeatures) -> None:
+def _add_worth(data: anndata.AnnData, models: Ensemble, features: SectionFeatures) -> None:
     """What every gene was worth in cross-validation, and how far every spot is from the training."""
     for name, column in gene_columns(models.cards, models.genes).items():
         data.var[name] = column
@@ -159,13 +161,13 @@ def _add_worth(data: anndata.AnnData, models: Models, features: SectionFeatures)
         add_novelty(data, measures, features)
 
 
-def _beside_all(models: Models, kind: str) -> list[Path]:
+def _beside_all(models: Ensemble, kind: str) -> list[Path]:
     """The references of one kind; none if a fold has none, as the mean over some of the folds is another mean."""
     files = [reference_file(file, kind) for file in models.files]
     return files if all(file.is_file() for file in files) else []
 
 
-def _record(models: Models, placed: Site, slide_sha256: str) -> PredictionRecord:
+def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionRecord:
     """How the slide is predicted, and what must be said with it; warns where models were trained on the slide."""
     cards, slide = models.cards, placed.slide
     panels = [" ".join(card.genes) for card in cards]

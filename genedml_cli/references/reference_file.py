@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from genedml.checkpoint import weights_sha256
 from genedml.tensor_files import tensor_bytes
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 
 Tables = Mapping[str, np.ndarray]
 
@@ -28,7 +28,7 @@ def save_reference(tables: Tables, network: str, path: Path, genes: Sequence[str
     if genes is not None:
         metadata["genes"] = json.dumps(list(genes))
     tensors = {name: torch.tensor(table) for name, table in tables.items()}
-    with arriving(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(tensor_bytes(tensors, metadata))
 
 

@@ -15,7 +15,7 @@ from genedml_cli.figures.genes import draw_genes
 from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_colours
 from genedml_cli.figures.style import check_picture_path
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.storage import beside, check_apart
+from genedml_cli.files.storage import beside, refuse_overwriting_inputs
 from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of
@@ -78,7 +78,7 @@ def plot(
                 f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
             )
         pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
-        check_apart([out], (Path(one["slide"]) for run in targets for one in read_record(run)["samples"]))
+        refuse_overwriting_inputs([out], (Path(one["slide"]) for run in targets for one in read_record(run)["samples"]))
     pictures = [replace(picture, spot_px=picture.spot_px * spot_size) for picture in pictures]
     draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))), look)
     return out, len(pictures)

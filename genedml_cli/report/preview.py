@@ -19,7 +19,7 @@ from genedml_cli.figures.genes import LETTER, LINE
 from genedml_cli.figures.maps import length_label, scale_bar_um
 from genedml_cli.figures.style import DOTS_PER_INCH, STYLE, check_picture_path
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.storage import arriving, check_apart
+from genedml_cli.files.storage import atomic_write, refuse_overwriting_inputs
 from genedml_cli.outputs.predictions import spot_diameter_px
 from genedml_cli.slides.slide import Slide
 from genedml_cli.spots.placing import Placing, Site, place_spots
@@ -41,11 +41,11 @@ def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str
         GeneDMLError: as there; a picture that cannot be written.
     """
     check_picture_path(out)
-    check_apart([out], [slide, spots, placing.tissue])
+    refuse_overwriting_inputs([out], [slide, spots, placing.tissue])
     with (
         place_spots(slide, spots, replace(placing, allow_off_tissue=True), scale_needed=False) as placed,
         rc_context(STYLE),
-        arriving(out) as temporary,
+        atomic_write(out) as temporary,
     ):
         preview_figure(placed).savefig(temporary, dpi=DOTS_PER_INCH)
         return describe(placed)

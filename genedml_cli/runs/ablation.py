@@ -20,8 +20,8 @@ from genedml_cli.evaluation.published import published_rows, rows_beside
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.storage import check_apart
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.files.storage import refuse_overwriting_inputs
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.notes import Note
 from genedml_cli.runs.grid import train_grid
 from genedml_cli.runs.planning import RunSettings
@@ -92,9 +92,9 @@ def ablate(
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
     configs = {f"{setting.folder(config)}/seed-{seed}": own for setting, seed, own in cells}
-    check_apart(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
+    refuse_overwriting_inputs(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
-    with claimed(out / f"{name}.csv", f"The ablation {name} in {out}"), keeping(kept):
+    with claimed(out / f"{name}.csv", f"The ablation {name} in {out}"), on_stop(kept):
         evaluations = train_grid(samples, out, configs, takes_paths(RunSettings)(dataset=dataset, **training))
         result = _collect(name, sweep, dataset, cells, list(evaluations.values()), out)
         result.write()

@@ -18,8 +18,8 @@ from genedml_cli.evaluation.evaluation import finished_sections
 from genedml_cli.evaluation.published import rows_beside
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.files.storage import check_apart
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.files.storage import refuse_overwriting_inputs
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.outputs.run_folder import model_files_in
 from genedml_cli.runs.grid import seconds_of, train_grid
 from genedml_cli.runs.planning import RunSettings
@@ -52,14 +52,14 @@ def compare(
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     _check_alike(configs)
-    check_apart(out.glob(f"{NAME}.*"), [file for sample in samples for file in sample.files])
+    refuse_overwriting_inputs(out.glob(f"{NAME}.*"), [file for sample in samples for file in sample.files])
     cells = {
         f"{name}/seed-{config.training.seed + step}": _with_seed(config, config.training.seed + step)
         for name, config in configs.items()
         for step in range(seeds)
     }
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
-    with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), keeping(kept):
+    with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), on_stop(kept):
         evaluations = train_grid(samples, out, cells, takes_paths(RunSettings)(dataset=dataset, **training))
         check_comparable({out / cell: list(finished_sections(out / cell).values()) for cell in cells})
         titles = {name: title_of(config.method) for name, config in configs.items()}

@@ -22,7 +22,7 @@ from genedml_cli.expression.panels import agreed_gene_ids
 from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.provenance import VERSION
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.machine.devices import threads_of_torch
 from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
@@ -115,7 +115,7 @@ def _write(
         if novelty is not None:
             tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
-    with arriving(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_bytes(checkpoint_bytes(card, trained.state))
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from genedml.errors import reading
 from genedml_cli.features.section_data import SectionData, left_out_together
-from genedml_cli.files.locks import in_turn
+from genedml_cli.files.locks import exclusive
 from genedml_cli.files.provenance import VERSION
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all
 from genedml_cli.references.ridge import RidgeModel, fit_ridge
 from genedml_cli.runs.fold_plan import FoldPlan
@@ -49,7 +49,7 @@ def find_references(fitted: Sequence[SectionData], test: Sequence[SectionData], 
     """
     if file is None:
         return _fit(fitted, test)
-    with in_turn(file):  # runs of a grid that come to it at the same time wait for the first
+    with exclusive(file):  # runs of a grid that come to it at the same time wait for the first
         if file.exists():
             return _load(file)
         references = _fit(fitted, test)
@@ -71,7 +71,7 @@ def _save(references: References, file: Path) -> None:
     tables = {f"{RIDGE}{name}": table for name, table in vars(references.ridge).items()}
     if references.novelty is not None:
         tables |= {f"{NOVELTY}{name}": table for name, table in vars(references.novelty).items()}
-    with arriving(file) as temporary:
+    with atomic_write(file) as temporary:
         np.savez(temporary, **tables)
 
 

@@ -21,8 +21,8 @@ from genedml_cli.datasets.panels import check_panel
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
 from genedml_cli.evaluation.evaluation import evaluate_run
 from genedml_cli.evaluation.scores import Evaluation
-from genedml_cli.files.locks import claimed, in_turn
-from genedml_cli.files.storage import check_apart, write_text
+from genedml_cli.files.locks import claimed, exclusive
+from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.files.text_files import read_text
 from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
 from genedml_cli.machine.executors import Executor, Failed, executor
@@ -114,7 +114,7 @@ def _records(samples: Sequence[Sample], configs: Mapping[Path, Config], settings
     read = [Path(settings.panel), *(file for sample in samples for file in sample.files)]
     for out, record in records.items():
         record.check()
-        check_apart(written_in(out), read)
+        refuse_overwriting_inputs(written_in(out), read)
     return records
 
 
@@ -179,7 +179,7 @@ def _score(out: Path) -> Evaluation | None:
     """Score the folds that are there, if any, and write into the run's models what each gene was worth."""
     if list(model_files_in(out)) == [ALL_SECTIONS]:
         return None
-    with in_turn(out / "scores"):
+    with exclusive(out / "scores"):
         evaluation = evaluate_run(out)
         record_scores(out, evaluation)
     return evaluation

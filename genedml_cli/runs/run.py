@@ -10,7 +10,7 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.stopping import keeping
+from genedml_cli.machine.stopping import on_stop
 from genedml_cli.runs.grid import train_runs
 from genedml_cli.runs.planning import RunSettings
 from genedml_cli.runs.record import what_is_kept
@@ -64,7 +64,7 @@ def train(
     settings = RunSettings(
         fold, panel, features, weights, compute, on, partial, dataset, allow_off_tissue, skip_off_image
     )
-    with keeping(functools.partial(what_is_kept, out, features)):
+    with on_stop(functools.partial(what_is_kept, out, features)):
         return train_runs(samples, {out: config}, settings)[out]
 
 

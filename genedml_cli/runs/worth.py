@@ -5,7 +5,7 @@ from pathlib import Path
 
 from genedml.checkpoint import CrossValidated, checkpoint_bytes, load_card, load_state
 from genedml_cli.evaluation.scores import Evaluation
-from genedml_cli.files.storage import arriving
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.outputs.run_folder import model_files_in
 
 
@@ -20,5 +20,5 @@ def record_scores(run: Path, evaluation: Evaluation) -> None:
         scored = CrossValidated(folds, *(tuple(values) for values in columns.round(4).to_numpy().T.tolist()))
         # As text, because a score that is not defined does not equal itself.
         if repr(card.cross_validated) != repr(scored):
-            with arriving(file) as temporary:
+            with atomic_write(file) as temporary:
                 temporary.write_bytes(checkpoint_bytes(replace(card, cross_validated=scored), load_state(file)))

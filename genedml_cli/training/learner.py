@@ -27,11 +27,11 @@ class Learner:
         self._network = network.to(device)
         self._device = torch.device(device)
         self._decay, self._steps = settings.weight_average, 0
-        self.kept = copy.deepcopy(self._network) if self._decay else self._network
+        self.averaged = copy.deepcopy(self._network) if self._decay else self._network
         self._optimiser = _optimiser(network, settings, self._device)
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimiser, settings.lr_step_epochs, settings.lr_factor)
 
-    def learn(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
+    def train_epoch(self, batches: Iterator[Batch], generator: torch.Generator) -> dict[str, float]:
         """One epoch; returns the mean of every loss part."""
         self._network.train()
         learning_rate = float(self._schedule.get_last_lr()[0])
@@ -53,7 +53,7 @@ class Learner:
         self._update_average()
         return {name: value.detach() for name, value in losses.items()}
 
-    def moment(self, generator: torch.Generator) -> Moment:
+    def snapshot(self, generator: torch.Generator) -> Moment:
         """All that the next epoch depends on: weights, optimiser, schedule, average, random states.
 
         There is no gradient scaler: bfloat16 needs none.
@@ -70,17 +70,17 @@ class Learner:
         for number, values in optimiser["state"].items():
             moment.tensors |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
         if self._decay:
-            moment.tensors |= {f"kept.{name}": value for name, value in self.kept.state_dict().items()}
+            moment.tensors |= {f"kept.{name}": value for name, value in self.averaged.state_dict().items()}
         moment.tensors["random.generator"] = generator.get_state()
         moment.tensors |= {f"random.{name}": state for name, state in random_states(self._device).items()}
         return moment
 
-    def go_on_from(self, moment: Moment, generator: torch.Generator) -> None:
-        """Be as :meth:`moment` found this."""
+    def restore(self, moment: Moment, generator: torch.Generator) -> None:
+        """Be as :meth:`snapshot` found this."""
         values, tensors = moment.values, moment.tensors
         self._network.load_state_dict(below("network.", tensors))
         if self._decay:
-            self.kept.load_state_dict(below("kept.", tensors))
+            self.averaged.load_state_dict(below("kept.", tensors))
         optimiser: dict[int, dict[str, Any]] = {}
         for name, value in below("optimiser.", tensors).items():
             number, _, key = name.partition(".")
@@ -94,7 +94,7 @@ class Learner:
     @torch.no_grad()
     def _copy_buffers(self) -> None:
         """Statistics of batches are not averaged: those of the network are the average's."""
-        for average, buffer in zip(self.kept.buffers(), self._network.buffers(), strict=True):
+        for average, buffer in zip(self.averaged.buffers(), self._network.buffers(), strict=True):
             average.copy_(buffer)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class Learner:
         if not self._decay:
             return
         decay = self._decay if self._steps > 1 else 0.0  # the average of one step is that step
-        average, now = list(self.kept.parameters()), list(self._network.parameters())
+        average, now = list(self.averaged.parameters()), list(self._network.parameters())
         get_ema_multi_avg_fn(decay)(average, now, self._steps)
 
 

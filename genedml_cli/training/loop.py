@@ -289,7 +289,7 @@ class _Passes:
         self.table.write(self.epochs(course))
         if not self.file.due():
             return
-        moment = course.put_into(learner.moment(generator))
+        moment = course.put_into(learner.snapshot(generator))
         if self.chosen is not None:
             moment.values["chosen"] = {"epoch": self.chosen.epoch, "log": list(self.chosen.log)}
             if self.chosen.held_out_pcc is not None:
@@ -376,19 +376,19 @@ def _fit(
     remember(network.to(device), loader.sections())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
-        learner.go_on_from(passes.begun, generator)
+        learner.restore(passes.begun, generator)
         course = _Course.of(passes.begun, device)
         done = f"epoch {len(course.log)} of {epochs}"
         console.note(f"{description}: going on after {done}, where an earlier run was interrupted.")
     with console.progress(description, epochs, told="epoch") as advance:
         advance(len(course.log))
         while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
-            entry = {"epoch": len(course.log) + 1, **learner.learn(loader.epoch(generator), generator)}
-            remember(learner.kept, loader.sections())
-            scores = _mean_pcc(learner.kept, sections, select) if select else None
+            entry = {"epoch": len(course.log) + 1, **learner.train_epoch(loader.epoch(generator), generator)}
+            remember(learner.averaged, loader.sections())
+            scores = _mean_pcc(learner.averaged, sections, select) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
-            course.add(entry, learner.kept, scores)
+            course.add(entry, learner.averaged, scores)
             passes.keep(learner, generator, course)
             advance(note=" ".join(f"{key} {entry[key]:.3f}" for key in SHOWN if key in entry))
     if not course.epoch:
@@ -399,8 +399,8 @@ def _fit(
         )
     passes.table.write(passes.epochs(course), last=True)
     if select:
-        learner.kept.load_state_dict(course.weights)
-    remember(learner.kept, loader.sections())
+        learner.averaged.load_state_dict(course.weights)
+    remember(learner.averaged, loader.sections())
     return Trained(
-        learner.kept.state_dict(), learner.kept.shape, course.epoch, passes.epochs(course), course.held_out_pcc
+        learner.averaged.state_dict(), learner.averaged.shape, course.epoch, passes.epochs(course), course.held_out_pcc
     )

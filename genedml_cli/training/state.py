@@ -15,7 +15,7 @@ from torch import Tensor
 from genedml.checkpoint import sealed, unsealed, weights_sha256
 from genedml.errors import reading
 from genedml_cli import console
-from genedml_cli.files.storage import arriving, write_text
+from genedml_cli.files.storage import atomic_write, write_text
 
 AT_MOST_S = 60.0
 SHARE = 0.05
@@ -76,7 +76,7 @@ class TrainingState:
         began = time.monotonic()
         tensors = {name: value.detach().cpu().contiguous() for name, value in moment.tensors.items()}
         known = {"of": self._of, "values": moment.values, "tensors_sha256": weights_sha256(tensors)}
-        with arriving(self._path) as temporary:
+        with atomic_write(self._path) as temporary:
             save_file(tensors, temporary, sealed(METADATA_KEY, json.dumps(known)))
         ended = time.monotonic()
         self._next = ended + min((ended - began) / SHARE, AT_MOST_S)
