@@ -24,14 +24,14 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     layers = {"truth": truth, "ridge": (truth + predicted) / 2, "depth_alone": predicted, "constant": predicted}
     section = anndata.AnnData(predicted, pd.DataFrame({"depth": depth}, index=[str(spot) for spot in range(40)]))
     section.layers.update(layers)
-    scores = score_fold("0", [section])
+    scores = score_fold("0", [section], "Gene-DML")
     pcc_a = {score.method: f"{score.pcc_a:.3f}" for score in scores}
     (note,) = reference_notes(scores)
     assert note.text.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
     section.layers["ridge"] = predicted
-    assert reference_notes(score_fold("0", [section])) == []
+    assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
     del section.layers["ridge"]
-    assert reference_notes(score_fold("0", [section])) == []
+    assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
 
 
 def test_depth_that_is_better_on_the_best_genes_alone_is_said():
@@ -43,7 +43,7 @@ def test_depth_that_is_better_on_the_best_genes_alone_is_said():
     predicted = truth + 1.2 * np.where(np.arange(80) < 50, 3, 0.2) * random.normal(size=truth.shape)
     section = anndata.AnnData(predicted, pd.DataFrame({"depth": depth}, index=[str(spot) for spot in range(60)]))
     section.layers.update({"truth": truth, "depth_alone": depth_alone, "constant": 0 * truth})
-    (note,) = reference_notes(score_fold("0", [section]))
+    (note,) = reference_notes(score_fold("0", [section], "Gene-DML"))
     own, other = (np.sort(pcc(truth, values))[::-1] for values in (predicted, depth_alone))
     assert own.mean() > other.mean()
     sentence = (
@@ -66,7 +66,7 @@ def test_errors_are_means_over_all_spots_and_genes_of_the_fold():
                 squared += section.X[spot, gene] ** 2
                 absolute += abs(section.X[spot, gene])
                 count += 1
-    score = score_fold("0", sections)[0]
+    score = score_fold("0", sections, "Gene-DML")[0]
     assert count == 97 * 4
     assert (score.mse, score.mae) == (pytest.approx(squared / count), pytest.approx(absolute / count))
 
