@@ -15,7 +15,7 @@ def plot(
     targets: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TARGET...",
+            metavar="TARGET",
             help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene.",
         ),
     ],
