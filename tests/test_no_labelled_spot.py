@@ -41,7 +41,7 @@ def test_a_section_without_counts_is_said_before_anything_is_encoded(samples, tm
 
 
 def test_a_panel_of_one_gene_cannot_choose_an_epoch_and_is_refused_before_training(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr("genedml_cli.training.learner.Learner.learn", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr("genedml_cli.training.learner.Learner.train_epoch", lambda *_: pytest.fail("it trains"))
     (tmp_path / "panel.txt").write_text(str(pd.read_csv(samples[0].counts, sep="\t", index_col=0).columns[0]))
     words = {"fold": "P1", "panel": str(tmp_path / "panel.txt"), "features": tmp_path / "features"}
     with pytest.raises(GeneDMLError, match=r"No PCC is defined on P\d, held out to choose the epoch: no gene's label"):

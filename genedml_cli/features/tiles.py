@@ -42,7 +42,7 @@ def read_tiles(slide: Slide, spots: Spots, tile: Tile, views: ViewsConfig, out: 
     Raises:
         GeneDMLError: damaged, or far coarser than the views.
     """
-    raster = Raster(slide, views.um_per_px, tile.zoom)
+    raster = Raster(slide, views.um_per_px, zoom=tile.zoom)
     plan = plan_tiles(spots.xy_px, raster.scale, raster.size_px, views, tile.side_px)
     order = np.argsort(plan.own, kind="stable")
     own = plan.own[order]

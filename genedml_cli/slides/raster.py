@@ -32,8 +32,8 @@ class Raster:
     Args:
         slide: the slide.
         um_per_px: of the raster; ``native`` for level-0 pixels, which needs no um/px of the slide.
-        zoom: times that: how many such pixels one of the raster spans.
         cache_bytes: bound of the cache.
+        zoom: pixels of that um/px which one of the raster spans.
 
     Attributes:
         level: of the slide, from which it is resampled.
@@ -41,7 +41,7 @@ class Raster:
         decoded_px: pixels of that level decoded so far.
     """
 
-    def __init__(self, slide: Slide, um_per_px: UmPerPx, zoom: float = 1.0, cache_bytes: int = 512 * 2**20) -> None:
+    def __init__(self, slide: Slide, um_per_px: UmPerPx, cache_bytes: int = 512 * 2**20, zoom: float = 1.0) -> None:
         self.slide = slide
         self.scale = zoom if um_per_px == "native" else zoom * um_per_px / slide.um_per_px
         if self.scale < 1 / COARSEST:
