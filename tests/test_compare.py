@@ -46,6 +46,15 @@ def test_differences_costs_and_files_are_there(compared):
     assert (out / "compare.png").stat().st_size > 10_000
 
 
+def test_what_scores_lower_than_ridge_is_said_once_with_its_name(compared):
+    table, _ = compared
+    means, ridge = table.summary()[("pcc_a", "mean")], table.reference_summary().loc["ridge", ("pcc_a", "mean")]
+    behind = [name for name, score in means.items() if round(score, 3) < round(ridge, 3)]
+    told = [note.text for note in table.notes if note.text.startswith("ridge (")]
+    assert told == [f"ridge ({ridge:.3f}) scores higher in PCC(A) than {', '.join(behind)}."] * bool(behind)
+    assert not any("scores higher here" in note.text for note in table.notes)
+
+
 def test_the_same_command_again_trains_nothing(compared, world, run, monkeypatch):
     table, out = compared
     monkeypatch.setattr("genedml_cli.runs.fold.train_fold", lambda *_: pytest.fail("trained again"))

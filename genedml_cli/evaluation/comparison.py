@@ -13,7 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, reference_notes
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
@@ -168,14 +168,21 @@ def compared(
     ]
     references = tables[0][tables[0]["method"].isin(REFERENCES)]
     # What a run says of the paper's rows is said of those of its own table.
-    of_runs = [note for evaluation in evaluations for note in evaluation.notes if not note.text.startswith(PAPER)]
+    of_runs = [
+        note
+        for evaluation in evaluations
+        for note in evaluation.notes
+        if not note.text.startswith(PAPER) and note not in reference_notes(evaluation.scores)
+    ]
     folds = console.count(references["fold"].nunique(), "fold")
     over = Note(None, f"{', '.join(REFERENCES)}: over the {folds} of the first run alone, not over seeds.")
+    table = pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]]
+    of_runs += _behind(table.groupby(noun, sort=False)["pcc_a"].mean(), references.groupby("method")["pcc_a"].mean())
     return Comparison(
         title,
         name,
         noun,
-        pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]],
+        table,
         references[["method", "fold", *METRICS]],
         means_of((), "method") if published is None else published,
         tuple(dict.fromkeys([*of_runs, over, *notes])),
@@ -184,6 +191,18 @@ def compared(
         base,
         pd.DataFrame() if costs is None else costs,
     )
+
+
+def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:
+    """Which rows ridge or depth alone scores higher than."""
+    notes = []
+    for name in (RIDGE, DEPTH):
+        behind = [str(row) for row, score in rows.items() if round(score, 3) < round(references.get(name, 0.0), 3)]
+        if behind:
+            notes.append(
+                Note(None, f"{name} ({references[name]:.3f}) scores higher in PCC(A) than {', '.join(behind)}.")
+            )
+    return notes
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
