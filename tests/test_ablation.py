@@ -28,6 +28,8 @@ from genedml_cli.runs.fold import FoldTrainer
 from genedml_cli.runs.grid import train_grid
 from genedml_cli.runs.planning import RunSettings
 
+PUBLISHED = RunSettings(dataset="HER2ST", panel="HER2ST")
+
 
 @pytest.fixture
 def pretended(monkeypatch):
@@ -92,8 +94,8 @@ def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, 
     read, fit = count_tables.read_counts, fold_references.fit_ridge
     monkeypatch.setattr(count_tables, "read_counts", lambda path: counts.append(path.name) or read(path))
     monkeypatch.setattr(fold_references, "fit_ridge", lambda train: ridges.append(len(train)) or fit(train))
-    options = {"values": (3, 4), "seeds": 2, "fold": "P1", "features": tmp_path / "features"}
-    whole = ablate(samples, tmp_path / "whole", "k", config, **options)
+    options = (3, 4), 2, RunSettings(fold="P1", features=tmp_path / "features")
+    whole = ablate(samples, tmp_path / "whole", "k", config, *options)
     assert sorted(counts) == [f"P{number}.tsv.gz" for number in (1, 2, 3)]
     assert ridges == [2]  # of four cells
 
@@ -106,12 +108,12 @@ def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(FoldTrainer, "run", stop_at_the_third)
-        ablate(samples, grid, "k", config, **options)
+        ablate(samples, grid, "k", config, *options)
     assert not list(grid.glob("k.*"))
     assert not list(grid.rglob("*.plan.json"))
     first = grid / "k=3" / "seed-2021" / "predictions" / "P1.h5ad"
     written = first.stat().st_mtime_ns
-    resumed = ablate(samples, grid, "k", config, **options)
+    resumed = ablate(samples, grid, "k", config, *options)
     assert first.stat().st_mtime_ns == written
     assert ridges == [2, 2]
     pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
@@ -164,7 +166,7 @@ def test_the_command_offers_every_ablation():
 
 
 def test_the_papers_rows_stand_beside_with_marks_and_what_means_are_over(pretended, tmp_path):
-    result = ablate([], tmp_path, "lambda", Config(), dataset="HER2ST", panel="HER2ST", seeds=2)
+    result = ablate([], tmp_path, "lambda", Config(), seeds=2, settings=PUBLISHED)
     assert result.over == "2 folds x 2 seeds"
     table = pd.read_csv(tmp_path / "lambda.csv").set_index("row")
     assert list(table.index[:4]) == ["lambda=0.3", "lambda=0.5", "lambda=0.8", "lambda=1"]
@@ -181,7 +183,7 @@ def test_the_papers_rows_stand_beside_with_marks_and_what_means_are_over(pretend
 @pytest.mark.parametrize(("panel", "smooth"), [("training", True), ("HER2ST", False)])
 def test_labels_or_genes_that_are_not_the_papers_have_no_paper_row(pretended, tmp_path, panel, smooth):
     config = replace(Config(), labels=replace(Config().labels, smooth=smooth))
-    result = ablate([], tmp_path, "tau", config, dataset="HER2ST", panel=panel, seeds=1)
+    result = ablate([], tmp_path, "tau", config, seeds=1, settings=RunSettings(dataset="HER2ST", panel=panel))
     assert result.published.empty
     references = result.reference_summary().xs("mean", axis=1, level=1)
     drawn = settings.settings_figure("", METRICS, result.summary(), result.published, references, "")
@@ -200,7 +202,7 @@ def test_values_that_cannot_be_are_refused_before_anything_is_trained(tmp_path):
 
 
 def test_the_plot_shows_means_bars_the_paper_and_references(pretended, tmp_path):
-    result = ablate([], tmp_path, "lambda", Config(), dataset="HER2ST", panel="HER2ST", seeds=2)
+    result = ablate([], tmp_path, "lambda", Config(), seeds=2, settings=PUBLISHED)
     references = result.reference_summary().xs("mean", axis=1, level=1)
     drawn = settings.settings_figure(
         result.title, METRICS, result.summary(), result.published, references, result.marks

@@ -25,6 +25,7 @@ from genedml_cli.references.novelty import fit_novelty, load_novelty
 from genedml_cli.report.page import report
 from genedml_cli.runs import ablation, fold
 from genedml_cli.runs.panels import find_panel
+from genedml_cli.runs.planning import RunSettings
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import Trained
 
@@ -189,7 +190,7 @@ def test_its_novelty_is_in_the_measure_of_sections_left_out_in_turn(after_folds,
 
 def test_what_cannot_be_is_a_sentence(samples, tmp_path, world):
     with pytest.raises(GeneDMLError, match="A grid compares scores"):
-        ablation.ablate(samples, tmp_path / "grid", "k", SETTINGS, values=[3], fold=ALL_SECTIONS)
+        ablation.ablate(samples, tmp_path / "grid", "k", SETTINGS, [3], settings=RunSettings(fold=ALL_SECTIONS))
     table = pd.read_csv(world / "samples.csv").assign(fold="all-sections")
     for column in ("slide", "spots", "counts"):
         table[column] = [str(world / name) for name in table[column]]

@@ -12,6 +12,7 @@ from genedml_cli.commands.choices import choose_methods
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.runs.comparison import compare
+from genedml_cli.runs.planning import RunSettings
 
 TINY = ("encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2")
 
@@ -22,7 +23,7 @@ def compared(world, run, tmp_path_factory):
     out = tmp_path_factory.mktemp("compare")
     configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
     samples = read_sheet(world / "samples.csv")
-    return compare(samples, out, configs, seeds=2, fold="P1", features=run.parent / "features"), out
+    return compare(samples, out, configs, 2, RunSettings(fold="P1", features=run.parent / "features")), out
 
 
 def test_every_cell_is_a_run_and_the_table_their_means(compared):
@@ -60,7 +61,7 @@ def test_the_same_command_again_trains_nothing(compared, world, run, monkeypatch
     monkeypatch.setattr("genedml_cli.runs.fold.train_fold", lambda *_: pytest.fail("trained again"))
     configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
     samples = read_sheet(world / "samples.csv")
-    again = compare(samples, out, configs, seeds=2, fold="P1", features=run.parent / "features")
+    again = compare(samples, out, configs, 2, RunSettings(fold="P1", features=run.parent / "features"))
     pd.testing.assert_frame_equal(again.scores, table.scores)
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,6 +47,7 @@ def ablate(
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
@@ -73,16 +74,25 @@ def ablate(
     from genedml_cli.commands.tables.comparison import show_comparison
     from genedml_cli.machine.compute import Compute
     from genedml_cli.runs import ablation
+    from genedml_cli.runs.planning import RunSettings
 
     scale, named = choices.known_scale(um_per_px), choices.only_dataset(dataset)
     chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
     overrides = choices.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = choices.choose_config(named, encoder, preset, config, overrides, target)
-    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
-    training |= {"allow_off_tissue": allow_off_tissue, "panel": choices.choose_panel(panel, named)}
-    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
-    swept = ablation.parse_values(values)
-    result = ablation.ablate(chosen, out, table, merged, dataset=named or "", values=swept, seeds=seeds, **training)
+    settings = RunSettings(
+        fold,
+        choices.choose_panel(panel, named),
+        features,
+        weights,
+        Compute(device, compiled, batch_tiles, deterministic),
+        on,
+        partial,
+        named or "",
+        allow_off_tissue,
+        skip_off_image,
+    )
+    result = ablation.ablate(chosen, out, table, merged, ablation.parse_values(values), seeds, settings)
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:

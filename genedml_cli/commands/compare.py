@@ -1,7 +1,7 @@
 """genedml compare"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,6 +27,7 @@ def compare(
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     um_per_px: options.ViewsUmPerPxOption = None,
     pitch_um: options.PitchOption = None,
     panel: options.PanelOption = None,
@@ -53,6 +54,7 @@ def compare(
     from genedml_cli.commands.tables.comparison import show_comparison
     from genedml_cli.machine.compute import Compute
     from genedml_cli.runs import comparison
+    from genedml_cli.runs.planning import RunSettings
 
     scale, named = choices.known_scale(um_per_px), choices.only_dataset(dataset)
     chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
@@ -61,10 +63,19 @@ def compare(
         method: choices.choose_config(named, encoder, preset, config, overrides, target, method)
         for method in choices.choose_methods(methods)
     }
-    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
-    training |= {"allow_off_tissue": allow_off_tissue, "panel": choices.choose_panel(panel, named)}
-    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
-    result = comparison.compare(chosen, out, configs, dataset=named or "", seeds=seeds, **training)
+    settings = RunSettings(
+        fold,
+        choices.choose_panel(panel, named),
+        features,
+        weights,
+        Compute(device, compiled, batch_tiles, deterministic),
+        on,
+        partial,
+        named or "",
+        allow_off_tissue,
+        skip_off_image,
+    )
+    result = comparison.compare(chosen, out, configs, seeds, settings)
     if json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:

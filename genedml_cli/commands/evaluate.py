@@ -1,5 +1,6 @@
 """genedml evaluate"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,40 +44,49 @@ def evaluate(
     json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
-    from genedml_cli import console
-    from genedml_cli.machine.compute import Compute
-
+    if external is None and (root or weights or allow_partial or allow_off_tissue or deterministic):
+        others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
+        raise typer.BadParameter(f"{others} go with --external.")
+    if external is not None and (truth is not None or ceiling or per_gene):
+        raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
     if targets and len(targets) > 1:
         if truth is not None or ceiling or per_gene or external is not None:
             raise typer.BadParameter("Several runs go without --truth, --ceiling, --per-gene and --external.")
-        from genedml_cli.commands.tables.comparison import show_comparison
-        from genedml_cli.evaluation.comparison import compare_runs
-
-        beside = compare_runs(targets)
-        if json_:
-            console.document(beside.to_dict())
-        else:
-            show_comparison(beside, written=False)
+        _evaluate_several(targets, json_)
         return
     target = targets[0] if targets else None
-    if external is not None:
-        if truth is not None or ceiling or per_gene:
-            raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
-        from genedml_cli.commands.tables.external import show_external
-        from genedml_cli.evaluation.external import evaluate_external
-
-        compute = Compute(device, deterministic=deterministic)
-        found = evaluate_external(
-            target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
-        )
-        if json_:
-            console.document({**found.to_dict(), "folder": found.folder if found.written else None})
-        else:
-            show_external(found)
+    if external is None:
+        _evaluate(target, truth, ceiling, per_gene, json_)
         return
-    if root or weights or allow_partial or allow_off_tissue or deterministic:
-        others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
-        raise typer.BadParameter(f"{others} go with --external.")
+    from genedml_cli import console
+    from genedml_cli.commands.tables.external import show_external
+    from genedml_cli.evaluation.external import evaluate_external
+    from genedml_cli.machine.compute import Compute
+
+    compute = Compute(device, deterministic=deterministic)
+    scored = evaluate_external(
+        target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
+    )
+    if json_:
+        console.document({**scored.to_dict(), "folder": scored.folder if scored.written else None})
+    else:
+        show_external(scored)
+
+
+def _evaluate_several(runs: Sequence[Path], json_: bool) -> None:
+    from genedml_cli import console
+    from genedml_cli.commands.tables.comparison import show_comparison
+    from genedml_cli.evaluation.comparison import compare_runs
+
+    comparison = compare_runs(runs)
+    if json_:
+        console.document(comparison.to_dict())
+    else:
+        show_comparison(comparison, written=False)
+
+
+def _evaluate(target: Path | None, truth: Path | None, ceiling: bool, per_gene: bool, json_: bool) -> None:
+    from genedml_cli import console
     from genedml_cli.commands.tables import scores
     from genedml_cli.evaluation import evaluation
 

@@ -1,7 +1,7 @@
 """genedml train"""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -63,11 +63,21 @@ def train(
     overrides = choices.to_overrides(set_, seed=seed, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
     merged = choices.choose_config(named, encoder, preset, config, overrides, target, method)
     run = out or runs.new_run_folder()
-    training: dict[str, Any] = {"features": features, "weights": weights, "fold": fold, "partial": partial, "on": on}
-    training |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
-    training |= {"panel": choices.choose_panel(panel, named)}
-    training["compute"] = Compute(device, compiled, batch_tiles, deterministic)
-    evaluation = runs.train(chosen, run, merged, dataset=named or "", **training)
+    evaluation = runs.train(
+        chosen,
+        run,
+        merged,
+        fold=fold,
+        panel=choices.choose_panel(panel, named),
+        features=features,
+        weights=weights,
+        compute=Compute(device, compiled, batch_tiles, deterministic),
+        on=on,
+        partial=partial,
+        dataset=named or "",
+        allow_off_tissue=allow_off_tissue,
+        skip_off_image=skip_off_image,
+    )
     last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
     if json_:
         console.document({**(evaluation.to_dict() if evaluation else {}), "folder": run})

@@ -62,11 +62,9 @@ def ablate(
     out: Path,
     name: str,
     config: Config,
-    *,
-    dataset: str = "",
     values: Sequence[float] = (),
     seeds: int = 3,
-    **training: Any,
+    settings: RunSettings = RunSettings(),  # noqa: B008  frozen
 ) -> Comparison:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
@@ -76,27 +74,26 @@ def ablate(
             finished there is kept.
         name: of a sweep of the network (:class:`genedml.networks.registry.NetworkInfo`).
         config: what is common to all settings; seeds count on from ``training.seed``.
-        dataset: the data set, if it is one of the paper's: its values are taken and its rows stand beside.
         values: other values than the paper's.
         seeds: how many.
-        training: what else :func:`genedml_cli.runs.run.train` takes by name. The folds of all runs are one queue.
+        settings: of all runs, whose folds are one queue. Of a data set of the paper its values are taken, and its rows
+            stand beside.
 
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     sweep = choose_sweep(config.method, name)
-    settings = choose_settings(sweep, dataset, values)
     cells = [
         (setting, seed, setting.config(config, seed))
-        for setting in settings
+        for setting in choose_settings(sweep, settings.dataset, values)
         for seed in range(config.training.seed, config.training.seed + seeds)
     ]
     configs = {f"{setting.folder(config)}/seed-{seed}": own for setting, seed, own in cells}
     refuse_overwriting_inputs(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
     with claimed(out / f"{name}.csv", f"The ablation {name} in {out}"), on_stop(kept):
-        evaluations = train_grid(samples, out, configs, takes_paths(RunSettings)(dataset=dataset, **training))
-        result = _collect(name, sweep, dataset, cells, list(evaluations.values()), out)
+        evaluations = train_grid(samples, out, configs, settings)
+        result = _collect(name, sweep, settings.dataset, cells, list(evaluations.values()), out)
         result.write()
     return result
 

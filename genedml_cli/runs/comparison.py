@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -32,10 +31,8 @@ def compare(
     samples: Sequence[Sample],
     out: Path,
     configs: Mapping[str, Config],
-    *,
-    dataset: str = "",
     seeds: int = 3,
-    **training: Any,
+    settings: RunSettings = RunSettings(),  # noqa: B008  frozen
 ) -> Comparison:
     """Train every method with several seeds, and make one table of all, held against Gene-DML or else the first.
 
@@ -44,9 +41,9 @@ def compare(
         out: the folder of the grid: ``METHOD/seed-N`` are run folders, ``references/`` is what they share. What is
             finished there is kept.
         configs: of every method by its name; they may differ in nothing that makes scores incomparable.
-        dataset: the data set, if it is one of the paper's: its rows of tables 1 and 7 stand beside.
         seeds: how many, counted on from each configuration's ``training.seed``.
-        training: what else :func:`genedml_cli.runs.run.train` takes by name. The folds of all runs are one queue.
+        settings: of all runs, whose folds are one queue. Of a data set of the paper its rows of tables 1 and 7 stand
+            beside.
 
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
@@ -60,7 +57,7 @@ def compare(
     }
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
     with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), on_stop(kept):
-        evaluations = train_grid(samples, out, cells, takes_paths(RunSettings)(dataset=dataset, **training))
+        evaluations = train_grid(samples, out, cells, settings)
         check_comparable({out / cell: list(finished_sections(out / cell).values()) for cell in cells})
         titles = {name: title_of(config.method) for name, config in configs.items()}
         scored = [
@@ -69,12 +66,12 @@ def compare(
         ]
         first = next(iter(configs.values()))
         panels = [score.genes for one in scored for score in one.evaluation.scores]
-        published, of_paper = rows_beside(dataset, first.labels, panels)
+        published, of_paper = rows_beside(settings.dataset, first.labels, panels)
         methods = [config.method for config in configs.values()]
         base = DEFAULT_METHOD if DEFAULT_METHOD in methods else methods[0]
         result = compared(
             scored,
-            title="Methods" + (f", {dataset}" if dataset else ""),
+            title=", ".join(filter(None, ["Methods", settings.dataset])),
             name=NAME,
             noun="method",
             folder=out,

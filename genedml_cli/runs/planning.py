@@ -33,7 +33,10 @@ from genedml_cli.spots.spot_files import read_spots
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What :func:`genedml_cli.runs.run.train` takes besides sections, folder and configuration, and explains."""
+    """What :func:`genedml_cli.runs.run.train` takes besides sections, folder and configuration, and explains.
+
+    Paths may be given as text.
+    """
 
     fold: str = EVERY_FOLD
     panel: str = "training"
@@ -45,6 +48,10 @@ class RunSettings:
     dataset: str = ""
     allow_off_tissue: bool = False
     skip_off_image: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", Path(self.features))
+        object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
 
 
 @dataclass(frozen=True)
