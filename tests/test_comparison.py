@@ -74,6 +74,13 @@ def test_runs_of_other_genes_spots_or_counts_are_refused(run, other, tmp_path, c
         compare_runs([run, changed])
 
 
+def test_what_is_no_run_folder_is_called_so(run, tmp_path):
+    with pytest.raises(GeneDMLError, match=r"There is no run folder .*nothing"):
+        compare_runs([run, tmp_path / "nothing"])
+    with pytest.raises(GeneDMLError, match=r"There is no run folder .*P1\.h5ad"):
+        compare_runs([run, run / "predictions" / "P1.h5ad"])
+
+
 def test_runs_of_other_sections_are_refused(run, other, tmp_path):
     fewer = tmp_path / "fewer"
     shutil.copytree(other, fewer)

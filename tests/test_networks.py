@@ -86,7 +86,9 @@ def test_folds_of_two_methods_are_never_averaged(line_run, run, tmp_path):
     shutil.copytree(line_run, mixed)
     shutil.copy(run / "predictions" / "P3.h5ad", mixed / "predictions")
     shutil.copy(run / "fold-P3.safetensors", mixed)
-    with pytest.raises(GeneDMLError, match=r"is of Gene-DML, but .* of Line: folds of two methods are never averaged"):
+    with pytest.raises(
+        GeneDMLError, match=r"has method Gene-DML, but .* has Line: folds of two methods are never averaged"
+    ):
         evaluate(mixed)
 
 

@@ -16,7 +16,7 @@ def evaluate(
     targets: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[TARGET]...",
+            metavar="TARGET",
             help="A run folder, or an .h5ad that predict wrote; several runs stand in one table, held against the "
             "first. (default: newest under runs/)",
             show_default=False,

@@ -211,8 +211,11 @@ def compare_runs(runs: Sequence[Path]) -> Comparison:
     A row is called by its method, or by its folder where two runs have one method.
 
     Raises:
-        GeneDMLError: a run that cannot be scored, or runs of other sections, folds, panels or labels.
+        GeneDMLError: a run that is not there or cannot be scored, or runs of other sections, folds, panels or labels.
     """
+    for run in runs:
+        if not run.is_dir():
+            raise GeneDMLError(f"There is no run folder {run}. Several runs are compared by their folders.")
     sections = {run: finished_sections(run) for run in runs}
     check_comparable({run: list(of_run.values()) for run, of_run in sections.items()})
     evaluations = {run: score_run(run, of_run) for run, of_run in sections.items()}

@@ -120,16 +120,19 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     Raises:
         GeneDMLError: sections with different label transforms or of different methods.
     """
-    files, sections = list(finished), list(finished.values())
-    labels = _common_labels(sections, files)
+    sections = list(finished.values())
+    records = {file: record_of(section) for file, section in finished.items()}
+    labels = {file: record.label for file, record in records.items()}
+    _check_common("labels", labels, "scores of different labels never stand in one table")
+    methods = {file: record.title for file, record in records.items()}
+    _check_common("method", methods, "folds of two methods are never averaged")
+    first = next(iter(records.values()))
     folds: dict[str, list[anndata.AnnData]] = {}
-    for section in sections:
-        folds.setdefault(record_of(section).fold, []).append(section)
-    folds = {fold: folds[fold] for fold in sorted(folds, key=_natural)}
-    method = _common_method(sections, files)
-    scores = [score for fold, own in folds.items() for score in score_fold(fold, own, method)]
-    dataset = record_of(sections[0]).dataset
-    published, published_notes = rows_beside(dataset, labels, [section.var_names for section in sections])
+    for file in sorted(records, key=lambda file: _natural(records[file].fold)):
+        folds.setdefault(records[file].fold, []).append(finished[file])
+    scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title)]
+    dataset, panels = first.dataset, [section.var_names for section in sections]
+    published, published_notes = rows_beside(dataset, first.label_settings, panels)
     return Evaluation(
         f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
         + (f" of {dataset}" if dataset else ""),
@@ -255,26 +258,14 @@ def unmatched_notes(unmatched: Sequence[str], of: int) -> list[Note]:
     return [Note(None, text)]
 
 
-def _common_labels(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> LabelsConfig:
-    labels = [record_of(section).label for section in sections]
-    for file, label in zip(files, labels, strict=True):
-        if label != labels[0]:
+def _check_common(what: str, values: Mapping[Path, str], why: str) -> None:
+    """Refuse files of one table that differ in ``what``."""
+    (first, common), *others = values.items()
+    for file, value in others:
+        if value != common:
             raise GeneDMLError(
-                f"{file} has labels {label}, but {files[0]} has {labels[0]}: scores of different labels never stand in "
-                "one table. Give each its own run folder."
+                f"{file} has {what} {value}, but {first} has {common}: {why}. Give each its own run folder."
             )
-    return record_of(sections[0]).label_settings
-
-
-def _common_method(sections: Sequence[anndata.AnnData], files: Sequence[Path]) -> str:
-    methods = [record_of(section).title for section in sections]
-    for file, method in zip(files, methods, strict=True):
-        if method != methods[0]:
-            raise GeneDMLError(
-                f"{file} is of {method}, but {files[0]} of {methods[0]}: folds of two methods are never averaged. Give "
-                "each its own run folder."
-            )
-    return methods[0]
 
 
 def unfinished_notes(run: Path, finished: Collection[str]) -> list[Note]:
