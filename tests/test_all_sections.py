@@ -151,7 +151,7 @@ def test_a_second_call_keeps_it_and_a_killed_one_gives_the_same_bytes(alone, sam
     file = alone / "all-sections.safetensors"
     content = file.read_bytes()
     train(samples, alone, SETTINGS, fold=ALL_SECTIONS, features=features)
-    assert "The model of all sections is there already; keeping it." in capfd.readouterr().err
+    assert f"The model of all sections in {alone} is there already; keeping it." in capfd.readouterr().err
     assert file.read_bytes() == content
     train(samples, tmp_path / "again", SETTINGS, fold=ALL_SECTIONS, features=features)
     assert (tmp_path / "again" / file.name).read_bytes() == content

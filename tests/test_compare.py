@@ -1,6 +1,7 @@
 """genedml compare: several methods, seeds and folds as one grid and one table."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,9 +10,17 @@ from conftest import tiny_config
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml_cli.commands.choices import choose_methods
+from genedml_cli.commands.tables.external import show_external_comparison
 from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.evaluation.comparison import means_of
 from genedml_cli.evaluation.evaluation import evaluate
-from genedml_cli.runs.comparison import compare
+from genedml_cli.evaluation.external import evaluate_external
+from genedml_cli.evaluation.external_comparison import ExternalComparison
+from genedml_cli.evaluation.external_sections import find_sections
+from genedml_cli.evaluation.published import published_rows
+from genedml_cli.features import encoding, extraction
+from genedml_cli.runs.comparison import compare, compare_externally
 from genedml_cli.runs.planning import RunSettings
 
 TINY = ("encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2")
@@ -56,13 +65,86 @@ def test_what_scores_lower_than_ridge_is_said_once_with_its_name(compared):
     assert not any("scores higher here" in note.text for note in table.notes)
 
 
-def test_the_same_command_again_trains_nothing(compared, world, run, monkeypatch):
+def test_the_same_command_again_trains_nothing_and_names_every_cell(compared, world, run, monkeypatch, capfd):
     table, out = compared
     monkeypatch.setattr("genedml_cli.runs.fold.train_fold", lambda *_: pytest.fail("trained again"))
     configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
     samples = read_sheet(world / "samples.csv")
     again = compare(samples, out, configs, 2, RunSettings(fold="P1", features=run.parent / "features"))
     pd.testing.assert_frame_equal(again.scores, table.scores)
+    told = capfd.readouterr().err
+    for cell in ("gene-dml/seed-2021", "gene-dml/seed-2022", "linear/seed-2021", "linear/seed-2022"):
+        assert f"Fold P1 in {out / cell} is there already; keeping it." in told
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The sheet of two sections of donors that no run has seen; the second has a spot off its image."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_dataset(folder, SyntheticConfig(patients=2, spots_x=6, spots_y=5, genes=20, seed=9))
+    sheet = pd.read_csv(folder / "samples.csv").assign(sample=["X1", "X2"], patient=["Q1", "Q2"])
+    sheet.drop(columns="fold", errors="ignore").to_csv(folder / "others.csv", index=False)
+    spots = pd.read_csv(folder / "spots/P2.csv", dtype=str)
+    spots.loc[0, "x"] = "1000000"
+    spots.to_csv(folder / "spots/P2.csv", index=False)
+    return folder / "others.csv"
+
+
+def test_methods_are_scored_on_the_same_external_sections_each_encoded_once(compared, elsewhere, run, monkeypatch):
+    _, out = compared
+    encoded = []
+    monkeypatch.setattr(extraction, "encode_plan", lambda *call: encoded.append(call[4]) or encoding.encode_plan(*call))
+    settings = RunSettings(fold="P1", features=out / "features")
+    configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
+    with pytest.raises(GeneDMLError, match="--skip-off-image leaves them out"):
+        compare_externally(out, configs, 2, find_sections(str(elsewhere)), settings)
+    assert not (out / "external-others.csv").exists()
+    sections = find_sections(str(elsewhere), skip_off_image=True)
+    table = compare_externally(out, configs, 2, sections, settings)
+    assert sorted(encoded) == ["P1.tif", "P2.tif"]
+    for cell, title, seed in (("gene-dml/seed-2022", "Gene-DML", 2022), ("linear/seed-2021", "Linear", 2021)):
+        alone = evaluate_external(out / cell, str(elsewhere), features=out / "features", skip_off_image=True)
+        for section in alone.sections:
+            expected = section.values().set_index("method").loc[title, "pcc_a"]
+            scores = table.sections[section.title].scores.set_index(["method", "seed"])["pcc_a"]
+            assert scores[(title, seed)] == pytest.approx(expected)
+    each = [table.sections[name].summary()[("mse", "mean")] for name in ("X1", "X2")]
+    assert table.parts["all sections"].summary()[("mse", "mean")].to_numpy() == pytest.approx(sum(each).to_numpy() / 2)
+    assert table.sizes == {"X1": (26, 20), "X2": (25, 20)}
+    assert "OFF IMAGE" in table.sections["X2"].marks
+    marks = table.parts["all sections"].marks
+    assert [marks.count(mark) for mark in ("UNFINISHED", "OFF IMAGE")] == [1, 1]
+    assert "OFF IMAGE" not in table.sections["X1"].marks
+
+
+def test_external_scores_are_files_beside_those_of_the_comparison(compared, capsys):
+    _, out = compared
+    lines = pd.read_csv(out / "external-others.csv").set_index(["section", "row"])
+    assert [*lines.index.unique("section")] == ["all sections", "X1", "X2"]
+    assert {"Gene-DML", "Linear", "ridge", "depth alone", "constant"} == set(lines.loc["X1"].index)
+    folds = pd.read_csv(out / "external-others.folds.csv")
+    means = folds.groupby(["section", "method"])["pcc_a"].mean()
+    assert lines.loc[("X2", "Linear"), "pcc_a_mean"] == pytest.approx(means[("X2", "Linear")])
+    written = json.loads((out / "external-others.json").read_text())
+    rows = {row.get("method"): row for row in written["sections"]["X1"]["rows"]}
+    assert rows["Linear"]["difference"]["pcc_a"]["mean"] == pytest.approx(
+        means[("X1", "Linear")] - means[("X1", "Gene-DML")]
+    )
+    assert (out / "external-others.png").stat().st_size > 10_000
+
+
+def test_table_2_stands_over_the_methods_where_it_is_of_the_same_data(compared, tmp_path, capsys):
+    table, _ = compared
+    rows = tuple(published_rows((2,)))
+    sections = {name: replace(table, title=name, published=means_of((), "method")) for name in ("X1", "X2")}
+    external = ExternalComparison("Methods", "external", sections, {"X1": (9, 20)}, 20, rows, tmp_path)
+    show_external_comparison(external)
+    shown = capsys.readouterr().out
+    assert shown.index("10x Visium-3 (paper)") < shown.index("mean of 2 sections") < shown.index("X1, 20/20 genes")
+    external.write()
+    lines = pd.read_csv(tmp_path / "external.csv").set_index(["kind", "section", "row"])
+    assert lines.loc[("paper", "10x Visium-1", "TRIPLEX"), "pcc_a_mean"] == 0.136
+    assert len(lines.loc["paper"]) == len(rows) == 15
 
 
 def test_methods_whose_scores_do_not_compare_are_refused_before_anything_is_trained(world, tmp_path):

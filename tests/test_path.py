@@ -109,7 +109,7 @@ def test_training_again_gives_the_same_bytes_and_keeps_finished_folds(world, run
     before = (again / "fold-P2.safetensors").stat().st_mtime_ns
     train(samples, again, tiny_config(*LEARNING), fold="P2", features=run.parent / "features")
     assert (again / "fold-P2.safetensors").stat().st_mtime_ns == before
-    assert "Fold P2 is there already" in capfd.readouterr().err
+    assert f"Fold P2 in {again} is there already" in capfd.readouterr().err
     with pytest.raises(GeneDMLError, match=r"config\.training\.epochs: 80 there, 3 here"):
         train(samples, again, tiny_config(*LEARNING, "training.epochs=3"), features=run.parent / "features")
 

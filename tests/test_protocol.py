@@ -232,7 +232,7 @@ def test_too_few_genes_in_common_are_an_error(run, elsewhere, tmp_path):
 def test_table_2_stands_beside_visium_breast_only(run, elsewhere, monkeypatch, tmp_path, capsys):
     genes = load_card(run / "fold-P1.safetensors").genes
     monkeypatch.setattr(published, "published_panel", lambda name: genes)
-    monkeypatch.setattr("genedml_cli.evaluation.external.dataset", lambda *words: read_sheet(elsewhere))
+    monkeypatch.setattr("genedml_cli.evaluation.external_sections.dataset", lambda *words: read_sheet(elsewhere))
     result = evaluate_external(run, "visium-breast", features=run.parent / "features")
     show_external(result)
     shown = capsys.readouterr().out

@@ -37,6 +37,7 @@ def evaluate(
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
+    skip_off_image: options.OffImageOption = False,
     weights: options.WeightsOption = None,
     features: options.FeaturesOption = Path("features"),
     device: options.DeviceOption = options.Device.auto,
@@ -44,8 +45,8 @@ def evaluate(
     json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
-    if external is None and (root or weights or allow_partial or allow_off_tissue or deterministic):
-        others = "--root, --weights, --allow-partial, --allow-off-tissue and --deterministic"
+    if external is None and (root or weights or allow_partial or allow_off_tissue or skip_off_image or deterministic):
+        others = "--root, --weights, --allow-partial, --allow-off-tissue, --skip-off-image and --deterministic"
         raise typer.BadParameter(f"{others} go with --external.")
     if external is not None and (truth is not None or ceiling or per_gene):
         raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
@@ -65,7 +66,15 @@ def evaluate(
 
     compute = Compute(device, deterministic=deterministic)
     scored = evaluate_external(
-        target, external, root, allow_partial, allow_off_tissue, features, weights=weights, compute=compute
+        target,
+        external,
+        root,
+        allow_partial,
+        allow_off_tissue,
+        features,
+        skip_off_image=skip_off_image,
+        weights=weights,
+        compute=compute,
     )
     if json_:
         console.document({**scored.to_dict(), "folder": scored.folder if scored.written else None})

@@ -97,13 +97,17 @@ class Comparison:
 
     def write(self) -> None:
         """``NAME.csv`` (a line a row), ``NAME.folds.csv`` (row x seed x fold), ``NAME.json``, ``NAME.png``."""
-        write_text(self.folder / f"{self.name}.csv", self._table().to_csv(index=False))
+        write_text(self.folder / f"{self.name}.csv", self.table().to_csv(index=False))
         folds = self.scores.assign(marks=self.marks)
         write_text(self.folder / f"{self.name}.folds.csv", folds.to_csv(index=False))
         write_json(self.folder / f"{self.name}.json", self.to_dict())
+        self.draw(self.picture)
+
+    def draw(self, path: Path) -> None:
+        """The plot of every metric against the rows; the suffix of ``path`` says the kind."""
         caption = f"Mean and sd over {self.over}. {self.marks}".strip()
         references = self.reference_summary().xs("mean", axis=1, level=1)
-        draw_settings(self.title, METRICS, self.summary(), self.published, references, caption, self.picture)
+        draw_settings(self.title, METRICS, self.summary(), self.published, references, caption, path)
 
     def to_dict(self) -> dict[str, Any]:
         """Title, notes, and of every row mean and sd of every metric, beside the paper's means."""
@@ -127,7 +131,8 @@ class Comparison:
         }
         return values | ({"differences_from": self.base} if self.base else {})
 
-    def _table(self) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
+        """A line a row: mean and sd of every metric, the paper's means, differences and costs."""
         tables = []
         for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
             tables.append(_flat(summary).rename_axis("row").reset_index().assign(kind=kind))

@@ -1,6 +1,6 @@
 """Score every fold's model on sections of other donors, as table 2 of the paper. Letters: S spots, M genes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,35 @@ from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
 from genedml.networks.registry import title_of
 from genedml_cli import console
-from genedml_cli.datasets.datasets import dataset, find_dataset, partial_note
-from genedml_cli.datasets.folds import seen_donors
-from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample, read_sheet
+from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
 from genedml_cli.datasets.shared_counts import check_shared
 from genedml_cli.evaluation.evaluation import label_note, left_out_note, newest_run, unfinished_notes, unmatched_notes
+from genedml_cli.evaluation.external_sections import (
+    CountedSection,
+    ExternalSections,
+    check_scales,
+    features_for,
+    features_key,
+    find_sections,
+    seen_in_training,
+    seen_note,
+)
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
 from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, score_fold, write_if_possible
 from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
-from genedml_cli.expression.labels import Labels, check_join, make_labels
-from genedml_cli.expression.panels import gene_columns, match_panel
-from genedml_cli.features.extraction import extract
+from genedml_cli.expression.labels import Labels
+from genedml_cli.expression.panels import gene_columns
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
 from genedml_cli.references.ridge import load_ridge
-from genedml_cli.slides.patches import PATCHES_SUFFIX, open_patches
-from genedml_cli.slides.slide_files import content_sha256
-from genedml_cli.spots.section import open_section
-from genedml_cli.spots.spot_files import read_spots
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
 
@@ -107,6 +110,7 @@ def evaluate_external(
     allow_off_tissue: bool = False,
     features: Path = Path("features"),
     *,
+    skip_off_image: bool = False,
     weights: Path | None = None,
     compute: Compute = AUTO,
 ) -> External:
@@ -123,124 +127,110 @@ def evaluate_external(
         allow_partial: use a data set of which sections are missing, and say so.
         allow_off_tissue: take spots even if most lie off the tissue.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
+        skip_off_image: leave out spots that lie off the image.
         compute: where and how the arithmetic runs.
 
     Raises:
         GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
     """
-    run = newest_run() if run is None else run
-    if not run.is_dir():
-        raise GeneDMLError(f"--external goes with a run folder, to score every fold of it; {run} is none.")
-    tested = any(name != ALL_SECTIONS for name in model_files_in(run))
-    files = model_files(run, EVERY_FOLD if tested else None)
-    cards = [load_card(file) for file in files]
-    sheet = Path(external) if external.endswith(".csv") or Path(external).is_file() else None
-    samples = read_sheet(sheet, root) if sheet else dataset(external, root or Path(), allow_partial)
-    seen = seen_in_training(cards, samples)
-    if len(seen) == len(samples):
-        raise GeneDMLError(f"Nothing of {external} is external to {run}. {_seen_note(seen)}")
-    name = sheet.stem if sheet else external
-    folder, views = run / f"external-{name}", cards[0].config.views
-    scored, unseen = [], [sample for sample in samples if sample.name not in seen]
-    counts = {sample.name: read_counts(sample.counts) for sample in unseen}
-    shared = check_shared(unseen, counts)
-    with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:
-        models = load_models(files, weights, compute)
-        for sample in unseen:
-            _check_scale(sample, models)
-        for sample in unseen:
-            found = extract(
-                [sample],
-                models.encoder,
-                views,
-                features,
-                allow_off_tissue=allow_off_tissue,
-                tiles=models.needs.tiles,
-            )
-            shared_notes = tuple(filter(None, [shared.get(sample.name)]))
-            table = counts.pop(sample.name)
-            scored.append(_score_section(sample, table, models, found[sample.name], folder, shared_notes))
-            advance(note=sample.name)
-    published, published_notes = _published(run, name, cards)
-    partial = None if sheet else partial_note(find_dataset(external), samples)
-    result = External(
-        f"{run.name} on {name}: {console.count(len(scored), 'section')}, {console.count(len(files), 'model')}",
-        tuple(one for one, _ in scored),
-        tuple(spots for _, spots in scored),
-        len(_all_genes(cards)),
-        (*_notes(models, run, partial), *([Note(None, _seen_note(seen))] if seen else []), *published_notes),
-        published,
-        folder,
-    )
+    sections = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
+    (result,) = score_external([newest_run() if run is None else run], sections, features, weights, compute)
     return replace(result, written=write_if_possible(result.write))
 
 
-def seen_in_training(cards: Sequence[ModelCard], samples: Sequence[Sample]) -> dict[str, str]:
-    """The samples whose slide or donor any of the models was trained or chosen on, and which of the two."""
-    slides = {slide for card in cards for slide in card.training_slides.values()}
-    known = {sample.name for card in cards for sample in seen_donors(card, samples)}
-    seen = {}
-    for sample in samples:
-        if sample.name in known:
-            seen[sample.name] = f"of {sample.donor}"
-        elif content_sha256(sample.slide) in slides:
-            seen[sample.name] = "this very slide"
-    return seen
+def score_external(
+    runs: Sequence[Path], sections: ExternalSections, features: Path, weights: Path | None, compute: Compute
+) -> list[External]:
+    """Scores of every fold's model of runs with one encoder on the same sections, in order of the runs; unwritten.
+
+    A section is encoded, and its labels are made, once for all runs.
+
+    Args:
+        runs: run folders.
+        sections: those of donors that a model of any run has seen are left out for all.
+        features, weights, compute: as for :func:`evaluate_external`.
+
+    Raises:
+        GeneDMLError: as for :func:`evaluate_external`, or runs on other weights of the encoder.
+    """
+    for run in runs:
+        if not run.is_dir():
+            raise GeneDMLError(f"--external goes with a run folder, to score every fold of it; {run} is none.")
+    files = [_models_of(run) for run in runs]
+    cards = [load_card(file) for of_run in files for file in of_run]
+    seen = seen_in_training(cards, sections.samples)
+    if len(seen) == len(sections.samples):
+        raise GeneDMLError(f"Nothing of {sections.source} is external to {runs[0]}. {seen_note(seen)}")
+    unseen = [sample for sample in sections.samples if sample.name not in seen]
+    counts = {sample.name: read_counts(sample.counts) for sample in unseen}
+    shared = check_shared(unseen, counts)
+    scored: list[list[tuple[Evaluation, int]]] = [[] for _ in runs]
+    with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:
+        encoder = prepare_encoder(cards[0].config.encoder, weights, compute)
+        models = [load_models(of_run, encoder=encoder) for of_run in files]
+        check_scales(unseen, models, sections.skip_off_image)
+        for sample in unseen:
+            section = CountedSection(sample, counts.pop(sample.name), tuple(filter(None, [shared.get(sample.name)])))
+            found = features_for(sample, models, sections, features)
+            for run, of_run, part in zip(runs, models, scored, strict=True):
+                part.append(_score_section(section, of_run, found[features_key(of_run)], _folder(run, sections)))
+            advance(note=sample.name)
+    notes = [note for note in (sections.partial, Note(None, seen_note(seen)) if seen else None) if note]
+    return [
+        _external(run, sections.name, of_run, part, notes)
+        for run, of_run, part in zip(runs, models, scored, strict=True)
+    ]
 
 
-def _seen_note(seen: Mapping[str, str]) -> str:
-    named = ", ".join(f"{name} ({why})" for name, why in seen.items())
-    return f"Left out, as their donors were seen in training: {named}."
+def _models_of(run: Path) -> list[Path]:
+    """The folds' models, or that of all sections where there is no fold."""
+    tested = any(name != ALL_SECTIONS for name in model_files_in(run))
+    return model_files(run, EVERY_FOLD if tested else None)
 
 
-def _check_scale(sample: Sample, models: Ensemble) -> None:
-    """Before the hours of encoding, refuse what the models would see at another size."""
-    views = models.cards[0].config.views
-    if views.um_per_px != "native":
-        return
-    if sample.slide.suffix == PATCHES_SUFFIX:
-        with open_patches(sample.slide, views) as patches:
-            models.check_scale(sample.name, patches.um_per_px)
-        return
-    spots = read_spots(sample.spots)
-    with open_section(sample.slide, spots, sample.um_per_px, sample.pitch_um, scale_needed=False) as slide:
-        models.check_scale(sample.name, slide.um_per_px if slide.knows_scale else None)
+def _folder(run: Path, sections: ExternalSections) -> Path:
+    return run / f"external-{sections.name}"
+
+
+def _external(
+    run: Path, name: str, models: Ensemble, scored: Sequence[tuple[Evaluation, int]], notes: Sequence[Note]
+) -> External:
+    published, published_notes = _published(run, name, models.cards)
+    return External(
+        f"{run.name} on {name}: {console.count(len(scored), 'section')}, {console.count(len(models.files), 'model')}",
+        tuple(evaluation for evaluation, _ in scored),
+        tuple(spots for _, spots in scored),
+        len(_all_genes(models.cards)),
+        (*_notes(models, run), *notes, *published_notes),
+        published,
+        scored[0][0].folder,
+    )
 
 
 def _score_section(
-    sample: Sample,
-    counts: anndata.AnnData,
-    models: Ensemble,
-    found: SectionFeatures,
-    folder: Path,
-    shared: Sequence[Note],
+    section: CountedSection, models: Ensemble, found: SectionFeatures, folder: Path
 ) -> tuple[Evaluation, int]:
-    """Scores of every model on one section, and how many of its spots have a label in all."""
+    """Scores of every model of a run on one section, and how many of its spots have a label in all."""
     scores: list[FoldScores] = []
     joined: list[Note | None] = []
     valid = np.ones(len(found.spots), dtype=bool)
     for file, card in zip(models.files, models.cards, strict=True):
-        try:
-            genes = match_panel(counts, card.genes)[0]
-            labels = make_labels(counts, found.spots, genes, card.config.labels)
-            joined.append(check_join(labels, sample.name, sample.counts))
-        except GeneDMLError as error:
-            error.add_note(f"This was section {sample.name}.")
-            raise
+        genes, labels, note = section.labels(card, found.spots)
+        joined.append(note)
         valid &= labels.valid
         _, network = load_checkpoint(file, models.device)
         predicted = predict_section(network, found, models.device)
         data = _with_references(predicted, found, labels, genes, card, file)
         scores += score_fold(card.fold, [data], title_of(card.config.method))
-    every = _all_genes(models.cards)
+    counts, every = section.counts, _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
-    notes = [*filter(None, dict.fromkeys(joined)), *shared, *found.notes]
+    notes = [*filter(None, dict.fromkeys(joined)), *section.shared, *found.notes]
     notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[RAW]:
-        notes.append(not_raw_note([sample.counts.name]))
+        notes.append(not_raw_note([section.sample.counts.name]))
     if not valid.all():
         notes.append(left_out_note(int((~valid).sum()), len(valid)))
-    return Evaluation(sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
+    return Evaluation(section.sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
 
 
 def _with_references(
@@ -272,9 +262,9 @@ def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
 
 
-def _notes(models: Ensemble, run: Path, partial: Note | None) -> list[Note]:
+def _notes(models: Ensemble, run: Path) -> list[Note]:
     notes = [label_note(models.cards[0].config.labels), *notes_for_others(models.cards)]
-    notes += [*unfinished_notes(run, [card.fold for card in models.cards]), *([partial] if partial else [])]
+    notes += unfinished_notes(run, [card.fold for card in models.cards])
     pairs = zip(models.cards, models.files, strict=True)
     without = [card.fold for card, file in pairs if not reference_file(file, "ridge").is_file()]
     if without:

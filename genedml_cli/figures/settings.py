@@ -54,11 +54,12 @@ def settings_figure(
     figure = Figure(figsize=(PAGE_WIDTH, 5), layout="constrained")
     figure.suptitle(title, fontsize=9)
     place = np.arange(len(measured))
+    apart = 0.08 if len(published) else 0.0
     handles: dict[str, Any] = {}
     for axis, (key, name) in zip(figure.subplots(2, 3, sharex=True).flat, metrics.items(), strict=True):
         axis.set_title(name, fontsize=8)
         handles["measured"] = axis.errorbar(
-            place - 0.08,
+            place - apart,
             measured[(key, "mean")],
             measured[(key, "std")],
             color=MEASURED_COLOUR,
@@ -69,7 +70,7 @@ def settings_figure(
         )
         if key in published and len(published):
             values = published[key].reindex(measured.index)
-            handles["paper"] = axis.plot(place + 0.08, values, "D", color=PAPER_COLOUR, markersize=4)[0]
+            handles["paper"] = axis.plot(place + apart, values, "D", color=PAPER_COLOUR, markersize=4)[0]
         for line, (method, row) in zip(REFERENCE_LINES, references.iterrows(), strict=False):
             if not np.isnan(row[key]):
                 handles[str(method)] = axis.axhline(row[key], color="0.45", linestyle=line, linewidth=0.8)

@@ -138,8 +138,9 @@ def load_models(
     weights: Path | None = None,
     compute: Compute = AUTO,
     keep: bool = False,
+    encoder: Encoder | None = None,
 ) -> Ensemble:
-    """The folds in ``files`` with their encoder; ``keep`` as in :class:`Ensemble`.
+    """The folds in ``files`` with their encoder, or with one that is ready; ``keep`` as in :class:`Ensemble`.
 
     Raises:
         GeneDMLError: folds that differ in what they take or give, or were trained on features of another encoder.
@@ -148,7 +149,7 @@ def load_models(
     _check_alike(cards, files)
     for file in files:
         load_state(file)  # damaged weights are refused before hours of encoding
-    encoder = prepare_encoder(cards[0].config.encoder, weights, compute)
+    encoder = encoder or prepare_encoder(cards[0].config.encoder, weights, compute)
     _check_encoder(encoder, cards[0], files[0])
     return Ensemble(files, cards, encoder, encoder.device, keep)
 

@@ -14,6 +14,9 @@ from genedml.networks.registry import title_of
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.comparison import Comparison, Scored, check_comparable, compared, means_of
 from genedml_cli.evaluation.evaluation import finished_sections
+from genedml_cli.evaluation.external import score_external
+from genedml_cli.evaluation.external_comparison import ExternalComparison, compared_externally
+from genedml_cli.evaluation.external_sections import ExternalSections
 from genedml_cli.evaluation.published import rows_beside
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
@@ -50,11 +53,7 @@ def compare(
     """
     _check_alike(configs)
     refuse_overwriting_inputs(out.glob(f"{NAME}.*"), [file for sample in samples for file in sample.files])
-    cells = {
-        f"{name}/seed-{config.training.seed + step}": _with_seed(config, config.training.seed + step)
-        for name, config in configs.items()
-        for step in range(seeds)
-    }
+    cells = _cells(configs, seeds)
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
     with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), on_stop(kept):
         evaluations = train_grid(samples, out, cells, settings)
@@ -67,8 +66,6 @@ def compare(
         first = next(iter(configs.values()))
         panels = [score.genes for one in scored for score in one.evaluation.scores]
         published, of_paper = rows_beside(settings.dataset, first.labels, panels)
-        methods = [config.method for config in configs.values()]
-        base = DEFAULT_METHOD if DEFAULT_METHOD in methods else methods[0]
         result = compared(
             scored,
             title=", ".join(filter(None, ["Methods", settings.dataset])),
@@ -77,11 +74,64 @@ def compare(
             folder=out,
             published=means_of(published, "method"),
             notes=of_paper,
-            base=title_of(base),
+            base=_base(configs),
             costs=_costs(out, titles),
         )
         result.write()
     return result
+
+
+@takes_paths
+def compare_externally(
+    out: Path,
+    configs: Mapping[str, Config],
+    seeds: int,
+    sections: ExternalSections,
+    settings: RunSettings = RunSettings(),  # noqa: B008  frozen
+) -> ExternalComparison:
+    """Score every model of a comparison on sections of other donors, and make one table of all.
+
+    Args:
+        out: the folder of the grid, as :func:`compare` leaves it; the table is ``external-NAME.csv`` and its kin in it.
+        configs, seeds: as for :func:`compare`.
+        sections: on which; each is encoded once for all methods.
+        settings: where features and weights are, and how the arithmetic runs.
+
+    Raises:
+        GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
+    """
+    name, cells = f"external-{sections.name}", _cells(configs, seeds)
+    refuse_overwriting_inputs(out.glob(f"{name}.*"), [file for sample in sections.samples for file in sample.files])
+    with claimed(out / f"{name}.csv", f"The comparison on {sections.name} in {out}"):
+        runs = [out / cell for cell in cells]
+        each = score_external(runs, sections, settings.features, settings.weights, settings.compute)
+        result = compared_externally(
+            [
+                (title_of(config.method), config.training.seed, external)
+                for config, external in zip(cells.values(), each, strict=True)
+            ],
+            title=f"Methods on {sections.name}",
+            name=name,
+            folder=out,
+            base=_base(configs),
+        )
+        result.write()
+    return result
+
+
+def _cells(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
+    """The configuration of every run, by the path of its folder in the grid's."""
+    return {
+        f"{name}/seed-{config.training.seed + step}": _with_seed(config, config.training.seed + step)
+        for name, config in configs.items()
+        for step in range(seeds)
+    }
+
+
+def _base(configs: Mapping[str, Config]) -> str:
+    """The title of the method that the others are held against: Gene-DML, or else the first."""
+    methods = [config.method for config in configs.values()]
+    return title_of(DEFAULT_METHOD if DEFAULT_METHOD in methods else methods[0])
 
 
 def _check_alike(configs: Mapping[str, Config]) -> None:

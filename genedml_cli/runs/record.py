@@ -142,7 +142,7 @@ def unfinished(folds: Sequence[Fold], out: Path) -> list[Fold]:
     """The folds that are not in ``out`` yet; says which are."""
     finished = [fold for fold in folds if model_file(out, fold.name).exists()]
     for fold in finished:
-        console.note(f"{in_words(fold.name)} is there already; keeping it.")
+        console.note(f"{in_words(fold.name)} in {out} is there already; keeping it.")
         for file in (state_file, plan_file):
             file(out, fold.name).unlink(missing_ok=True)
     return [fold for fold in folds if fold not in finished]

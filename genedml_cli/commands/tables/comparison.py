@@ -14,6 +14,20 @@ PARAMETERS, SECONDS = "parameters", "seconds_a_fold"
 def show_comparison(comparison: Comparison, written: bool = True) -> None:
     """A line a row, the paper's means below it, the references last, then differences and what must be said."""
     costs = comparison.costs
+    rows = comparison_rows(comparison)
+    columns = ["", *(METRICS[key] for key in SHOWN), *(["parameters", "s a fold"] if len(costs) else [])]
+    console.table(f"{comparison.title}; mean ±sd over {comparison.over}", columns, rows)
+    if comparison.base:
+        show_differences(comparison)
+    for note in comparison.notes:
+        console.say(str(note))
+    if written:
+        console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
+
+
+def comparison_rows(comparison: Comparison) -> list[list[str]]:
+    """Every row with the paper's means below it, then the references; costs last, where they are known."""
+    costs = comparison.costs
     rows = []
     for summary in (comparison.summary(), comparison.reference_summary()):
         for name, values in summary.iterrows():
@@ -28,14 +42,7 @@ def show_comparison(comparison: Comparison, written: bool = True) -> None:
                         *(["", ""] if len(costs) else []),
                     ]
                 )
-    columns = ["", *(METRICS[key] for key in SHOWN), *(["parameters", "s a fold"] if len(costs) else [])]
-    console.table(f"{comparison.title}; mean ±sd over {comparison.over}", columns, rows)
-    if comparison.base:
-        show_differences(comparison)
-    for note in comparison.notes:
-        console.say(str(note))
-    if written:
-        console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
+    return rows
 
 
 def show_differences(comparison: Comparison) -> None:

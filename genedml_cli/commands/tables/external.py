@@ -1,8 +1,10 @@
-"""Scores on sections of other donors, as a table on the terminal."""
+"""Scores on sections of other donors, as tables on the terminal."""
 
 from genedml_cli import console
-from genedml_cli.commands.tables.scores import published_rows, summary_rows
+from genedml_cli.commands.tables.comparison import SHOWN, comparison_rows, show_differences
+from genedml_cli.commands.tables.scores import number, published_rows, summary_rows
 from genedml_cli.evaluation.external import External
+from genedml_cli.evaluation.external_comparison import ExternalComparison
 from genedml_cli.evaluation.scores import METRICS
 
 
@@ -24,6 +26,30 @@ def show_external(external: External) -> None:
             console.say(f"{one.title}: {note}")
     if external.written:
         console.say(f"The same as CSV and JSON: {external.folder}/")
+
+
+def show_external_comparison(comparison: ExternalComparison) -> None:
+    """The paper's sections, then every method on all sections and on each, differences, and what must be said."""
+    rows: list[list[str]] = []
+    for name in dict.fromkeys(row.dataset for row in comparison.published):
+        rows.append(_heading(f"{name} (paper)"))
+        of_section = [row for row in comparison.published if row.dataset == name]
+        rows += [[row.label, *(number(row.mean.get(key, float("nan"))) for key in SHOWN)] for row in of_section]
+        rows.append([])
+    for name, part in comparison.parts.items():
+        genes = f", {comparison.sizes[name][1]}/{comparison.panel} genes" if name in comparison.sizes else ""
+        rows += [_heading(f"{part.title}{genes}"), *comparison_rows(part), []]
+    first = next(iter(comparison.parts.values()))
+    console.table(f"{comparison.title}; mean ±sd over {first.over}", ["", *(METRICS[key] for key in SHOWN)], rows)
+    show_differences(first)
+    shared = comparison.shared_notes
+    for note in shared:
+        console.say(str(note))
+    for name, part in comparison.sections.items():
+        for note in part.notes:
+            if note not in shared:
+                console.say(f"{name}: {note}")
+    console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
 
 
 def _heading(text: str) -> list[str]:
