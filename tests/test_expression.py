@@ -1,6 +1,7 @@
 """Counts of every kind are one matrix; labels are what a naive loop says; gene panels."""
 
 import gzip
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scanpy.experimental.pp import normalize_pearson_residuals
 from scipy.io import mmwrite
 from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import random as random_sparse
 
 from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
@@ -284,6 +287,67 @@ def test_hexagonal_labels_are_means_of_seven():
     smooth = make_labels(table(counts, ["A", "B"]), spots, ["A", "B"], LabelsConfig()).y
     # Row 1 stands half a place to the right: its middle spot touches places 1 and 2 of the rows above and below.
     np.testing.assert_allclose(smooth[4], alone[[1, 2, 3, 4, 5, 7, 8]].mean(axis=0), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sequenced() -> tuple[anndata.AnnData, Spots]:
+    """4 x 3 spots and 40 genes; spot 5 has no counts, gene G3 none in any spot."""
+    array_xy = np.array([(x, y) for y in range(3) for x in range(4)])
+    counts = np.random.default_rng(11).negative_binomial(1, 0.3, (12, 40))
+    counts[5], counts[:, 3] = 0, 0
+    spots = Spots(tuple(f"s{number}" for number in range(12)), 500.0 + 80.0 * array_xy, array_xy)
+    return table(counts, [f"G{gene}" for gene in range(40)]), spots
+
+
+def test_pearson_labels_are_scanpys_residuals_over_all_genes(sequenced):
+    counts, spots = sequenced
+    panel = ["G9", "G3", "G0", "G39"]
+    labels = make_labels(counts, spots, panel, TARGETS["pearson-unsmoothed"])
+    with_counts = np.arange(12) != 5
+    every = counts[with_counts].copy()
+    every.X = every.X.toarray().astype(np.float64)
+    normalize_pearson_residuals(every)
+    expected = every[:, panel].X
+    assert np.abs(expected[:, 0]).max() > 1
+    assert np.isnan(expected[:, 1]).all()
+    np.testing.assert_allclose(labels.y[with_counts], np.nan_to_num(expected), rtol=0, atol=1e-6)
+    assert (labels.valid.tolist(), labels.empty, labels.without_counts) == (with_counts.tolist(), 1, 0)
+    assert np.isnan(labels.y[5]).all()
+
+
+def test_pearson_labels_are_means_over_neighbours_with_counts(sequenced):
+    counts, spots = sequenced
+    alone, smooth = (make_labels(counts, spots, ["G9", "G0"], TARGETS[f"pearson{end}"]) for end in ("-unsmoothed", ""))
+    np.testing.assert_allclose(smooth.y[0], alone.y[[0, 1, 4]].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(smooth.y[11], alone.y[[6, 7, 10, 11]].mean(axis=0), atol=1e-6)
+
+
+def test_a_panel_without_counts_in_a_spot_is_a_residual_below_zero():
+    """All its reads are elsewhere, which says something of the panel: only the paper's label is undefined there."""
+    counts, spots = table(np.array([[4, 6], [0, 9]]), ["A", "B"]), Spots(("s0", "s1"), np.array([[0.0, 0.0], [9, 0]]))
+    labels = make_labels(counts, spots, ["A"], TARGETS["pearson-unsmoothed"])
+    mu = 9 * 4 / 19
+    assert labels.y[1, 0] == pytest.approx(-mu / (mu + mu**2 / 100) ** 0.5)
+    assert make_labels(counts, spots, ["A"], LabelsConfig(smooth=False)).valid.tolist() == [True, False]
+
+
+def test_the_residuals_of_one_spot_are_zero():
+    labels = make_labels(table(COUNTS[:1], GENES), Spots(("s0",), np.array([[5.0, 5.0]])), GENES, TARGETS["pearson"])
+    assert labels.y.tolist() == [[0, 0, 0, 0]]
+
+
+def test_residuals_of_a_panel_do_not_make_a_sparse_table_dense():
+    counts = random_sparse(1_000, 30_000, 0.02, "csr", np.float32, 5, data_rvs=lambda size: np.full(size, 3.0))
+    spots = Spots(tuple(f"s{spot}" for spot in range(1_000)), np.stack(np.divmod(np.arange(1_000), 40), 1) * 100.0)
+    genes = [f"G{gene}" for gene in range(30_000)]
+    whole = anndata.AnnData(counts, pd.DataFrame(index=spots.names), pd.DataFrame(index=genes))
+    spots.neighbors()
+    tracemalloc.start()
+    y = make_labels(whole, spots, genes[:250], TARGETS["pearson"]).y
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert y.shape == (1_000, 250)
+    assert peak < 40e6  # as single numbers all genes are 120 MB
 
 
 def test_names_in_no_common_are_refused(lattice):

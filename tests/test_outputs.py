@@ -8,6 +8,7 @@ import resource
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -20,7 +21,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
-from genedml.config import LabelsConfig
+from genedml.config import TARGETS, LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.app import app
 from genedml_cli.datasets.samples import read_sheet
@@ -30,8 +31,8 @@ from genedml_cli.files.storage import atomic_folder
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs import spatialdata_store
 from genedml_cli.outputs.formats import FORMATS, export, how_to_open, write
-from genedml_cli.outputs.prediction_record import PredictionRecord
-from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of
+from genedml_cli.outputs.predictions import add_tissue_image, spots_of, to_anndata
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
 from genedml_cli.report.pictures import plot
@@ -293,6 +294,21 @@ def test_the_examples_run(prediction, tmp_path, script, needs, picture, line, mo
     assert line in shown
     assert any(gene in shown for gene in GENES)
     assert (tmp_path / "figures" / picture).stat().st_size > 10_000
+
+
+def test_residuals_say_their_units_and_go_through_scanpy(prediction, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("leidenalg")
+    data = anndata.read_h5ad(prediction)
+    record = replace(record_of(data), label_settings=TARGETS["pearson"])
+    residuals = to_anndata(data.X - data.X.mean(axis=0), tuple(data.var_names), spots_of(data), record)
+    assert "log1p" not in residuals.uns
+    residuals.uns["spatial"] = data.uns["spatial"]
+    residuals.write_h5ad(tmp_path / "residuals.h5ad")
+    monkeypatch.setattr(sys, "argv", ["scanpy_clusters.py", str(tmp_path / "residuals.h5ad"), str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / "scanpy_clusters.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "in Pearson residual of the count" in capsys.readouterr().out
 
 
 def test_ids_go_from_the_counts_into_the_model_and_the_prediction(world, tmp_path):

@@ -429,6 +429,11 @@ def test_targets_are_options_and_change_the_labels_alone():
         assert target_name(config.labels) == name
     assert target_name(LabelsConfig(scale=1.0)) is None
     assert TARGETS["log1p-10k"].describe() == "ln(1 + 10000 * count / sum over all genes)"
+    assert TARGETS["pearson-unsmoothed"].describe() == (
+        "Pearson residual of the count, given the spot's total over all genes"
+    )
+    with pytest.raises(GeneDMLError, match=r"take the totals of all genes \(labels\.library=all\).*--target pearson"):
+        choose_config(None, None, "small", None, ["labels.transform=pearson"])
 
 
 def test_options_of_selection_and_views_win_over_set():

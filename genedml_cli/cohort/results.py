@@ -93,7 +93,8 @@ def joined(parts: Mapping[str, anndata.AnnData], failed: Sequence[str] = ()) -> 
     data = anndata.concat([_bare(part, name) for name, part in parts.items()], join="inner")
     data.obs = obs
     data.var = first.var.loc[data.var_names]
-    data.uns["log1p"] = first.uns["log1p"]
+    if "log1p" in first.uns:
+        data.uns["log1p"] = first.uns["log1p"]
     data.uns["spatial"] = pictures
     data.uns["genedml"] = {
         **maker(),

@@ -27,6 +27,8 @@ class Target(StrEnum):
     paper_ln = "paper-ln"
     paper_all_genes = "paper-all-genes"
     log1p_10k = "log1p-10k"
+    pearson = "pearson"
+    pearson_unsmoothed = "pearson-unsmoothed"
 
 
 class SelectOn(StrEnum):
@@ -194,8 +196,9 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         metavar="NAME",
-        help="Label transform: paper; log1p-10k (ln, library over all genes, unsmoothed); or the paper's with one "
-        "choice taken back: paper-unsmoothed, paper-ln, paper-all-genes. Scores of different ones are not comparable. "
+        help="Label transform: paper; pearson, pearson-unsmoothed (Pearson residuals, in which the spot's depth is "
+        "accounted for); log1p-10k (ln, library over all genes, unsmoothed); or the paper's with one choice taken "
+        "back: paper-unsmoothed, paper-ln, paper-all-genes. Scores of different ones are not comparable. "
         "(default: the configuration's, paper)",
         show_default=False,
         rich_help_panel=MODEL,

@@ -1,4 +1,4 @@
-"""Counts -> labels; gene panels (METHOD section 1).
+"""Counts -> labels (METHOD section 1; Pearson residuals: section 9).
 
 Letters: S spots, M genes of the panel.
 """
@@ -25,6 +25,9 @@ from genedml_cli.spots.spots import Spots
 JOIN_WARNED, JOIN_REFUSED = 0.05, 0.5
 """Share of a section's spots without counts: a few are usual in the authors' own tables; most are a mistake."""
 
+PEARSON_THETA = 100.0
+"""Overdispersion of Pearson residuals: variance = mean + mean^2 / theta (Lause et al. 2021, Genome Biol 22:258)."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -32,10 +35,10 @@ class Labels:
 
     Args:
         y: labels; NaN in the rows of spots that have none.
-        valid: spots that have a label: with counts, and with a panel sum above zero.
+        valid: spots that have a label: with counts, and with a library (of the panel or of all genes) above zero.
         depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
         without_counts: spots that the count table does not name.
-        empty: spots with counts but none in the panel, which have no defined label.
+        empty: spots named in the count table whose library is zero, so that they have no defined label.
         raw: whether the counts can be raw.
         doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
         counts: counts of the panel's genes; 0 in the rows of spots that have none.
@@ -54,7 +57,8 @@ class Labels:
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
     """Labels of spots from the raw counts of their section, joined by name.
 
-    ``log(1 + scale * c / library)``, then the mean over the labelled spots among a spot's array neighbours.
+    ``log(1 + scale * c / library)`` or :func:`pearson_residuals`, then the mean over the labelled spots among a spot's
+    array neighbours.
 
     Raises:
         GeneDMLError: no name is in both tables, or genes of the panel are not in the counts.
@@ -72,11 +76,16 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
     rows = counts.X[np.where(joined, place, 0)]
     panel_counts = np.asarray(rows[:, columns].todense(), dtype=np.float64)
     total = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
-    panel_sum = panel_counts.sum(axis=1)
-    valid = joined & (panel_sum > 0)
-    library = panel_sum if config.library == "panel" else total
-    ratio = config.scale * panel_counts / np.where(valid, library, 1.0)[:, None]
-    y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
+    if config.transform == "pearson":
+        valid = joined & (total > 0)
+        y = np.zeros_like(panel_counts)
+        y[valid] = pearson_residuals(panel_counts[valid], total[valid])
+    else:
+        panel_sum = panel_counts.sum(axis=1)
+        valid = joined & (panel_sum > 0)
+        library = panel_sum if config.library == "panel" else total
+        ratio = config.scale * panel_counts / np.where(valid, library, 1.0)[:, None]
+        y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
     depth = np.log10(1 + total)[:, None]
     if config.smooth:
         neighbors = spots.neighbors()
@@ -91,6 +100,24 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         doubt_of(counts, spots.names, place),
         np.where(joined[:, None], panel_counts, 0.0).astype(np.float32),
     )
+
+
+def pearson_residuals(counts: Float[np.ndarray, "S M"], total: Float[np.ndarray, " S"]) -> Float[np.ndarray, "S M"]:
+    """``(c - mu) / sqrt(mu + mu^2 / 100)`` clipped at +-sqrt(S), as scanpy computes it over all genes of the section.
+
+    ``mu`` is the spot's total times the gene's share in the section (METHOD section 9). Genes outside of the panel
+    matter by their sum alone, so they are given to scanpy as one. A gene without counts is 0 in every spot.
+
+    Args:
+        counts: of the panel's genes in the spots of one section.
+        total: counts of each spot over all genes; above zero.
+    """
+    from scanpy.experimental.pp import normalize_pearson_residuals
+
+    every = anndata.AnnData(np.column_stack([counts, total - counts.sum(axis=1)]))
+    with np.errstate(invalid="ignore"):  # 0 / 0 of a gene without counts
+        residuals = normalize_pearson_residuals(every, theta=PEARSON_THETA, check_values=False, inplace=False)["X"]
+    return np.where(counts.any(axis=0), residuals[:, :-1], 0.0)
 
 
 def check_labelled(labels: Labels, section: str, counts: Path) -> None:

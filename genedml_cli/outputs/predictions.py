@@ -32,9 +32,10 @@ def to_anndata(
 ) -> anndata.AnnData:
     """One section's predictions with names, coordinates, units and provenance.
 
-    ``X`` is in the units of the labels (``uns["log1p"]["base"]`` says the logarithm), ``obsm["spatial"]`` is (x, y) in
-    level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``record`` with what is derived of the array
-    (:attr:`genedml_cli.spots.spots.Spots.geometry`). ``var`` has the genes' Ensembl ids, where there are ``gene_ids``.
+    ``X`` is in the units of the labels; where they are logarithms, ``uns["log1p"]["base"]`` says which.
+    ``obsm["spatial"]`` is (x, y) in level-0 pixels, array indices are in ``obs``, ``uns["genedml"]`` is ``record`` with
+    what is derived of the array (:attr:`genedml_cli.spots.spots.Spots.geometry`). ``var`` has the genes' Ensembl ids,
+    where there are ``gene_ids``.
     """
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     obs["in_tissue"] = 1
@@ -46,7 +47,8 @@ def to_anndata(
     single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
     data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
     data.obsm["spatial"] = spots.xy_px.astype(np.float64)
-    data.uns["log1p"] = {"base": 10.0} if record.label_settings.log_base == "10" else {}
+    if record.label_settings.transform == "log":
+        data.uns["log1p"] = {"base": 10.0} if record.label_settings.log_base == "10" else {}
     geometry = spots.geometry
     derived = replace(
         record,

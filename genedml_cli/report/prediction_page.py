@@ -41,7 +41,7 @@ WORTH_KNOWING = 0.3  # of cross-validated PCC
 WITHOUT_SCORES = (
     "This model carries no cross-validated scores, so nothing here says what the prediction of a gene is worth."
 )
-UNITS = "Values are logarithms already, and smoothed if the label says so: do not normalise them again."
+UNITS = "Values are normalised already, and smoothed if the label says so: do not normalise them again."
 NOVELTY_MEANING = (
     "Novelty is the share of held-out spots that were nearer to the features their model was trained on: near 0 the "
     "tissue looks like the training slides, near 1 it looks like nothing there and the prediction is a guess."

@@ -84,17 +84,32 @@ class LabelsConfig:
     """Raw counts to labels (METHOD section 1); results are comparable only within one such transform."""
 
     panel_size: Count = 250
+    transform: Literal["log", "pearson"] = "log"
+    """The logarithm of a gene's share of the spot's counts, or Pearson residuals (METHOD section 9)."""
     scale: Positive = 10_000.0
+    """Of ``log``, as is ``log_base``."""
     library: Literal["panel", "all"] = "panel"
+    """Which genes a spot's total is over; ``all`` for ``pearson``."""
     log_base: Literal["10", "e"] = "10"
     smooth: bool = True
     """Mean over the spot and its array neighbours (3x3 block; on a hexagonal array the 6 around)."""
+
+    @model_validator(mode="after")
+    def _of_one_transform(self) -> "LabelsConfig":
+        if self.transform == "pearson" and (self.library, self.scale, self.log_base) != ("all", 10_000.0, "10"):
+            raise ValueError(
+                "Pearson residuals take the totals of all genes (labels.library=all), and neither labels.scale nor "
+                "labels.log_base; --target pearson sets them so"
+            )
+        return self
 
     def describe(self) -> str:
         """One line for tables and files."""
         log = "log10" if self.log_base == "10" else "ln"
         mean = ", mean over array neighbours" if self.smooth else ""
         genes = "the panel" if self.library == "panel" else "all genes"
+        if self.transform == "pearson":
+            return f"Pearson residual of the count, given the spot's total over {genes}{mean}"
         return f"{log}(1 + {self.scale:g} * count / sum over {genes}){mean}"
 
 
@@ -104,8 +119,11 @@ TARGETS: Mapping[str, LabelsConfig] = {
     "paper-ln": LabelsConfig(log_base="e"),
     "paper-all-genes": LabelsConfig(library="all"),
     "log1p-10k": LabelsConfig(library="all", log_base="e", smooth=False),
+    "pearson": LabelsConfig(transform="pearson", library="all"),
+    "pearson-unsmoothed": LabelsConfig(transform="pearson", library="all", smooth=False),
 }
-"""Label transforms by name: the paper's, each of its choices taken back alone, and what scanpy users know."""
+"""Label transforms by name: the paper's, each of its choices taken back alone, what scanpy users know, and residuals in
+which a spot's depth is accounted for."""
 
 
 def target_name(labels: LabelsConfig) -> str | None:
