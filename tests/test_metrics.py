@@ -7,8 +7,18 @@ import pytest
 from scipy.stats import pearsonr
 
 from genedml.errors import GeneDMLError
-from genedml.metrics import column_nanmean, high_genes, nanmean, partial_pcc, pcc
+from genedml.metrics import (
+    column_nanmean,
+    high_genes,
+    morans_i,
+    nanmean,
+    partial_pcc,
+    pcc,
+    residual,
+    variance_ratio,
+)
 from genedml_cli.evaluation.scores import reference_notes, score_fold
+from genedml_cli.spots.spots import Spots
 
 
 @pytest.fixture
@@ -121,6 +131,57 @@ def test_constant_genes_and_single_spots_have_no_pcc(tables):
     assert np.isnan(pcc(truth[:1], predicted[:1])).all()
     of_depth = partial_pcc(truth, np.tile(depth[:, None], 6), depth)
     assert np.nan_to_num(of_depth, nan=0.0).tolist() == [0.0] * 6
+
+
+def test_residuals_have_the_pcc_and_the_partial_pcc_of_what_they_are_left_of(tables):
+    truth, predicted, depth = tables
+    assert np.allclose(pcc(residual(truth), residual(predicted)), pcc(truth, predicted))
+    left = residual(truth, depth), residual(predicted, depth)
+    assert np.allclose(pcc(*left), partial_pcc(truth, predicted, depth))
+
+
+def test_variance_ratio_is_that_of_numpy(tables):
+    truth, predicted, _ = tables
+    truth[:, 2], predicted[:, 4] = 1e6, -3
+    expected = np.var(predicted, axis=0) / np.where(np.arange(6) == 2, np.nan, np.var(truth, axis=0))
+    np.testing.assert_allclose(variance_ratio(truth, predicted), expected)
+    assert expected[4] == 0
+    assert np.isnan(variance_ratio(truth[:1], predicted[:1])).all()
+    truth[3, 0] = np.nan
+    with pytest.raises(GeneDMLError, match="In 1 of 40 spots truth holds NaN"):
+        variance_ratio(truth, predicted)
+
+
+@pytest.mark.parametrize("across_px", [100.0, 100 / 3**0.5])
+def test_morans_i_equals_a_loop_over_pairs_of_spots(across_px):
+    random = np.random.default_rng(4)
+    hexagonal = across_px < 100
+    indices = [(2 * x + y % 2 if hexagonal else x, y) for y in range(6) for x in range(7) if random.random() < 0.8]
+    array_xy = np.array([*indices, (60, 60)])  # a spot without neighbours
+    spots = Spots(tuple(map(str, range(len(array_xy)))), array_xy * [across_px, 100.0], array_xy)
+    values = random.normal(size=(len(spots), 4)) + array_xy[:, :1]
+    values[:, 2] = 0.1
+    reach = 1.2 if hexagonal else 1.5
+    for gene, score in enumerate(morans_i(values, spots.neighbors())):
+        z, pairs, weight = values[:, gene] - values[:, gene].mean(), 0.0, 0
+        for one in range(len(spots)):
+            for other in range(len(spots)):
+                if one != other and np.linalg.norm(spots.xy_px[one] - spots.xy_px[other]) < reach * 100 * (
+                    2 / 3**0.5 if hexagonal else 1
+                ):
+                    pairs, weight = pairs + z[one] * z[other], weight + 1
+        expected = np.nan if gene == 2 else len(spots) / weight * pairs / np.sum(z**2)
+        assert score == pytest.approx(expected, nan_ok=True)
+
+
+def test_morans_i_of_checks_is_minus_one_and_of_spots_without_neighbors_not_defined():
+    ring = np.array([(0, 1), (1, 0), (1, 2), (2, 1)])  # each has the two beside it diagonally
+    spots = Spots(tuple("abcd"), ring * 100.0, ring)
+    assert morans_i(np.array([[1.0], [-1.0], [-1.0], [1.0]]), spots.neighbors()) == pytest.approx(-1)
+    alone = Spots(("a", "b"), np.array([[0.0, 0.0], [900.0, 900.0]]), np.array([[0, 0], [9, 9]]))
+    assert np.isnan(morans_i(np.array([[1.0], [2.0]]), alone.neighbors())).all()
+    with pytest.raises(GeneDMLError, match="NaN or infinity"):
+        morans_i(np.array([[1.0], [np.nan]]), alone.neighbors())
 
 
 def test_high_genes_have_the_best_mean_rank_over_folds():

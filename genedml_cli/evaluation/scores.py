@@ -227,7 +227,8 @@ def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
 
 def _high_scores(folds: Sequence[FoldScores]) -> list[float]:
     """PCC(H) of every fold: over the 50 genes with the best mean rank over all folds."""
-    genes = [gene for gene in folds[0].genes if all(gene in set(fold.genes) for fold in folds)]
+    shared = set(folds[0].genes).intersection(*(fold.genes for fold in folds[1:]))
+    genes = [gene for gene in folds[0].genes if gene in shared]
     table = np.stack([pd.Series(fold.pcc, index=fold.genes)[genes].to_numpy() for fold in folds])
     return [nanmean(row) for row in table[:, high_genes(table)]]
 

@@ -160,7 +160,8 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
     Raises:
         GeneDMLError: there are none.
     """
-    genes = tuple(gene for gene in cards[0].genes if all(gene in set(card.genes) for card in cards[1:]))
+    shared = set(cards[0].genes).intersection(*(card.genes for card in cards[1:]))
+    genes = tuple(gene for gene in cards[0].genes if gene in shared)
     if not genes:
         raise GeneDMLError("The folds of this run have no gene in common; predict with one of them: --fold.")
     return genes

@@ -4,10 +4,11 @@ A gene that is constant in a section has no correlation, which is NaN; a predict
 not has found nothing, which is 0. NaN among the values themselves is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix, diags
 
 from genedml.errors import GeneDMLError
 
@@ -20,7 +21,7 @@ def pcc(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"]) ->
     Raises:
         GeneDMLError: a value that is no finite number.
     """
-    return _correlation(truth, predicted, np.ones((len(truth), 1)))
+    return _correlation(truth, predicted, _columns(len(truth)))
 
 
 def partial_pcc(
@@ -33,7 +34,45 @@ def partial_pcc(
     Raises:
         GeneDMLError: a value that is no finite number.
     """
-    return _correlation(truth, predicted, np.column_stack([np.ones(len(given)), given]))
+    return _correlation(truth, predicted, _columns(len(truth), given))
+
+
+def residual(
+    values: Float[np.ndarray, "S M"], given: Float[np.ndarray, " S"] | None = None
+) -> Float[np.ndarray, "S M"]:
+    """What is left of every gene after its mean, and the straight-line part of ``given`` where there is one.
+
+    Of two tables of residuals, :func:`pcc` is the :func:`pcc` or the :func:`partial_pcc` of the tables themselves.
+    """
+    return _unexplained(values, _columns(len(values), given))
+
+
+def variance_ratio(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
+    """Variance of every gene's prediction over the spots, over that of its truth; NaN for a constant truth.
+
+    Raises:
+        GeneDMLError: a value that is no finite number.
+    """
+    _check_finite({"truth": truth, "the prediction": predicted})
+    return _ratio(np.square(residual(predicted)).sum(axis=0), np.square(residual(truth)).sum(axis=0))
+
+
+def morans_i(values: Float[np.ndarray, "S M"], neighbors: csr_matrix) -> Float[np.ndarray, " M"]:
+    """Moran's I of every gene (Moran 1950): how much alike neighbouring spots are, 0 by chance, 1 at the most.
+
+    ``(S / sum w) * sum_ij w_ij z_i z_j / sum_i z_i^2``, z being values less their mean, and w 1 between array
+    neighbours. NaN of a constant gene, and where no spot has a neighbour.
+
+    Args:
+        values: labels that are no mean over neighbours, which would make them alike.
+        neighbors: [S, S] ones between neighbours; that a spot is its own does not count.
+
+    Raises:
+        GeneDMLError: a value that is no finite number.
+    """
+    _check_finite({"truth": values})
+    z, weights = residual(values), neighbors - diags(neighbors.diagonal())
+    return _ratio(len(z) * (z * (weights @ z)).sum(axis=0), weights.sum() * np.square(z).sum(axis=0))
 
 
 def attainable(split_half: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -66,13 +105,23 @@ def column_nanmean(values: Float[np.ndarray, "S M"]) -> Float[np.ndarray, " M"]:
     return _ratio(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(float))
 
 
-def _correlation(
-    truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"], explained_by: Float[np.ndarray, "S K"]
-) -> Float[np.ndarray, " M"]:
-    for what, values in (("truth", truth), ("the prediction", predicted), ("what is held fixed", explained_by)):
+def _columns(spots: int, given: Float[np.ndarray, " S"] | None = None) -> Float[np.ndarray, "S K"]:
+    """What explains a part of every gene: the mean, and ``given`` where there is one."""
+    return np.column_stack([np.ones(spots), *([] if given is None else [given])])
+
+
+def _check_finite(tables: Mapping[str, Float[np.ndarray, "S _"]]) -> None:
+    """Refuse NaN and infinity in tables, by what each is called."""
+    for what, values in tables.items():
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
             raise GeneDMLError(f"In {bad.sum()} of {len(bad)} spots {what} holds NaN or infinity: no score is defined.")
+
+
+def _correlation(
+    truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray, "S M"], explained_by: Float[np.ndarray, "S K"]
+) -> Float[np.ndarray, " M"]:
+    _check_finite({"truth": truth, "the prediction": predicted, "what is held fixed": explained_by})
     t, p = _unexplained(truth, explained_by), _unexplained(predicted, explained_by)
     scores = _ratio((t * p).sum(axis=0), np.sqrt((t**2).sum(axis=0) * (p**2).sum(axis=0)))
     found_nothing = (p == 0).all(axis=0) & (t != 0).any(axis=0)
