@@ -343,7 +343,7 @@ def of_bins(folder: Path) -> None:
         (two_samples, r"holds 2 tables\. Give one of them: .*/S1_matrix\.mtx\.gz, .*/S2_matrix\.mtx\.gz"),
         (without_barcodes, r"beside matrix\.mtx\.gz there is no barcodes\.tsv\.gz or barcodes\.tsv"),
         (with_a_header, r"matrix\.mtx\.gz is 4 x 3, but features\.tsv\.gz has 4 lines and barcodes\.tsv\.gz 4"),
-        (of_bins, r"bins of several sizes; name one of binned_outputs: square_008um, square_016um"),
+        (of_bins, r"bins of several sizes \(square_008um, square_016um\); sum them into spots: genedml data bin"),
     ],
 )
 def test_10x_folders_that_are_none_say_what_is_wrong(change, message, tmp_path):

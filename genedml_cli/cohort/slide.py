@@ -25,6 +25,7 @@ from genedml_cli.prediction.prediction import predict_slide
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.slides.slide_files import content_sha256
 from genedml_cli.spots.placing import Placing
+from genedml_cli.spots.spot_files import spots_file
 from genedml_cli.text import shown
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
@@ -153,7 +154,7 @@ def _asked(task: CohortTask, slide: CohortSlide, models: Ensemble) -> dict[str, 
     """All but its slide that a result depends on, each by what a difference of it is called."""
     tissue = slide.placing.tissue
     return {
-        "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(slide.spots),
+        "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(spots_file(slide.spots)),
         "tissue": "found" if tissue is None else sha256_of(tissue),
         "models": " ".join(models.fingerprints),
         "um_per_px": str(slide.placing.um_per_px),

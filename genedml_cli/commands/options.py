@@ -81,7 +81,8 @@ SamplesOption = Annotated[
     Path | None,
     typer.Option(
         "--samples",
-        help="A sample sheet: CSV with sample,slide,spots,counts,patient and, if you like, fold,um_per_px.",
+        help="A sample sheet: CSV with sample,slide,spots,counts,patient and, if you like, fold,um_per_px; or "
+        "slide,outs with folders of Space Ranger.",
         rich_help_panel=DATA,
     ),
 ]
@@ -268,8 +269,8 @@ SpotsOption = Annotated[
     Path | None,
     typer.Option(
         "--spots",
-        help="Spots: ST selection, Space Ranger tissue_positions, CSV/TSV with name,x,y in level-0 px, or .h5ad. "
-        "Without it, a grid over the tissue.",
+        help="Spots: Space Ranger's outs folder or tissue_positions, ST selection, CSV/TSV with name,x,y in level-0 "
+        "px, or .h5ad. Without it, a grid over the tissue.",
         rich_help_panel=DATA,
     ),
 ]

@@ -162,6 +162,7 @@ def _check_section(
     try:
         spots = read_spots(sample.spots)
         check.spots = len(spots)
+        pitch_um = spots.pitch_um if pitch_um is None else pitch_um
         if sample.slide.suffix == PATCHES_SUFFIX:
             _check_patches(check, sample, spots)
         else:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genedml.errors import GeneDMLError
-from genedml_cli.datasets.sheets import Row, is_file_name, number, read_rows
+from genedml_cli import console
+from genedml_cli.datasets.sheets import Row, columns_of, is_file_name, number, read_rows
 from genedml_cli.files.paths import takes_paths
 
 REQUIRED_COLUMNS = ("sample", "slide", "spots", "counts", "patient")
 OPTIONAL_COLUMNS = {"fold": False, "um_per_px": True}  # and whether their cells may be empty
+OUTS = "outs"
+"""The column that stands for spots and counts: a folder of Space Ranger, or an ``.h5ad`` that holds both."""
+OUTS_COLUMNS = {"sample": False, "patient": False, "spots": True, "counts": True, **OPTIONAL_COLUMNS}
 EVERY_FOLD, ALL_SECTIONS = "all", "all-sections"
 """What ``--fold`` takes beside the name of a fold: all folds, and the model that is trained on every section."""
 
@@ -45,25 +49,42 @@ class Sample:
 def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
     """Read a sample sheet: CSV with ``sample,slide,spots,counts,patient`` and optionally ``fold,um_per_px``.
 
-    Paths are relative to ``root``, else to the sheet. Without ``fold``, every patient is one.
+    Paths are relative to ``root``, else to the sheet. Without ``fold``, every patient is one. A column ``outs`` may
+    stand for ``spots`` and ``counts``; then a section without ``sample`` is called as its slide, and one without
+    ``patient`` counts as a patient's only one, which is warned of. Of folders of Space Ranger the sample has the files.
 
     Raises:
         GeneDMLError: unreadable, unknown or missing columns, empty cells, names twice, files that are not there.
     """
-    rows = read_rows(path, "sample sheet", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "section")
+    columns = columns_of(path, "sample sheet", REQUIRED_COLUMNS)
+    if OUTS in columns:
+        rows = read_rows(path, "sample sheet", ("slide", OUTS), OUTS_COLUMNS, "section")
+    else:
+        rows = read_rows(path, "sample sheet", REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "section")
     base = root or path.parent
     samples = [_sample_of_row(row, base, path) for row in rows]
+    if "patient" not in columns and len(samples) > 1:
+        console.warn(
+            f"{path.name} has no column patient: every section counts as another patient's. If two are of one patient, "
+            "scores come out too good; say so in that column."
+        )
     _check(samples, str(path))
     return samples
 
 
 def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
-    name, patient = str(row["sample"]), str(row["patient"]).strip()
+    from genedml_cli.files.space_ranger import positions_in  # and what reads tables: slow to import
+    from genedml_cli.files.tenx import table_in
+
+    slide = base / str(row["slide"])
+    name = row["sample"] or slide.stem
+    patient = (row["patient"] or name).strip()
+    spots, counts = (base / str(row[column] or row[OUTS]) for column in ("spots", "counts"))
     return Sample(
         name,
-        base / str(row["slide"]),
-        base / str(row["spots"]),
-        base / str(row["counts"]),
+        slide,
+        positions_in(spots) if spots.is_dir() else spots,
+        table_in(counts) if counts.is_dir() else counts,
         patient,
         row["fold"] or patient,
         number(row, "um_per_px", path, name),

@@ -14,6 +14,18 @@ Row = Mapping[str, str | None]
 """Cells of a row by column; None where a cell is empty or the column is not there."""
 
 
+def columns_of(path: Path, kind: str, required: Sequence[str]) -> list[str]:
+    """The columns that a sheet has; as :func:`read_rows`, without a look at its rows.
+
+    Raises:
+        GeneDMLError: unreadable.
+    """
+    from genedml_cli.files.text_tables import read_named_table
+
+    with reading(f"The {kind} {path}", f"Give a CSV file with the columns {', '.join(required)}."):
+        return list(read_named_table(path).columns)
+
+
 def read_rows(path: Path, kind: str, required: Sequence[str], optional: Mapping[str, bool], unit: str) -> list[Row]:
     """The rows of a sheet with the columns ``required`` and some of ``optional``.
 

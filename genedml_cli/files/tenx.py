@@ -16,6 +16,7 @@ from scipy.sparse import csc_matrix, csr_matrix, spmatrix
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.files.hdf5 import is_anndata, opened_h5, tenx_groups
+from genedml_cli.files.space_ranger import BINS_FOLDER
 from genedml_cli.files.text_files import decoded, read_bytes
 from genedml_cli.files.text_tables import CELL_BYTES, first_line_end
 from genedml_cli.machine.memory import check_memory
@@ -29,7 +30,6 @@ GENE_IDS = "gene_ids"
 MATRIX = re.compile(r".*matrix\.mtx(\.gz)?")
 """The matrix of a folder. GEO puts a sample's name before it, and before the names of the files beside it."""
 
-BINS_FOLDER = "binned_outputs"
 GENOMES_FOLDER = "gene_bc_matrices"
 TABLES = (
     *("filtered_feature_bc_matrix.h5", BINS_FOLDER, "filtered_feature_bc_matrix", "filtered_gene_bc_matrices"),
@@ -65,11 +65,25 @@ def read_tenx_folder(folder: Path) -> anndata.AnnData:
     return read_tenx_matrix(tables[0]) if is_matrix(tables[0]) else read_tenx_h5(tables[0])
 
 
+def table_in(folder: Path) -> Path:
+    """Where the table of a folder of results lies: its ``.h5`` or the folder of its matrix; else the folder itself."""
+    try:
+        tables = _tables_in(folder)
+    except (OSError, ValueError):  # said where the counts are read
+        return folder
+    if len(tables) != 1:
+        return folder
+    return tables[0].parent if is_matrix(tables[0]) else tables[0]
+
+
 def _tables_in(folder: Path) -> list[Path]:
     """Of every sample of a folder the best table: what stands before the names of files and folders is the sample."""
     if folder.name == BINS_FOLDER:
         sizes = ", ".join(sorted(size.name for size in folder.iterdir() if size.is_dir()))
-        raise ValueError(f"it holds bins of several sizes; name one of {BINS_FOLDER}: {sizes}")
+        raise ValueError(
+            f"it holds bins of several sizes ({sizes}); sum them into spots: genedml data bin OUTS --um 100 -o "
+            "section.h5ad"
+        )
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     tables = {_prefix(entry): [entry] for entry in entries if is_matrix(entry)}
     for name in TABLES:

@@ -14,8 +14,8 @@ from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
 from genedml_cli.spots.grid import lay_grid
 from genedml_cli.spots.lattice import Lattice, slopes
-from genedml_cli.spots.section import open_section
-from genedml_cli.spots.spot_files import read_spots
+from genedml_cli.spots.section import check_full_image, open_section
+from genedml_cli.spots.spot_files import read_spots, spots_file
 from genedml_cli.spots.spots import Spots, on_image
 
 GRID_PITCH_UM = 100.0
@@ -86,13 +86,14 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
 
     Args:
         slide: anything OpenSlide opens, or a plain section image.
-        spots: a spot table (see :func:`genedml_cli.spots.spot_files.read_spots`).
+        spots: a spot table or a folder of Space Ranger (see :func:`genedml_cli.spots.spot_files.read_spots`).
         placing: how they come to stand there.
         scale_needed: whether um/px of a table's slide has to be known.
 
     Raises:
         GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid.
     """
+    spots = None if spots is None else spots_file(spots)
     table = None if spots is None else read_spots(spots)
     left_out: list[Note] = []
     if table is not None and placing.skip_off_image:
@@ -102,6 +103,8 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
     else:
         opened = open_section(slide, table, placing.um_per_px, placing.pitch_um, scale_needed=scale_needed)
     with opened:
+        if table is None:
+            check_full_image(opened)
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
         notes = [*opened.notes, *left_out]
         if spots is None or table is None:
@@ -159,7 +162,8 @@ def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = Non
     scale = f"{slide.um_per_px:.4g} um/px {slide.um_per_px_from}" if slide.knows_scale else "um/px unknown"
     left_out = f"; {spots.left_out}" if spots.left_out else ""
     console.note(f"{slide.path.name}: {scale}; {spots.describe()}{left_out}.")
-    if pitch_um is None and slide.knows_scale and spots.knows_pitch and len(spots) >= FEWEST_SPOTS:
+    pitch_said = pitch_um is not None or spots.pitch_um is not None
+    if not pitch_said and slide.knows_scale and spots.knows_pitch and len(spots) >= FEWEST_SPOTS:
         apart_um = spots.pitch_px * slide.um_per_px
         if apart_um < LEAST_PITCH_UM:
             console.warn(

@@ -6,10 +6,14 @@ import numpy as np
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.files.space_ranger import PICTURES, Pictures
 from genedml_cli.slides.patches import PatchFile
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import nearest_distances
-from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, outside_image, take_pitch
+from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, outside_image, some_of, take_pitch
+
+SAME_SIZE = 0.01
+"""How much the size of an image may differ from the one that a smaller copy of it tells."""
 
 CLOSEST_PX = 2.0
 """Spots nearer to each other are array indices, whole or refined: those of ST are 1 apart, of Visium 1.4."""
@@ -25,7 +29,8 @@ def open_section(
 ) -> Slide:
     """Open the slide that spots belong to and settle its um/px.
 
-    ``um_per_px`` as the user says, else the slide's own, else ``pitch_um`` over the pitch of the spots in pixels.
+    ``um_per_px`` as the user says, else the slide's own, else ``pitch_um``, as the user or the file of the spots says,
+    over the pitch of the spots in pixels.
     It may stay unknown if not ``scale_needed``, as for views in level-0 pixels.
 
     Raises:
@@ -33,6 +38,7 @@ def open_section(
             pitch that contradicts it.
     """
     slide = open_slide(path, um_per_px)
+    pitch_um = spots.pitch_um if pitch_um is None else pitch_um
     try:
         check_on_slide(spots, slide)
         if pitch_um is not None and not slide.knows_scale:
@@ -59,12 +65,39 @@ def _check_pitch(spots: Spots, slide: Slide, pitch_um: float) -> None:
         )
 
 
+def check_full_image(slide: Slide, pictures: Pictures | None = None) -> None:
+    """Refuse a picture of Space Ranger's in the place of the image that it was given; warn of one of another size.
+
+    Args:
+        slide: opened.
+        pictures: what lies beside the table of spots; without it, such a picture is known by its name alone.
+
+    Raises:
+        GeneDMLError: named or as large as such a picture.
+    """
+    full_px = None if pictures is None else pictures.full_size_px
+    size = "{} x {} px".format(*slide.size_px)
+    about = "" if full_px is None else f", about {full_px[0]} x {full_px[1]} px"
+    fix = f"Positions are pixels of the image that spaceranger count was given with --image{about}: give that one."
+    picture = next((name for name in PICTURES if slide.path.name.endswith(name)), None)
+    if picture is not None:
+        raise GeneDMLError(f"{slide.path.name} ({size}) is a picture that Space Ranger made. {fix}")
+    if pictures is None or (full_px is not None and np.allclose(slide.size_px, full_px, rtol=SAME_SIZE)):
+        return
+    picture = next((name for name, size_px in pictures.sizes_px.items() if size_px == slide.size_px), None)
+    if picture is not None:
+        raise GeneDMLError(f"{slide.path.name} ({size}) is as large as Space Ranger's {picture}. {fix}")
+    if full_px is not None:
+        console.warn(f"{slide.path.name} has {size}. {fix} Unless it was cut at its right and lower edges alone.")
+
+
 def check_on_slide(spots: Spots, slide: Slide) -> None:
     """Refuse spots that cannot belong to the slide.
 
     Raises:
-        GeneDMLError: centres outside the image, or array indices given as pixels.
+        GeneDMLError: centres outside the image, or array indices given as pixels; a picture of Space Ranger's.
     """
+    check_full_image(slide, spots.pictures)
     width, height = slide.size_px
     x, y = spots.xy_px.T
     where = f"{slide.path.name} ({width} x {height} px)"
@@ -101,5 +134,4 @@ def with_tiles(patches: PatchFile, spots: Spots) -> Spots:
         )
     if not has_tile.all():
         console.note(f"{patches.path.name}: {(~has_tile).sum()} of {len(spots)} spots have no tile and are left out.")
-    array_xy = None if spots.array_xy is None else spots.array_xy[has_tile]
-    return Spots(tuple(np.array(spots.names)[has_tile].tolist()), spots.xy_px[has_tile], array_xy)
+    return some_of(spots, has_tile)

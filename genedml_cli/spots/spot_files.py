@@ -4,6 +4,7 @@ Letters: S spots.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from genedml_cli.files.merged_sections import (
     sections_in,
     several,
 )
+from genedml_cli.files.space_ranger import pictures_beside, positions_in
 from genedml_cli.files.text_files import check_names
 from genedml_cli.files.text_tables import ROWS_LIMIT, as_numbers, named_table, read_rows
 from genedml_cli.machine.memory import check_memory
@@ -60,6 +62,8 @@ SAME_PX = 2.0
 def read_spots(path: Path) -> Spots:
     """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV/Parquet or ``.h5ad``.
 
+    Of a folder of Space Ranger, such as ``outs``, it is the table in its ``spatial``.
+
     Spots that the file marks as not under tissue or not selected are left out and counted. Columns are found by their
     names, in any order: positions in pixels (``pxl_col_in_fullres``, ``pixel_x``, ``x_pixel``, ``imagecol`` and the
     like) before ``x``, ``y``, which beside them are array positions if they are whole and small, as in ST's files; a
@@ -69,6 +73,7 @@ def read_spots(path: Path) -> Spots:
         GeneDMLError: unreadable, empty, of several sections, without the columns of any known kind, NaN positions or
             duplicate names.
     """
+    path = spots_file(path)
     if path.exists() and not path.is_file():
         raise GeneDMLError(f"{path} is no file, so no spot table. Name a file.")
     if not path.is_file():
@@ -94,7 +99,17 @@ def read_spots(path: Path) -> Spots:
         first = names[names.duplicated()][0]
         twice = console.count(int(names.duplicated().sum()), "spot")
         raise GeneDMLError(f"{path} names {twice} twice (first: {first}). Give unique names.")
-    return spots
+    pictures = pictures_beside(path)
+    return spots if pictures is None else replace(spots, pitch_um=pictures.pitch_um, pictures=pictures)
+
+
+def spots_file(path: Path) -> Path:
+    """The table that is read of ``path``: of a folder of Space Ranger the one in it.
+
+    Raises:
+        GeneDMLError: a folder without one.
+    """
+    return positions_in(path) if path.is_dir() else path
 
 
 def _check_one_section(several: str, path: Path) -> None:

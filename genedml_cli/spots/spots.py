@@ -3,7 +3,7 @@
 Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.files.space_ranger import Pictures
 from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import (
@@ -66,12 +67,16 @@ class Spots:
         xy_px: centres in level-0 pixels.
         array_xy: column and row on the array, where the file has them.
         left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
+        pitch_um: distance of neighbouring spots, where the file says it.
+        pictures: what Space Ranger's folder says of the image, where the table lies in one.
     """
 
     names: tuple[str, ...]
     xy_px: Float[np.ndarray, "S 2"]
     array_xy: Int[np.ndarray, "S 2"] | None = None
     left_out: str = ""
+    pitch_um: float | None = None
+    pictures: Pictures | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -249,9 +254,14 @@ def on_image(path: Path, spots: Spots) -> tuple[Spots, list[Note]]:
         return spots, []
     note = Note(Mark.OFF_IMAGE, f"{outside.sum()} of {len(spots)} spots lie outside {path.name} and are left out.")
     console.warn(str(note))
-    array_xy = None if spots.array_xy is None else spots.array_xy[~outside]
-    names = tuple(name for name, left_out in zip(spots.names, outside, strict=True) if not left_out)
-    return Spots(names, spots.xy_px[~outside], array_xy, spots.left_out), [note]
+    return some_of(spots, ~outside), [note]
+
+
+def some_of(spots: Spots, chosen: Bool[np.ndarray, " S"]) -> Spots:
+    """The spots that are chosen, in order."""
+    array_xy = None if spots.array_xy is None else spots.array_xy[chosen]
+    names = tuple(name for name, taken in zip(spots.names, chosen, strict=True) if taken)
+    return replace(spots, names=names, xy_px=spots.xy_px[chosen], array_xy=array_xy)
 
 
 def outside_image(spots: Spots, slide: Slide) -> Bool[np.ndarray, " S"]:
