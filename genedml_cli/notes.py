@@ -16,6 +16,7 @@ class Mark(StrEnum):
     NOT_RAW = "NOT RAW"
     NOVEL = "NOVEL"
     OFF_IMAGE = "OFF IMAGE"
+    ONE_PATIENT = "ONE PATIENT"
     PANEL = "PANEL"
     PARTIAL = "PARTIAL"
     SAME_DONOR = "SAME DONOR"

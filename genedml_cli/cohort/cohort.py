@@ -106,6 +106,7 @@ def predict_cohort(
     *,
     fold: str | None = None,
     min_cv_pcc: float | None = None,
+    interval: float | None = None,
     placing: Placing = Placing(),  # noqa: B008  frozen
     weights: Path | None = None,
     compute: Compute = AUTO,
@@ -124,6 +125,7 @@ def predict_cohort(
             gene, a row a slide) and ``cohort.html`` of them all; ``errors.log`` if there was an unexpected error.
         fold: only this fold of a run folder.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
+        interval: as :func:`genedml_cli.prediction.prediction.predict` takes it.
         placing: of the slides whose row does not say it.
         weights: the encoder's weights file, instead of the hub.
         compute: where and how the arithmetic runs.
@@ -152,7 +154,7 @@ def predict_cohort(
     together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
     refuse_overwriting_inputs([*together, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
-    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, resume, suffixes)
+    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes)
     outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (

@@ -79,6 +79,7 @@ class CohortTask:
     compute: Compute = AUTO
     batch_spots: int = BATCH_SPOTS
     min_cv_pcc: float | None = None
+    interval: float | None = None
     resume: bool = True
     formats: tuple[str, ...] = ()
 
@@ -112,7 +113,8 @@ def _predict_or_keep(task: CohortTask, models: Ensemble, slide: CohortSlide) -> 
             return _keep(task, file, models, slide)
     asked = _asked(task, slide, models)
     with features_beside(file) as folder:
-        data = predict_slide(models, slide.slide, slide.spots, slide.placing, task.min_cv_pcc, task.batch_spots, folder)
+        asked_for = task.min_cv_pcc, task.batch_spots, folder, task.interval
+        data = predict_slide(models, slide.slide, slide.spots, slide.placing, *asked_for)
         if _asked(task, slide, models) != asked:
             raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
         record = record_of(data)
@@ -160,6 +162,7 @@ def _asked(task: CohortTask, slide: CohortSlide, models: Ensemble) -> dict[str, 
         "um_per_px": str(slide.placing.um_per_px),
         "pitch_um": str(slide.placing.pitch_um),
         "min_cv_pcc": str(task.min_cv_pcc),
+        "interval": str(task.interval),
         "allow_off_tissue": str(slide.placing.allow_off_tissue),
         "skip_off_image": str(slide.placing.skip_off_image),
         "references": models.references_sha256,

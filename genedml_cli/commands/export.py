@@ -32,6 +32,7 @@ def export(
         bool,
         typer.Option("--long", help="Tables: a row for each spot and gene, with the layers, not a column a gene."),
     ] = False,
+    scale: options.ScaleOption = options.Scale.label,
     force: options.ForceOption = False,
 ) -> None:
     """Write a prediction as another kind of file: for QuPath, SpatialData, or as a table."""
@@ -39,5 +40,5 @@ def export(
     from genedml_cli.outputs import formats
 
     names = [name.strip() for name in (genes or "").split(",") if name.strip()]
-    data = formats.export(prediction, out, names, long, min_cv_pcc, force)
+    data = formats.export(prediction, out, names, long, min_cv_pcc, force, scale)
     console.say(f"{out}: {data.n_obs} spots x {data.n_vars} genes. Open it with {formats.how_to_open(out)}")

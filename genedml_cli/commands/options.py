@@ -45,6 +45,19 @@ class Neighbors(StrEnum):
     lattice = "lattice"
 
 
+class Scale(StrEnum):
+    """Of values: the label's own, or z."""
+
+    label = "label"
+    z = "z"
+
+
+ScaleOption = Annotated[
+    Scale,
+    typer.Option(help="z: less the gene's mean in training, over its standard deviation there, to compare genes."),
+]
+
+
 class Grid(StrEnum):
     """How spots are packed where none are given: as Visium's, or as ST's."""
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from genedml_cli.commands import options
+
 EXAMPLES = (
     "genedml plot runs/mine --genes GNAS,FASN",
     "genedml plot out.h5ad --genes GNAS --truth counts.csv -o gnas.pdf",
@@ -51,6 +53,7 @@ def plot(
             help="One scale of colours for all panels of a gene, or each panel its own, to compare patterns alone.",
         ),
     ] = True,
+    scale: options.ScaleOption = options.Scale.label,
     cmap: Annotated[str, typer.Option(help="Colours by their name in matplotlib, such as magma.")] = "viridis",
     spot_size: Annotated[
         float, typer.Option(min=0.1, max=10, metavar="X", help="Diameter of the spots drawn, over their true diameter.")
@@ -58,7 +61,6 @@ def plot(
 ) -> None:
     """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel."""
     from genedml_cli import console
-    from genedml_cli.commands import options
     from genedml_cli.figures.maps import Look
     from genedml_cli.report import pictures
 
@@ -70,6 +72,7 @@ def plot(
         sections=options.names_in([sections or ""]),
         truth=truth,
         ridge=ridge,
+        scale=scale,
         look=Look(cmap, shared_scale, ncols),
         spot_size=spot_size,
     )

@@ -49,6 +49,18 @@ FoldOption = Annotated[
 MinCvPccOption = Annotated[
     float | None, typer.Option(help="Keep genes whose cross-validated PCC is at least this.", rich_help_panel=MODEL)
 ]
+IntervalOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=0.99,
+        metavar="SHARE",
+        help="Layers lower and upper, to hold this share of the labels, 0.5 to 0.99; 0: none. (default: 0.9 if the "
+        "model knows intervals)",
+        rich_help_panel=MODEL,
+        show_default=False,
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -111,6 +123,7 @@ def predict(
     model: ModelOption = None,
     fold: FoldOption = None,
     min_cv_pcc: MinCvPccOption = None,
+    interval: IntervalOption = None,
     um_per_px: options.UmPerPxOption = None,
     pitch_um: options.SpotsPitchOption = None,
     weights: options.WeightsOption = None,
@@ -143,6 +156,7 @@ def predict(
     place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
     place |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
     with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "batch_spots": batch_spots}
+    with_["interval"] = interval
     with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")

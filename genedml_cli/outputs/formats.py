@@ -3,12 +3,13 @@
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import anndata
 import h5py
+import numpy as np
 from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
@@ -16,7 +17,8 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import atomic_write, refuse_overwriting_inputs
 from genedml_cli.machine.memory import free_on_host
 from genedml_cli.outputs.prediction_file import read_prediction
-from genedml_cli.outputs.predictions import check_genes
+from genedml_cli.outputs.prediction_record import record_of, set_record
+from genedml_cli.outputs.predictions import LABEL_SCALE, Z_SCALE, as_z, check_genes
 from genedml_cli.outputs.qupath import write_geojson
 from genedml_cli.outputs.selection import keep_worthy
 from genedml_cli.outputs.spatialdata_store import check_zarr_path, write_zarr
@@ -73,6 +75,8 @@ FORMATS = {
     ".geojson": Format(write_geojson, "QuPath: drag it onto the open slide"),
 }
 """Suffix -> kind of file."""
+WHOLE = (".h5ad", ".zarr")
+"""Kinds that hold every layer."""
 
 
 def check_output_path(path: Path, long: bool = False) -> Format:
@@ -129,6 +133,7 @@ def export(
     long: bool = False,
     min_cv_pcc: float | None = None,
     force: bool = False,
+    scale: str = LABEL_SCALE,
 ) -> anndata.AnnData:
     """Write a predicted ``.h5ad`` as another kind of file.
 
@@ -139,6 +144,7 @@ def export(
         long: of a table: one row a spot and gene, with the layers as columns.
         min_cv_pcc: of these, only the genes whose cross-validated PCC is at least this.
         force: write over a file that is there.
+        scale: ``label``; or ``z``, by which genes compare with each other, of a table with a column a gene or GeoJSON.
 
     Returns:
         What was written.
@@ -147,6 +153,8 @@ def export(
         GeneDMLError: no prediction, unknown genes, none that good, a file that is there, or as for :func:`write`.
     """
     check_output_path(out, long)
+    if scale == Z_SCALE and (long or out.name.endswith(WHOLE)):
+        raise GeneDMLError(f"{out} holds z beside the labels already; leave out --scale z.")
     refuse_overwriting_inputs([out], [prediction])
     check_free(out, force)
     data = read_prediction(prediction)
@@ -155,6 +163,9 @@ def export(
         data = data[:, list(dict.fromkeys(genes))].copy()
     if min_cv_pcc is not None:
         data = keep_worthy(data, min_cv_pcc)
+    if scale == Z_SCALE:
+        data.X = as_z(data, np.asarray(data.X)).astype(np.float32)
+        set_record(data, replace(record_of(data), scale=Z_SCALE))
     write(data, out, long)
     return data
 

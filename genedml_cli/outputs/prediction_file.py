@@ -14,7 +14,9 @@ from genedml_cli.outputs.predictions import spots_of
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
 SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", "ridge_held_out_pcc"}
-NUMBERS = {*REFERENCES, *SCORES, "novelty", "depth"}
+NUMBERS = {*REFERENCES, *SCORES, "training_sd", "novelty", "depth"}
+UNKNOWN = ("lower", "upper")
+"""Layers that are NaN for a gene of which they are not known."""
 SMALLEST_SCALE = 1e-5
 """Of a picture of the tissue: its pixels over those of the slide."""
 
@@ -61,7 +63,7 @@ def _check(data: anndata.AnnData, record: PredictionRecord) -> None:
     for name, layer in {"X": data.X, **layers_of(data)}.items():
         if not isinstance(layer, np.ndarray) or layer.dtype.kind != "f":
             raise ValueError(f"{name} holds no numbers")
-        if not np.isfinite(layer).all():
+        if np.isinf(layer).any() if name in UNKNOWN else not np.isfinite(layer).all():
             raise ValueError(f"{name} holds NaN or infinite numbers")
     for table in (data.obs, data.var):
         for name in NUMBERS & {*table}:

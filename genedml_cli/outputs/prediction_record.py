@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import anndata
 import numpy as np
@@ -64,6 +64,8 @@ class PredictionRecord:
         pitch_px: distance of neighbouring spots in level-0 pixels, where it is known.
         neighbors_per_spot: mean number of a spot's neighbours in the array.
         qupath_origin_xy_px: the level-0 pixel from which QuPath counts x and y.
+        interval: share of the labels that ``layers["lower"]`` and ``layers["upper"]`` are to hold between them.
+        scale: ``z`` of an export whose values are z in the place of labels.
         min_cv_pcc: the least cross-validated PCC of the genes that were kept.
         inputs: what a slide of a cohort was predicted from, each by what a difference of it is called.
         fold: of a run, whose model predicted its test section.
@@ -105,6 +107,8 @@ class PredictionRecord:
     pitch_px: float | None = None
     neighbors_per_spot: float | None = None
     qupath_origin_xy_px: tuple[Pixel, Pixel] = (0, 0)
+    interval: float | None = None
+    scale: Literal["", "z"] = ""
     min_cv_pcc: float | None = None
     inputs: Mapping[str, str] | None = None
     fold: str = ""
@@ -127,6 +131,11 @@ class PredictionRecord:
     def label(self) -> str:
         """The transform of the labels in words."""
         return self.label_settings.describe()
+
+    @property
+    def unit(self) -> str:
+        """What the values are, in words."""
+        return f"z, of {self.label}" if self.scale else self.label
 
     @property
     def title(self) -> str:

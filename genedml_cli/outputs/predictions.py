@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import anndata
 import numpy as np
@@ -19,6 +19,14 @@ from genedml_cli.spots.spots import Spots, nearest_distances
 HIRES_PX = 2000
 LOWRES_PX = 600
 NEAR = 0.75  # of two names' letters that agree: one of four may differ
+RANKING = (
+    "Do not rank genes by their predicted labels: that mostly gives back which genes are high in the training. "
+    "Compare genes by z, the prediction less the gene's mean in training over its standard deviation there."
+)
+"""What must be known before predictions of two genes are compared."""
+LABEL_SCALE: Final = "label"
+Z_SCALE: Final = "z"
+"""Scales of the values of an export or a picture."""
 SPOT_TO_PITCH = 0.5  # ST: 100 um spots at 200 um; Visium: 55 at 100
 
 
@@ -59,6 +67,30 @@ def to_anndata(
     )
     set_record(data, derived)
     return data
+
+
+def add_z(data: anndata.AnnData, mean: Float[np.ndarray, " M"], sd: Float[np.ndarray, " M"]) -> None:
+    """``layers["z"]``, by :func:`as_z`, and ``training_mean`` and ``training_sd`` in ``var``: of every gene's label."""
+    data.var["training_mean"], data.var["training_sd"] = mean, sd
+    data.layers["z"] = as_z(data, np.asarray(data.X)).astype(np.float32)
+
+
+def as_z(data: anndata.AnnData, labels: Float[np.ndarray, "S M"]) -> Float[np.ndarray, "S M"]:
+    """Labels of a prediction's genes, less the gene's mean in training, over its standard deviation there.
+
+    0 for a gene whose label was constant in training.
+
+    Raises:
+        GeneDMLError: the prediction does not know these.
+    """
+    if "training_sd" not in data.var:
+        raise GeneDMLError(
+            "This prediction has no z: its model, of an earlier version, does not know the standard deviations of its "
+            "training labels. Leave out --scale z, or train again."
+        )
+    mean, sd = data.var[["training_mean", "training_sd"]].to_numpy(np.float64).T
+    above = labels.astype(np.float64) - mean
+    return np.divide(above, sd, out=np.zeros_like(above), where=sd > 0)
 
 
 def about(data: anndata.AnnData) -> dict[str, Any]:

@@ -25,6 +25,9 @@ DESCRIPTIONS = {
     "gene": "name of the gene",
     "gene_id": "Ensembl id of the gene",
     "std": "standard deviation of the label between folds",
+    "lower": "lower end of the interval of the label",
+    "upper": "upper end of the interval of the label",
+    "z": "predicted label less the gene's mean in training, over its standard deviation there",
     "truth": "measured label",
     "ridge": "label predicted by ridge regression on the same features",
     "depth_alone": "label predicted from the sequencing depth alone",
@@ -97,11 +100,12 @@ def _values_by_gene(data: anndata.AnnData) -> pd.DataFrame:
 
 
 def _descriptions(data: anndata.AnnData, table: pd.DataFrame) -> dict[str, str]:
-    label = record_of(data).label
+    record = record_of(data)
+    label, what = record.unit, record.scale or "label"
     ids = data.var.get(GENE_IDS, {})
-    described = dict(DESCRIPTIONS, predicted=f"predicted label of the gene: {label}")
+    described = dict(DESCRIPTIONS, predicted=f"predicted {what} of the gene: {label}")
     for gene in data.var_names:
-        described[gene] = f"predicted label of {gene}{f' ({ids[gene]})' if ids.get(gene) else ''}: {label}"
+        described[gene] = f"predicted {what} of {gene}{f' ({ids[gene]})' if ids.get(gene) else ''}: {label}"
     return {column: described.get(column, column) for column in table.columns}
 
 
@@ -115,7 +119,7 @@ def _csv_metadata(data: anndata.AnnData, table: pd.DataFrame, name: str) -> dict
     return {
         "@context": "http://www.w3.org/ns/csvw",
         "url": name,
-        "dc:title": f"Gene expression predicted by genedml: {about_it['label']}",
+        "dc:title": f"Gene expression predicted by genedml: {record_of(data).unit}",
         "tableSchema": {"columns": columns},
         "notes": [about_it],
     }

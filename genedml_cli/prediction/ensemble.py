@@ -91,9 +91,10 @@ class Ensemble:
 
     @cached_property
     def references_sha256(self) -> str:
-        """Of all that stands beside a prediction: scores of the genes, ridges, measures of novelty."""
+        """Of all that stands beside a prediction: scores of the genes, intervals, ridges, measures of novelty."""
         kept = [reference_file(file, kind) for file in self.files for kind in ("ridge", "novelty")]
-        listed = [card.cross_validated for card in self.cards], [file.is_file() and sha256_of(file) for file in kept]
+        of_run = [(card.cross_validated, card.calibration) for card in self.cards]
+        listed = of_run, [file.is_file() and sha256_of(file) for file in kept]
         return hashlib.sha256(repr(listed).encode()).hexdigest()
 
     @property

@@ -19,10 +19,11 @@ from genedml_cli.machine.devices import all_deterministic
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import check_free, check_output_path, write
 from genedml_cli.outputs.prediction_record import PredictionRecord
-from genedml_cli.outputs.predictions import add_tissue_image, to_anndata
+from genedml_cli.outputs.predictions import add_tissue_image, add_z, to_anndata
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
 from genedml_cli.prediction.ensemble import Ensemble, genes_left_out, load_models, notes_for_others, say_which
+from genedml_cli.prediction.intervals import add_interval, interval_of_cards, one_patient_note
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.prediction.worth import add_novelty, gene_columns
 from genedml_cli.references.novelty import load_novelty
@@ -40,6 +41,7 @@ def predict(
     *,
     fold: str | None = None,
     min_cv_pcc: float | None = None,
+    interval: float | None = None,
     um_per_px: float | None = None,
     pitch_um: float | None = None,
     grid: Lattice = "hex",
@@ -62,6 +64,9 @@ def predict(
         out: where to write it; its suffix is one of :data:`genedml_cli.outputs.formats.FORMATS`.
         fold: only this fold of a run folder; ``all`` for the mean of its folds, ``all-sections`` for that model.
         min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
+        interval: share of the labels that ``layers["lower"]`` and ``layers["upper"]`` are to hold between them, 0.5 to
+            0.99; 0 for none. None is 0.9 where the model knows intervals: with a slide alone nothing else says how far
+            off a value may be.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
         pitch_um, grid, tissue, allow_off_tissue, skip_off_image: see :class:`genedml_cli.spots.placing.Placing`.
         weights: the encoder's weights file, instead of the hub.
@@ -85,9 +90,9 @@ def predict(
         models = load_models(model_files(model or default_model(), fold), weights, compute)
         say_which(models)
         if out is None:
-            return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots)
+            return predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots, interval=interval)
         with features_beside(out) as folder:
-            data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots, folder)
+            data = predict_slide(models, slide, spots, placing, min_cv_pcc, batch_spots, folder, interval)
             write(data, out)
             return data
 
@@ -100,6 +105,7 @@ def predict_slide(
     min_cv_pcc: float | None = None,
     batch_spots: int = BATCH_SPOTS,
     features_in: Path | None = None,
+    interval: float | None = None,
 ) -> anndata.AnnData:
     """Predict one slide with models that are loaded already; result and errors as of :func:`predict`.
 
@@ -109,6 +115,7 @@ def predict_slide(
     views = models.cards[0].config.views
     if min_cv_pcc is not None:
         worthy_genes(gene_columns(models.cards, models.genes), min_cv_pcc)  # before hours of encoding
+    ends = interval_of_cards(models.cards, models.genes, interval)
     with place_spots(slide, spots, placing, scale_needed=views.um_per_px != "native") as placed:
         models.check_scale(slide.name, placed.slide.um_per_px if placed.slide.knows_scale else None)
         encoder, tiles = models.encoder, models.needs.tiles
@@ -122,6 +129,8 @@ def predict_slide(
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)
     _add_worth(data, models, features)
+    if ends is not None:
+        add_interval(data, ends, one_patient_note(models.cards))
     return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
 
 
@@ -149,6 +158,9 @@ def _add_references(data: anndata.AnnData, models: Ensemble, features: SectionFe
         columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
     for name, each in columns.items():
         data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
+    if all(card.label_sd for card in models.cards):
+        deviations = models.of_common_genes([np.asarray(card.label_sd)[None] for card in models.cards])
+        add_z(data, data.var["training_mean"].to_numpy(), np.mean(deviations, axis=0)[0])
 
 
 def _add_worth(data: anndata.AnnData, models: Ensemble, features: SectionFeatures) -> None:

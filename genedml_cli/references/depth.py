@@ -22,6 +22,11 @@ def mean_label(sections: Sequence[SectionData]) -> Float[np.ndarray, " M"]:
     return np.concatenate([data.labels.y[data.labels.valid] for data in sections]).mean(axis=0)
 
 
+def label_sd(sections: Sequence[SectionData]) -> Float[np.ndarray, " M"]:
+    """Standard deviation of every gene's label over the labelled spots of all sections, their offsets included."""
+    return np.concatenate([data.labels.y[data.labels.valid] for data in sections]).std(axis=0, dtype=np.float64)
+
+
 def fit_depth_line(sections: Sequence[SectionData]) -> DepthLine:
     """Slope and intercept of every gene's label over a spot's depth (METHOD section 6), by least squares."""
     y = np.concatenate([data.labels.y[data.labels.valid] for data in sections]).astype(np.float64)

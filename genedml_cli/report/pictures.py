@@ -19,7 +19,15 @@ from genedml_cli.files.storage import beside, refuse_overwriting_inputs
 from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of
-from genedml_cli.outputs.predictions import add_tissue_image, check_genes, spots_of, stored_spot_diameter_px
+from genedml_cli.outputs.predictions import (
+    LABEL_SCALE,
+    Z_SCALE,
+    add_tissue_image,
+    as_z,
+    check_genes,
+    spots_of,
+    stored_spot_diameter_px,
+)
 from genedml_cli.outputs.run_folder import CONTENT, RECORD, read_record
 from genedml_cli.slides.patches import PATCHES_SUFFIX
 from genedml_cli.slides.slide_files import content_sha256
@@ -37,6 +45,7 @@ def plot(
     sections: Sequence[str] = (),
     truth: Path | None = None,
     ridge: bool = False,
+    scale: str = LABEL_SCALE,
     look: Look = USUAL_LOOK,
     spot_size: float = 1.0,
 ) -> tuple[Path, int]:
@@ -49,6 +58,7 @@ def plot(
         sections: of the runs; all if empty.
         truth: raw counts of the slide of ``.h5ad`` files, which have none of their own.
         ridge: also the ridge reference of the first run.
+        scale: ``label``, or ``z``, by which genes compare with each other.
         look: colours, their scale, and genes beside each other.
         spot_size: diameter of the spots drawn, over their true diameter.
 
@@ -71,13 +81,13 @@ def plot(
     if all(files):
         if sections or ridge:
             raise GeneDMLError("--sections and --ridge go with run folders; a predicted .h5ad is one section.")
-        pictures, footnote = pictures_of_predictions(targets, genes, truth)
+        pictures, footnote = pictures_of_predictions(targets, genes, truth, scale)
     else:
         if truth is not None:
             raise GeneDMLError(
                 f"--truth goes with a predicted .h5ad; {targets[0]} is a run, which holds its own truth."
             )
-        pictures, footnote = pictures_of_runs(targets, genes, sections, ridge)
+        pictures, footnote = pictures_of_runs(targets, genes, sections, ridge, scale)
         refuse_overwriting_inputs([out], (Path(one["slide"]) for run in targets for one in read_record(run)["samples"]))
     pictures = [replace(picture, spot_px=picture.spot_px * spot_size) for picture in pictures]
     draw_genes(pictures, genes, out, " ".join(filter(None, (footnote, _scale_note(pictures)))), look)
@@ -99,7 +109,7 @@ def _check_there(targets: Sequence[Path], genes: Sequence[str]) -> None:
 
 
 def pictures_of_runs(
-    runs: Sequence[Path], genes: Sequence[str], sections: Sequence[str], ridge: bool
+    runs: Sequence[Path], genes: Sequence[str], sections: Sequence[str], ridge: bool, scale: str = LABEL_SCALE
 ) -> tuple[list[SectionPicture], str]:
     """The sections of runs, and what must be said below their picture; arguments as for :func:`plot`.
 
@@ -122,18 +132,19 @@ def pictures_of_runs(
             check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
         first = next(iter(models.values()))
         shown = {name: data[:, genes] for name, data in _alike(models).items()}
-        truths = {name: data.layers["truth"] for name, data in shown.items()}
-        predicted = {name: data.X for name, data in shown.items()}
+        same = _same({name: data.layers["truth"] for name, data in shown.items()})
+        truth = _scaled(next(iter(shown.values())), same, scale)
+        predicted = {name: _scaled(data, data.X, scale) for name, data in shown.items()}
         if ridge:
-            predicted["ridge"] = first[:, genes].layers["ridge"]
+            predicted["ridge"] = _scaled(first[:, genes], first[:, genes].layers["ridge"], scale)
         add_tissue_of_run(first, runs[0], section)
-        pictures.append(section_picture(section, first, _same(truths), predicted))
+        pictures.append(section_picture(section, first, truth, predicted))
         notes += [note for data in models.values() for note in record_of(data).notes]
-    return pictures, _footnote(first, notes)
+    return pictures, _footnote(first, notes, scale)
 
 
 def pictures_of_predictions(
-    files: Sequence[Path], genes: Sequence[str], truth: Path | None
+    files: Sequence[Path], genes: Sequence[str], truth: Path | None, scale: str = LABEL_SCALE
 ) -> tuple[list[SectionPicture], str]:
     """The one section of predictions, and what must be said below its picture; arguments as for :func:`plot`.
 
@@ -157,16 +168,24 @@ def pictures_of_predictions(
     unmatched = [] if shown is None else [gene for gene, y in zip(genes, shown.T, strict=True) if np.isnan(y).all()]
     if unmatched:
         raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
-    predicted = {name: np.asarray(data.X)[:, column[name]] for name, data in alike.items()}
+    selected = {name: data[:, column[name]] for name, data in alike.items()}
+    predicted = {name: _scaled(data, data.X, scale) for name, data in selected.items()}
+    shown = None if shown is None else _scaled(next(iter(selected.values())), shown, scale)
     first = next(iter(models.values()))
     notes = [note for data in models.values() for note in record_of(data).notes]
     name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
-    return [section_picture(name, first, shown, predicted)], _footnote(first, notes)
+    return [section_picture(name, first, shown, predicted)], _footnote(first, notes, scale)
 
 
-def _footnote(data: anndata.AnnData, notes: Sequence[Note]) -> str:
+def _scaled(data: anndata.AnnData, labels: Float[np.ndarray, "S G"], scale: str) -> Float[np.ndarray, "S G"]:
+    return as_z(data, np.asarray(labels)) if scale == Z_SCALE else np.asarray(labels)
+
+
+def _footnote(data: anndata.AnnData, notes: Sequence[Note], scale: str) -> str:
     """The unit of the values, and the notes that must stand in every picture."""
-    return f"Values: {record_of(data).label}. {marks_of(notes)}".strip()
+    record = record_of(data)
+    unit = replace(record, scale=Z_SCALE).unit if scale == Z_SCALE else record.unit
+    return f"Values: {unit}. {marks_of(notes)}".strip()
 
 
 def _scale_note(pictures: Sequence[SectionPicture]) -> str:

@@ -17,7 +17,7 @@ from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import SHARED_PATIENTS, Mark, texts_of
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import PredictionRecord, record_of
-from genedml_cli.outputs.predictions import check_genes
+from genedml_cli.outputs.predictions import RANKING, check_genes
 from genedml_cli.prediction.worth import FAR
 from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
@@ -52,6 +52,7 @@ COLUMN_HELP = {
     "here": "PCC here: with what was measured, over the spots of this section.",
     "cv_pcc": "Cross-validated PCC: mean \u00b1 standard deviation over folds, on sections the models had not seen.",
     "baseline_pcc": "Ridge PCC: ridge regression on the same features, in the same folds.",
+    "z": "Mean z: mean less the gene's mean in training, over its standard deviation there: to compare genes.",
     "between models": "Between models: standard deviation between the models that predict together, mean over spots.",
 }
 
@@ -92,7 +93,7 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
         lead=f"{_lead(data)} {against}".strip(),
         facts=_facts(data),
         warnings=[*warnings, *_disagreement(data, predicted)],
-        notes=[*notes, UNITS],
+        notes=[*notes, UNITS, *([RANKING] if "z" in data.layers else [])],
         tissue=None if picture.tissue is None else tissue_picture(picture),
         tissue_note=f"{record.slide}.{without}",
         maps=[maps],
@@ -220,6 +221,10 @@ def _gene_table(data: anndata.AnnData, section: Mapped) -> Table:
         columns.append("Between models")
         parts.append(np.asarray(data.layers["std"]).mean(axis=0))
         captions.append(COLUMN_HELP["between models"])
+    if "z" in data.layers:
+        columns.append("Mean z")
+        parts.append(np.asarray(data.layers["z"]).mean(axis=0))
+        captions.append(COLUMN_HELP["z"])
     cells = [[number_cell(float(value)) for value in part] for part in parts]
     order = -predicted.std(axis=0)
     if "cv_pcc" in var:

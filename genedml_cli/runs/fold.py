@@ -28,10 +28,10 @@ from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_record import PredictionRecord
-from genedml_cli.outputs.predictions import to_anndata
+from genedml_cli.outputs.predictions import add_z, to_anndata
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
-from genedml_cli.references.depth import fit_depth_line, mean_label, reference_layers
+from genedml_cli.references.depth import fit_depth_line, label_sd, mean_label, reference_layers
 from genedml_cli.references.novelty import save_novelty
 from genedml_cli.references.ridge import RidgeModel, save_ridge
 from genedml_cli.runs.count_tables import CountTables
@@ -155,6 +155,7 @@ def _card(
         encoder=plan.encoder,
         fold=fold.name,
         mean_label=tuple(mean_label(fitted).tolist()),
+        label_sd=tuple(label_sd(fitted).tolist()),
         depth_line=(tuple(slope.tolist()), tuple(intercept.tolist())),
         training_slides={sample.name: slides[sample.name] for sample in seen},
         training_patients=tuple(sorted({sample.patient for sample in seen})),
@@ -193,6 +194,7 @@ def _tested(
     layers = {"truth": data.labels.y, **references}
     result = to_anndata(predicted, card.genes, data.features.spots, record, layers, card.gene_ids)
     result.obs["depth"] = data.labels.depth
+    add_z(result, np.asarray(card.mean_label), np.asarray(card.label_sd))
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     result.var["ridge_held_out_pcc"] = ridge.inner_pcc
     return result[data.labels.valid].copy()

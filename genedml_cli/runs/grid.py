@@ -30,6 +30,7 @@ from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in,
 from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold import FoldDone, FoldTrainer
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan
+from genedml_cli.runs.intervals import record_intervals
 from genedml_cli.runs.planning import Plans, Run, RunSettings, plan_runs
 from genedml_cli.runs.record import RunRecord, describe, unfinished
 from genedml_cli.runs.worth import record_scores
@@ -176,10 +177,11 @@ def _train_folds(jobs: Sequence[FoldJob], engine: Executor, counts: CountTables,
 
 
 def _score(out: Path) -> Evaluation | None:
-    """Score the folds that are there, if any, and write into the run's models what each gene was worth."""
+    """Score the folds that are there, if any; what each gene was worth, and intervals, go into the run's models."""
     if list(model_files_in(out)) == [ALL_SECTIONS]:
         return None
     with exclusive(out / "scores"):
+        record_intervals(out)
         evaluation = evaluate_run(out)
         record_scores(out, evaluation)
     return evaluation

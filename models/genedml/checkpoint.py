@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -56,6 +56,25 @@ class CrossValidated:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How far labels lay from predictions of sections that their fold had not seen; the units are those of the label.
+
+    Args:
+        tails: shares of the labels to lie below ``lower``, and above ``upper``.
+        of: what was left out in turn: ``patients``, or ``sections`` where there is one patient.
+        groups: how many of them every gene was tested on, in the panel's order; 0 of one that none has.
+        lower, upper: label minus prediction, for every gene and tail; NaN of a gene that was not tested.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    tails: tuple[float, ...]
+    of: Literal["patients", "sections"]
+    groups: tuple[int, ...]
+    lower: tuple[tuple[float, ...], ...]
+    upper: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that is known of a trained fold besides its weights.
 
@@ -66,6 +85,7 @@ class ModelCard:
         encoder: whose features it takes.
         fold: the name of the fold.
         mean_label: mean label of every gene over the training and validation spots: the constant predictor.
+        label_sd: its standard deviation over them; nothing in models of earlier versions.
         depth_line: slope and intercept of every gene's label over a spot's depth there: the predictor of depth alone.
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
         training_patients: their patients.
@@ -76,6 +96,7 @@ class ModelCard:
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
+        calibration: what intervals around its predictions are made of; None until a run has tested a fold.
         made_by: versions, seed, and the published data set it was trained on, if it is one; the command and the time
             are in the run's ``run.json``.
     """
@@ -96,6 +117,8 @@ class ModelCard:
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
+    label_sd: tuple[float, ...] = ()
+    calibration: Calibration | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -160,15 +183,17 @@ def load_card(file: Path) -> ModelCard:
 
 
 def fingerprint(file: Path) -> str:
-    """SHA-256 of all that a checkpoint predicts by: weights and card, without the scores that later folds add to it.
+    """SHA-256 of all that a checkpoint predicts by: weights and card, without what later folds add to it.
 
     Raises:
         GeneDMLError: as :func:`load_card`.
     """
     card, weights = _read_card(file)
     values = asdict(replace(card, cross_validated=None, made_by={}))
-    if not card.um_per_px:  # as models of before it was known
-        del values["um_per_px"]
+    del values["calibration"]
+    for name in ("um_per_px", "label_sd"):
+        if not values[name]:  # as models of before it was known
+            del values[name]
     return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -231,6 +256,9 @@ def _put_nan_back(values: dict[str, Any]) -> None:
     values["scores"]["held_out_pcc"] = with_nan(values["scores"]["held_out_pcc"])
     if values["cross_validated"] is not None:
         values["cross_validated"] = {name: with_nan(scores) for name, scores in values["cross_validated"].items()}
+    if values.get("calibration") is not None:
+        for side in ("lower", "upper"):
+            values["calibration"][side] = [with_nan(quantiles) for quantiles in values["calibration"][side]]
 
 
 def _check_card(card: ModelCard) -> None:
@@ -258,6 +286,22 @@ def _check_card(card: ModelCard) -> None:
         len(values) for values in (scored.folds, scored.pcc, scored.pcc_sd, scored.ridge_pcc)
     } != {genes}:
         raise ValueError(f"it has {genes} genes, but cross-validated scores for another number")
+    if len(card.label_sd) not in (0, genes) or not all(0 <= sd < math.inf for sd in card.label_sd):
+        raise ValueError("its standard deviations of the labels are no such numbers, or of other genes")
+    if card.calibration is not None:
+        _check_calibration(card.calibration, genes)
+
+
+def _check_calibration(calibration: Calibration, genes: int) -> None:
+    tails, sides = calibration.tails, (calibration.lower, calibration.upper)
+    if {len(calibration.groups), *map(len, sides)} != {genes} or {len(row) for side in sides for row in side} != {
+        len(tails)
+    }:
+        raise ValueError(f"it has {genes} genes, but intervals for another number")
+    if not tails or sorted({*tails}) != [*tails] or not all(0 < tail < 0.5 for tail in tails):
+        raise ValueError(f"the tails of its intervals are {tails}")
+    if any(math.isinf(value) for side in sides for row in side for value in row):
+        raise ValueError("its intervals are infinite")
 
 
 def _check_shapes(card: ModelCard, found: Mapping[str, tuple[int, ...]]) -> None:
