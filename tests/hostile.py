@@ -40,11 +40,16 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.files.space_ranger import pictures_beside
 from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write as write_prediction
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import to_anndata
+from genedml_cli.pseudo_spots.packing import Packing
+from genedml_cli.pseudo_spots.section_file import PseudoSpots
+from genedml_cli.pseudo_spots.visium_hd import sum_bins
+from genedml_cli.pseudo_spots.xenium import Alignment, find_alignment, sum_transcripts
 from genedml_cli.references.novelty import NoveltyModel, load_novelty, save_novelty
 from genedml_cli.references.ridge import RidgeModel, load_ridge, save_ridge
 from genedml_cli.slides.patches import open_patches
@@ -308,6 +313,53 @@ def _count_data() -> anndata.AnnData:
     return data
 
 
+def _write_bins(path: Path) -> None:
+    """Two spots of bins of Visium HD, in a folder that has a link to the file at ``path``."""
+    import h5py
+
+    below = path.parent / "square_002um"
+    (below / "spatial").mkdir(parents=True)
+    places = pd.DataFrame({"array_row": [0, 0, 1, 1] * 2, "array_col": [0, 1, 0, 1, 2, 3, 2, 3], "in_tissue": 1})
+    places["pxl_row_in_fullres"], places["pxl_col_in_fullres"] = 4.0 * places["array_row"], 4.0 * places["array_col"]
+    rows, columns = places["array_row"], places["array_col"]
+    names = [f"s_002um_{row:05}_{column:05}-1" for row, column in zip(rows, columns, strict=True)]
+    files = [below / "spatial" / "tissue_positions.parquet", below / "filtered_feature_bc_matrix.h5"]
+    for number, file in enumerate(files):
+        if file.name == path.name:
+            file.symlink_to(path)
+            files[number] = path
+    places.assign(barcode=names).to_parquet(files[0])
+    with h5py.File(files[1], "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array(names, dtype="S")
+        group["data"], group["indices"], group["indptr"] = np.arange(1, 9), np.arange(8) % 3, np.arange(9)
+        group["shape"] = np.array([3, 8])
+        for name, values in {"name": GENES, "id": GENES, "feature_type": ("Gene Expression",) * 3}.items():
+            group[f"features/{name}"] = np.array([value.encode() for value in values])
+
+
+def _write_transcripts(path: Path) -> None:
+    """Forty transcripts in two spots of 4 um, and the panel of their genes."""
+    number = np.arange(40)
+    table = {"feature_name": np.array(GENES)[number % 3], "x_location": 4.0 * (number % 2) + 1, "y_location": 1.0}
+    pd.DataFrame({**table, "qv": 30.0}).to_parquet(path)
+    targets = [{"type": {"data": {"id": gene, "name": gene}, "descriptor": "gene"}} for gene in GENES]
+    path.with_name("gene_panel.json").write_text(json.dumps({"payload": {"targets": targets}}))
+
+
+def _bins(path: Path) -> Any:
+    return _section(sum_bins(path.parent / "square_002um", SQUARES))
+
+
+def _transcripts(path: Path) -> Any:
+    return _section(sum_transcripts(path.parent, SQUARES, Alignment(np.eye(3), "none")))
+
+
+def _section(section: PseudoSpots) -> Any:
+    return section.names, tuple(section.counts.var_names), section.counts.X.toarray().tolist()
+
+
+SQUARES = Packing("square", 4.0)
 PARSERS: dict[str, Parser] = {
     "spots": Parser(
         "spots.csv", lambda path: write(path, "name,x,y,array_col,array_row\na,10,20.5,0,0\nb,30,20,1,0\n"), _spots
@@ -324,6 +376,22 @@ PARSERS: dict[str, Parser] = {
         "spots.parquet", lambda path: pd.DataFrame({"name": ["a"], "x": [1.0], "y": [2.0]}).to_parquet(path), _spots
     ),
     "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write(path), _spots),
+    "scale-factors": Parser(
+        "scalefactors_json.json",
+        lambda path: write(path, '{"bin_size_um": 8.0, "tissue_hires_scalef": 0.5}'),
+        lambda path: asdict(pictures_beside(path.with_name("tissue_positions.csv"))),
+    ),
+    "bin-positions": Parser("tissue_positions.parquet", _write_bins, _bins),
+    "bin-counts": Parser("filtered_feature_bc_matrix.h5", _write_bins, _bins),
+    "transcripts": Parser("transcripts.parquet", _write_transcripts, _transcripts),
+    "xenium-panel": Parser(
+        "gene_panel.json", lambda path: _write_transcripts(path.with_name("transcripts.parquet")), _transcripts
+    ),
+    "alignment": Parser(
+        "affine.csv",
+        lambda path: write(path, "3.5,0.1,20\n-0.1,3.5,10\n0,0,1\n"),
+        lambda path: find_alignment(path.parent, None, path).to_px.tolist(),
+    ),
     "sheet": Parser("sheet.csv", _write_sheet, _sheet),
     "cohort": Parser(
         "cohort.csv", lambda path: write(path, "slide,name,um_per_px,tissue\na.svs,A,0.5,\nb.svs,,,m.png\n"), _cohort

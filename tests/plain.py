@@ -155,6 +155,52 @@ def _weights(path: Path) -> Any:
     return {name: tensor.tolist() for name, tensor in torch.load(path, weights_only=True).items()}
 
 
+def _scale_factors(path: Path) -> Any:
+    factors = json.loads(path.read_text("utf-8-sig"))
+    return {"pitch_um": float(factors.get("bin_size_um") or 100), "full_size_px": None, "sizes_px": {}}
+
+
+def _bins(path: Path) -> Any:
+    """Bin by bin, in spots of 4 um; of four bins two must be under tissue."""
+    folder = path.parent / "square_002um"
+    places = pd.read_parquet(folder / "spatial" / "tissue_positions.parquet")
+    under = {(row.array_row, row.array_col) for row in places.itertuples() if row.in_tissue == 1}
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5") as file:
+        group = file["matrix"]
+        kinds = [kind == b"Gene Expression" for kind in group["features/feature_type"][:]]
+        genes = [name.decode() for name in group["features/name"][:]]
+        ends, spots = group["indptr"][:], dict[tuple[int, int], np.ndarray]()
+        for row, column in under:
+            spots[row // 2, column // 2] = np.zeros(len(genes))
+        for number, barcode in enumerate(group["barcodes"][:]):
+            row, column = (int(part) for part in barcode.decode().split("-")[0].split("_")[2:])
+            for at in range(ends[number], ends[number + 1]) if (row, column) in under else ():
+                spots[row // 2, column // 2][group["indices"][at]] += group["data"][at]
+    whole = sorted(spot for spot in spots if sum((row // 2, column // 2) == spot for row, column in under) >= 2)
+    names = [f"s_004um_{row:05}_{column:05}" for row, column in whole]
+    return names, list(np.array(genes)[kinds]), [spots[spot][kinds].tolist() for spot in whole]
+
+
+def _transcripts(path: Path) -> Any:
+    panel = json.loads(path.with_name("gene_panel.json").read_text("utf-8-sig"))["payload"]["targets"]
+    genes = [one["type"]["data"]["name"] for one in panel if one["type"]["descriptor"] == "gene"]
+    genes = list(dict.fromkeys(genes))
+    spots: dict[tuple[int, int], np.ndarray] = {}
+    for row in pd.read_parquet(path.with_name("transcripts.parquet")).itertuples():
+        if row.qv >= 20 and row.feature_name in genes:
+            spot = spots.setdefault((int(row.y_location // 4), int(row.x_location // 4)), np.zeros(len(genes)))
+            spot[genes.index(row.feature_name)] += 1
+    spots = {spot: counts for spot, counts in sorted(spots.items()) if counts.sum() >= 10}
+    names = [f"s_004um_{row:05}_{column:05}" for row, column in spots]
+    return names, genes, [counts.tolist() for counts in spots.values()]
+
+
+def _alignment(path: Path) -> Any:
+    return [
+        [float(cell) for cell in line.split(",")] for line in path.read_text("utf-8-sig").split("\n") if line.strip()
+    ]
+
+
 PLAIN: dict[str, Callable[[Path], Any]] = {
     "spots": _spots,
     "st-spots": _st_spots,
@@ -165,6 +211,12 @@ PLAIN: dict[str, Callable[[Path], Any]] = {
     "tenx-counts": _tenx_counts,
     "mtx-counts": _mtx_counts,
     "counts": _counts,
+    "scale-factors": _scale_factors,
+    "bin-positions": _bins,
+    "bin-counts": _bins,
+    "transcripts": _transcripts,
+    "xenium-panel": _transcripts,
+    "alignment": _alignment,
     "sheet": _sheet,
     "cohort": _cohort,
     "config": _config,

@@ -17,7 +17,7 @@ FLOORS = (
     "training evaluation",
     "prediction",
     "references",
-    "features",
+    "features pseudo_spots",
     "outputs",
     "datasets",
     "expression",

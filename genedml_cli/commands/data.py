@@ -1,7 +1,7 @@
 """genedml data list | info | fetch | check"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,6 +59,42 @@ def fetch(
     done = hub.fetch(name, root, patches)
     console.say(f"{root}/: {done.fetched} files came, {done.kept} were there.")
     console.say(f"Next: genedml data check {name} --root {root}")
+
+
+BIN_EXAMPLES = ("genedml data bin outs --um 100 -o section.h5ad", "genedml data bin outs -o s.h5ad --slide he.tif")
+
+
+@app.command("bin", examples=BIN_EXAMPLES)
+def bin_(
+    outs: Annotated[Path, typer.Argument(help="The folder outs of Visium HD, or that of Xenium.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .h5ad to write: what --spots and a sheet take.")],
+    um: Annotated[int, typer.Option(min=2, max=1000, help="From spot to spot, in um; spots leave no gap.")] = 100,
+    grid: Annotated[options.Grid, typer.Option("--grid", help="Packing of the spots.")] = options.Grid.hex,
+    slide: Annotated[
+        Path | None, typer.Option("--slide", help="The H&E image: spots off it are left out and named.")
+    ] = None,
+    min_qv: Annotated[float, typer.Option(min=0, max=40, help="Xenium: least quality of a transcript.")] = 20,
+    alignment: Annotated[
+        Path | None,
+        typer.Option(
+            help="Xenium: *_imagealignment.csv of Xenium Explorer, H&E pixels to morphology pixels. (default: the one "
+            "that lies in OUTS or beside it)",
+            show_default=False,
+        ),
+    ] = None,
+    affine: Annotated[
+        Path | None, typer.Option(help="Xenium: instead, 3 x 3 numbers, um of transcripts to H&E pixels, as .csv.")
+    ] = None,
+    force: options.ForceOption = False,
+) -> None:
+    """Sum bins of Visium HD, or transcripts of Xenium, into spots: raw counts, Ensembl ids, level-0 pixels."""
+    from genedml_cli import console
+    from genedml_cli.pseudo_spots.binning import bin_section
+
+    where: dict[str, Any] = {"slide": slide, "alignment": alignment, "affine": affine}
+    section = bin_section(outs, out, um, grid.value, min_qv=min_qv, force=force, **where)
+    console.say(f"{out}: {len(section.names)} spots of {um} um x {section.counts.n_vars} genes.")
+    console.say(f"Next: genedml predict SLIDE --spots {out} -o out.h5ad; or train on it: spots and counts of a sheet")
 
 
 @app.command(examples=("genedml data check HER2ST --root her2st", "genedml data check --samples sheet.csv"))

@@ -27,12 +27,13 @@ HEAP = b"GCOL\x01\0\0\0"
 
 
 @contextmanager
-def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
+def opened_h5(path: Path, *, read: Iterable[str] = (), streamed: bool = False) -> Iterator[h5py.File]:
     """An HDF5 file that holds all it names.
 
     Args:
         path: the file.
         read: the groups and datasets that will be read; all, if none are named.
+        streamed: whether they are read part by part, so that memory need not hold them all.
 
     Raises:
         OSError, RuntimeError, ValueError: no HDF5 file, damaged, pointing into other files, or declaring more than the
@@ -43,7 +44,8 @@ def opened_h5(path: Path, *, read: Iterable[str] = ()) -> Iterator[h5py.File]:
     with h5py.File(path, "r") as file:
         wanted = tuple(read)
         tables = {name: table for name, table in _datasets(file).items() if not wanted or _is_below(name, wanted)}
-        check_memory(sum(table.nbytes for table in tables.values()))
+        if not streamed:
+            check_memory(sum(table.nbytes for table in tables.values()))
         for name, table in tables.items():
             _check_found(table, name)
             if name.endswith(ENDS):

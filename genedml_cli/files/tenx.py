@@ -7,8 +7,10 @@ import csv
 import io
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 from scipy.sparse import csc_matrix, csr_matrix, spmatrix
@@ -42,6 +44,14 @@ SHOWN = 4
 
 MTX_BYTES = {True: b"0123456789 \t", False: b"0123456789.eE+- \t"}
 """What a matrix of whole numbers is made of, and one of others."""
+
+
+class Features(NamedTuple):
+    """Columns of a table of 10x: their ids, names and kinds, the last two where the file has them."""
+
+    ids: list[str]
+    names: list[str] | None
+    kinds: list[str] | None
 
 
 def is_matrix(path: Path) -> bool:
@@ -115,7 +125,7 @@ def read_tenx_matrix(matrix: Path) -> anndata.AnnData:
     width = min(map(len, features), default=0)
     kinds = [row[2] for row in features] if width > 2 else None
     names = [row[1] for row in features] if width > 1 and {row[1] for row in features} != {GENES_10X} else None
-    return _table(counts, barcodes, [row[0] for row in features], names, kinds, matrix)
+    return feature_table(counts, barcodes, Features([row[0] for row in features], names, kinds), matrix)
 
 
 def read_tenx_h5(path: Path) -> anndata.AnnData:
@@ -138,20 +148,28 @@ def read_tenx_h5(path: Path) -> anndata.AnnData:
         parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
         counts = csc_matrix(parts, shape=tuple(group["shape"][:]))
         counts.check_format(full_check=True)
-        texts = group.get("features", group)
-        ids, names, kinds = (
-            next((list(texts[name].asstr()[:]) for name in spellings if name in texts), None)
-            for spellings in (("id", "genes"), ("name", "gene_names"), ("feature_type",))
-        )
-        if ids is None:
-            raise ValueError("it does not name its genes")
-        return _table(counts.T, list(group["barcodes"].asstr()[:]), ids, names, kinds, path)
+        return feature_table(counts.T, list(group["barcodes"].asstr()[:]), features_of(group), path)
 
 
-def _table(
-    counts: spmatrix, barcodes: list[str], ids: list[str], names: list[str] | None, kinds: list[str] | None, path: Path
-) -> anndata.AnnData:
+def features_of(group: h5py.Group) -> Features:
+    """The features that a table of 10x in an HDF5 file names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    texts = group.get("features", group)
+    ids, names, kinds = (
+        next((list(texts[name].asstr()[:]) for name in spellings if name in texts), None)
+        for spellings in (("id", "genes"), ("name", "gene_names"), ("feature_type",))
+    )
+    if ids is None:
+        raise ValueError("it does not name its genes")
+    return Features(ids, names, kinds)
+
+
+def feature_table(counts: spmatrix, barcodes: list[str], features: Features, path: Path) -> anndata.AnnData:
     """Spots x genes, without features of other kinds. Where genes have one name only, it is not taken for an id."""
+    ids, names, kinds = features
     var = pd.DataFrame(index=pd.Index(ids if names is None else names, dtype=str))
     if names is not None:
         var[GENE_IDS] = ids

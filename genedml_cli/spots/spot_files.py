@@ -46,6 +46,8 @@ NAMES = ("barcode", "barcodes", "spotname", "spotid", "spotbarcode", "spot", "na
 NUMBERS_AS_NAMES = ("id", "index", "", "unnamed0", "cellid", "cell")
 """Columns that may number the rows: names for want of better ones."""
 PARTS_OF_PLACES = frozenset(key for pair in (*IN_PIXELS, *PLAIN, *ON_ARRAY) for key in pair)
+PSEUDO_SPOTS = "pseudo_spots"
+"""In ``uns`` of a section that ``genedml data bin`` wrote: the size of its spots, and where they are from."""
 IN_OBSM = ("spatial", "X_spatial")
 """Where an AnnData file has positions, the usual place first."""
 YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
@@ -152,11 +154,15 @@ def _from_h5ad(path: Path) -> Spots:
     from anndata.io import read_elem
 
     fix = "Is it an AnnData file, whole? Give it again, or a spot table instead."
-    with reading(str(path), fix, ".h5ad"), opened_h5(path, read=("obs", *(f"obsm/{key}" for key in IN_OBSM))) as file:
+    read = ("obs", *(f"obsm/{key}" for key in IN_OBSM), f"uns/{PSEUDO_SPOTS}")
+    with reading(str(path), fix, ".h5ad"), opened_h5(path, read=read) as file:
         obs = read_elem(file["obs"])
         key = next((key for key in IN_OBSM if key in file.get("obsm", {})), None)
         placed = None if key is None else read_elem(file[f"obsm/{key}"])
         pictures = picture_keys(file.get("uns/spatial"))
+        pseudo_um = float(file[f"uns/{PSEUDO_SPOTS}/um"][()]) if f"uns/{PSEUDO_SPOTS}/um" in file else None
+        if pseudo_um is not None and not 0 < pseudo_um < FARTHEST:
+            raise ValueError(f"its spots are of {pseudo_um:g} um")
     columns = _columns(obs, path)
     places = _places_of_h5ad(placed, obs, columns, path)
     read_otherwise = {columns[key] for key in (*PARTS_OF_PLACES, *NAMES, *NUMBERS_AS_NAMES) if key in columns}
@@ -165,7 +171,8 @@ def _from_h5ad(path: Path) -> Spots:
     names = names_in(obs)
     if names is not obs.index:
         console.note(f"{path.name}: names are read from the barcodes of obs, since its index only counts the rows.")
-    return _from_table(table.assign(name=names.to_numpy(), x=places[:, 0], y=places[:, 1]), path, pictures)
+    spots = _from_table(table.assign(name=names.to_numpy(), x=places[:, 0], y=places[:, 1]), path, pictures)
+    return replace(spots, pitch_um=pseudo_um, pseudo_um=pseudo_um)
 
 
 def _places_of_h5ad(placed: object, obs: pd.DataFrame, columns: dict[str, str], path: Path) -> Float[np.ndarray, "S 2"]:

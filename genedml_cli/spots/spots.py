@@ -68,6 +68,7 @@ class Spots:
         array_xy: column and row on the array, where the file has them.
         left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
         pitch_um: distance of neighbouring spots, where the file says it.
+        pseudo_um: side of the spots that bins or transcripts were summed into; None of spots that were measured.
         pictures: what Space Ranger's folder says of the image, where the table lies in one.
     """
 
@@ -77,6 +78,7 @@ class Spots:
     left_out: str = ""
     pitch_um: float | None = None
     pictures: Pictures | None = None
+    pseudo_um: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
