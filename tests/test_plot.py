@@ -14,6 +14,7 @@ import pytest
 from conftest import tiny_config
 from matplotlib.figure import Figure
 
+from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
@@ -73,6 +74,45 @@ def test_every_panel_has_the_pcc_that_evaluate_says(two_runs):
     assert rows == ["P2", "P1"] * 2, "the two genes do not fit beside each other"
 
 
+@pytest.fixture(scope="module")
+def line_run(world: Path, two_runs: list[Path]) -> Path:
+    """A run of a line on one fold of the same world."""
+    overrides = ["method=linear", "encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2"]
+    out = two_runs[0].parent.parent / "line"
+    train(
+        read_sheet(world / "samples.csv"),
+        out,
+        load_config(overrides=overrides),
+        fold="P1",
+        features=out.parent / "features",
+    )
+    return out
+
+
+def test_methods_stand_beside_the_truth_a_row_a_gene(two_runs, line_run, prediction):
+    files = [two_runs[0] / "predictions" / "P1.h5ad", line_run / "predictions" / "P1.h5ad"]
+    (picture,), footnote = pictures_of_predictions(files, GENES, None)
+    assert picture.name == "P1"
+    assert list(picture.predicted) == ["Gene-DML", "Linear"]
+    figure = genes_figure([picture], GENES, footnote)
+    expected = []
+    for gene in GENES:
+        for run in (two_runs[0], line_run):
+            own = next(s for s in evaluate(run).scores if s.fold == "P1")
+            expected.append(f"PCC {own.pcc[own.genes.index(gene)]:.2f}")
+    assert titles(figure) == expected
+    assert [words(figure).count(word) for word in ("tissue", "measured", "Gene-DML", "Linear")] == [1, 1, 1, 1]
+    labels = [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()]
+    assert labels == [*GENES, "P1"]
+    places = [axis.get_position() for axis in panels_of(figure)]
+    assert [box.x0 for box in places[:3]] == [box.x0 for box in places[3:]]
+    assert {box.y0 for box in places[:3]}.isdisjoint(box.y0 for box in places[3:])
+    (of_runs,), _ = pictures_of_runs([two_runs[0], line_run], GENES, ["P1"], ridge=False)
+    np.testing.assert_array_equal(of_runs.panels(), picture.panels())
+    (mixed,), _ = pictures_of_predictions([files[1], prediction], GENES, None)
+    np.testing.assert_allclose(mixed.truth, picture.truth)
+
+
 def panels_of(figure: Figure) -> list:
     return [axis for axis in figure.axes if axis.collections and axis.images]
 
@@ -97,6 +137,15 @@ def test_panels_are_named_and_true_in_shape(two_runs):
     notes = " ".join(said)
     assert notes.count("Colours: one scale a gene, from the lowest 1st to the highest 99th percentile") == 1
     assert "Values: log10(1 + 10000 * count / sum over the panel)" in " ".join(notes.split())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("tissue", [True, False])
+def test_no_two_words_of_a_table_of_methods_lie_on_each_other(two_runs, line_run, shared, tissue):
+    files = [run / "predictions" / "P1.h5ad" for run in (two_runs[0], line_run)]
+    (picture,), footnote = pictures_of_predictions(files, GENES, None)
+    picture = picture if tissue else replace(picture, tissue=None)
+    check_words_apart(genes_figure([picture], GENES, footnote, Look(shared_scale=shared)))
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -163,10 +212,14 @@ def test_pale_tissue_leaves_the_spots_their_colours(two_runs):
 
 def test_no_two_words_of_a_picture_lie_on_each_other(two_runs):
     pictures, _ = pictures_of_runs(two_runs, GENES, [], ridge=True)
-    figure = genes_figure(pictures, GENES, "LEAKING: a patient is on both sides of a fold.")
+    check_words_apart(genes_figure(pictures, GENES, "LEAKING: a patient is on both sides of a fold."))
+
+
+def check_words_apart(figure: Figure) -> None:
     figure.savefig(io.BytesIO())
     texts = [text for text in figure.texts if text.get_text()]
     texts += [axis.title for axis in figure.axes if axis.get_title()]
+    texts += [axis.yaxis.label for axis in figure.axes if axis.get_ylabel()]
     boxes = [text.get_window_extent() for text in texts]
     page = figure.bbox
     for number, box in enumerate(boxes):
@@ -249,6 +302,10 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
     set_record(data, replace(record, label_settings=replace(record.label_settings, log_base="e")))
     data.write_h5ad(other)
     counts = world / "counts" / "P1.tsv.gz"
+    moved, elsewhere, fewer = anndata.read_h5ad(prediction), tmp_path / "elsewhere.h5ad", tmp_path / "fewer.h5ad"
+    moved[1:].write_h5ad(fewer)
+    moved.obsm["spatial"] = np.asarray(moved.obsm["spatial"]) + 100
+    moved.write_h5ad(elsewhere)
     refused = [
         (([run], ["TUMOUR1"], out), {}, "does not predict TUMOUR1. Near to that: TUMOR1"),
         (([run], [], out), {}, "Name the genes"),
@@ -258,7 +315,14 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
         (([run, prediction], GENES, out), {}, "not both"),
         (([prediction], GENES, out), {"ridge": True}, "go with run folders"),
         (([prediction, other], GENES, out), {}, "do not compare"),
-        (([run / "predictions" / "P1.h5ad"], GENES, out), {}, "plot the run's folder"),
+        (([run / "predictions" / "P1.h5ad"], GENES, out), {"truth": counts}, "of a run and holds its own truth"),
+        (
+            ([run / "predictions" / "P1.h5ad", run / "predictions" / "P2.h5ad"], GENES, out),
+            {},
+            "of several slides: P1, P2",
+        ),
+        (([run / "predictions" / "P1.h5ad", elsewhere], GENES, out), {}, "has spots at other places than"),
+        (([run / "predictions" / "P1.h5ad", fewer], GENES, out), {}, "predicts other spots of this section than"),
         (([run, run], GENES, out), {}, "named twice"),
         (([tmp_path], GENES, out), {}, "no finished fold"),
         (([prediction], ["tumor"], out), {}, "Near to that: TUMOR"),
@@ -281,4 +345,4 @@ def test_what_cannot_be_drawn_is_one_sentence_and_no_file(two_runs, prediction, 
     os.link(json.loads((run / "run.json").read_text())["samples"][0]["slide"], out)  # a slide may be a plain image
     with pytest.raises(GeneDMLError):
         plot([run], GENES, out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.h5ad", "x.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere.h5ad", "fewer.h5ad", "other.h5ad", "x.png"]

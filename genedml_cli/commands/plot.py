@@ -18,7 +18,8 @@ def plot(
         list[Path],
         typer.Argument(
             metavar="TARGET",
-            help="Run folders, or .h5ad files that predict wrote of one slide; each is a column a gene.",
+            help="Run folders, or .h5ad files of one section (what predict wrote, predictions/ of a run); each is a "
+            "column.",
         ),
     ],
     genes: Annotated[
@@ -59,7 +60,10 @@ def plot(
         float, typer.Option(min=0.1, max=10, metavar="X", help="Diameter of the spots drawn, over their true diameter.")
     ] = 1.0,
 ) -> None:
-    """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel."""
+    """Draw truth and prediction of genes over the section: a grid of genes, a row a section, PCC over each panel.
+
+    Several methods on one section stand in a table: a row a gene, a column a method.
+    """
     from genedml_cli import console
     from genedml_cli.figures.maps import Look
     from genedml_cli.report import pictures

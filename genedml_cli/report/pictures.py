@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
@@ -34,6 +35,8 @@ from genedml_cli.slides.slide_files import content_sha256
 from genedml_cli.spots.section import open_section
 
 ONLY_MODEL = "predicted"
+SAME_PLACE_PX = 1.0
+"""Files of one section may keep places as whole numbers."""
 
 
 @takes_paths
@@ -51,8 +54,10 @@ def plot(
 ) -> tuple[Path, int]:
     """Draw truth and prediction of genes over the section: a grid of genes, and of each a row a section.
 
+    Several predictions of one section make a table: a row a gene, a column a method.
+
     Args:
-        targets: run folders, or ``.h5ad`` files that predict wrote of one slide.
+        targets: run folders; or ``.h5ad`` files of one section, that predict wrote or a run holds.
         genes: which.
         out: ``.png``, ``.pdf`` or ``.svg``; if None, ``genes.png`` as :func:`genedml_cli.files.storage.beside` says.
         sections: of the runs; all if empty.
@@ -116,8 +121,9 @@ def pictures_of_runs(
     Raises:
         GeneDMLError: unknown genes or sections, or runs that do not go together.
     """
-    held = {name: _sections_of(run) for name, run in zip(_model_names(runs), runs, strict=True)}
-    shared = [section for section in next(iter(held.values())) if all(section in files for files in held.values())]
+    _check_named_once(runs)
+    held = [{file.stem: file for file in finished_files(run)} for run in runs]
+    shared = [section for section in held[0] if all(section in files for files in held)]
     unknown = [section for section in sections if section not in shared]
     if unknown or not shared:
         raise GeneDMLError(
@@ -127,20 +133,18 @@ def pictures_of_runs(
     pictures: list[SectionPicture] = []
     notes: list[Note] = []
     for section in sections or shared:
-        models = {name: read_prediction(files[section]) for name, files in held.items()}
-        for run, data in zip(runs, models.values(), strict=True):
+        predictions = [read_prediction(files[section]) for files in held]
+        for run, data in zip(runs, predictions, strict=True):
             check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
-        first = next(iter(models.values()))
-        shown = {name: data[:, genes] for name, data in _alike(models).items()}
-        same = _same({name: data.layers["truth"] for name, data in shown.items()})
-        truth = _scaled(next(iter(shown.values())), same, scale)
-        predicted = {name: _scaled(data, data.X, scale) for name, data in shown.items()}
+        models = alike(model_names(runs, predictions), predictions)
+        truth, predicted = _values(models, genes, None, scale)
         if ridge:
-            predicted["ridge"] = _scaled(first[:, genes], first[:, genes].layers["ridge"], scale)
-        add_tissue_of_run(first, runs[0], section)
-        pictures.append(section_picture(section, first, truth, predicted))
-        notes += [note for data in models.values() for note in record_of(data).notes]
-    return pictures, _footnote(first, notes, scale)
+            first = predictions[0][:, genes]
+            predicted["ridge"] = _scaled(first, first.layers["ridge"], scale)
+        add_tissue_of_run(predictions[0], runs[0], section)
+        pictures.append(section_picture(section, predictions[0], truth, predicted))
+        notes += [note for data in predictions for note in record_of(data).notes]
+    return pictures, _footnote(predictions[0], notes, scale)
 
 
 def pictures_of_predictions(
@@ -149,32 +153,50 @@ def pictures_of_predictions(
     """The one section of predictions, and what must be said below its picture; arguments as for :func:`plot`.
 
     Raises:
-        GeneDMLError: unknown genes, files of a run, or predictions that do not go together.
+        GeneDMLError: unknown genes, or predictions that do not go together.
     """
-    models = {name: read_prediction(file) for name, file in zip(_model_names(files), files, strict=True)}
-    for file, data in zip(files, models.values(), strict=True):
-        if record_of(data).of_run:
-            raise GeneDMLError(f"{file} belongs to a run; plot the run's folder, with --sections {file.stem}.")
+    _check_named_once(files)
+    predictions = [read_prediction(file) for file in files]
+    for file, data in zip(files, predictions, strict=True):
         check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    slides = {record.slide_sha256: record.slide for record in map(record_of, models.values())}
-    if len(slides) > 1:
+    records = [record_of(data) for data in predictions]
+    if truth is not None and all(record.of_run for record in records):
+        raise GeneDMLError(f"--truth goes with what predict wrote; {files[0]} is of a run and holds its own truth.")
+    slides = {record.slide_sha256 or record.sample: record.slide or record.sample for record in records}
+    if len({record.of_run for record in records}) == 1 and len(slides) > 1:
         raise GeneDMLError(
             f"These are predictions of several slides: {', '.join(slides.values())}. Plot one at a time."
         )
-    alike = _alike(models)
-    truths = {name: labels_of_prediction(data, truth).y for name, data in alike.items()} if truth else {}
-    column = {name: data.var_names.get_indexer(genes) for name, data in alike.items()}
-    shown = _same({name: y[:, column[name]] for name, y in truths.items()}) if truths else None
-    unmatched = [] if shown is None else [gene for gene, y in zip(genes, shown.T, strict=True) if np.isnan(y).all()]
-    if unmatched:
-        raise GeneDMLError(f"{truth} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
-    selected = {name: data[:, column[name]] for name, data in alike.items()}
-    predicted = {name: _scaled(data, data.X, scale) for name, data in selected.items()}
-    shown = None if shown is None else _scaled(next(iter(selected.values())), shown, scale)
-    first = next(iter(models.values()))
-    notes = [note for data in models.values() for note in record_of(data).notes]
+    known, predicted = _values(alike(model_names(files, predictions), predictions), genes, truth, scale)
+    if records[0].of_run and (files[0].parent.parent / RECORD).is_file():
+        add_tissue_of_run(predictions[0], files[0].parent.parent, records[0].sample)
+    notes = [note for record in records for note in record.notes]
     name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
-    return [section_picture(name, first, shown, predicted)], _footnote(first, notes, scale)
+    return [section_picture(name, predictions[0], known, predicted)], _footnote(predictions[0], notes, scale)
+
+
+def _values(
+    models: Mapping[str, anndata.AnnData], genes: Sequence[str], counts: Path | None, scale: str
+) -> tuple[Float[np.ndarray, "S G"] | None, dict[str, Float[np.ndarray, "S G"]]]:
+    """The one truth of models, their own or made from counts, where there is one; and what each of them predicts.
+
+    Raises:
+        GeneDMLError: the counts lack a gene, or the models' truths differ.
+    """
+    column = {name: data.var_names.get_indexer(list(genes)) for name, data in models.items()}
+    truths = {}
+    for name, data in models.items():
+        if "truth" in data.layers:
+            truths[name] = np.asarray(data.layers["truth"])[:, column[name]]
+        elif counts is not None:
+            truths[name] = labels_of_prediction(data, counts).y[:, column[name]]
+    truth = _same(truths) if truths else None
+    unmatched = [] if truth is None else [gene for gene, y in zip(genes, truth.T, strict=True) if np.isnan(y).all()]
+    if unmatched and counts is not None:
+        raise GeneDMLError(f"{counts} does not have {', '.join(unmatched)}. Leave them out, or leave out --truth.")
+    shown = {name: data[:, column[name]] for name, data in models.items()}
+    predicted = {name: _scaled(data, data.X, scale) for name, data in shown.items()}
+    return None if truth is None else _scaled(next(iter(shown.values())), truth, scale), predicted
 
 
 def _scaled(data: anndata.AnnData, labels: Float[np.ndarray, "S G"], scale: str) -> Float[np.ndarray, "S G"]:
@@ -193,41 +215,52 @@ def _scale_note(pictures: Sequence[SectionPicture]) -> str:
     return f"No scale bar for {', '.join(without)}: its um/px is not known." if without else ""
 
 
-def _sections_of(run: Path) -> dict[str, Path]:
-    """The predictions of a run's finished folds, by the names of their sections."""
-    return {file.stem: file for file in finished_files(run)}
+def _check_named_once(targets: Sequence[Path]) -> None:
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise GeneDMLError("The same run or prediction is named twice.")
 
 
-def _model_names(targets: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+def model_names(targets: Sequence[Path], predictions: Sequence[anndata.AnnData]) -> list[str]:
+    """What targets are called beside each other: their methods, or where these are alike what tells their paths apart.
+
+    Args:
+        targets: runs or predictions, each once.
+        predictions: one of each.
+    """
     if len(targets) == 1:
         return [ONLY_MODEL]
+    titles = [record_of(data).title for data in predictions]
+    if len(set(titles)) == len(titles):
+        return titles
     parts = [
-        target.resolve().with_suffix("" if target.suffix == ".h5ad" else target.suffix).parts for target in targets
+        target.resolve().with_suffix("").parts if target.suffix == ".h5ad" else target.resolve().parts
+        for target in targets
     ]
-    if len(set(parts)) < len(parts):
-        raise GeneDMLError("The same run or prediction is named twice.")
     ends = ([" / ".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
     return next(names for names in ends if len(set(names)) == len(names))
 
 
-def _alike(models: Mapping[str, anndata.AnnData]) -> dict[str, anndata.AnnData]:
-    """The models' predictions with spots in the order of the first.
+def alike(names: Sequence[str], predictions: Sequence[anndata.AnnData]) -> dict[str, anndata.AnnData]:
+    """Predictions of one section by their names, with spots in the order of the first.
 
     Raises:
         GeneDMLError: other spots, or another label.
     """
-    first = next(iter(models.values()))
-    for name, data in models.items():
+    first = predictions[0]
+    label, places = record_of(first).label, pd.DataFrame(first.obsm["spatial"], first.obs_names)
+    for name, data in zip(names, predictions, strict=True):
         if set(data.obs_names) != set(first.obs_names):
-            raise GeneDMLError(f"{name} predicts other spots of this section than {next(iter(models))}.")
-        label, label_of_first = record_of(data).label, record_of(first).label
-        if label != label_of_first:
+            raise GeneDMLError(f"{name} predicts other spots of this section than {names[0]}. Plot them one by one.")
+        if not np.allclose(places.loc[data.obs_names], data.obsm["spatial"], atol=SAME_PLACE_PX):
             raise GeneDMLError(
-                f"{name} predicts {label}, but {next(iter(models))} {label_of_first}: these do not compare. "
-                "Plot them one by one."
+                f"{name} has spots at other places than {names[0]}: another section? Plot them one by one."
             )
-    return {name: data[first.obs_names] for name, data in models.items()}
+        if record_of(data).label != label:
+            raise GeneDMLError(
+                f"{name} predicts {record_of(data).label}, but {names[0]} {label}: these do not compare. Plot them one "
+                "by one."
+            )
+    return {name: data[first.obs_names] for name, data in zip(names, predictions, strict=True)}
 
 
 def _same(truths: Mapping[str, Float[np.ndarray, "S G"]]) -> Float[np.ndarray, "S G"]:
