@@ -1,4 +1,4 @@
-"""A hub on the loopback address: serves a folder as one gated data set, with ranges, tokens and broken connections."""
+"""A hub on the loopback address: serves a folder as one repository, with ranges, tokens and broken connections."""
 
 import hashlib
 import re
@@ -11,18 +11,20 @@ ACCEPTED, NOT_ACCEPTED = "hf_accepted", "hf_not_accepted"
 
 
 class LoopbackHub(ThreadingHTTPServer):
-    """Serves ``folder`` as MahmoodLab/hest to the token :data:`ACCEPTED`.
+    """Serves ``folder`` as one repository: to anybody, or, as it does a data set, to the token :data:`ACCEPTED`.
 
     Args:
         folder: the files.
+        repository: where the hub has it.
+        gated: whether it asks for the token.
 
     ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are
     given, further ones refused. ``gets`` holds path and Range header of every GET.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repository: str = "datasets/MahmoodLab/hest", gated: bool = True) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder = folder
+        self.folder, self.repository, self.gated = folder, repository, gated
         self.cut_after: int | None = None
         self.refuse_after: int | None = None
         self.gets: list[tuple[str, str | None]] = []
@@ -47,9 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, with_body: bool) -> None:
-        match = re.fullmatch(rf"/datasets/MahmoodLab/hest/resolve/(?:main|{COMMIT})/(.+)", unquote(self.path))
+        match = re.fullmatch(rf"/{self.server.repository}/resolve/(?:main|{COMMIT})/(.+)", unquote(self.path))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token != ACCEPTED:
+        if self.server.gated and token != ACCEPTED:
             gated = {"X-Error-Code": "GatedRepo"} if token in ("", NOT_ACCEPTED) else {}
             wrong = {} if gated else {"X-Error-Message": "Invalid credentials in Authorization header"}
             return self._refuse(403 if token == NOT_ACCEPTED else 401, gated | wrong)

@@ -13,9 +13,9 @@ from genedml.networks.hist2st import GraphConfig, GraphLayer, Hist2ST, Hist2STCo
 from genedml.networks.hist2st_losses import count_loss, distillation_loss, size_factors
 from genedml.networks.histogene import HisToGene, HisToGeneConfig
 from genedml.networks.inputs import Batch, Section
+from genedml.networks.layers import turned
 from genedml.networks.network import Network, Shape
 from genedml.networks.positions import SinePositions, TablePositions
-from genedml.networks.sectionwise import turned
 from genedml.schema import TransformerConfig
 
 WIDTH, GENES = 8, 5

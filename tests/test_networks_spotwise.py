@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml.networks.bank import Bank
 from genedml.networks.bleep import BLEEP, BLEEPConfig, ProjectionHead, similarity_loss
@@ -100,14 +99,6 @@ def parameters(network: nn.Module) -> int:
     return sum(value.numel() for value in network.parameters())
 
 
-def published(name: str, width: int, tokens: int = 1, genes: int = 250) -> Network:
-    """A network of the published settings without memory for its weights."""
-    kind = NETWORKS[name][0]
-    config = load_config("published", overrides=[f"method={name}"]).network
-    with torch.device("meta"):
-        return kind(config, Shape(genes, width, tokens, 5, 10))
-
-
 def test_two_evaluations_are_equal_to_the_bit(network):
     batch = make_batch()
     assert torch.equal(network(batch), network(batch))
@@ -195,8 +186,8 @@ def test_the_loss_of_st_net_is_that_of_the_hand_example(reduction, expected):
     assert network.losses(replace(make_batch(2), label=label))["total"].item() == expected
 
 
-def test_st_net_and_the_linear_floor_have_the_published_head():
-    assert parameters(published("st-net", 1024)) == 256_250
+def test_st_net_of_features_and_the_linear_floor_are_the_published_head():
+    assert parameters(STNet(STNetConfig(), Shape(250, 1024, 1, 5))) == 256_250
     assert parameters(Linear(LinearConfig(), Shape(250, 1024, 1, 5))) == 256_250
 
 
@@ -226,11 +217,9 @@ def test_the_loss_of_bleep_takes_its_settings():
     assert torch.allclose(network.losses(batch)["total"], similarity_loss(*unit, 0.07))
 
 
-def test_bleep_has_the_published_heads():
-    assert parameters(published("bleep", 2048).image_head) == 590_848
-    assert parameters(published("bleep", 2048, genes=3467).gene_head) == 954_112
-    assert parameters(published("bleep", 2048)) == 721_408
-    assert parameters(published("bleep", 1024)) == 459_264
+def test_bleep_of_features_has_the_published_heads():
+    assert parameters(BLEEP(BLEEPConfig(), Shape(250, 2048, 1, 5))) == 721_408
+    assert parameters(BLEEP(BLEEPConfig(), Shape(250, 1024, 1, 5))) == 459_264
 
 
 def test_bleep_predicts_the_mean_label_of_the_two_nearest_by_cosine():
@@ -287,12 +276,6 @@ def test_the_pool_of_egn_is_that_of_the_hand_example():
     nn.init.ones_(pool.project.weight)
     nn.init.zeros_(pool.project.bias)
     assert pool(torch.tensor([[[0.0], [10.0]]])).item() == pytest.approx(8.6553, abs=5e-5)
-
-
-def test_egn_has_the_published_size_but_for_the_layers_never_used_and_the_patches():
-    unused = 2 * 2048 + 2048 * 1024 + 1024  # LayerNorm and Linear
-    patches, tokens = 32 * 32 * 3 * 1024, 2048 * 1024  # what is projected to width 1024: pixels there, vectors here
-    assert parameters(published("egn", 2048, tokens=64)) == 133_356_794 - unused - patches + tokens
 
 
 def test_exemplars_without_expression_say_nothing():
@@ -412,10 +395,6 @@ def test_triplex_has_the_published_size(data_set, neighbor, global_, fusion, tot
     assert parameters(network.fusion) == fusion
     assert parameters(network) == total
     assert parameters(wide) / 1e6 == pytest.approx(millions_at_1024, abs=0.05)
-
-
-def test_the_published_preset_of_triplex_has_the_size_of_her2st():
-    assert parameters(published("triplex", 512)) == 32_030_072
 
 
 def test_both_attentions_of_triplex_agree_where_they_see_the_same():

@@ -46,6 +46,7 @@ def compare(
     neighbors: options.NeighborsOption = None,
     encoder: options.EncoderOption = None,
     weights: options.WeightsOption = None,
+    backbone_weights: options.BackboneWeightsOption = None,
     preset: options.PresetOption = None,
     config: options.ConfigOption = None,
     set_: options.SetOption = None,
@@ -91,6 +92,7 @@ def compare(
         named or "",
         allow_off_tissue,
         skip_off_image,
+        backbone_weights,
     )
     result = comparison.compare(chosen, out, configs, seeds, settings)
     of_others = None if elsewhere is None else comparison.compare_externally(out, configs, seeds, elsewhere, settings)

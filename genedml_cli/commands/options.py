@@ -141,6 +141,15 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", help="The encoder's weights file, instead of the hub.", rich_help_panel=MODEL),
 ]
+BackboneWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--backbone-weights",
+        help="Weights file that the network's own backbone starts from (--preset published of st-net, bleep, triplex), "
+        "instead of the hub.",
+        rich_help_panel=MODEL,
+    ),
+]
 PresetOption = Annotated[
     str | None,
     typer.Option(

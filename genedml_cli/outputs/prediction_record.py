@@ -75,6 +75,7 @@ class PredictionRecord:
         torch: version that the model was trained with.
         seed: of the training.
         deterministic: whether it was trained with deterministic algorithms alone.
+        backbone_sha256: of the weights that the network's own backbone started from, if it started from some.
         ridge_alpha: penalty of the ridge reference.
         spots_without_counts: spots of the test section that have no counts and are left out.
         spots_without_panel_counts: spots that have none in the panel and are left out.
@@ -118,6 +119,7 @@ class PredictionRecord:
     torch: str = ""
     seed: int | None = None
     deterministic: bool | None = None
+    backbone_sha256: str = ""
     ridge_alpha: float | None = None
     spots_without_counts: int | None = None
     spots_without_panel_counts: int | None = None

@@ -78,7 +78,7 @@ class FoldTrainer:
         )
         state, log = state_file(out, fold.name), log_file(out, fold.name)
         words, at_once = in_words(fold.name), self.place.of
-        trained = train_fold(train, validation, test, config, device, words, at_once, state, log)
+        trained = train_fold(train, validation, test, config, device, words, at_once, state, log, plan.start)
         fitted = [*train, *validation]
         content = {name: features.slide_sha256 for name, features in sections.items()}
         notes = [*fold_notes(fold, config), None if fold.tests_nothing else plan.panel_note]
@@ -168,6 +168,7 @@ def _card(
             "seed": config.training.seed,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "dataset": plan.dataset,
+            **({} if plan.start is None else {"backbone_sha256": plan.start.sha256}),
         },
     )
 

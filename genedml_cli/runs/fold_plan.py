@@ -6,6 +6,7 @@ from pathlib import Path
 
 from genedml.checkpoint import EncoderRecord
 from genedml.config import Config
+from genedml.encoders.weights import StartingWeights
 from genedml.schema import from_dict
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.features.section_features import SectionFeatures, mapped_again
@@ -73,6 +74,7 @@ class FoldPlan:
         dataset, partial: as :func:`genedml_cli.runs.run.train` takes them.
         panel_note: what must be said of the panel.
         references: where the fold's ridge regression and novelty are kept for the runs of a grid; None for one run.
+        start: weights of the network's backbone, if it has one that starts from some.
     """
 
     fold: Fold
@@ -84,6 +86,7 @@ class FoldPlan:
     partial: str = ""
     panel_note: Note | None = None
     references: Path | None = None
+    start: StartingWeights | None = None
 
     def write(self, run: Path) -> FoldJob:
         """Put the plan into a run folder."""

@@ -8,10 +8,12 @@ import anndata
 
 from genedml.checkpoint import EncoderRecord, load_card
 from genedml.config import Config, ViewsConfig
-from genedml.encoders.encoder import Encoder
+from genedml.encoders.encoder import Encoder, starting_weights
+from genedml.encoders.weights import StartingWeights
 from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
 from genedml.networks.registry import network_class
+from genedml_cli import console
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.datasets.panels import check_panels, load_panel
 from genedml_cli.datasets.samples import EVERY_FOLD, Sample
@@ -48,10 +50,12 @@ class RunSettings:
     dataset: str = ""
     allow_off_tissue: bool = False
     skip_off_image: bool = False
+    backbone_weights: Path | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", Path(self.features))
-        object.__setattr__(self, "weights", None if self.weights is None else Path(self.weights))
+        for name in ("features", "weights", "backbone_weights"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else Path(given))
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def plan_runs(
     encoders = _prepare_encoders(checked, settings)
     if not begun:
         return {}
+    starts = _starting_weights(begun, settings)
     used = [sample for sample in samples if any(sample in fold.sections for run in begun for fold in run.folds)]
     tables = {sample.name: counts.read(sample) for sample in used}
     shared = check_shared(used, tables)
@@ -122,7 +127,10 @@ def plan_runs(
         }
         encoder = encoder_record(encoders[run.config.encoder])
         plans[run.folder] = [
-            _plan(fold, run.config, panels[_panel_key(fold, run.config)], encoder, sections, settings, references)
+            replace(
+                _plan(fold, run.config, panels[_panel_key(fold, run.config)], encoder, sections, settings, references),
+                start=starts.get(_backbone_of(run.config)),
+            )
             for fold in run.folds
         ]
     return plans
@@ -140,6 +148,32 @@ def _prepare_encoders(runs: Sequence[Run], settings: RunSettings) -> dict[str, E
                     f"{file} was trained on other weights of {known.name} than those here now. Give another --out."
                 )
     return encoders
+
+
+def _starting_weights(runs: Sequence[Run], settings: RunSettings) -> dict[str, StartingWeights]:
+    """What backbones start from, by name; refuses to add folds to those of one that started from other weights."""
+    names = dict.fromkeys(filter(None, (_backbone_of(run.config) for run in runs)))
+    if settings.backbone_weights is not None and len(names) != 1:
+        named = f"{len(names)} start ({', '.join(names)})" if names else "none starts from weights"
+        raise GeneDMLError(
+            f"--backbone-weights is a file of one backbone, and here {named}. Leave it out, or name one method that "
+            "has a backbone, with --preset published (st-net, bleep, triplex)."
+        )
+    starts = {name: starting_weights(name, settings.backbone_weights) for name in names}
+    for name, start in starts.items():
+        console.note(f"Backbone {name}, trained from {start.file}; licence: {start.licence}.")
+    for run in (run for run in runs if _backbone_of(run.config)):
+        sha256 = starts[_backbone_of(run.config)].sha256
+        for file in model_files_in(run.folder).values():
+            if load_card(file).made_by.get("backbone_sha256") != sha256:
+                raise GeneDMLError(
+                    f"The backbone of {file} started from other weights than those here now. Give another --out."
+                )
+    return starts
+
+
+def _backbone_of(config: Config) -> str:
+    return network_class(config.method).needs(config.network).backbone
 
 
 def _panels(runs: Sequence[Run], panel: str, tables: Mapping[str, anndata.AnnData]) -> dict[object, tuple[str, ...]]:

@@ -32,6 +32,7 @@ def train(
     dataset: str = "",
     allow_off_tissue: bool = False,
     skip_off_image: bool = False,
+    backbone_weights: Path | None = None,
 ) -> Evaluation | None:
     """Train and test a network on every fold of ``samples``, or train one model on all of them.
 
@@ -54,6 +55,7 @@ def train(
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
         skip_off_image: leave out spots that lie off the image.
+        backbone_weights: weights file that the network's own backbone starts from, instead of the hub.
 
     Returns:
         The scores over the folds that are there; None where there are none.
@@ -62,7 +64,17 @@ def train(
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     settings = RunSettings(
-        fold, panel, features, weights, compute, on, partial, dataset, allow_off_tissue, skip_off_image
+        fold,
+        panel,
+        features,
+        weights,
+        compute,
+        on,
+        partial,
+        dataset,
+        allow_off_tissue,
+        skip_off_image,
+        backbone_weights,
     )
     with on_stop(functools.partial(what_is_kept, out, features)):
         return train_runs(samples, {out: config}, settings)[out]

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genedml.config import Config, TrainingConfig
+from genedml.encoders.weights import StartingWeights
 from genedml.errors import GeneDMLError
 from genedml.metrics import column_nanmean, nanmean, pcc
 from genedml.networks.inputs import Batch, Needs
@@ -67,13 +68,14 @@ def train_fold(
     at_once: int = 1,
     state: Path | None = None,
     log: Path | None = None,
+    start: StartingWeights | None = None,
 ) -> Trained:
     """Train on ``train``, choose the epoch on ``validation`` (on ``test`` if the configuration says so).
 
     With ``training.refit``, train once more, on the validation sections as well, for as many epochs as were chosen.
     ``at_once`` folds are trained beside each other on this machine. ``state`` is a file that keeps what a call that was
     interrupted had reached: the next goes on from there and ends as if nothing had been. ``log`` is a ``.csv`` that
-    grows with the epochs.
+    grows with the epochs. ``start`` are the weights of a backbone that starts from some.
 
     Raises:
         GeneDMLError: no epoch can be chosen, the device has too little memory, ``state`` cannot be read, or it or
@@ -89,9 +91,9 @@ def train_fold(
     needs = network_class(config.method).needs(config.network)
     sections = _Sections([*trained_on, *chosen_on], place(features, device, needs, at_once))
     first, last = len(train), len(train) + len(validation)
-    file = TrainingState(state, _depends_on((train, validation, test), config, device))
+    file = TrainingState(state, _depends_on((train, validation, test), config, device, start))
     begun, table = file.read(), EpochLog(log)
-    fit = partial(_fit_in_memory, sections, config=config, device=device)
+    fit = partial(_fit_in_memory, sections, config=config, device=device, start=start)
     if on_test:
         tested, passes = range(last, last + len(test)), _Passes(file, table, begun=begun)
         result = fit(last, tested, epochs=settings.epochs, description=description, passes=passes)
@@ -202,15 +204,19 @@ class SpotLoader:
             yield self._batch(section, row, torch.randint(self._orientations, (len(row),), generator=generator))
 
     def sections(self) -> Iterator[Batch]:
-        """All labelled spots of one section after the other, as they stand."""
+        """All labelled spots of one section after the other, as they stand, without raw tiles."""
         for number, row in enumerate(self._rows):
-            yield self._batch(torch.full_like(row, number), row, None)
+            yield self._batch(torch.full_like(row, number), row, None, pixels=False)
 
     def _batch(
-        self, section: Int[Tensor, " B"], row: Int[Tensor, " B"], orientation: Int[Tensor, " B"] | None
+        self,
+        section: Int[Tensor, " B"],
+        row: Int[Tensor, " B"],
+        orientation: Int[Tensor, " B"] | None,
+        pixels: bool = True,
     ) -> Batch:
         counts = None if self._counts is None else self._counts.take(section, row)
-        batch = self._features.batch(section, row, orientation)
+        batch = self._features.batch(section, row, orientation, pixels)
         patient = send(self._patients[section], self._labels.device)
         return replace(batch, label=self._labels.take(section, row), counts=counts, patient=patient)
 
@@ -323,7 +329,9 @@ def _shape_of(sections: Sequence[SectionData], config: Config) -> Shape:
     return shape_of(sections[0].features, sections[0].labels.y.shape[1], config, labelled)
 
 
-def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str) -> dict[str, str]:
+def _depends_on(
+    sides: Sequence[Sequence[SectionData]], config: Config, device: torch.device | str, start: StartingWeights | None
+) -> dict[str, str]:
     """All that the training of a fold depends on, by the name under which a difference is told."""
     labels, features = hashlib.sha256(), hashlib.sha256()
     for data in chain(*sides):
@@ -339,6 +347,7 @@ def _depends_on(sides: Sequence[Sequence[SectionData]], config: Config, device: 
         "version of torch": torch.__version__,
         "version of genedml": __version__,
         "kind of device": torch.device(device).type,
+        **({} if start is None else {"weights of the backbone": start.sha256}),
     }
 
 
@@ -360,6 +369,7 @@ def _fit(
     select: range,
     config: Config,
     device: torch.device | str,
+    start: StartingWeights | None,
     epochs: int,
     description: str,
     passes: _Passes,
@@ -372,6 +382,8 @@ def _fit(
     train = sections.data[:trained]
     loader = SpotLoader(train, sections.features, settings, device, network_class(config.method).needs(config.network))
     network = build(config.method, config.network, _shape_of(train, config))
+    if start is not None:
+        network.load_backbone(start.file)
     network.start_at(loader.mean_label.cpu())
     remember(network.to(device), loader.sections())
     learner, course = Learner(network, settings, device), _Course()

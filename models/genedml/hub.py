@@ -13,14 +13,15 @@ def hub_error(error: Exception, what: str, page: str, last_step: str) -> GeneDML
         last_step: after that and a login.
     """
     return GeneDMLError(
-        f"{what} not here: {_reason(error)}. Three steps fix it:\n"
+        f"{what} not here: {hub_reason(error)}. Three steps fix it:\n"
         f"  1. accept the conditions at {page}\n"
         "  2. log in, with the account that accepted them: hf auth login (or set HF_TOKEN)\n"
         f"  3. {last_step}"
     )
 
 
-def _reason(error: Exception) -> str:
+def hub_reason(error: Exception) -> str:
+    """Why the hub did not give something, in a few words."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Frozen image encoders: one table, one way to load them. The only module that touches timm.
+"""Frozen image encoders, and backbones that networks train: one way to load them. The only module that touches timm.
 
 Letters: N tiles, T tokens of a tile, D width. Tiles are 224 x 224 px, RGB, 8 bit.
 To add an encoder, add a row to :data:`ENCODERS`.
@@ -6,7 +6,7 @@ To add an encoder, add a row to :data:`ENCODERS`.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genedml.encoders.table import SWIGLU, EncoderInfo, encoder_info
 from genedml.encoders.weight_files import NO_TENSORS, load_weights
-from genedml.encoders.weights import download
+from genedml.encoders.weights import StartingWeights, download
 from genedml.errors import GeneDMLError, reason_of
 
 TIMM_PREFIX = "timm:"
@@ -108,11 +108,7 @@ class Encoder(nn.Module):
     def _tokens(self, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:
         if self.info.build is not None:
             return self.backbone(images)
-        features: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
-        if features.ndim == 4:
-            channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
-            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
-        return features
+        return tokens_of(self.backbone, images)
 
 
 def load_encoder(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Encoder:
@@ -138,7 +134,7 @@ def load_encoder(name: str, weights: Path | None = None, device: torch.device | 
 
 
 def build_backbone(info: EncoderInfo) -> nn.Module:
-    """The architecture of a table row with random weights."""
+    """The architecture of a table row, or of :func:`backbone_info`, with random weights and without classifier."""
     import timm
     from timm.layers import SwiGLUPacked
 
@@ -146,6 +142,66 @@ def build_backbone(info: EncoderInfo) -> nn.Module:
     if options.get("mlp_layer") == SWIGLU:
         options |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
     return timm.create_model(info.architecture, pretrained=False, num_classes=0, **options)
+
+
+def backbone_info(name: str) -> EncoderInfo:
+    """A model of timm that a network trains as a backbone of its own, as a row of the table would describe it.
+
+    Args:
+        name: of the model, as ``resnet18``, or with the tag of its weights on the hub, as ``resnet18.tv_in1k``.
+
+    Raises:
+        GeneDMLError: timm has no model or no weights of this name, or it takes tiles of one other size alone.
+    """
+    import timm
+
+    _check_in_timm(name)
+    try:
+        settings = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise GeneDMLError(
+            f"timm has no weights {name!r}: {reason_of(error)}. Look at timm.list_pretrained() for the name."
+        ) from error
+    if settings is None:
+        return EncoderInfo(name, 0, 0, "see timm", architecture=name)
+    if settings.fixed_input_size:
+        _check_tile_size(name, settings.input_size)
+    return EncoderInfo(name, 0, 0, settings.license or "see timm", hub=settings.hf_hub_id, architecture=name)
+
+
+def starting_weights(name: str, file: Path | None = None) -> StartingWeights:
+    """Weights that the backbone ``name`` can start its training from.
+
+    Args:
+        name: as :func:`backbone_info` takes it.
+        file: a local weights file, instead of the hub's cache on this disk and the hub.
+
+    Raises:
+        GeneDMLError: unknown name; weights that are unreachable, unreadable or of another architecture.
+    """
+    info = backbone_info(name)
+    backbone = build_backbone(info)
+    file = file or download(info, "--backbone-weights")
+    load_backbone(backbone, file, name)
+    return StartingWeights(file, fingerprint(backbone), info.licence)
+
+
+def load_backbone(backbone: nn.Module, file: Path, name: str) -> None:
+    """Load a weights file of a timm model, with or without its classifier, into the model without.
+
+    Raises:
+        GeneDMLError: as :func:`genedml.encoders.weight_files.load_weights`.
+    """
+    load_weights(backbone, file, name, _classifiers(backbone))
+
+
+def tokens_of(backbone: nn.Module, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N T D"]:
+    """What a timm model makes of images before it pools: its tokens, or the cells of its last map, row by row."""
+    features: Tensor = backbone.forward_features(images)  # type: ignore[operator]
+    if features.ndim == 4:
+        channels_last = getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+        features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+    return features
 
 
 def fingerprint(module: nn.Module, how: str = "") -> str:
@@ -162,9 +218,7 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
     from timm.data import resolve_model_data_config
 
     model_name = name.removeprefix(TIMM_PREFIX)
-    # Not local-dir: and hf-hub: of timm, by which a model's card would choose files; the name becomes part of others.
-    if not PLAIN_NAME.fullmatch(model_name) or not timm.is_model(model_name):
-        raise GeneDMLError(f"timm has no model {model_name!r}. Look at timm.list_models(pretrained=True) for the name.")
+    _check_in_timm(model_name)
     try:
         backbone = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
     except Exception as error:  # timm and the hub below it raise many kinds here, none of them ours
@@ -174,10 +228,9 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
             "weights with --weights FILE."
         ) from error
     if weights is not None:
-        load_weights(backbone, weights, name, _classifiers(backbone))
+        load_backbone(backbone, weights, name)
     settings = resolve_model_data_config(backbone)
-    if tuple(settings["input_size"]) != (3, 224, 224):
-        raise GeneDMLError(f"{model_name} takes {settings['input_size']} tiles; genedml gives 3 x 224 x 224.")
+    _check_tile_size(model_name, settings["input_size"])
     has_class_token = getattr(backbone, "num_prefix_tokens", 0) > 0 and getattr(backbone, "cls_token", None) is not None
     probe = Encoder(
         EncoderInfo(name, 0, 0, "see timm", architecture=model_name, mean=settings["mean"], std=settings["std"]),
@@ -189,6 +242,19 @@ def _timm_encoder(name: str, weights: Path | None) -> Encoder:
         name, tokens, width, "see timm", architecture=model_name, mean=settings["mean"], std=settings["std"]
     )
     return Encoder(info, backbone, has_class_token)
+
+
+def _check_in_timm(name: str) -> None:
+    import timm
+
+    # Not local-dir: and hf-hub: of timm, by which a model's card would choose files; the name becomes part of others.
+    if not PLAIN_NAME.fullmatch(name) or not timm.is_model(name):
+        raise GeneDMLError(f"timm has no model {name!r}. Look at timm.list_models(pretrained=True) for the name.")
+
+
+def _check_tile_size(name: str, size: Sequence[int]) -> None:
+    if tuple(size) != (3, 224, 224):
+        raise GeneDMLError(f"{name} takes {tuple(size)} tiles; genedml gives 3 x 224 x 224.")
 
 
 def _classifiers(backbone: nn.Module) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ NO_TENSORS = "it is cut, or holds something else than tensors, which may be code
 DOT = re.compile(r"\.")
 TRAINING_ONLY = ("mask_token",)
 """What DINOv2's weights hold and only its training uses."""
+STEPS_COUNTED = "num_batches_tracked"
+"""How the keys end that count the steps of a batch norm: nothing depends on them, and torchvision's files lack them."""
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -37,11 +39,13 @@ def load_weights(backbone: nn.Module, file: Path, name: str, left_out: Iterable[
         GeneDMLError: unreadable file, keys or shapes that differ, with the first of them named, or several that fit.
     """
     wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
+    counters = {key: value for key, value in backbone.state_dict().items() if key.endswith(STEPS_COUNTED)}
     passed_over = (*TRAINING_ONLY, *(f"{module}." for module in left_out))
     states = {
         place: {key: value for key, value in state.items() if key in wanted or not key.startswith(passed_over)}
         for place, state in _states(_read_state(file), wanted)
     }
+    states = {place: counters | state for place, state in states.items()}
     fitting = [place for place, state in states.items() if _shapes(state) == wanted]
     if not fitting:
         raise _misfit(
@@ -110,7 +114,7 @@ def _misfit(file: Path, name: str, wanted: Shapes, found: Shapes) -> GeneDMLErro
     return GeneDMLError(
         f"{file} does not hold the weights of {name}: {len(missing)} of {len(wanted)} keys are missing"
         f"{_first(missing)}, {len(extra)} are unknown{_first(extra)}, {len(shapes)} have another shape"
-        f"{_first(sorted(shapes))}. Give the encoder's own weights file, not a head or a checkpoint of a study."
+        f"{_first(sorted(shapes))}. Give its own weights file, not a head or a checkpoint of a study."
     )
 
 

@@ -1,9 +1,26 @@
-"""Weights of encoders, from files or the hub."""
+"""Weights of encoders and backbones, from files or the hub."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from genedml.encoders.table import EncoderInfo
-from genedml.hub import hub_error
+from genedml.errors import GeneDMLError
+from genedml.hub import hub_error, hub_reason
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """What a backbone starts its training from.
+
+    Args:
+        file: of the weights.
+        sha256: of the backbone with them, whatever file they came from.
+        licence: of the weights on the hub.
+    """
+
+    file: Path
+    sha256: str
+    licence: str
 
 
 def find_weights(info: EncoderInfo) -> Path | None:
@@ -19,8 +36,12 @@ def find_weights(info: EncoderInfo) -> Path | None:
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def download(info: EncoderInfo) -> Path:
-    """The weights file of an encoder, from the hub's cache on this disk or the hub.
+def download(info: EncoderInfo, option: str = "--weights") -> Path:
+    """The weights file of an encoder or backbone, from the hub's cache on this disk or the hub.
+
+    Args:
+        info: which.
+        option: of the command line, that takes a file instead.
 
     Raises:
         GeneDMLError: neither gives it, with the steps to get it.
@@ -31,7 +52,8 @@ def download(info: EncoderInfo) -> Path:
     cached = find_weights(info)
     if cached is not None:
         return cached
-    assert info.hub is not None
+    if info.hub is None:
+        raise GeneDMLError(f"The hub has no weights of {info.name}: give a file with {option} FILE.")
     missing: Exception | None = None
     for file in _WEIGHT_FILES:
         try:
@@ -41,9 +63,14 @@ def download(info: EncoderInfo) -> Path:
             if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
                 break
     assert missing is not None
-    page = f"https://huggingface.co/{info.hub} ({info.licence})"
+    page = f"https://huggingface.co/{info.hub}"
+    if not info.gated:
+        raise GeneDMLError(
+            f"The weights of {info.name} are not here: {hub_reason(missing)}. Run the same command again with the "
+            f"hub in reach, or fetch the file from {page} elsewhere and add {option} FILE."
+        ) from missing
     last_step = (
         "run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
         "The encoder stain-texture needs no weights: --encoder stain-texture."
     )
-    raise hub_error(missing, f"The weights of {info.name} are", page, last_step) from missing
+    raise hub_error(missing, f"The weights of {info.name} are", f"{page} ({info.licence})", last_step) from missing

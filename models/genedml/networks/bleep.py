@@ -1,9 +1,11 @@
-"""BLEEP (Xie et al. 2023) on pooled features: tile and expression in one space, prediction by retrieval.
+"""BLEEP (Xie et al. 2023): tile and expression in one space, prediction by retrieval.
 
-Letters: B spots in a batch, D encoder width, M genes, W shared width, N spots of the bank, K retrieved.
+Letters: B spots in a batch, D width of a tile's vector, M genes, W shared width, N spots of the bank, K retrieved.
 
 Differs from the publication:
-- the image head stands on the pooled vector of a frozen encoder instead of a ResNet-50 that is trained;
+- with ``stem = "features"`` the image head stands on the pooled vector of a frozen encoder. As published, with
+  ``stem = "pixels"``, it stands on that of a ResNet-50 that is trained, from tiles in RGB, standardised, which are
+  upright at prediction;
 - embeddings are scaled to unit length in the loss and the temperature is 0.07 by default. ``normalise = false`` and
   ``temperature = 1`` are as published: logits of hundreds, which many users saw collapse;
 - references are the labelled spots of the fold's training patients, without Harmony over the test section;
@@ -19,9 +21,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genedml.networks.backbone import TILE_PX, Backbone
 from genedml.networks.bank import Bank
 from genedml.networks.contrastive import hard_target_loss, soft_target_loss
-from genedml.networks.inputs import Batch, Needs
+from genedml.networks.inputs import Batch, Needs, Stem, Tile
 from genedml.networks.layers import masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive
@@ -29,7 +32,7 @@ from genedml.schema import STRICT, Count, Fraction, Positive
 
 @dataclass(frozen=True, config=STRICT)
 class BLEEPConfig:
-    """Sizes of the heads, the loss, and how many references a prediction is the mean of."""
+    """What a tile's vector is made of, sizes of the heads, the loss, how many references a prediction takes."""
 
     shared_width: Count = 256
     dropout: Fraction = 0.1
@@ -40,6 +43,12 @@ class BLEEPConfig:
     """``soft``: how alike spots are within both views; ``hard``: each spot is like itself alone, as in CLIP."""
     references: Count = 50
     """K."""
+    stem: Stem = "features"
+    """What a tile's vector is made of: the encoder's features or, as published, a backbone on the tile's pixels."""
+    backbone: str = "resnet50.tv_in1k"
+    """Of pixels: a model of timm, with the tag of its weights."""
+    pretrained: bool = True
+    """Whether the backbone starts from these weights, or from random ones."""
 
 
 class ProjectionHead(nn.Module):
@@ -73,13 +82,16 @@ class BLEEP(Network):
 
     def __init__(self, config: BLEEPConfig, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.image_head = ProjectionHead(shape.width, config)
+        self.backbone = Backbone(config.backbone) if config.stem == "pixels" else None
+        self.image_head = ProjectionHead(shape.width if self.backbone is None else self.backbone.width, config)
         self.gene_head = ProjectionHead(shape.genes, config)
         self.bank = Bank(shape.bank, config.shared_width, shape.genes)
 
     @classmethod
     def needs(cls, config: BLEEPConfig) -> Needs:
-        """A bank of references."""
+        """A bank of references, and the pixels of its own tile where they are not features."""
+        if config.stem == "pixels":
+            return Needs(tiles=(Tile(TILE_PX),), bank=True, backbone=config.backbone if config.pretrained else "")
         return Needs(bank=True)
 
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
@@ -87,7 +99,7 @@ class BLEEP(Network):
 
         A batch that knows its patients is not given references of the same.
         """
-        query = functional.normalize(self.image_head(batch.pooled), dim=1)
+        query = functional.normalize(self.embed_tiles(batch), dim=1)
         row, there = self.bank.nearest(query, self.config.references, batch.patient)
         return masked_mean(self.bank.label[row], there)
 
@@ -95,13 +107,18 @@ class BLEEP(Network):
         """The contrastive loss, ln B at chance where targets are hard; under autocast, of the labels' precision."""
         label = batch.label
         assert label is not None
-        image, gene = self.image_head(batch.pooled), self.gene_head(label)
+        image, gene = self.embed_tiles(batch), self.gene_head(label)
         with torch.autocast(label.device.type, enabled=False):  # similarities need more bits
             image, gene = image.to(label.dtype), gene.to(label.dtype)
             if self.config.normalise:
                 image, gene = functional.normalize(image, dim=1), functional.normalize(gene, dim=1)
             loss = similarity_loss(image, gene, self.config.temperature, self.config.targets)
         return {"contrastive": loss, "total": loss}
+
+    def embed_tiles(self, batch: Batch) -> Float[Tensor, "B W"]:
+        """Each spot's own tile in the shared space."""
+        vector = batch.pooled if self.backbone is None else self.backbone(batch.tiles[0]).mean(dim=1)
+        return self.image_head(vector)
 
     def remember(self, batches: Iterable[Batch]) -> None:
         """Keep the expression embedding, of unit length, and the label of every training spot."""

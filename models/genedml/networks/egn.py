@@ -1,14 +1,18 @@
-"""EGN (Yang et al. 2023) on a frozen encoder's tokens: a ViT guided by the nearest training tiles and their labels.
+"""EGN (Yang et al. 2023): a ViT over a tile's tokens, guided by the nearest training tiles and their labels.
 
 Letters: B spots in a batch, T tokens of a tile, D encoder width, W width, K exemplars, M genes, N spots of the bank,
 H heads of an exchange, C channels of each.
 
 Differs from the publication:
-- tokens are the encoder's instead of patches of pixels, and the grid of an exchange is theirs; exemplars are found by
-  the encoder's pooled vector instead of that of a StyleGAN (paper) or a ResNet-50 (authors' code);
+- with ``stem = "features"`` tokens are the encoder's, and the grid of an exchange is theirs. As published, with
+  ``stem = "pixels"``, they are the 8 x 8 patches of a tile of 256 px, standardised by the colours of ImageNet;
+- exemplars are found by the encoder's pooled vector instead of that of a StyleGAN (paper, 512 wide) or a ResNet-50
+  (authors' code, 2048 wide);
 - exemplars are of other patients than the spot while training, where the publication leaves out its section alone;
 - labels are ours; exemplars show them standardised over the training spots. In the loss a gene whose label does not
   vary in a batch counts as uncorrelated;
+- the authors' code has a layer in each exchange, from its heads to the width, and a position that nothing uses; they
+  are left out, and all else is of the published sizes;
 - positions start with the spread ``position_sd`` (published: 1) and are added before every block, once.
 """
 
@@ -24,12 +28,13 @@ from torch.nn import functional
 
 from genedml.errors import GeneDMLError
 from genedml.networks.bank import Bank
-from genedml.networks.inputs import Batch, Needs
-from genedml.networks.layers import Block, masked_mean
+from genedml.networks.inputs import Batch, Needs, Stem, Tile
+from genedml.networks.layers import Block, Standardise, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Positive, TransformerConfig
 
 EPSILON = 1e-8
+TILE_PX, PATCH_PX = 256, 32
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,6 +51,22 @@ class EGNConfig:
     exemplars: Count = 9
     """K."""
     correlation_weight: Annotated[float, Field(ge=0)] = 0.5
+    stem: Stem = "features"
+    """What the tokens are made of: the encoder's features or, as published, the tile's pixels."""
+
+
+class PatchStem(nn.Module):
+    """Each patch of a tile in [0, 1] to a token by one linear layer."""
+
+    tokens = (TILE_PX // PATCH_PX) ** 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.standardise = Standardise()
+        self.embed = nn.Conv2d(3, width, PATCH_PX, stride=PATCH_PX)
+
+    def forward(self, tiles: Float[Tensor, "B 3 256 256"]) -> Float[Tensor, "B 64 W"]:
+        return self.embed(self.standardise(tiles)).flatten(2).transpose(1, 2)
 
 
 class ResidualMLP(nn.Module):
@@ -139,11 +160,13 @@ class EGN(Network):
     def __init__(self, config: EGNConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         width = config.width
-        self.embed = nn.Linear(shape.width, width)
-        self.position = nn.Parameter(torch.empty(shape.tokens, width))
+        pixels = config.stem == "pixels"
+        tokens = PatchStem.tokens if pixels else shape.tokens
+        self.embed = PatchStem(width) if pixels else nn.Linear(shape.width, width)
+        self.position = nn.Parameter(torch.empty(tokens, width))
         nn.init.normal_(self.position, std=config.position_sd)
         self.blocks = nn.ModuleList(
-            GuidedBlock(config, shape.tokens) if number % 2 else Block(width, config.transformer, qkv_bias=False)
+            GuidedBlock(config, tokens) if number % 2 else Block(width, config.transformer, qkv_bias=False)
             for number in range(config.transformer.depth)
         )
         self.view = nn.Linear(shape.width, width)
@@ -162,17 +185,19 @@ class EGN(Network):
 
     @classmethod
     def needs(cls, config: EGNConfig) -> Needs:
-        """The tokens of its own tile, and a bank of exemplars."""
+        """Its own tile, as tokens or pixels, and a bank of exemplars."""
+        if config.stem == "pixels":
+            return Needs(tiles=(Tile(TILE_PX),), bank=True)
         return Needs(tokens=True, bank=True)
 
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
         """Predicted labels. A batch that knows its patients is shown no exemplar of the same."""
-        assert batch.tokens is not None
+        seen = batch.tiles[0] if self.config.stem == "pixels" else batch.tokens
         row, there = self.bank.nearest(batch.pooled, self.config.exemplars, batch.patient)
         label = (self.bank.label[row] - self.label_mean) / self.label_sd
         exemplar = self.refine(self.exemplar_view(torch.cat([self.bank.key[row], label], dim=-1)))
         query, value = self.refine(self.view(batch.pooled)), self.expression(label)
-        tokens = self.embed(batch.tokens)
+        tokens = self.embed(seen)
         for number, block in enumerate(self.blocks):
             tokens = tokens + self.position
             if number % 2:

@@ -24,17 +24,16 @@ from torch.nn import functional
 
 from genedml.errors import GeneDMLError
 from genedml.networks.hist2st_losses import count_loss, distillation_loss, size_factors
-from genedml.networks.inputs import Batch, Needs, Section, Tile
-from genedml.networks.layers import Standardise
+from genedml.networks.inputs import Batch, Needs, Section, Stem, Tile
+from genedml.networks.layers import ORIENTATIONS, Standardise
 from genedml.networks.network import Shape
 from genedml.networks.positions import Position
-from genedml.networks.sectionwise import SectionNetwork, Stem
+from genedml.networks.sectionwise import SectionNetwork
 from genedml.schema import STRICT, Count, Depth, TransformerConfig
 
 TILE_PX = 112
 PIXEL_WIDTH = 1024
 """Numbers that the published stem makes of a tile: 4 channels of 16 x 16."""
-ORIENTATIONS = 8
 Weight = Annotated[float, Field(ge=0)]
 
 

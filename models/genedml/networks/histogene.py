@@ -14,11 +14,11 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from genedml.networks.inputs import Needs, Section, Tile
+from genedml.networks.inputs import Needs, Section, Stem, Tile
 from genedml.networks.layers import Standardise
 from genedml.networks.network import Shape
 from genedml.networks.positions import Position
-from genedml.networks.sectionwise import SectionNetwork, Stem
+from genedml.networks.sectionwise import SectionNetwork
 from genedml.schema import STRICT, Count, TransformerConfig
 
 TILE_PX = 112

@@ -7,6 +7,7 @@ V orientations, K edges of a spot, M genes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from genedml.networks.layers import SpotGrid, spot_grid
 from genedml.networks.spot_graph import nearby_spots
+
+Stem = Literal["features", "pixels"]
+"""What a network makes its tokens of, where it can be told: vectors of the frozen encoder, or raw tiles."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Needs:
         whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
         orientations: pooled vectors of each spot's own tile in every orientation kept.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
+        backbone: the model of timm, as ``resnet18.tv_in1k``, whose weights a training starts from; empty for none. See
+            :meth:`genedml.networks.network.Network.load_backbone`.
     """
 
     tokens: bool = False
@@ -50,6 +56,7 @@ class Needs:
     whole_sections: bool = False
     orientations: bool = False
     bank: bool = False
+    backbone: str = ""
 
 
 @dataclass(frozen=True)

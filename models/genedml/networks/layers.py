@@ -143,6 +143,16 @@ class Standardise(nn.Module):
         return (tiles - self.mean) / self.std
 
 
+ORIENTATIONS = 8
+"""Flips and quarter-turns of a tile."""
+
+
+def turned(tiles: Float[Tensor, "N 3 H H"], orientation: int) -> Float[Tensor, "N 3 H H"]:
+    """One of the eight flips and quarter-turns of tiles; 0 leaves them as they are."""
+    tiles = torch.rot90(tiles, orientation % 4, dims=(2, 3))
+    return tiles.flip(3) if orientation >= 4 else tiles
+
+
 class ConstantHead(nn.Linear):
     """A linear layer of zero weights, which predicts its bias of whatever it is given until it is trained."""
 

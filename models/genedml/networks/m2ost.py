@@ -17,7 +17,7 @@ Differs from the publication:
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genedml.errors import GeneDMLError
-from genedml.networks.inputs import Batch, Needs, Tile
+from genedml.networks.inputs import Batch, Needs, Stem, Tile
 from genedml.networks.layers import Attention, hide, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, TransformerConfig
@@ -45,7 +45,7 @@ POSITION_SD = 0.02
 class M2OSTConfig:
     """Width and depth of M2OST, by default for few sections; the paper's are the preset published."""
 
-    stem: Literal["features", "pixels"] = "features"
+    stem: Stem = "features"
     """What the levels are made of: the encoder's vectors or, as published, tiles of three fields of view."""
     width: Count = 96
     """Of one level."""

@@ -1,6 +1,7 @@
 """What every network is to the programs that train and run it. Letters as in :mod:`genedml.networks.inputs`."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genedml.networks.backbone import Backbone
 from genedml.networks.inputs import Batch, Needs, Section
 from genedml.schema import STRICT, Count
 
@@ -73,6 +75,16 @@ class Network(nn.Module):
         """What all batches of these sections share, computed once; by default nothing."""
         return None
 
+    def load_backbone(self, file: Path) -> None:
+        """Start its backbones from a weights file; called before the training, where :attr:`Needs.backbone` says so.
+
+        Raises:
+            GeneDMLError: the file is unreadable or of another backbone.
+        """
+        for part in self.modules():
+            if isinstance(part, Backbone):
+                part.load(file)
+
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained network predict about the mean label; by default it is left as it is."""
 
@@ -81,5 +93,5 @@ class Network(nn.Module):
 
         Called in evaluation mode and without gradients, before the training, before sections held out are predicted,
         and after the training, where :attr:`Needs.bank` asks for it. ``batches``: the labelled spots of the training, a
-        section at a time, with label and patient.
+        section at a time, with label and patient, without raw tiles.
         """

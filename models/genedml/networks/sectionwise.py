@@ -7,18 +7,16 @@ hold of their own spots alone, at those of the batch: in training the labelled o
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from genedml.networks.inputs import Batch, Section
-from genedml.networks.layers import Block
+from genedml.networks.layers import Block, turned
 from genedml.networks.network import Network, Shape
 from genedml.networks.positions import make_positions
-
-Stem = Literal["features", "pixels"]
 
 
 class SectionNetwork(Network):
@@ -84,9 +82,3 @@ class SectionNetwork(Network):
             assert section.turned is not None
             vectors = section.turned[orientation]
         return self.embed(self.stem(vectors) + self.positions(section.grid_xy), section)
-
-
-def turned(tiles: Float[Tensor, "B 3 H H"], orientation: int) -> Float[Tensor, "B 3 H H"]:
-    """One of the eight flips and quarter-turns of tiles; 0 leaves them as they are."""
-    tiles = torch.rot90(tiles, orientation % 4, dims=(2, 3))
-    return tiles.flip(3) if orientation >= 4 else tiles

@@ -1,11 +1,14 @@
-"""TRIPLEX (Chung et al. 2024) on frozen features: three views of a spot, a head each, and a fusion that teaches them.
+"""TRIPLEX (Chung et al. 2024): three views of a spot, a head each, and a fusion that teaches them.
 
 Letters: B spots in a batch, S spots in a section, T tokens of the target tile, P tiles of the neighbor grid, K tokens
 attended to, D encoder width, d width, M genes.
 
 Differs from the publication:
-- the target's tokens come from a frozen encoder instead of a ResNet-18 that is trained. Where the encoder's width is
-  not ``width``, each view begins with a linear map to it;
+- with ``stem = "features"`` the target's tokens are those of a frozen encoder. As published, with ``stem = "pixels"``,
+  they are the cells of the last map of a ResNet-18 that is trained. Its weights start from ImageNet's, the published
+  ones from histopathology without labels (Ciga et al.); a file of such weights can be named;
+- the tiles around and those of the section are seen by the run's frozen encoder, the published ones by that ResNet-18
+  as it was before the training. Where tokens are not ``width`` wide, a view begins with a linear map to it;
 - tiles outside the slide are hidden from the fusion and left out of the mean over neighbor tokens too; and dropout
   is off at prediction in every part. Neither is so in the authors' code.
 """
@@ -21,7 +24,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genedml.networks.inputs import Batch, Needs, Section
+from genedml.networks.backbone import TILE_PX, Backbone
+from genedml.networks.inputs import Batch, Needs, Section, Stem, Tile
 from genedml.networks.layers import Block, GlobalTransformer, RelativePositionBias, hide, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, TransformerConfig
@@ -40,6 +44,12 @@ class TRIPLEXConfig:
     fusion_transformer: TransformerConfig = TransformerConfig(depth=1, heads=4, mlp_width=2048, dropout=0.4)
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Share of a view's loss that is its distance to the fused prediction; the rest is that to the label."""
+    stem: Stem = "features"
+    """What the target is made of: the encoder's features or, as published, a backbone on the tile's pixels."""
+    backbone: str = "resnet18.tv_in1k"
+    """Of pixels: a model of timm, with the tag of its weights."""
+    pretrained: bool = True
+    """Whether the backbone starts from these weights, or from random ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +113,11 @@ class TRIPLEX(Network):
     def __init__(self, config: TRIPLEXConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         width = config.width
-        self.projections = nn.ModuleDict({view: _projection(shape.width, width) for view in VIEWS})
+        self.backbone = Backbone(config.backbone) if config.stem == "pixels" else None
+        widths = dict.fromkeys(VIEWS, shape.width)
+        if self.backbone is not None:
+            widths["target"] = self.backbone.width
+        self.projections = nn.ModuleDict({view: _projection(widths[view], width) for view in VIEWS})
         self.neighbor_encoder = NeighborEncoder(width, shape.neighbor_grid, config.neighbor_transformer)
         self.global_encoder = GlobalTransformer(width, config.global_transformer, qkv_bias=False, score_dropout=False)
         self.fusion = FusionEncoder(width, config.fusion_transformer)
@@ -112,7 +126,9 @@ class TRIPLEX(Network):
 
     @classmethod
     def needs(cls, config: TRIPLEXConfig) -> Needs:
-        """Its own tile's tokens and the neighbor grid, beside the whole section."""
+        """Its own tile, as tokens or pixels, and the neighbor grid, beside the whole section."""
+        if config.stem == "pixels":
+            return Needs(tiles=(Tile(TILE_PX),), neighbors=True, backbone=config.backbone if config.pretrained else "")
         return Needs(tokens=True, neighbors=True)
 
     def forward(self, batch: Batch, context: Sequence[Float[Tensor, "S d"]] | None = None) -> Float[Tensor, "B M"]:
@@ -130,10 +146,11 @@ class TRIPLEX(Network):
 
     def encode(self, batch: Batch, context: Sequence[Float[Tensor, "S d"]] | None = None) -> Encoded:
         """The three views of each spot, before they are fused."""
-        assert batch.tokens is not None and batch.neighbor is not None and batch.neighbor_mask is not None
+        tokens = batch.tokens if self.backbone is None else self.backbone(batch.tiles[0])
+        assert tokens is not None and batch.neighbor is not None and batch.neighbor_mask is not None
         global_ = batch.of_spots(self.see_sections(batch.sections) if context is None else context)
         neighbor = self.neighbor_encoder(self.projections["neighbor"](batch.neighbor), batch.neighbor_mask)
-        return Encoded(self.projections["target"](batch.tokens), neighbor, global_)
+        return Encoded(self.projections["target"](tokens), neighbor, global_)
 
     def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
         """The error of the fused head, and what each view is taught; see :func:`triplex_losses`."""
@@ -169,5 +186,5 @@ def triplex_losses(
     return parts | {"total": torch.stack(list(parts.values())).sum()}
 
 
-def _projection(encoder_width: int, width: int) -> nn.Module:
-    return nn.Identity() if encoder_width == width else nn.Linear(encoder_width, width)
+def _projection(seen_width: int, width: int) -> nn.Module:
+    return nn.Identity() if seen_width == width else nn.Linear(seen_width, width)
