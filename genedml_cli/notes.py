@@ -24,6 +24,7 @@ class Mark(StrEnum):
     SCALES = "SCALES"
     SEEN = "SEEN"
     SELECTED = "SELECTED"
+    SPOT_SIZE = "SPOT SIZE"
     UNFINISHED = "UNFINISHED"
 
 

@@ -122,7 +122,7 @@ def test_a_written_section_is_read_as_spots_and_counts_with_pixels_ids_and_um_pe
     centres = (spots.array_xy + (0.5 if grid == "square" else 0)) * step / BIN_UM - 0.5
     assert np.allclose(spots.xy_px, pixels(centres), atol=1e-6)  # also at the edges, where bins are on one side alone
     assert section.um_per_px == pytest.approx(UM_PER_PX, rel=1e-9)
-    assert (spots.lattice, spots.pitch_um, spots.pseudo_um) == (grid, 20, 20)
+    assert (spots.lattice, spots.pitch_um, spots.summed_um) == (grid, 20, 20)
     assert spots.pitch_px == pytest.approx(20 / UM_PER_PX)
     assert spots.names == tuple(counts.obs_names)
     assert counts.var["gene_ids"].to_list() == list(IDS)

@@ -225,6 +225,7 @@ def _score_section(
     counts, every = section.counts, _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *section.shared, *found.notes]
+    notes += filter(None, [models.size_note(found.spots, found.um_per_px)])
     notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[RAW]:
         notes.append(not_raw_note([section.sample.counts.name]))

@@ -28,6 +28,7 @@ from genedml_cli.machine.devices import prepare_encoder
 from genedml_cli.notes import SHARED_PATIENTS, Mark, Note, panels_note
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.prediction.section import BATCH_SPOTS, predict_section
+from genedml_cli.spots.spots import Spots, size_note
 
 SCALE_TOLERANCE = 1.25
 """Times the um/px of the training that a model of native views takes: objectives are a factor of 2 apart, scanners of
@@ -127,6 +128,11 @@ class Ensemble:
                 f"{min(trained):.3g} to {max(trained):.3g} um/px, so it would see tissue at another size. Give a model "
                 "with views in um (train without --um-per-px native), or one trained on such slides."
             )
+
+    def size_note(self, spots: Spots, um_per_px: float | None) -> Note | None:
+        """What must be said where spots are of another size than the pseudo-spots of the training."""
+        pitch_um = spots.pitch_px * um_per_px if um_per_px is not None and spots.knows_pitch else None
+        return size_note({um for card in self.cards for um in card.spot_um}, spots, pitch_um)
 
     def _columns(self, number: int) -> list[int]:
         column = {gene: place for place, gene in enumerate(self.cards[number].genes)}

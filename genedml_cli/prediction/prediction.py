@@ -190,6 +190,9 @@ def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionReco
         notes.append(Note(Mark.SEEN, f"{seen} of {len(cards)} models were trained on this very slide; scores flatter."))
         other = f" Not so: --fold {' or '.join(unseen)}." if unseen else ""
         console.warn(f"{seen} of {len(cards)} models were trained on this very slide, so scores on it flatter.{other}")
+    size = models.size_note(placed.spots, slide.um_per_px if slide.knows_scale else None)
+    if size is not None:
+        console.warn(str(size))
     return PredictionRecord(
         command=command_line(),
         genedml=__version__,
@@ -200,7 +203,7 @@ def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionReco
         encoder_weights_sha256=cards[0].encoder.weights_sha256,
         method=cards[0].config.method,
         label_settings=cards[0].config.labels,
-        notes=(*notes, *placed.notes),
+        notes=(*notes, *filter(None, [size]), *placed.notes),
         models=tuple(models.fingerprints),
         panels=tuple(panels if len(set(panels)) > 1 else panels[:1]),
         trained_on=tuple(models.trained_on),

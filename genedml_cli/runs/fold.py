@@ -151,6 +151,7 @@ def _card(
         shape=trained.shape,
         genes=plan.genes,
         um_per_px=scales_of(fitted),
+        spot_um=tuple(sorted({um for data in fitted if (um := data.features.spots.summed_um)})),
         gene_ids=tuple(gene_ids),
         encoder=plan.encoder,
         fold=fold.name,

@@ -10,7 +10,15 @@ from genedml_cli.files.space_ranger import PICTURES, Pictures
 from genedml_cli.slides.patches import PatchFile
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import nearest_distances
-from genedml_cli.spots.spots import FEW_OUTSIDE, LARGEST_PITCH_RATIO, Spots, outside_image, some_of, take_pitch
+from genedml_cli.spots.spots import (
+    FEW_OUTSIDE,
+    LARGEST_PITCH_RATIO,
+    MOST_SPOTS,
+    Spots,
+    outside_image,
+    some_of,
+    take_pitch,
+)
 
 SAME_SIZE = 0.01
 """How much the size of an image may differ from the one that a smaller copy of it tells."""
@@ -91,6 +99,21 @@ def check_full_image(slide: Slide, pictures: Pictures | None = None) -> None:
         console.warn(f"{slide.path.name} has {size}. {fix} Unless it was cut at its right and lower edges alone.")
 
 
+def check_number(spots: Spots, slide: str) -> None:
+    """Refuse a table of more spots than a view of a whole section can bear.
+
+    Raises:
+        GeneDMLError: with the command that sums them.
+    """
+    if len(spots) > MOST_SPOTS:
+        size = "" if spots.summed_um is None else f" of {spots.summed_um:g} um"
+        raise GeneDMLError(
+            f"The table for {slide} has {len(spots):,} spots{size}, more than the {MOST_SPOTS:,} that see each other "
+            "in a section. Sum bins or transcripts into larger ones: genedml data bin OUTS --um 100 -o section.h5ad; "
+            "of other spots give a part."
+        )
+
+
 def check_on_slide(spots: Spots, slide: Slide) -> None:
     """Refuse spots that cannot belong to the slide.
 
@@ -98,6 +121,7 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
         GeneDMLError: centres outside the image, or array indices given as pixels; a picture of Space Ranger's.
     """
     check_full_image(slide, spots.pictures)
+    check_number(spots, slide.path.name)
     width, height = slide.size_px
     x, y = spots.xy_px.T
     where = f"{slide.path.name} ({width} x {height} px)"

@@ -172,7 +172,7 @@ def _from_h5ad(path: Path) -> Spots:
     if names is not obs.index:
         console.note(f"{path.name}: names are read from the barcodes of obs, since its index only counts the rows.")
     spots = _from_table(table.assign(name=names.to_numpy(), x=places[:, 0], y=places[:, 1]), path, pictures)
-    return replace(spots, pitch_um=pseudo_um, pseudo_um=pseudo_um)
+    return replace(spots, pitch_um=pseudo_um)
 
 
 def _places_of_h5ad(placed: object, obs: pd.DataFrame, columns: dict[str, str], path: Path) -> Float[np.ndarray, "S 2"]:

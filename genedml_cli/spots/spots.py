@@ -3,6 +3,8 @@
 Letters: S spots. Pixel and array positions are (x, y): x counts columns, y rows.
 """
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,14 @@ from genedml_cli.spots.lattice import (
 OFF_ARRAY = 0.5
 """Pitches that half the spots may be off a straight array; on the 36 sections of HER2ST the most is .08."""
 
+SUMMED = re.compile(r"s_(\d+(?:\.\d+)?)um_\d+_\d+")
+"""How bins of Visium HD and pseudo-spots are called: ``s_100um_00012_00034``."""
+SAME_SIZE = 0.05
+"""How much sizes of spots may differ and be called one."""
+MOST_SPOTS = 20_000
+"""Of a table of one section: every spot sees all others in the global view, and so it is in the section-wise networks,
+whose attention grows with the square: 5 blocks of width 1,024 cost .5 TFLOP at 5,000 spots and 8 at 20,000. Visium's
+largest array has 14,336."""
 LEAST_AREA = 0.25
 """Area of an index step by a step over the square of the longer one: 1 on squares, .58 on Visium, 0 on a line."""
 FEW_OUTSIDE = 0.5
@@ -68,7 +78,6 @@ class Spots:
         array_xy: column and row on the array, where the file has them.
         left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
         pitch_um: distance of neighbouring spots, where the file says it.
-        pseudo_um: side of the spots that bins or transcripts were summed into; None of spots that were measured.
         pictures: what Space Ranger's folder says of the image, where the table lies in one.
     """
 
@@ -78,10 +87,16 @@ class Spots:
     left_out: str = ""
     pitch_um: float | None = None
     pictures: Pictures | None = None
-    pseudo_um: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def summed_um(self) -> float | None:
+        """Side of the spots, where bins or transcripts were summed into them: their names say it; None of others."""
+        sizes = {size[1] if (size := SUMMED.match(name)) else None for name in self.names}
+        size_um = sizes.pop() if len(sizes) == 1 else None
+        return None if size_um is None else float(size_um)
 
     @cached_property
     def array(self) -> Array | None:
@@ -264,6 +279,22 @@ def some_of(spots: Spots, chosen: Bool[np.ndarray, " S"]) -> Spots:
     array_xy = None if spots.array_xy is None else spots.array_xy[chosen]
     names = tuple(name for name, taken in zip(spots.names, chosen, strict=True) if taken)
     return replace(spots, names=names, xy_px=spots.xy_px[chosen], array_xy=array_xy)
+
+
+def size_note(trained_um: Collection[float], spots: Spots, pitch_um: float | None) -> Note | None:
+    """What must be said of predictions at spots of another size than a model's pseudo-spots had.
+
+    Args:
+        trained_um: sizes of the pseudo-spots it was trained on; nothing of a model of measured spots.
+        spots: where it predicts.
+        pitch_um: distance of neighbouring spots, which is the size of those that are not summed; None if unknown.
+    """
+    size_um = spots.summed_um or pitch_um
+    if not trained_um or size_um is None or any(abs(size_um / um - 1) <= SAME_SIZE for um in trained_um):
+        return None
+    sizes = " and ".join(f"{um:g}" for um in sorted(trained_um))
+    text = f"the model was trained on spots summed over {sizes} um, and these are of {size_um:.4g} um."
+    return Note(Mark.SPOT_SIZE, f"{text} Sum at the same size: genedml data bin, --um {min(trained_um):g}.")
 
 
 def outside_image(spots: Spots, slide: Slide) -> Bool[np.ndarray, " S"]:

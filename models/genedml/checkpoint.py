@@ -92,6 +92,7 @@ class ModelCard:
         training_donors: their donors, who may be patients of other names in other data sets.
         um_per_px: of level 0 of the sections it was trained on, the smallest and the largest; nothing if not known
             them. A model of views in level-0 pixels is for slides of about these.
+        spot_um: sizes of the pseudo-spots it was trained on, each once; nothing of measured spots.
         gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
@@ -113,6 +114,7 @@ class ModelCard:
     training_patients: tuple[str, ...]
     training_donors: tuple[str, ...]
     um_per_px: tuple[float, ...] = ()
+    spot_um: tuple[float, ...] = ()
     gene_ids: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
