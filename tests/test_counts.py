@@ -20,7 +20,7 @@ from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.expression.counts import RAW, gene_ids_of, read_counts
 from genedml_cli.expression.labels import make_labels
-from genedml_cli.expression.panels import gene_columns, match_panel
+from genedml_cli.expression.panels import gene_columns, join_genes, match_panel
 from genedml_cli.files.text_tables import read_count_table, read_rows
 from genedml_cli.spots.spots import Spots
 
@@ -541,6 +541,41 @@ def test_a_panel_finds_its_genes_in_the_one_column_that_has_them():
         GeneDMLError, match=r"var\['alias'\] and var\['other'\] have them: make the right one the names"
     ):
         match_panel(counts, ["D", "B"])
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "panel", "columns", "by"),
+    [
+        (["A1", "B1", "C1", "D1"], None, ["D1", "B1"], [3, 1], {"name": 2}),
+        ([f"{gene_id}.7" for gene_id in IDS], None, IDS[:2], [0, 1], {"Ensembl id without its version": 2}),
+        (IDS, None, [f"{IDS[2]}.1", IDS[0]], [2, 0], {"name": 1, "Ensembl id without its version": 1}),
+        (
+            ["A1", "B1", "C1", "D1"],
+            [f"{gene_id}.3" for gene_id in IDS],
+            IDS[1:2],
+            [1],
+            {"Ensembl id without its version": 1},
+        ),
+        (["C1ORF7", "B1", "HLA-A", "D1"], None, ["C1orf7", "B1"], [0, 1], {"name": 1, "name in other capitals": 1}),
+        (["c1orf7", "b1", "hla-a", "d1"], None, ["C1orf7", "HLA-A"], [0, 2], {"name in other capitals": 2}),
+        (["Gnas", "Fasn", "Erbb2", "Krt8"], None, ["GNAS", "FASN"], [-1, -1], {}),  # of a mouse
+        (["B1", "b1", "C1", "D1"], None, ["B1", "c1"], [0, 2], {"name": 1, "name in other capitals": 1}),
+        (["B1", "b1", "C1", "D1"], None, ["Bone", "bOne"], [-1, -1], {}),
+    ],
+)
+def test_genes_are_joined_by_what_they_have_in_common_and_it_is_counted(names, ids, panel, columns, by):
+    counts = annotated(COUNTS, names) if ids is None else annotated(COUNTS, names, gene_ids=ids)
+    join = join_genes(counts, panel)
+    assert (join.columns.tolist(), join.by) == (columns, by)
+
+
+def test_what_joined_the_genes_of_a_panel_is_said_unless_all_are_by_name(capfd):
+    counts = annotated(COUNTS, ["C1ORF7", "B1", "HLA-A", "D1"])
+    match_panel(counts, ["C1orf7", "B1"])
+    said = "Of the panel's 2 genes the counts have 2: 1 by name, 1 by name in other capitals."
+    assert said in capfd.readouterr().err
+    match_panel(counts, ["D1", "B1"])
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["name,x,y,\ns0,1,2,\n,,,\n", "name,x,y\ns0,1,2,\n", "name,x,y,\ns0,1,2\n"])

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
+from genedml_cli.expression.panels import ENSEMBL_ID
 from genedml_cli.files.hdf5 import layers_of, read_h5ad
 from genedml_cli.files.merged_sections import (
     column_key,
@@ -43,8 +44,6 @@ SYMBOL_COLUMNS = (
     *("geneshortname", "hgncsymbol", "mgisymbol", "feature", "features"),
 )
 """What writers of ``.h5ad`` whose genes go by Ensembl ids or numbers call the column of names, by ``column_key``."""
-
-ENSEMBL_ID = r"ENS[A-Z]*G\d{6,}(\.\d+)?"
 
 COUNT_LAYERS = (
     "counts",

@@ -1,6 +1,7 @@
 """Gene panels: derived from counts, matched to counts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -12,6 +13,9 @@ from genedml_cli import console
 from genedml_cli.files.tenx import GENE_IDS
 
 MIN_MATCHED = 10
+BY_NAME, BY_ID = "name", "Ensembl id"
+ENSEMBL_ID, VERSION = r"ENS[A-Z]*G\d{6,}(\.\d+)?", r"(?<=\d)\.\d+$"
+MOSTLY = 0.5
 
 
 def agreed_gene_ids(sources: Sequence[Mapping[str, str]], genes: Sequence[str]) -> tuple[str, ...]:
@@ -52,12 +56,13 @@ def derive_panel(counts: Iterable[anndata.AnnData], size: int) -> tuple[str, ...
 
 
 def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The genes of a panel that the counts have, by name, and those they do not, both in its order.
+    """The genes of a panel that the counts have, and those they do not, both in its order; says what joined them.
 
     Raises:
         GeneDMLError: fewer than 10 are there (of a smaller panel: fewer than all).
     """
-    there = gene_columns(counts, panel) >= 0
+    join = join_genes(counts, panel)
+    there = join.columns >= 0
     found = tuple(gene for gene, is_there in zip(panel, there, strict=True) if is_there)
     if len(found) < min(MIN_MATCHED, len(panel)):
         several = " and ".join(f"var[{column!r}]" for column in _columns_with(counts, panel))
@@ -73,22 +78,78 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
                 else "are both of one species and named in one way (symbols or Ensembl ids)?"
             )
         )
+    if len(join.by) > 1 or (join.by and BY_NAME not in join.by):
+        said = ", ".join(f"{number} by {how}" for how, number in join.by.items())
+        console.note(f"Of the panel's {len(panel)} genes the counts have {len(found)}: {said}.")
     return found, tuple(gene for gene, is_there in zip(panel, there, strict=True) if not is_there)
 
 
-def gene_columns(counts: anndata.AnnData, panel: Sequence[str]) -> Int[np.ndarray, " M"]:
-    """The column of each gene of a panel in the counts, by name or, if more are there so, by Ensembl id; else -1.
+class GeneJoin(NamedTuple):
+    """The column of each gene of a panel in the counts, -1 where there is none; how many were joined by what."""
 
-    Where neither has enough of them, but just one other column of ``var``, it is by that.
+    columns: Int[np.ndarray, " M"]
+    by: dict[str, int]
+
+
+def gene_columns(counts: anndata.AnnData, panel: Sequence[str]) -> Int[np.ndarray, " M"]:
+    """The columns of :func:`join_genes`."""
+    return join_genes(counts, panel).columns
+
+
+def join_genes(counts: anndata.AnnData, panel: Sequence[str]) -> GeneJoin:
+    """Where the genes of a panel stand in the counts.
+
+    By name or, if more are there so, by Ensembl id; those that are left by Ensembl id whatever its version. Where that
+    has not enough of them, but just one other column of ``var``, it is by that. Where no other has, those that are left
+    are joined by name whatever its capitals, if these do not tell mouse from man. A gene that could be two is none.
     """
     columns = pd.Index(counts.var_names).get_indexer(pd.Index(panel))
+    how = BY_NAME
     if GENE_IDS in counts.var and (columns < 0).any():
         by_id = _places_in(counts.var[GENE_IDS], panel)
-        columns = by_id if (by_id >= 0).sum() > (columns >= 0).sum() else columns
-    if (columns >= 0).sum() >= min(MIN_MATCHED, len(panel)):
-        return columns
-    others = _columns_with(counts, panel)
-    return next(iter(others.values())) if len(others) == 1 else columns
+        columns, how = (by_id, BY_ID) if (by_id >= 0).sum() > (columns >= 0).sum() else (columns, BY_NAME)
+    by = {how: int((columns >= 0).sum())}
+    columns = _joined_more(columns, _by_bare_id(counts, panel, columns), by, "Ensembl id without its version")
+    others = {} if (columns >= 0).sum() >= min(MIN_MATCHED, len(panel)) else _columns_with(counts, panel)
+    if len(others) == 1:
+        column, columns = next(iter(others.items()))
+        by = {f"var[{column!r}]": int((columns >= 0).sum())}
+    if not others:
+        columns = _joined_more(columns, _by_capitals(counts, panel, columns), by, "name in other capitals")
+    return GeneJoin(columns, {how: number for how, number in by.items() if number})
+
+
+def _joined_more(
+    columns: Int[np.ndarray, " M"], more: Int[np.ndarray, " M"], by: dict[str, int], how: str
+) -> Int[np.ndarray, " M"]:
+    """The columns with those that ``how`` finds more, which are counted in ``by``."""
+    by[how] = int((more >= 0).sum())
+    return np.where(more >= 0, more, columns)
+
+
+def _by_bare_id(counts: anndata.AnnData, panel: Sequence[str], columns: Int[np.ndarray, " M"]) -> Int[np.ndarray, " M"]:
+    """Of genes that have no column yet, and are Ensembl ids."""
+    ids = counts.var[GENE_IDS] if GENE_IDS in counts.var else pd.Series(counts.var_names)
+    wanted = pd.Series(list(panel), dtype=str)
+    places = _places_in(_bare(ids), _bare(wanted).tolist())
+    return np.where((columns < 0) & wanted.str.fullmatch(ENSEMBL_ID).to_numpy(dtype=bool), places, -1)
+
+
+def _bare(ids: pd.Series) -> pd.Series:
+    return ids.astype(str).str.replace(VERSION, "", regex=True)
+
+
+def _by_capitals(
+    counts: anndata.AnnData, panel: Sequence[str], columns: Int[np.ndarray, " M"]
+) -> Int[np.ndarray, " M"]:
+    """Of genes that have no column yet; none where most of all differ as mouse (Gnas) and man (GNAS) do."""
+    names = pd.Series(counts.var_names, dtype=str)
+    places = np.where(columns < 0, _places_in(names.str.casefold(), [gene.casefold() for gene in panel]), -1)
+    places[np.isin(places, columns[columns >= 0])] = -1
+    pairs = [(gene, names[place]) for gene, place in zip(panel, places, strict=True) if place >= 0]
+    across = [{first, second} == {first.upper(), first.capitalize()} for first, second in pairs]
+    all_joined = len(pairs) + int((columns >= 0).sum())
+    return np.full(len(panel), -1) if sum(across) > MOSTLY * all_joined else places
 
 
 def _columns_with(counts: anndata.AnnData, panel: Sequence[str]) -> dict[str, Int[np.ndarray, " M"]]:
