@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genedml.errors import GeneDMLError
 from genedml.networks.bank import Bank
 from genedml.networks.bleep import BLEEP, BLEEPConfig, ProjectionHead, similarity_loss
+from genedml.networks.deepspot import AveragedLinear, DeepSpot, DeepSpotConfig
 from genedml.networks.egn import EGN, AttentivePool, EGNConfig, egn_losses
 from genedml.networks.inputs import Batch, Section
 from genedml.networks.layers import RelativePositionBias, hide
@@ -30,6 +31,7 @@ NETWORKS = {
     "bleep": (BLEEP, BLEEPConfig(shared_width=16, references=3)),
     "egn": (EGN, EGNConfig(16, SMALL, exchange_heads=2, exchange_channels=4, exchange_hidden_width=8, exemplars=3)),
     "triplex": (TRIPLEX, TRIPLEXConfig(16, SMALL, SMALL, SMALL)),
+    "deepspot": (DeepSpot, DeepSpotConfig(16)),
 }
 SPOTWISE = [name for name in NETWORKS if name != "triplex"]
 STARTS_CONSTANT = ["linear", "mlp", "st-net"]
@@ -172,7 +174,7 @@ def test_it_starts_at_the_mean_label_and_nothing_before_the_head_moves_in_the_fi
     assert network.head.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["egn", "triplex"])
+@pytest.mark.parametrize("name", ["egn", "triplex", "deepspot"])
 def test_others_start_about_the_mean_label(name):
     network, mean = make_network(name), torch.linspace(10, 50, GENES)
     network.start_at(mean)
@@ -445,6 +447,69 @@ def test_attention_to_a_source_of_the_same_tokens_is_self_attention():
     network, x = make_network("triplex"), torch.randn(2, 4, 16)
     block = network.fusion.blocks[0]
     assert torch.allclose(block(x, source=x), block(x), atol=1e-6)
+
+
+def test_deepspot_takes_its_tokens_and_the_tiles_on_the_slide_as_sets():
+    network, batch = make_network("deepspot"), make_batch()
+    expected, mixed = network(batch), torch.tensor([3, 1, 0, 2, 5, 4])
+    around = torch.arange(SIDE**2).flip(0)
+    shuffled = replace(
+        batch,
+        tokens=batch.tokens[:, mixed],
+        neighbor=batch.neighbor[:, around],
+        neighbor_mask=batch.neighbor_mask[:, around],
+    )
+    assert torch.allclose(network(shuffled), expected, atol=1e-5)
+    outside = batch.neighbor.masked_fill(~batch.neighbor_mask[..., None], 1e3)
+    assert torch.equal(network(replace(batch, neighbor=outside)), expected)
+    inside = batch.neighbor.masked_fill(batch.neighbor_mask[..., None], 1e3)
+    assert not torch.allclose(network(replace(batch, neighbor=inside)), expected, atol=1e-2)
+
+
+def test_maps_are_averaged_after_their_relu():
+    maps = AveragedLinear(1, 1, 2, relu=True)
+    with torch.no_grad():
+        maps.linear.weight.copy_(torch.tensor([[1.0], [-3.0]]))
+        maps.linear.bias.zero_()
+    assert maps(torch.tensor([[2.0]])).item() == 1.0
+    assert maps(torch.tensor([[-2.0]])).item() == 3.0
+
+
+def make_mclstexp(**settings: str) -> BLEEP:
+    torch.manual_seed(0)
+    config = BLEEPConfig(16, targets="hard", references=3, attention_depth=2, attention_heads=2, **settings)
+    return BLEEP(config, SHAPE).eval()
+
+
+def test_an_expression_of_mclstexp_depends_on_its_batch_and_not_on_the_order_and_a_tile_on_itself_alone():
+    network, spots = make_mclstexp(), training_spots()
+    order = torch.randperm(BANK, generator=torch.Generator().manual_seed(5))
+    labels = network.embed_labels(spots)
+    assert torch.allclose(network.embed_labels(take(spots, order)), labels[order], atol=1e-5)
+    assert not torch.allclose(network.embed_labels(take(spots, order[:4])), labels[order[:4]], atol=1e-3)
+    assert torch.allclose(network.embed_tiles(take(spots, order[:4])), network.embed_tiles(spots)[order[:4]], atol=1e-6)
+    network.remember([spots])
+    expected = network(make_batch())
+    network.remember([take(spots, order)])
+    assert torch.allclose(network(make_batch()), expected, atol=1e-5)
+
+
+def test_mclstexp_knows_places_only_if_it_is_told_to():
+    spots = training_spots()
+    far = Section(spots.sections[0].pooled, spots.sections[0].grid_xy.flip(0))
+    for position in ("none", "sine"):
+        network = make_mclstexp(position=position)
+        moved = (network.embed_labels(replace(spots, sections=[far])) - network.embed_labels(spots)).abs().max()
+        assert (moved > 1e-3) == (position == "sine")
+
+
+def test_mclstexp_is_trained_by_hard_targets_in_every_part():
+    network, spots = make_mclstexp(), training_spots()
+    loss = network.losses(spots)["total"]
+    views = [nn.functional.normalize(v, dim=1) for v in (network.embed_tiles(spots), network.embed_labels(spots))]
+    assert torch.allclose(loss, similarity_loss(*views, 0.07, "hard"))
+    loss.backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in network.parameters())
 
 
 def test_a_projection_is_a_residual_that_ends_with_unit_variance():

@@ -10,13 +10,19 @@ Differs from the publication:
   ``temperature = 1`` are as published: logits of hundreds, which many users saw collapse;
 - references are the labelled spots of the fold's training patients, without Harmony over the test section;
 - labels are ours.
+
+With ``targets = "hard"`` and an ``attention_depth`` it is mclSTExp (Min et al. 2024), on whose expression side the
+spots of a batch attend to each other: a spot's reference then depends on the spots it is made with, here the labelled
+ones of its section. Published, places are looked up in tables of 65,536 rows; here they are sines, and off by default,
+and labels are mapped to the shared width before they attend.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,9 +31,10 @@ from genedml.networks.backbone import TILE_PX, Backbone
 from genedml.networks.bank import Bank
 from genedml.networks.contrastive import hard_target_loss, soft_target_loss
 from genedml.networks.inputs import Batch, Needs, Stem, Tile
-from genedml.networks.layers import masked_mean
+from genedml.networks.layers import Block, masked_mean
 from genedml.networks.network import Network, Shape
-from genedml.schema import STRICT, Count, Fraction, Positive
+from genedml.networks.positions import SinePositions
+from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -49,6 +56,32 @@ class BLEEPConfig:
     """Of pixels: a model of timm, with the tag of its weights."""
     pretrained: bool = True
     """Whether the backbone starts from these weights, or from random ones."""
+    attention_depth: Annotated[int, Field(ge=0, le=100)] = 0
+    """Blocks of attention between the spots of a batch on the expression side; 0, as in BLEEP, or 2, as in mclSTExp."""
+    attention_heads: Count = 8
+    position: Literal["none", "sine"] = "none"
+    """Whether these blocks know where in its section a spot lies."""
+
+
+class ExpressionAttention(nn.Module):
+    """Labels of the spots of a batch, after each has seen those of the others (mclSTExp)."""
+
+    def __init__(self, genes: int, config: BLEEPConfig) -> None:
+        super().__init__()
+        width = config.shared_width
+        transformer = TransformerConfig(config.attention_depth, config.attention_heads, 2 * width, config.dropout)
+        self.embed = nn.Linear(genes, width)
+        self.position = SinePositions(width) if config.position == "sine" else None
+        self.blocks = nn.ModuleList(Block(width, transformer) for _ in range(config.attention_depth))
+
+    def forward(self, label: Float[Tensor, "B M"], batch: Batch) -> Float[Tensor, "B W"]:
+        tokens = self.embed(label)
+        if self.position is not None:
+            tokens = tokens + batch.of_spots([self.position(section.grid_xy) for section in batch.sections])
+        tokens = tokens[None]
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens[0]
 
 
 class ProjectionHead(nn.Module):
@@ -84,7 +117,8 @@ class BLEEP(Network):
         super().__init__(config, shape)
         self.backbone = Backbone(config.backbone) if config.stem == "pixels" else None
         self.image_head = ProjectionHead(shape.width if self.backbone is None else self.backbone.width, config)
-        self.gene_head = ProjectionHead(shape.genes, config)
+        self.expression = ExpressionAttention(shape.genes, config) if config.attention_depth else None
+        self.gene_head = ProjectionHead(config.shared_width if self.expression else shape.genes, config)
         self.bank = Bank(shape.bank, config.shared_width, shape.genes)
 
     @classmethod
@@ -107,7 +141,7 @@ class BLEEP(Network):
         """The contrastive loss, ln B at chance where targets are hard; under autocast, of the labels' precision."""
         label = batch.label
         assert label is not None
-        image, gene = self.embed_tiles(batch), self.gene_head(label)
+        image, gene = self.embed_tiles(batch), self.embed_labels(batch)
         with torch.autocast(label.device.type, enabled=False):  # similarities need more bits
             image, gene = image.to(label.dtype), gene.to(label.dtype)
             if self.config.normalise:
@@ -120,9 +154,14 @@ class BLEEP(Network):
         vector = batch.pooled if self.backbone is None else self.backbone(batch.tiles[0]).mean(dim=1)
         return self.image_head(vector)
 
+    def embed_labels(self, batch: Batch) -> Float[Tensor, "B W"]:
+        """Each spot's expression in the shared space."""
+        assert batch.label is not None
+        return self.gene_head(batch.label if self.expression is None else self.expression(batch.label, batch))
+
     def remember(self, batches: Iterable[Batch]) -> None:
         """Keep the expression embedding, of unit length, and the label of every training spot."""
         self.bank.fill(batches, self._key)
 
     def _key(self, batch: Batch) -> Float[Tensor, "B W"]:
-        return functional.normalize(self.gene_head(batch.label), dim=1)
+        return functional.normalize(self.embed_labels(batch), dim=1)

@@ -213,6 +213,18 @@ M2OST = NetworkInfo(
     licence="MIT (Dootmaan/M2OST, read as of December 2025)",
 )
 
+DEEPSPOT = NetworkInfo(
+    "deepspot",
+    "DeepSpot",
+    "genedml.networks.deepspot:DeepSpot",
+    "genedml.networks.deepspot:DeepSpotConfig",
+    paper="Nonchev et al.: DeepSpot: Leveraging spatial context for enhanced spatial transcriptomics prediction from "
+    "H&E images. medRxiv",
+    year=2025,
+    input="its tile, the tile's tokens and the tiles around it, as sets",
+    licence="MIT (ratschlab/DeepSpot)",
+)
+
 NETWORKS: dict[str, NetworkInfo] = {
     info.name: info
     for info in (
@@ -224,6 +236,7 @@ NETWORKS: dict[str, NetworkInfo] = {
         BLEEP,
         TRIPLEX,
         M2OST,
+        DEEPSPOT,
         LINEAR,
         MLP,
     )
