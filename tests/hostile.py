@@ -50,8 +50,9 @@ from genedml_cli.pseudo_spots.packing import Packing
 from genedml_cli.pseudo_spots.section_file import PseudoSpots
 from genedml_cli.pseudo_spots.visium_hd import sum_bins
 from genedml_cli.pseudo_spots.xenium import Alignment, find_alignment, sum_transcripts
+from genedml_cli.references.linear import load_linear, save_linear
 from genedml_cli.references.novelty import NoveltyModel, load_novelty, save_novelty
-from genedml_cli.references.ridge import RidgeModel, load_ridge, save_ridge
+from genedml_cli.references.ridge import RidgeModel
 from genedml_cli.slides.patches import open_patches
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.slides.tissue import read_tissue
@@ -104,8 +105,13 @@ def _checkpoint(path: Path) -> Any:
     return asdict(card), {key: value.tolist() for key, value in network.state_dict().items()}
 
 
+def _beside_ridge(path: Path) -> Path:
+    """The model that linear references of this file stand beside."""
+    return path.with_name(path.name.replace("ridge-", "fold-"))
+
+
 def _ridge(path: Path) -> Any:
-    ridge = load_ridge(path, GENES, "0")
+    ridge = load_linear(_beside_ridge(path), GENES, "0")["ridge"]
     return ridge.weight.tolist(), ridge.intercept.tolist(), ridge.inner_pcc.tolist()
 
 
@@ -221,7 +227,7 @@ def _write_features(path: Path) -> None:
 
 def _write_ridge(path: Path) -> None:
     values = np.arange(72, dtype=np.float32).reshape(24, 3)
-    save_ridge(RidgeModel(values, values[0], values[1]), GENES, "0", path)
+    save_linear({"ridge": RidgeModel(values, values[0], values[1])}, GENES, "0", _beside_ridge(path))
 
 
 def _write_patches(path: Path) -> None:

@@ -18,7 +18,7 @@ from genedml_cli.commands.ablate import Table
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.published import published_rows
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, FoldScores
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, OWN_TILE, RIDGE, Evaluation, FoldScores
 from genedml_cli.figures import settings
 from genedml_cli.notes import Mark, Note, texts_of
 from genedml_cli.runs import ablation, count_tables, fold_references
@@ -91,13 +91,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, tmp_path, monkeypatch):
     samples, config, counts, ridges = read_sheet(world / "samples.csv"), tiny_config(), [], []
-    read, fit = count_tables.read_counts, fold_references.fit_ridge
+    read, fit = count_tables.read_counts, fold_references.fit_linear
     monkeypatch.setattr(count_tables, "read_counts", lambda path: counts.append(path.name) or read(path))
-    monkeypatch.setattr(fold_references, "fit_ridge", lambda train: ridges.append(len(train)) or fit(train))
+    monkeypatch.setattr(fold_references, "fit_linear", lambda learnt, *a: ridges.append(len(learnt)) or fit(learnt, *a))
     options = (3, 4), 2, RunSettings(fold="P1", features=tmp_path / "features")
     whole = ablate(samples, tmp_path / "whole", "k", config, *options)
     assert sorted(counts) == [f"P{number}.tsv.gz" for number in (1, 2, 3)]
-    assert ridges == [2]  # of four cells
+    assert ridges == [1]  # of four cells; the third section chooses the epoch
 
     run, grid = FoldTrainer.run, tmp_path / "grid"
 
@@ -115,11 +115,11 @@ def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, 
     written = first.stat().st_mtime_ns
     resumed = ablate(samples, grid, "k", config, *options)
     assert first.stat().st_mtime_ns == written
-    assert ridges == [2, 2]
+    assert ridges == [1, 1]
     pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
     assert contents(grid) == contents(tmp_path / "whole")
     assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").network.loss.groups == 3
-    assert list(resumed.reference_summary().index) == [RIDGE, DEPTH, CONSTANT]
+    assert list(resumed.reference_summary().index) == [RIDGE, OWN_TILE, DEPTH, CONSTANT]
     assert (grid / "k.png").stat().st_size > 10_000
 
 

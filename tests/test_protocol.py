@@ -37,7 +37,7 @@ from genedml_cli.expression.labels import make_labels
 from genedml_cli.features.extraction import encode_section, extract
 from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.prediction import predict
-from genedml_cli.references.ridge import load_ridge
+from genedml_cli.references.linear import load_linear, predict_linear
 from genedml_cli.runs.run import train
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.spots.spot_files import read_spots
@@ -84,7 +84,13 @@ def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys)
     paper = table[table["source"] == "paper"].set_index(["method", "fold"])
     assert paper.loc[("TRIPLEX (paper)", "mean"), "pcc_a"] == 0.314
     assert paper.loc[("TRIPLEX (paper)", "sd"), "mae"] == 0.05
-    assert set(table[table["source"] == "measured"]["method"]) == {"Gene-DML", "ridge", "depth alone", "constant"}
+    assert set(table[table["source"] == "measured"]["method"]) == {
+        "Gene-DML",
+        "ridge",
+        "ridge own tile",
+        "depth alone",
+        "constant",
+    }
     written = json.loads((run / "metrics.json").read_text())
     assert {row["method"] for row in written["published"]} >= {"ST-Net", "Gene-DML"}
     assert written["methods"]["Gene-DML"]["mse"]["mean"] == pytest.approx(
@@ -170,7 +176,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
         for metric in ("mse", "mae", "pcc_a", "pcc_given_depth"):
             assert values.loc[(section, "P3"), metric] == pytest.approx(own[metric], rel=1e-3, abs=1e-4)
     summary = result.sections[0].summary()
-    assert list(summary.index) == ["Gene-DML", "ridge", "depth alone", "constant"]
+    assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "depth alone", "constant"]
     assert summary.loc["Gene-DML", ("mse", "std")] > 0
 
 
@@ -186,18 +192,21 @@ def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys)
     assert table.to_dict() == {"X1": 20, "X2": 15}
 
 
-def test_external_ridge_is_the_runs_own(run, world, elsewhere, tmp_path):
+def test_external_references_are_the_runs_own(run, world, elsewhere, tmp_path):
     card = load_card(run / "fold-P1.safetensors")
     tested = anndata.read_h5ad(run / "predictions/P1.h5ad")
     (sample,) = (sample for sample in read_sheet(world / "samples.csv") if sample.name == "P1")
     features = extract([sample], load_encoder("tiny"), ViewsConfig(), tmp_path / "features")["P1"]
-    ridge, network = run / "ridge-P1.safetensors", network_sha256(run / "fold-P1.safetensors")
-    again = pd.DataFrame(load_ridge(ridge, card.genes, network).predict(features), features.spots.names)
-    np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers["ridge"], atol=1e-4)
+    fold, network = run / "fold-P1.safetensors", network_sha256(run / "fold-P1.safetensors")
+    layers = predict_linear(load_linear(fold, card.genes, network), features)
+    assert list(layers) == ["ridge", "ridge_own_tile"]  # nuclei are a column of stain-texture alone
+    for layer, predicted in layers.items():
+        again = pd.DataFrame(predicted, features.spots.names)
+        np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers[layer], atol=1e-4)
     with pytest.raises(GeneDMLError, match="other genes"):
-        load_ridge(ridge, card.genes[:3], network)
+        load_linear(fold, card.genes[:3], network)
     with pytest.raises(GeneDMLError, match="it is of another fold or run"):
-        load_ridge(ridge, card.genes, network_sha256(run / "fold-P2.safetensors"))
+        load_linear(fold, card.genes, network_sha256(run / "fold-P2.safetensors"))
 
 
 def test_sections_of_donors_seen_in_training_are_left_out_and_named(run, world, elsewhere, tmp_path):

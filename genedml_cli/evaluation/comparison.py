@@ -13,14 +13,14 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.reference_layers import REFERENCES
 
-REFERENCES = (RIDGE, DEPTH, CONSTANT)
 NAMED = 3
 """Sections or genes that a refusal names."""
 
@@ -171,7 +171,8 @@ def compared(
         table[table["method"] == one.evaluation.method].assign(**{noun: one.row, "seed": one.seed})
         for one, table in zip(scored, tables, strict=True)
     ]
-    references = tables[0][tables[0]["method"].isin(REFERENCES)]
+    titles = [reference.title for reference in REFERENCES.values()]
+    references = tables[0][tables[0]["method"].isin(titles)]
     # What a run says of the paper's rows is said of those of its own table.
     of_runs = [
         note
@@ -180,7 +181,9 @@ def compared(
         if not note.text.startswith(PAPER) and note not in reference_notes(evaluation.scores)
     ]
     folds = console.count(references["fold"].nunique(), "fold")
-    over = Note(None, f"{', '.join(REFERENCES)}: over the {folds} of the first run alone, not over seeds.")
+    over = Note(
+        None, f"{', '.join(references['method'].unique())}: over the {folds} of the first run alone, not over seeds."
+    )
     table = pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]]
     of_runs += _behind(table.groupby(noun, sort=False)["pcc_a"].mean(), references.groupby("method")["pcc_a"].mean())
     return Comparison(

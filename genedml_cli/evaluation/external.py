@@ -38,11 +38,12 @@ from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
-from genedml_cli.references.ridge import load_ridge
+from genedml_cli.references.linear import load_linear
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
 
@@ -244,13 +245,11 @@ def _with_references(
 ) -> anndata.AnnData:
     """Predictions of the labelled spots and matched genes, for :func:`genedml_cli.evaluation.scores.score_fold`."""
     column = pd.Index(card.genes).get_indexer(list(genes))
-    kept = reference_file(file, "ridge")
-    ridge = load_ridge(kept, card.genes, network_sha256(file)) if kept.is_file() else None
-    references = reference_layers(card, ridge, features, labels.depth)
+    linear = load_linear(file, card.genes, network_sha256(file))
+    references = reference_layers(card, linear, features, labels.depth)
     layers = {"truth": labels.y, **{name: layer[:, column] for name, layer in references.items()}}
     held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}
-    if ridge is not None:
-        held_out["ridge_held_out_pcc"] = ridge.inner_pcc
+    held_out |= {held_out_column(layer): model.inner_pcc for layer, model in linear.items()}
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
     for name, scores in held_out.items():
         var[name] = np.nan if scores is None else np.asarray(scores, dtype=float)[column]

@@ -19,8 +19,10 @@ from genedml_cli import console
 from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.reference_layers import REFERENCES, held_out_column
 
-RIDGE, DEPTH, CONSTANT = "ridge", "depth alone", "constant"
+RIDGE, DEPTH, CONSTANT = (REFERENCES[layer].title for layer in ("ridge", "depth_alone", "constant"))
+OWN_TILE, NUCLEI = (REFERENCES[layer].title for layer in ("ridge_own_tile", "nuclei_alone"))
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
 METRICS = {
     "mse": "MSE",
@@ -106,7 +108,8 @@ class Evaluation:
         """PCC of every gene, best first: mean and sd over folds, ``pcc`` of the network, ``ridge_pcc`` and so on."""
         tables = {}
         every = (*self.scores, *self.split_halves)
-        for method in (self.method, RIDGE, DEPTH, SPLIT_HALVES):
+        references = [reference.title for reference in REFERENCES.values() if reference.title != CONSTANT]
+        for method in (self.method, *references, SPLIT_HALVES):
             own = [pd.Series(score.pcc, index=score.genes) for score in every if score.method == method]
             if own:
                 table = pd.concat(own, axis=1)
@@ -151,7 +154,10 @@ def write_if_possible(write: Callable[[], None]) -> bool:
 
 
 def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
-    """What must be said where ridge or depth alone scores higher than the network: in PCC(A), else in PCC(H)."""
+    """What must be said where ridge or depth alone scores higher than the network: in PCC(A), else in PCC(H).
+
+    And of a row that is missing, since it is of one encoder alone.
+    """
     means = _values(scores).groupby("method")[["pcc_a", "pcc_h"]].mean()
     notes = []
     for method, name in ((RIDGE, "Ridge regression on the same features"), (DEPTH, "Sequencing depth alone")):
@@ -162,6 +168,8 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
         for key in better[:1]:
             text = f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}."
             notes.append(Note(None, text))
+    if OWN_TILE in means.index and NUCLEI not in means.index:
+        notes.append(Note(None, f"{NUCLEI}: not with this encoder, of which no column is the share of nuclei."))
     return notes
 
 
@@ -174,9 +182,9 @@ def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str) -> l
             ``obs["depth"]``, and in ``var`` the PCC inside the training side where it is known.
         method: the network's title.
     """
-    methods = {method: None, RIDGE: "ridge", DEPTH: "depth_alone", CONSTANT: "constant"}
-    kept = {name: layer for name, layer in methods.items() if layer is None or layer in sections[0].layers}
-    return [_score_method(name, layer, fold, sections) for name, layer in kept.items()]
+    layers = {reference.title: layer for layer, reference in REFERENCES.items() if layer in sections[0].layers}
+    methods: dict[str, str | None] = {method: None, **layers}
+    return [_score_method(name, layer, fold, sections) for name, layer in methods.items()]
 
 
 def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[anndata.AnnData]) -> FoldScores:
@@ -188,7 +196,7 @@ def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[an
         plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
         errors.append(np.asarray(truth - predicted, dtype=np.float64))
-    held_out = {None: "held_out_pcc", "ridge": "ridge_held_out_pcc"}.get(layer)
+    held_out = "held_out_pcc" if layer is None else held_out_column(layer)
     var, error = sections[0].var, np.concatenate(errors)
     return FoldScores(
         name,

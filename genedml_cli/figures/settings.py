@@ -16,7 +16,7 @@ from genedml_cli.figures.style import STYLE, save_figure
 MEASURED_COLOUR, PAPER_COLOUR = "#0072B2", "#D55E00"  # told apart without colour vision
 
 
-REFERENCE_LINES = ("--", ":", "-.")
+REFERENCE_LINES = ("--", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), ":", "-.")
 
 
 def draw_settings(

@@ -11,9 +11,11 @@ from genedml_cli.files.hdf5 import layers_of, read_h5ad
 from genedml_cli.files.text_files import check_names
 from genedml_cli.outputs.prediction_record import LARGEST_PX, PredictionRecord, record_of
 from genedml_cli.outputs.predictions import spots_of
+from genedml_cli.outputs.reference_layers import REFERENCES as LAYERS
+from genedml_cli.outputs.reference_layers import held_out_column
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
-SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", "ridge_held_out_pcc"}
+SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", *map(held_out_column, LAYERS)}
 NUMBERS = {*REFERENCES, *SCORES, "training_sd", "novelty", "depth"}
 UNKNOWN = ("lower", "upper")
 """Layers that are NaN for a gene of which they are not known."""

@@ -13,6 +13,7 @@ from genedml_cli.files.storage import atomic_write, write_json
 from genedml_cli.files.tenx import GENE_IDS
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import about
+from genedml_cli.outputs.reference_layers import REFERENCES
 
 DESCRIPTIONS = {
     "spot": "name of the spot",
@@ -29,9 +30,7 @@ DESCRIPTIONS = {
     "upper": "upper end of the interval of the label",
     "z": "predicted label less the gene's mean in training, over its standard deviation there",
     "truth": "measured label",
-    "ridge": "label predicted by ridge regression on the same features",
-    "depth_alone": "label predicted from the sequencing depth alone",
-    "constant": "mean label in training",
+    **{layer: reference.meaning for layer, reference in REFERENCES.items()},
 }
 
 

@@ -92,7 +92,7 @@ class Ensemble:
 
     @cached_property
     def references_sha256(self) -> str:
-        """Of all that stands beside a prediction: scores of the genes, intervals, ridges, measures of novelty."""
+        """Of all that stands beside a prediction: scores of the genes, intervals, linear references, novelty."""
         kept = [reference_file(file, kind) for file in self.files for kind in ("ridge", "novelty")]
         of_run = [(card.cross_validated, card.calibration) for card in self.cards]
         listed = of_run, [file.is_file() and sha256_of(file) for file in kept]

@@ -20,14 +20,15 @@ from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import check_free, check_output_path, write
 from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_tissue_image, add_z, to_anndata
+from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
 from genedml_cli.prediction.ensemble import Ensemble, genes_left_out, load_models, notes_for_others, say_which
 from genedml_cli.prediction.intervals import add_interval, interval_of_cards, one_patient_note
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.prediction.worth import add_novelty, gene_columns
+from genedml_cli.references.linear import load_linear, predict_linear
 from genedml_cli.references.novelty import load_novelty
-from genedml_cli.references.ridge import load_ridge
 from genedml_cli.spots.lattice import Lattice
 from genedml_cli.spots.placing import Placing, Site, place_spots
 
@@ -147,13 +148,14 @@ def _add_references(data: anndata.AnnData, models: Ensemble, features: SectionFe
     slopes, intercepts = zip(*(card.depth_line for card in models.cards), strict=True)
     means = [card.mean_label for card in models.cards]
     columns = {"training_mean": means, "depth_slope": slopes, "depth_intercept": intercepts}
-    kept = _beside_all(models, "ridge")
-    if kept:
-        beside = zip(kept, models.cards, models.networks, strict=True)
-        ridges = [load_ridge(file, card.genes, network) for file, card, network in beside]
-        predicted = [ridge.predict(features) for ridge in ridges]
-        data.layers["ridge"] = np.mean(models.of_common_genes(predicted), axis=0).astype(np.float32)
-        columns["ridge_held_out_pcc"] = [ridge.inner_pcc for ridge in ridges]
+    beside = zip(models.files, models.cards, models.networks, strict=True)
+    linear = [load_linear(file, card.genes, network) for file, card, network in beside]
+    predicted = [predict_linear(of_fold, features) for of_fold in linear]
+    for layer in linear[0]:
+        if all(layer in of_fold for of_fold in linear):  # the mean over some of the folds is another mean
+            each_fold = models.of_common_genes([layers[layer] for layers in predicted])
+            data.layers[layer] = np.mean(each_fold, axis=0).astype(np.float32)
+            columns[held_out_column(layer)] = [of_fold[layer].inner_pcc for of_fold in linear]
     if all(card.scores["held_out_pcc"] for card in models.cards):
         columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
     for name, each in columns.items():

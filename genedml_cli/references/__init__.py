@@ -1,1 +1,1 @@
-"""What a network is held against: ridge, depth, novelty."""
+"""What a network is held against: linear models, depth, novelty."""

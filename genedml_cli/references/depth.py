@@ -1,7 +1,8 @@
-"""What a fold's model is measured against, fitted on all its training and validation sections.
+"""What a fold's model is measured against, fitted on the sections that its weights were fitted on.
 
-Ridge regression on pooled features (:mod:`genedml_cli.references.ridge`), a line over sequencing depth for every gene,
-and the mean label. Letters: S spots, N labelled spots, M genes.
+The linear references (:mod:`genedml_cli.references.linear`), a line over sequencing depth for every gene, and the mean
+label. A network that never learns from the validation sections is not held against references that do. Letters: S
+spots, N labelled spots, M genes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from genedml.checkpoint import ModelCard
 from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.references.ridge import RidgeModel
+from genedml_cli.outputs.reference_layers import CONSTANT, DEPTH
+from genedml_cli.references.linear import LinearReferences, predict_linear
 
 DepthLine = tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]
 
@@ -36,12 +38,12 @@ def fit_depth_line(sections: Sequence[SectionData]) -> DepthLine:
 
 
 def reference_layers(
-    card: ModelCard, ridge: RidgeModel | None, features: SectionFeatures, depth: Float[np.ndarray, " S"]
+    card: ModelCard, linear: LinearReferences, features: SectionFeatures, depth: Float[np.ndarray, " S"]
 ) -> Mapping[str, Float[np.ndarray, "S M"]]:
     """What each reference predicts of a section, as layers for :func:`genedml_cli.evaluation.scores.score_fold`."""
     slope, intercept = np.asarray(card.depth_line)
-    layers = {
-        "constant": np.tile(np.asarray(card.mean_label), (len(depth), 1)),
-        "depth_alone": depth[:, None] * slope + intercept,
+    return {
+        **predict_linear(linear, features),
+        DEPTH: depth[:, None] * slope + intercept,
+        CONSTANT: np.tile(np.asarray(card.mean_label), (len(depth), 1)),
     }
-    return layers if ridge is None else layers | {"ridge": ridge.predict(features)}

@@ -29,16 +29,17 @@ from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import add_z, to_anndata
+from genedml_cli.outputs.reference_layers import RIDGE, held_out_column
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import fit_depth_line, label_sd, mean_label, reference_layers
+from genedml_cli.references.linear import LinearReferences, save_linear
 from genedml_cli.references.novelty import save_novelty
-from genedml_cli.references.ridge import RidgeModel, save_ridge
 from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
 from genedml_cli.runs.fold_references import References, find_references
-from genedml_cli.training.loop import Trained, shape_of, threads_for, train_fold
+from genedml_cli.training.loop import Trained, learnt_from, shape_of, threads_for, train_fold
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,15 @@ class FoldTrainer:
         state, log = state_file(out, fold.name), log_file(out, fold.name)
         words, at_once = in_words(fold.name), self.place.of
         trained = train_fold(train, validation, test, config, device, words, at_once, state, log, plan.start)
-        fitted = [*train, *validation]
+        learnt, seen = learnt_from(train, validation, config.training), [*train, *validation]
         content = {name: features.slide_sha256 for name, features in sections.items()}
         notes = [*fold_notes(fold, config), None if fold.tests_nothing else plan.panel_note]
         notes += [Note.of(plan.partial) if plan.partial else None]
-        notes += [same_slides_note(fold, content), counts_note(fold, tables), scale_note(fitted, test, config)]
-        notes += [note for data in (*fitted, *test) for note in data.notes]
-        gene_ids = agreed_gene_ids([gene_ids_of(tables[data.sample.name]) for data in fitted], plan.genes)
-        card = _card(plan, config, trained, fitted, content, gene_ids, [*filter(None, notes)])
-        references = find_references(fitted, test, plan.references)
+        notes += [same_slides_note(fold, content), counts_note(fold, tables), scale_note(seen, test, config)]
+        notes += [note for data in (*seen, *test) for note in data.notes]
+        gene_ids = agreed_gene_ids([gene_ids_of(tables[data.sample.name]) for data in seen], plan.genes)
+        card = _card(plan, config, trained, learnt, seen, content, gene_ids, [*filter(None, notes)])
+        references = find_references(learnt, seen, test, config.labels.smooth, plan.references)
         _write(out, card, trained, references, test, device)
         state.unlink(missing_ok=True)
 
@@ -102,8 +103,8 @@ def _write(
 ) -> None:
     """What a fold leaves in the run folder: references, predictions of its test sections, and the checkpoint."""
     file, weights = model_file(out, card.fold), weights_sha256(trained.state)
-    ridge, novelty = references.ridge, references.novelty
-    save_ridge(ridge, card.genes, weights, reference_file(file, "ridge"))
+    linear, novelty = references.linear, references.novelty
+    save_linear(linear, card.genes, weights, file)
     if novelty is not None:
         save_novelty(novelty, weights, reference_file(file, "novelty"))
     network = build_network(card)
@@ -111,7 +112,7 @@ def _write(
     network.to(device)
     for data in test:
         predicted = predict_section(network, data.features, device)
-        tested = _tested(data, predicted, card, ridge)
+        tested = _tested(data, predicted, card, linear)
         if novelty is not None:
             tested.obs["novelty"] = novelty.novelty(data.features)[data.labels.valid].astype(np.float32)
         write(tested, out / "predictions" / f"{data.sample.name}.h5ad")
@@ -137,30 +138,31 @@ def _card(
     plan: FoldPlan,
     config: Config,
     trained: Trained,
-    fitted: Sequence[SectionData],
+    learnt: Sequence[SectionData],
+    seen: Sequence[SectionData],
     slides: Mapping[str, str],
     gene_ids: Sequence[str],
     notes: Sequence[Note],
 ) -> ModelCard:
     fold = plan.fold
-    seen = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
+    chosen_by = (*fold.train, *fold.validation, *(fold.test if config.training.select_on == "test" else ()))
     held_out = trained.held_out_pcc
-    slope, intercept = fit_depth_line(fitted)
+    slope, intercept = fit_depth_line(learnt)
     return ModelCard(
         config=config,
         shape=trained.shape,
         genes=plan.genes,
-        um_per_px=scales_of(fitted),
-        spot_um=tuple(sorted({um for data in fitted if (um := data.features.spots.summed_um)})),
+        um_per_px=scales_of(seen),
+        spot_um=tuple(sorted({um for data in seen if (um := data.features.spots.summed_um)})),
         gene_ids=tuple(gene_ids),
         encoder=plan.encoder,
         fold=fold.name,
-        mean_label=tuple(mean_label(fitted).tolist()),
-        label_sd=tuple(label_sd(fitted).tolist()),
+        mean_label=tuple(mean_label(learnt).tolist()),
+        label_sd=tuple(label_sd(learnt).tolist()),
         depth_line=(tuple(slope.tolist()), tuple(intercept.tolist())),
-        training_slides={sample.name: slides[sample.name] for sample in seen},
-        training_patients=tuple(sorted({sample.patient for sample in seen})),
-        training_donors=tuple(sorted({sample.donor for sample in seen})),
+        training_slides={sample.name: slides[sample.name] for sample in chosen_by},
+        training_patients=tuple(sorted({sample.patient for sample in chosen_by})),
+        training_donors=tuple(sorted({sample.donor for sample in chosen_by})),
         notes=tuple(texts_of(dict.fromkeys(notes))),
         scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
         made_by={
@@ -175,7 +177,7 @@ def _card(
 
 
 def _tested(
-    data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, ridge: RidgeModel
+    data: SectionData, predicted: Float[np.ndarray, "S M"], card: ModelCard, linear: LinearReferences
 ) -> anndata.AnnData:
     """Predictions of a test section beside its truth and references, for the spots that have a label."""
     record = PredictionRecord(
@@ -188,17 +190,18 @@ def _tested(
         fold=card.fold,
         sample=data.sample.name,
         patient=data.sample.patient,
-        ridge_alpha=ridge.alpha,
+        ridge_alpha=linear[RIDGE].alpha,
         spots_without_counts=data.labels.without_counts,
         spots_without_panel_counts=data.labels.empty,
     )
-    references = reference_layers(card, ridge, data.features, data.labels.depth)
+    references = reference_layers(card, linear, data.features, data.labels.depth)
     layers = {"truth": data.labels.y, **references}
     result = to_anndata(predicted, card.genes, data.features.spots, record, layers, card.gene_ids)
     result.obs["depth"] = data.labels.depth
     add_z(result, np.asarray(card.mean_label), np.asarray(card.label_sd))
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
-    result.var["ridge_held_out_pcc"] = ridge.inner_pcc
+    for layer, model in linear.items():
+        result.var[held_out_column(layer)] = model.inner_pcc
     return result[data.labels.valid].copy()
 
 

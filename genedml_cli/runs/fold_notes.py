@@ -43,7 +43,9 @@ def _epoch_note(fold: Fold, config: Config) -> Note:
     else:
         donors = {sample.donor for sample in fold.train}
         kind = "sections of the same donors" if any(s.donor in donors for s in fold.validation) else "donors"
-        after = "then all were trained on" if config.training.refit else "only the references learn from these"
+        after = "neither the network nor its references learn from these"
+        if config.training.refit:
+            after = "then all were trained on"
         chosen = f"The epoch was chosen on {kind} held out inside the training folds; {after}."
     return Note(None, chosen)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from genedml_cli.prediction.section import predict_placed
 from genedml_cli.training.batches import draw_batches
 from genedml_cli.training.learner import Learner, below, remember
 from genedml_cli.training.state import EpochLog, Moment, TrainingState
+
+Member = TypeVar("Member")
+"""A section, by its files or with its data."""
 
 LARGE_NETWORK = 2_000_000
 """Parameters from which on training on a CPU gains by several threads; the presets of the paper have 46 to 121 million,
@@ -83,7 +86,7 @@ def train_fold(
     """
     settings = config.training
     on_test = settings.select_on == "test"
-    trained_on = [*train, *(validation if on_test or settings.refit else ())]
+    trained_on = learnt_from(train, validation, settings)
     chosen_on = test if on_test else () if settings.refit else validation
     _check_choosable(chosen_on)
     features = [data.features if settings.augment else data.features.upright for data in trained_on]
@@ -107,6 +110,16 @@ def train_fold(
     passes = _Passes(file, table, 2, chosen, begun)
     again = fit(last, range(0), epochs=chosen.epoch, description=f"{description}, refit", passes=passes)
     return replace(again, held_out_pcc=chosen.held_out_pcc)
+
+
+def learnt_from(train: Sequence[Member], validation: Sequence[Member], settings: TrainingConfig) -> list[Member]:
+    """The sections that the weights of a fold are fitted on in the end; its references are fitted on the same.
+
+    Validation sections only choose the epoch, but are trained on as well where the test sections choose it, and where
+    the fold is trained once more (``training.refit``). So references lose sections where the network does: that needs
+    no second training of the presets that have none.
+    """
+    return [*train, *(validation if settings.select_on == "test" or settings.refit else ())]
 
 
 def _check_choosable(sections: Sequence[SectionData]) -> None:

@@ -84,7 +84,7 @@ class ModelCard:
         genes: the panel, in the order of the network's outputs.
         encoder: whose features it takes.
         fold: the name of the fold.
-        mean_label: mean label of every gene over the training and validation spots: the constant predictor.
+        mean_label: mean label of every gene over the spots that the weights were fitted on: the constant predictor.
         label_sd: its standard deviation over them; nothing in models of earlier versions.
         depth_line: slope and intercept of every gene's label over a spot's depth there: the predictor of depth alone.
         training_slides: sample name to SHA-256 of every slide it has seen, those that chose the checkpoint included.
