@@ -38,6 +38,7 @@ from genedml.schema import to_dict
 from genedml_cli.cohort.cohort import read_cohort
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.gene_map import read_gene_map
 from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.files.space_ranger import pictures_beside
@@ -382,6 +383,7 @@ PARSERS: dict[str, Parser] = {
         "spots.parquet", lambda path: pd.DataFrame({"name": ["a"], "x": [1.0], "y": [2.0]}).to_parquet(path), _spots
     ),
     "h5ad-spots": Parser("spots.h5ad", lambda path: _count_data().write(path), _spots),
+    "gene-map": Parser("map.csv", lambda path: write(path, "alias,gene\nMLL2,KMT2D\nB,C\n"), read_gene_map),
     "scale-factors": Parser(
         "scalefactors_json.json",
         lambda path: write(path, '{"bin_size_um": 8.0, "tissue_hires_scalef": 0.5}'),

@@ -211,6 +211,7 @@ PLAIN: dict[str, Callable[[Path], Any]] = {
     "tenx-counts": _tenx_counts,
     "mtx-counts": _mtx_counts,
     "counts": _counts,
+    "gene-map": lambda path: {row["alias"]: row["gene"] for row in _rows(path)},
     "scale-factors": _scale_factors,
     "bin-positions": _bins,
     "bin-counts": _bins,

@@ -19,6 +19,7 @@ from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli.expression.counts import RAW, gene_ids_of, read_counts
+from genedml_cli.expression.gene_map import read_gene_map, with_gene_map
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.expression.panels import gene_columns, join_genes, match_panel
 from genedml_cli.files.text_tables import read_count_table, read_rows
@@ -567,6 +568,27 @@ def test_genes_are_joined_by_what_they_have_in_common_and_it_is_counted(names, i
     counts = annotated(COUNTS, names) if ids is None else annotated(COUNTS, names, gene_ids=ids)
     join = join_genes(counts, panel)
     assert (join.columns.tolist(), join.by) == (columns, by)
+
+
+def test_a_gene_map_joins_old_names_and_new_ones_in_either_direction(tmp_path):
+    (tmp_path / "map.csv").write_text("alias,gene\nMLL2,KMT2D\nKIAA0125,FAM30A\n")
+    counts = with_gene_map(annotated(COUNTS, ["KMT2D", "KIAA0125", "C1", "MLL3"]), tmp_path / "map.csv")
+    join = join_genes(counts, ["MLL2", "FAM30A", "C1", "KMT2C"])
+    assert (join.columns.tolist(), join.by) == ([0, 1, 2, -1], {"name": 1, "gene map": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("old,new\nA,B\n", r"The gene map .*map\.csv cannot be read: it lacks the column alias and gene\. Give a CSV"),
+        ("alias,gene\nA,B\nA,C\n", r"map\.csv says that A is called two ways\. Keep one"),
+        ("alias,gene\nA,\n", r"map\.csv leaves 1 of 1 genes without a name"),
+    ],
+)
+def test_gene_maps_that_are_refused(text, sentence, tmp_path):
+    (tmp_path / "map.csv").write_text(text)
+    with pytest.raises(GeneDMLError, match=sentence):
+        read_gene_map(tmp_path / "map.csv")
 
 
 def test_what_joined_the_genes_of_a_panel_is_said_unless_all_are_by_name(capfd):

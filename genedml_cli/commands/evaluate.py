@@ -34,6 +34,15 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
+    gene_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--gene-map",
+            metavar="FILE.csv",
+            help="Genes that were renamed: CSV with the columns alias,gene. With --truth or --external.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,
@@ -57,7 +66,9 @@ def evaluate(
         return
     target = targets[0] if targets else None
     if external is None:
-        _evaluate(target, truth, ceiling, per_gene, json_)
+        if gene_map is not None and truth is None:
+            raise typer.BadParameter("--gene-map goes with --truth or --external.")
+        _evaluate(target, truth, ceiling, per_gene, json_, gene_map)
         return
     from genedml_cli import console
     from genedml_cli.commands.tables.external import show_external
@@ -75,6 +86,7 @@ def evaluate(
         skip_off_image=skip_off_image,
         weights=weights,
         compute=compute,
+        gene_map=gene_map,
     )
     if json_:
         console.document({**scored.to_dict(), "folder": scored.folder if scored.written else None})
@@ -94,12 +106,14 @@ def _evaluate_several(runs: Sequence[Path], json_: bool) -> None:
         show_comparison(comparison, written=False)
 
 
-def _evaluate(target: Path | None, truth: Path | None, ceiling: bool, per_gene: bool, json_: bool) -> None:
+def _evaluate(
+    target: Path | None, truth: Path | None, ceiling: bool, per_gene: bool, json_: bool, gene_map: Path | None
+) -> None:
     from genedml_cli import console
     from genedml_cli.commands.tables import scores
     from genedml_cli.evaluation import evaluation
 
-    result = evaluation.evaluate(target, truth, ceiling)
+    result = evaluation.evaluate(target, truth, ceiling, gene_map)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
         console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})

@@ -17,6 +17,7 @@ from genedml_cli.evaluation import ceiling
 from genedml_cli.evaluation.published import rows_beside
 from genedml_cli.evaluation.scores import Evaluation, reference_notes, score_fold, write_if_possible
 from genedml_cli.expression.counts import not_raw_note, read_counts
+from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import Labels, check_join, make_labels
 from genedml_cli.expression.panels import match_panel
 from genedml_cli.files.paths import takes_paths
@@ -31,7 +32,9 @@ NAMED_GENES = 5
 
 
 @takes_paths
-def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False) -> Evaluation:
+def evaluate(
+    target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False, gene_map: Path | None = None
+) -> Evaluation:
     """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
 
     Raises:
@@ -50,7 +53,7 @@ def evaluate(target: Path | None = None, truth: Path | None = None, with_ceiling
         raise GeneDMLError(f"--ceiling goes with a run, of whose sections all counts are known; {target} is none.")
     if truth is None:
         raise GeneDMLError(f"To score {target}, give the raw counts of its section with --truth.")
-    return evaluate_prediction(target, truth)
+    return evaluate_prediction(target, truth, gene_map)
 
 
 @takes_paths
@@ -152,20 +155,20 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
 
 
 @takes_paths
-def evaluate_prediction(prediction: Path, truth: Path) -> Evaluation:
+def evaluate_prediction(prediction: Path, truth: Path, gene_map: Path | None = None) -> Evaluation:
     """Score one ``.h5ad`` that genedml predicted against the raw counts of its section; writes tables beside it.
 
     Raises:
         GeneDMLError: not a prediction of genedml, or counts that do not join.
     """
-    evaluation, _ = score_prediction(prediction, truth)
+    evaluation, _ = score_prediction(prediction, truth, gene_map)
     before = evaluation.folder / "metrics.json"
     if before.is_file() and read_json(before).get("title") != evaluation.title:
         console.warn(f"The scores in {evaluation.folder} were of {read_json(before).get('title')}; they are replaced.")
     return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
-def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata.AnnData]:
+def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None) -> tuple[Evaluation, anndata.AnnData]:
     """Scores of :func:`evaluate_prediction`, unwritten, and the prediction with its truth and references as layers.
 
     ``layers["truth"]`` is NaN where a gene or a spot has no counts.
@@ -180,7 +183,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     panels = {gene for panel in record.genes_of_panels for gene in panel}
     if not panels >= set(data.var_names):
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
-    labels = labels_of_prediction(data, truth)
+    labels = labels_of_prediction(data, truth, gene_map)
     joined = check_join(labels, prediction.name, truth)
     data.layers["truth"] = labels.y
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
@@ -202,7 +205,7 @@ def score_prediction(prediction: Path, truth: Path) -> tuple[Evaluation, anndata
     return Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched), data
 
 
-def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
+def labels_of_prediction(data: anndata.AnnData, counts: Path, gene_map: Path | None = None) -> Labels:
     """Labels of a prediction's spots and genes, by the transform it was made with.
 
     A gene that the counts do not have is NaN in every spot; a library over the panel is then over its other genes.
@@ -210,7 +213,7 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path) -> Labels:
     Raises:
         GeneDMLError: counts that do not join, or that have too few of the genes.
     """
-    record, table, spots = record_of(data), read_counts(counts), spots_of(data)
+    record, table, spots = record_of(data), with_gene_map(read_counts(counts), gene_map), spots_of(data)
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
     panels = [match_panel(table, panel)[0] for panel in record.genes_of_panels]
     each = [make_labels(table, spots, genes, record.label_settings) for genes in panels]

@@ -30,6 +30,7 @@ from genedml_cli.evaluation.external_sections import (
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
 from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, score_fold, write_if_possible
 from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
+from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import Labels
 from genedml_cli.expression.panels import gene_columns
 from genedml_cli.features.section_features import SectionFeatures
@@ -114,6 +115,7 @@ def evaluate_external(
     skip_off_image: bool = False,
     weights: Path | None = None,
     compute: Compute = AUTO,
+    gene_map: Path | None = None,
 ) -> External:
     """Score every fold's model of a run on sections of other donors, and write the tables into the run's folder.
 
@@ -130,11 +132,13 @@ def evaluate_external(
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         skip_off_image: leave out spots that lie off the image.
         compute: where and how the arithmetic runs.
+        gene_map: of genes that were renamed, see :mod:`genedml_cli.expression.gene_map`.
 
     Raises:
         GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
     """
-    sections = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
+    found = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
+    sections = replace(found, gene_map=gene_map)
     (result,) = score_external([newest_run() if run is None else run], sections, features, weights, compute)
     return replace(result, written=write_if_possible(result.write))
 
@@ -163,7 +167,7 @@ def score_external(
     if len(seen) == len(sections.samples):
         raise GeneDMLError(f"Nothing of {sections.source} is external to {runs[0]}. {seen_note(seen)}")
     unseen = [sample for sample in sections.samples if sample.name not in seen]
-    counts = {sample.name: read_counts(sample.counts) for sample in unseen}
+    counts = {sample.name: with_gene_map(read_counts(sample.counts), sections.gene_map) for sample in unseen}
     shared = check_shared(unseen, counts)
     scored: list[list[tuple[Evaluation, int]]] = [[] for _ in runs]
     with all_deterministic(compute.deterministic), console.progress("Sections", len(unseen)) as advance:

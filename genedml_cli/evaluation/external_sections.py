@@ -37,6 +37,7 @@ class ExternalSections:
         partial: what must be said where sections of the data set are missing.
         allow_off_tissue: take spots even if most lie off the tissue.
         skip_off_image: leave out spots that lie off the image.
+        gene_map: of genes that were renamed, see :mod:`genedml_cli.expression.gene_map`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ExternalSections:
     partial: Note | None = None
     allow_off_tissue: bool = False
     skip_off_image: bool = False
+    gene_map: Path | None = None
 
 
 def find_sections(

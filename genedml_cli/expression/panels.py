@@ -16,6 +16,8 @@ MIN_MATCHED = 10
 BY_NAME, BY_ID = "name", "Ensembl id"
 ENSEMBL_ID, VERSION = r"ENS[A-Z]*G\d{6,}(\.\d+)?", r"(?<=\d)\.\d+$"
 MOSTLY = 0.5
+GENE_MAP = "gene_map"
+"""In ``uns`` of counts: what genes that were renamed are called now, by their older names."""
 
 
 def agreed_gene_ids(sources: Sequence[Mapping[str, str]], genes: Sequence[str]) -> tuple[str, ...]:
@@ -99,7 +101,8 @@ def gene_columns(counts: anndata.AnnData, panel: Sequence[str]) -> Int[np.ndarra
 def join_genes(counts: anndata.AnnData, panel: Sequence[str]) -> GeneJoin:
     """Where the genes of a panel stand in the counts.
 
-    By name or, if more are there so, by Ensembl id; those that are left by Ensembl id whatever its version. Where that
+    By name or, if more are there so, by Ensembl id; those that are left by Ensembl id whatever its version, then by
+    what a gene map in ``uns`` says both are called now. Where that
     has not enough of them, but just one other column of ``var``, it is by that. Where no other has, those that are left
     are joined by name whatever its capitals, if these do not tell mouse from man. A gene that could be two is none.
     """
@@ -110,6 +113,7 @@ def join_genes(counts: anndata.AnnData, panel: Sequence[str]) -> GeneJoin:
         columns, how = (by_id, BY_ID) if (by_id >= 0).sum() > (columns >= 0).sum() else (columns, BY_NAME)
     by = {how: int((columns >= 0).sum())}
     columns = _joined_more(columns, _by_bare_id(counts, panel, columns), by, "Ensembl id without its version")
+    columns = _joined_more(columns, _by_map(counts, panel, columns), by, "gene map")
     others = {} if (columns >= 0).sum() >= min(MIN_MATCHED, len(panel)) else _columns_with(counts, panel)
     if len(others) == 1:
         column, columns = next(iter(others.items()))
@@ -133,6 +137,17 @@ def _by_bare_id(counts: anndata.AnnData, panel: Sequence[str], columns: Int[np.n
     wanted = pd.Series(list(panel), dtype=str)
     places = _places_in(_bare(ids), _bare(wanted).tolist())
     return np.where((columns < 0) & wanted.str.fullmatch(ENSEMBL_ID).to_numpy(dtype=bool), places, -1)
+
+
+def _by_map(counts: anndata.AnnData, panel: Sequence[str], columns: Int[np.ndarray, " M"]) -> Int[np.ndarray, " M"]:
+    """Of genes that have no column yet."""
+    renamed = counts.uns.get(GENE_MAP)
+    if not renamed:
+        return np.full(len(panel), -1)
+    now = pd.Series([renamed.get(name, name) for name in counts.var_names], dtype=str)
+    places = np.where(columns < 0, _places_in(now, [renamed.get(gene, gene) for gene in panel]), -1)
+    places[np.isin(places, columns[columns >= 0])] = -1
+    return places
 
 
 def _bare(ids: pd.Series) -> pd.Series:
