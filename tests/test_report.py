@@ -15,9 +15,11 @@ from conftest import tiny_config
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from genedml.checkpoint import load_card
+from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml.metrics import pcc
 from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.evaluation.comparison import compare_runs
 from genedml_cli.evaluation.evaluation import finished_sections, score_prediction
 from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import SHARED_PATIENTS
@@ -28,7 +30,7 @@ from genedml_cli.report.contents import GENES_LISTED, Cell, gene_table, number_c
 from genedml_cli.report.curves import charts_of
 from genedml_cli.report.page import report
 from genedml_cli.report.prediction_page import WITHOUT_SCORES
-from genedml_cli.report.run_page import _same_patients, contents_of_run
+from genedml_cli.report.run_page import _same_patients, contents_of_run, signed_cell
 from genedml_cli.runs.run import train
 
 HOSTILE = '<script>document.title="owned"</script>'
@@ -106,6 +108,24 @@ def scored_page(scored: Path) -> Path:
     return report(scored)
 
 
+@pytest.fixture(scope="module")
+def line_run(world: Path, run: Path) -> Path:
+    """A line on the same folds."""
+    overrides = ["method=linear", "encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2"]
+    out, samples = run.parent / "line", read_sheet(world / "samples.csv")
+    for fold in ("P1", "P2"):
+        train(samples, out, load_config(overrides=overrides), fold=fold, features=run.parent / "features")
+    return out
+
+
+@pytest.fixture(scope="module")
+def comparison_page(run: Path, line_run: Path) -> Path:
+    """The page of both runs, where it goes by default."""
+    page = report([run, line_run], genes=["TUMOR1"])
+    assert page == run / "comparison.html"
+    return page
+
+
 def read(page: Path) -> Elements:
     return Elements(page.read_text(encoding="utf-8"))
 
@@ -123,6 +143,26 @@ def test_a_run_says_what_evaluate_says(run, run_page):
     assert any(text.startswith("UNFINISHED: 2 of 3 folds") for text in html.texts["li"])
     assert html.texts["h1"] == ["run"]
     assert {"measured", "predicted"} == {text.split(",")[0] for text in html.texts["figcaption"] if " to " in text}
+
+
+def test_runs_stand_beside_each_other_as_evaluate_scores_them(run, line_run, comparison_page):
+    html, comparison = read(comparison_page), compare_runs([run, line_run])
+    for name in ("Gene-DML", "Linear"):
+        mean, sd = comparison.summary().loc[name, "pcc_a"]
+        assert number_cell(mean, sd).text in html.texts["td"]
+    mean, sd = comparison.differences().loc["Linear", "pcc_a"]
+    assert signed_cell(mean, sd).text in html.texts["td"]
+    shown = next(text for text in html.texts["p"] if text.startswith("Section ")).split()[1].rstrip(",")
+    section = next(one for one in atlas_in(comparison_page)["sections"] if one["name"] == shown)
+    assert section["panels"] == ["measured", "Gene-DML", "Linear"]
+    data = [anndata.read_h5ad(one / "predictions" / f"{section['name']}.h5ad") for one in (run, line_run)]
+    column = data[0].var_names.get_loc("TUMOR1")
+    scores = [pcc(one.layers["truth"], one.X)[column] for one in data]
+    assert atlas_in(comparison_page)["genes"][0] == "TUMOR1"
+    assert section["genes"][0]["pcc"] == f"Gene-DML {scores[0]:.3f}, Linear {scores[1]:.3f}"
+    captions = " ".join(html.texts["figcaption"])
+    for name, score in zip(("Gene-DML", "Linear"), scores, strict=True):
+        assert f"{name}, PCC {score:.2f}" in captions
 
 
 def test_worst_and_best_genes_are_those_of_the_scores(run, run_page):
@@ -238,7 +278,7 @@ def section_of(spots: int, genes: int, name: str = "A") -> Mapped:
     panels = {what: random.normal(size=(spots, genes)) for what in ("measured", "predicted")}
     names = [f"GENE{number}" for number in range(genes)]
     picture = SectionPicture(name, xy, 55.0, 0.5, None, 1.0, None, {})
-    return Mapped(picture, names, panels, pcc(panels["measured"], panels["predicted"]))
+    return Mapped(picture, names, panels, {"predicted": pcc(panels["measured"], panels["predicted"])})
 
 
 def test_every_gene_of_every_section_of_a_run_is_in_its_page(run, run_page):
@@ -348,6 +388,8 @@ def test_what_is_no_run_or_prediction_is_one_sentence_and_no_file(run, predictio
         ((run, tmp_path / "x.pdf"), "must end with .html"),
         ((run / "predictions" / "P1.h5ad", tmp_path / "x.html"), "report the run's folder"),
         ((tmp_path / "none.h5ad", tmp_path / "x.html"), "There is no prediction"),
+        (([run, tmp_path / "none"], tmp_path / "x.html"), "There is no run folder"),
+        (([run, run], tmp_path / "x.html"), "named twice"),
     ]
     for call, sentence in refused:
         with pytest.raises(GeneDMLError, match=re.escape(sentence)):
@@ -382,8 +424,10 @@ def column(page: Page, number: int) -> list[str]:
     return [text.strip() for text in cells.all_inner_texts()]
 
 
-def test_it_fits_wide_and_narrow_light_and_dark_without_a_word_on_the_console(run_page, scored_page, browser):
-    for page in (run_page, scored_page):
+def test_it_fits_wide_and_narrow_light_and_dark_without_a_word_on_the_console(
+    run_page, scored_page, comparison_page, browser
+):
+    for page in (run_page, scored_page, comparison_page):
         grounds = set()
         for width in (1280, 400):
             for scheme in ("light", "dark"):

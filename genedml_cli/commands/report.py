@@ -9,13 +9,20 @@ EXAMPLES = ("genedml report runs/mine", "genedml report out.h5ad --genes GNAS,FA
 
 
 def report(
-    target: Annotated[Path, typer.Argument(help="A run folder, or an .h5ad that predict wrote.")],
+    targets: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TARGET",
+            help="A run folder, or an .h5ad that predict wrote; several runs stand beside each other.",
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="The .html to write. (default: report.html in the run, FILE.report.html beside FILE.h5ad)",
+            help="The .html to write. (default: report.html in the run, comparison.html in the first of several, "
+            "FILE.report.html beside FILE.h5ad)",
             show_default=False,
         ),
     ] = None,
@@ -37,5 +44,5 @@ def report(
     from genedml_cli.commands import options
     from genedml_cli.report.page import report as write_report
 
-    page = write_report(target, out, genes=options.names_in(genes or []), truth=truth)
+    page = write_report(targets, out, genes=options.names_in(genes or []), truth=truth)
     console.say(f"{page}: {page.stat().st_size / 1e6:.1f} MB. Open it in a browser.")

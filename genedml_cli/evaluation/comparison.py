@@ -214,26 +214,53 @@ def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:
 
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
-    """Run folders beside each other, held against the first.
+    """Run folders beside each other, held against the first; raises as :func:`read_comparable`."""
+    return compare_scores({run: score_run(run, of_run) for run, of_run in read_comparable(runs).items()})
 
-    A row is called by its method, or by its folder where two runs have one method.
+
+def read_comparable(runs: Sequence[Path]) -> dict[Path, dict[Path, anndata.AnnData]]:
+    """The predicted test sections of every run, by their files.
 
     Raises:
-        GeneDMLError: a run that is not there or cannot be scored, or runs of other sections, folds, panels or labels.
+        GeneDMLError: a run that is not there or cannot be scored, one that is named twice, or runs of other sections,
+            folds, panels or labels.
     """
     for run in runs:
         if not run.is_dir():
             raise GeneDMLError(f"There is no run folder {run}. Several runs are compared by their folders.")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise GeneDMLError("The same run is named twice.")
     sections = {run: finished_sections(run) for run in runs}
     check_comparable({run: list(of_run.values()) for run, of_run in sections.items()})
-    evaluations = {run: score_run(run, of_run) for run, of_run in sections.items()}
-    methods = [evaluation.method for evaluation in evaluations.values()]
-    names = methods if len(set(methods)) == len(methods) else [run.name for run in runs]
+    return sections
+
+
+def compare_scores(evaluations: Mapping[Path, Evaluation]) -> Comparison:
+    """Scores of :func:`read_comparable` runs in one table, held against the first; rows as :func:`names_beside`."""
+    runs = list(evaluations)
+    names = names_beside(runs, [evaluation.method for evaluation in evaluations.values()])
     scored = [Scored(name, 0, evaluation) for name, evaluation in zip(names, evaluations.values(), strict=True)]
     first = next(iter(evaluations.values()))
     title = f"{console.count(len(runs), 'run')} beside each other" + f", {first.title.partition(': ')[2]}"
     published = means_of(first.published, "method")
     return compared(scored, title=title, name="runs", noun="run", folder=Path(), published=published, base=names[0])
+
+
+def names_beside(targets: Sequence[Path], methods: Sequence[str]) -> list[str]:
+    """What runs or predictions are called beside each other: their methods, or else what tells their paths apart.
+
+    Args:
+        targets: paths, each once.
+        methods: the title of each one's method.
+    """
+    if len(set(methods)) == len(methods):
+        return list(methods)
+    parts = [
+        target.resolve().with_suffix("").parts if target.suffix == ".h5ad" else target.resolve().parts
+        for target in targets
+    ]
+    ends = ([" / ".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
+    return next(names for names in ends if len(set(names)) == len(names))
 
 
 def check_comparable(runs: Mapping[Path, Sequence[anndata.AnnData]]) -> None:

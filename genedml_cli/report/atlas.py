@@ -4,7 +4,7 @@ A value is one letter, its place in the colours of its gene: a section of 4,000 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,21 @@ class Mapped:
         picture: where its spots and its tissue are.
         genes: columns of the panels.
         panels: values of all genes by what they are: measured, predicted.
-        scores: of every gene on this section; NaN where there is none; None where nothing is measured.
+        scores: PCC of every gene on this section, by the panel; NaN where there is none; empty where nothing is
+            measured.
     """
 
     picture: SectionPicture
     genes: Sequence[str]
     panels: Mapping[str, Float[np.ndarray, "S G"]]
-    scores: Float[np.ndarray, " G"] | None = None
+    scores: Mapping[str, Float[np.ndarray, " G"]] = field(default_factory=dict)
 
     def score(self, column: int) -> str | None:
-        """A gene's PCC on this section as it is written; None where there is none."""
-        known = self.scores is not None and not np.isnan(self.scores[column])
-        return f"{self.scores[column]:.3f}" if known and self.scores is not None else None
+        """A gene's PCC on this section as it is written, of each of several panels; None where there is none."""
+        known = {what: f"{pcc[column]:.3f}" for what, pcc in self.scores.items() if not np.isnan(pcc[column])}
+        if len(self.scores) == 1:
+            return next(iter(known.values()), None)
+        return ", ".join(f"{what} {pcc}" for what, pcc in known.items()) or None
 
 
 def atlas_of(sections: Sequence[Mapped], order: Sequence[str], first_gene: str, first_section: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Contents:
 
     Args:
         title: of what it reports.
-        kind: ``run`` or ``prediction``.
+        kind: ``run``, ``prediction`` or ``comparison`` of runs.
         lead: the result in a sentence or two.
         facts: the summary, (name, value).
         warnings: notes that must be read first.
@@ -123,6 +123,7 @@ class Contents:
         tissue: the section with its spots; None where its slide is not at hand.
         tissue_note: which section it is, or why it is not there.
         scores: methods against metrics, of a run.
+        differences: of several runs from the first.
         folds: a row a fold, of a run.
         sections: a row a section, of a run.
         charts: of training.
@@ -153,6 +154,7 @@ class Contents:
     provenance: Sequence[tuple[str, str]]
     cite: Sequence[str]
     scores: Table | None = None
+    differences: Table | None = None
     folds: Table | None = None
     sections: Table | None = None
     charts: Sequence[Chart] = field(default_factory=tuple)

@@ -14,6 +14,7 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import beside, write_text
 from genedml_cli.report import curves
+from genedml_cli.report.comparison_page import contents_of_runs
 from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
 from genedml_cli.report.prediction_page import contents_of_prediction
@@ -25,14 +26,17 @@ SUFFIXES = (".html", ".htm")
 
 
 @takes_paths
-def report(target: Path, out: Path | None = None, *, genes: Sequence[str] = (), truth: Path | None = None) -> Path:
-    """Write the page of a run folder or of an ``.h5ad`` that predict wrote.
+def report(
+    target: Path | Sequence[Path], out: Path | None = None, *, genes: Sequence[str] = (), truth: Path | None = None
+) -> Path:
+    """Write the page of a run folder, of several beside each other, or of an ``.h5ad`` that predict wrote.
 
     Args:
         target: which.
         genes: whose maps are shown first; those with the best and the worst scores if empty.
         truth: raw counts of the slide of an ``.h5ad``, which then stand beside the prediction.
-        out: ``.html``; if None, ``report.html`` as :func:`genedml_cli.files.storage.beside` says.
+        out: ``.html``; if None, ``report.html``, of several runs ``comparison.html`` in the first, as
+            :func:`genedml_cli.files.storage.beside` says.
 
     Returns:
         Where it is.
@@ -40,15 +44,18 @@ def report(target: Path, out: Path | None = None, *, genes: Sequence[str] = (), 
     Raises:
         GeneDMLError: neither a run nor a prediction, unknown genes, counts that do not join; nothing is written then.
     """
-    out = beside(target, "report.html") if out is None else out
+    first, *others = [target] if isinstance(target, Path) else list(target)
+    out = beside(first, "comparison.html" if others else "report.html") if out is None else out
     if out.suffix.lower() not in SUFFIXES:
         raise GeneDMLError(f"{out} must end with .html.")
-    if target.suffix == ".h5ad":
-        contents = contents_of_prediction(target, genes, truth)
+    if first.suffix == ".h5ad" and not others:
+        contents = contents_of_prediction(first, genes, truth)
     elif truth is not None:
-        raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
+        raise GeneDMLError(f"--truth goes with one predicted .h5ad; {first} is a run, which holds its own truth.")
+    elif others:
+        contents = contents_of_runs([first, *others], genes)
     else:
-        contents = contents_of_run(target, genes)
+        contents = contents_of_run(first, genes)
     write_text(out, render(contents))
     return out
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.evaluation.comparison import names_beside
 from genedml_cli.evaluation.evaluation import finished_files, labels_of_prediction
 from genedml_cli.figures.genes import draw_genes
 from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_colours
@@ -136,7 +137,7 @@ def pictures_of_runs(
         predictions = [read_prediction(files[section]) for files in held]
         for run, data in zip(runs, predictions, strict=True):
             check_genes(genes, data, f"{run}", f"genedml evaluate {run} --per-gene")
-        models = alike(model_names(runs, predictions), predictions)
+        models = alike(_model_names(runs, predictions), predictions)
         truth, predicted = _values(models, genes, None, scale)
         if ridge:
             first = predictions[0][:, genes]
@@ -167,7 +168,7 @@ def pictures_of_predictions(
         raise GeneDMLError(
             f"These are predictions of several slides: {', '.join(slides.values())}. Plot one at a time."
         )
-    known, predicted = _values(alike(model_names(files, predictions), predictions), genes, truth, scale)
+    known, predicted = _values(alike(_model_names(files, predictions), predictions), genes, truth, scale)
     if records[0].of_run and (files[0].parent.parent / RECORD).is_file():
         add_tissue_of_run(predictions[0], files[0].parent.parent, records[0].sample)
     notes = [note for record in records for note in record.notes]
@@ -220,24 +221,10 @@ def _check_named_once(targets: Sequence[Path]) -> None:
         raise GeneDMLError("The same run or prediction is named twice.")
 
 
-def model_names(targets: Sequence[Path], predictions: Sequence[anndata.AnnData]) -> list[str]:
-    """What targets are called beside each other: their methods, or where these are alike what tells their paths apart.
-
-    Args:
-        targets: runs or predictions, each once.
-        predictions: one of each.
-    """
+def _model_names(targets: Sequence[Path], predictions: Sequence[anndata.AnnData]) -> list[str]:
     if len(targets) == 1:
         return [ONLY_MODEL]
-    titles = [record_of(data).title for data in predictions]
-    if len(set(titles)) == len(titles):
-        return titles
-    parts = [
-        target.resolve().with_suffix("").parts if target.suffix == ".h5ad" else target.resolve().parts
-        for target in targets
-    ]
-    ends = ([" / ".join(part[-count:]) for part in parts] for count in range(1, max(map(len, parts)) + 1))
-    return next(names for names in ends if len(set(names)) == len(names))
+    return names_beside(targets, [record_of(data).title for data in predictions])
 
 
 def alike(names: Sequence[str], predictions: Sequence[anndata.AnnData]) -> dict[str, anndata.AnnData]:

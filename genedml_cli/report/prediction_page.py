@@ -152,7 +152,7 @@ def _mapped(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture:
     scores = np.full(len(genes), np.nan)
     labelled, matched = ~np.isnan(truth).all(axis=1), ~np.isnan(truth).all(axis=0)
     scores[matched] = pcc(truth[labelled][:, matched], predicted[labelled][:, matched])
-    return Mapped(picture, genes, {"measured": truth, "predicted": predicted}, scores)
+    return Mapped(picture, genes, {"measured": truth, "predicted": predicted}, {"predicted": scores})
 
 
 def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
@@ -240,9 +240,9 @@ def _gene_table(data: anndata.AnnData, section: Mapped) -> Table:
         columns.insert(place, "Ridge PCC")
         cells.insert(place - 1, [number_cell(float(value)) for value in var["baseline_pcc"]])
         captions.append(COLUMN_HELP["baseline_pcc"])
-    if section.scores is not None:
+    if section.scores:
         columns.insert(1, "PCC here")
-        cells.insert(0, [number_cell(float(value), bar=True) for value in section.scores])
+        cells.insert(0, [number_cell(float(value), bar=True) for value in section.scores["predicted"]])
         captions.insert(0, COLUMN_HELP["here"])
     rows = [
         [Cell(str(var.index[place])), *(column[place] for column in cells)]

@@ -71,11 +71,11 @@ def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
     first = next(iter(cards.values()))
     logs = read_logs(run, list(cards))
     table = evaluation.per_gene()
-    shown = _section_shown(data)
+    shown = section_shown(data)
     check_genes(genes, data[shown], f"Section {shown} of {run}", f"genedml evaluate {run} --per-gene")
     sections = {name: _mapped(name, section, run) for name, section in data.items()}
     picture = sections[shown].picture
-    groups = _groups(data[shown], table[table["gene"].isin(_genes_of_every_fold(evaluation))], genes)
+    groups = gene_groups(data[shown], table[table["gene"].isin(_genes_of_every_fold(evaluation))], genes)
     maps = _maps(sections[shown], groups)
     warnings, notes = parted(evaluation.notes)
     return Contents(
@@ -177,9 +177,9 @@ def _facts(
     ]
 
 
-def _section_shown(data: Mapping[str, anndata.AnnData]) -> str:
+def section_shown(data: Mapping[str, anndata.AnnData]) -> str:
     """The section that stands for all: neither the best nor the worst."""
-    scores = {name: _section_score(section, section.X) for name, section in data.items()}
+    scores = {name: section_score(section, section.X) for name, section in data.items()}
     mean = nanmean(list(scores.values()))
     known = {name: score for name, score in scores.items() if not np.isnan(score)}
     return min(known or scores, key=lambda name: abs(scores[name] - mean) if known else 0.0)
@@ -191,14 +191,20 @@ def _mapped(name: str, section: anndata.AnnData, run: Path) -> Mapped:
     add_tissue_of_run(section, run, name)
     picture = section_picture(name, section, None, {})
     section.uns.pop("spatial", None)  # of many sections these pictures would fill the memory
-    return Mapped(picture, list(section.var_names), {"measured": truth, "predicted": predicted}, pcc(truth, predicted))
+    return Mapped(
+        picture,
+        list(section.var_names),
+        {"measured": truth, "predicted": predicted},
+        {"predicted": pcc(truth, predicted)},
+    )
 
 
-def _section_score(section: anndata.AnnData, predicted: Any) -> float:
+def section_score(section: anndata.AnnData, predicted: Any) -> float:
+    """Mean PCC over the genes of a section."""
     return nanmean(pcc(np.asarray(section.layers["truth"]), np.asarray(predicted)))
 
 
-def _groups(section: anndata.AnnData, table: pd.DataFrame, genes: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+def gene_groups(section: anndata.AnnData, table: pd.DataFrame, genes: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
     """The genes that are shown first, by why they are: asked for, or with the best and the worst PCC."""
     if genes:
         return [("Genes asked for", genes)]
@@ -250,14 +256,14 @@ def _section_table(data: Mapping[str, anndata.AnnData]) -> Table:
     rows = []
     for name, section in data.items():
         of_section = record_of(section)
-        ridge = _section_score(section, section.layers["ridge"]) if "ridge" in section.layers else np.nan
+        ridge = section_score(section, section.layers["ridge"]) if "ridge" in section.layers else np.nan
         rows.append(
             [
                 Cell(name),
                 Cell(of_section.patient),
                 Cell(of_section.fold),
                 Cell(f"{section.n_obs:,}", float(section.n_obs)),
-                number_cell(_section_score(section, section.X), bar=True),
+                number_cell(section_score(section, section.X), bar=True),
                 number_cell(ridge),
             ]
         )
@@ -273,14 +279,18 @@ def _gene_table(table: pd.DataFrame) -> Table:
     for _, row in table.iterrows():
         own = number_cell(row["pcc"], row["pcc_sd"], bar=True)
         others = [number_cell(row[column], row[f"{column}_sd"]) for column, _ in known]
-        gain = [_signed(row["pcc"] - row["ridge_pcc"])] if has_ridge else []
+        gain = [signed_cell(row["pcc"] - row["ridge_pcc"])] if has_ridge else []
         rows.append([Cell(str(row["gene"])), own, *others, *gain])
     columns = ["Gene", "PCC", *(title for _, title in known), *(["Over ridge"] if has_ridge else [])]
     return gene_table(columns, rows, GENES_CAPTION, "genes.csv in the run folder")
 
 
-def _signed(value: float) -> Cell:
-    return Cell("-") if np.isnan(value) else Cell(f"{value:+.3f}", float(value))
+def signed_cell(value: float, sd: float = np.nan) -> Cell:
+    """A difference with its sign, and its standard deviation where it is known; or a dash."""
+    if np.isnan(value):
+        return Cell("-")
+    spread = "" if np.isnan(sd) else f" \u00b1{sd:.3f}".replace("0.", ".", 1)
+    return Cell(f"{value:+.3f}{spread}", float(value))
 
 
 def _charts_note(logs: Mapping[str, pd.DataFrame]) -> str:
