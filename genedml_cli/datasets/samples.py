@@ -74,6 +74,7 @@ def read_sheet(path: Path, root: Path | None = None) -> list[Sample]:
 
 def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
     from genedml_cli.files.space_ranger import positions_in  # and what reads tables: slow to import
+    from genedml_cli.files.spatialdata_files import STORE
     from genedml_cli.files.tenx import table_in
 
     slide = base / str(row["slide"])
@@ -83,8 +84,8 @@ def _sample_of_row(row: Row, base: Path, path: Path) -> Sample:
     return Sample(
         name,
         slide,
-        positions_in(spots) if spots.is_dir() else spots,
-        table_in(counts) if counts.is_dir() else counts,
+        positions_in(spots) if spots.is_dir() and spots.suffix != STORE else spots,
+        table_in(counts) if counts.is_dir() and counts.suffix != STORE else counts,
         patient,
         row["fold"] or patient,
         number(row, "um_per_px", path, name),

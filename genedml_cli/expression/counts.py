@@ -22,6 +22,7 @@ from genedml_cli.files.merged_sections import (
     sections_in,
     share_of_barcodes,
 )
+from genedml_cli.files.spatialdata_files import STORE, read_store
 from genedml_cli.files.tenx import GENE_IDS, is_matrix, read_tenx_folder, read_tenx_h5, read_tenx_matrix
 from genedml_cli.files.text_files import check_names
 from genedml_cli.files.text_tables import read_count_table
@@ -117,6 +118,8 @@ def not_raw_note(names: Sequence[str]) -> Note:
 
 def _read_any(path: Path) -> anndata.AnnData:
     name = path.name.removesuffix(".gz")
+    if path.is_dir() and path.suffix == STORE:
+        return _with_gene_names(_raw_counts(read_store(path), path))
     if path.is_dir():
         return read_tenx_folder(path)
     if is_matrix(path):

@@ -24,6 +24,7 @@ from genedml_cli.files.merged_sections import (
     several,
 )
 from genedml_cli.files.space_ranger import pictures_beside, positions_in
+from genedml_cli.files.spatialdata_files import STORE, read_store
 from genedml_cli.files.text_files import check_names
 from genedml_cli.files.text_tables import ROWS_LIMIT, as_numbers, named_table, read_rows
 from genedml_cli.machine.memory import check_memory
@@ -62,7 +63,8 @@ SAME_PX = 2.0
 
 
 def read_spots(path: Path) -> Spots:
-    """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV/Parquet or ``.h5ad``.
+    """Read a table of spots: ST selection, Space Ranger tissue positions, plain CSV/TSV/Parquet, ``.h5ad`` or a
+    SpatialData store.
 
     Of a folder of Space Ranger, such as ``outs``, it is the table in its ``spatial``.
 
@@ -76,11 +78,15 @@ def read_spots(path: Path) -> Spots:
             duplicate names.
     """
     path = spots_file(path)
-    if path.exists() and not path.is_file():
+    is_store = path.is_dir() and path.suffix == STORE
+    if path.exists() and not path.is_file() and not is_store:
         raise GeneDMLError(f"{path} is no file, so no spot table. Name a file.")
-    if not path.is_file():
+    if not path.exists():
         raise GeneDMLError(f"There is no spot table {path}. Check the path: it starts at the current folder.")
-    spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
+    if is_store:
+        spots = _from_store(path)
+    else:
+        spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
     bad = ~np.isfinite(spots.xy_px).all(axis=1)
     if bad.any():
         raise GeneDMLError(
@@ -111,7 +117,7 @@ def spots_file(path: Path) -> Path:
     Raises:
         GeneDMLError: a folder without one.
     """
-    return positions_in(path) if path.is_dir() else path
+    return positions_in(path) if path.is_dir() and path.suffix != STORE else path
 
 
 def _check_one_section(several: str, path: Path) -> None:
@@ -148,6 +154,15 @@ def _has_no_header(header: list[str]) -> bool:
     """Space Ranger 1 wrote tissue_positions_list.csv without one: a barcode, then five numbers."""
     header = [cell.split(".")[0] for cell in header]
     return len(header) == len(VISIUM_COLUMNS) and all(cell.lstrip("-").isdigit() for cell in header[1:])
+
+
+def _from_store(path: Path) -> Spots:
+    """Of a SpatialData store: names, places in pixels, and columns of ``obs`` that say the array or the tissue."""
+    data = read_store(path)
+    columns = _columns(data.obs, path)
+    read = {columns[key] for key in (*UNDER_TISSUE, *(key for pair in ON_ARRAY for key in pair)) if key in columns}
+    x, y = np.asarray(data.obsm["spatial"], dtype=float).T
+    return _from_table(data.obs[sorted(read)].assign(name=data.obs_names.to_numpy(), x=x, y=y), path)
 
 
 def _from_h5ad(path: Path) -> Spots:
