@@ -2,9 +2,9 @@
 
 python examples/scanpy_clusters.py out.h5ad figures/
 
-Needs `pip install igraph leidenalg` for Leiden. Predicted labels are logarithms or residuals already, and smoothed over
-neighbouring spots: nothing is normalised here. Neighbouring spots are no independent observations, and the clusters
-were made from the genes that are then tested: p-values of the markers are only a ranking, so none is printed.
+Predicted labels are logarithms or residuals already, and smoothed over neighbouring spots: nothing is normalised here.
+Neighbouring spots are no independent observations, and the clusters were made from the genes that are then tested:
+p-values of the markers are only a ranking, so none is printed.
 """
 
 import warnings

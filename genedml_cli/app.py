@@ -27,6 +27,7 @@ from genedml_cli.commands import (
     plot,
     predict,
     report,
+    score,
     train,
 )
 from genedml_cli.machine import stopping
@@ -44,6 +45,7 @@ app.command(rich_help_panel=PREDICT, examples=predict.EXAMPLES)(predict.predict)
 app.command(rich_help_panel=PREDICT, examples=report.EXAMPLES)(report.report)
 app.command(rich_help_panel=PREDICT, examples=plot.EXAMPLES)(plot.plot)
 app.command(rich_help_panel=PREDICT, examples=export.EXAMPLES)(export.export)
+app.command(rich_help_panel=PREDICT, examples=score.EXAMPLES)(score.score)
 app.command(rich_help_panel=TRAIN, examples=train.EXAMPLES)(train.train)
 app.command(rich_help_panel=TRAIN, examples=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(rich_help_panel=TRAIN, examples=methods.EXAMPLES)(methods.methods)

@@ -1,0 +1,213 @@
+"""Scores of gene sets and regions of spots, of predictions and of what was measured. Letters: S spots, M genes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from genedml.errors import GeneDMLError, reading
+from genedml.metrics import pcc
+from genedml_cli.evaluation.evaluation import label_note, score_prediction
+from genedml_cli.files.paths import takes_paths
+from genedml_cli.files.storage import beside, refuse_overwriting_inputs, write_text
+from genedml_cli.files.text_files import read_text
+from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.prediction_file import read_prediction
+from genedml_cli.outputs.prediction_record import record_of
+
+FEWEST_GENES = 5
+"""Of a set in the panel: the mean over fewer is that of single genes."""
+COMPONENTS, NEIGHBORS = 30, 15
+"""Principal components and neighbours of a spot for Leiden, as scanpy's tutorials take them."""
+SEED = 0
+REFERENCE = "ridge"
+"""The layer that is held against the truth beside the prediction."""
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """What sets of genes and regions say of a section.
+
+    Args:
+        prediction: the file.
+        spots: a row a spot: ``region``, then a column a set.
+        genes: how many genes of every set are in the panel, and of how many.
+        left_out: the sets that are not scored, and why.
+        notes: what must be said with them.
+        written: where the spots stand as a table.
+        pcc: of every set's score with that of the truth, by method; empty without truth.
+        ari: of the regions with those of the truth, by method; empty without truth.
+    """
+
+    prediction: Path
+    spots: pd.DataFrame
+    genes: Mapping[str, tuple[int, int]]
+    left_out: Mapping[str, str]
+    notes: tuple[Note, ...]
+    written: Path
+    pcc: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ari: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        sets = {
+            name: {"genes": found, "of": of, "pcc": {method: scores[name] for method, scores in self.pcc.items()}}
+            for name, (found, of) in self.genes.items()
+        }
+        regions = {"regions": int(self.spots["region"].nunique()), "ari": dict(self.ari)}
+        return {"sets": sets, "left_out": dict(self.left_out), **regions, "notes": texts_of(self.notes)}
+
+
+@takes_paths
+def score(
+    prediction: Path,
+    gene_sets: Path,
+    truth: Path | None = None,
+    out: Path | None = None,
+    *,
+    fewest_genes: int = FEWEST_GENES,
+    resolution: float = 1.0,
+) -> SetScores:
+    """Score gene sets at every spot of a prediction, find regions of alike spots, and hold both against the truth.
+
+    A set's score is scanpy's ``score_genes``: the mean label of its genes less that of other genes of the panel as high
+    as they are. Regions are Leiden's on the principal components of all genes.
+
+    Args:
+        prediction: an ``.h5ad`` of predict, or of a run's folder ``predictions``, which holds its truth.
+        gene_sets: a ``.gmt`` file: a line a set, its name, a description and its genes, with tabs between.
+        truth: raw counts of the section of a prediction of predict.
+        out: the CSV to write, a row a spot; if None, ``NAME.sets.csv`` beside the prediction.
+        fewest_genes: sets of which the panel has fewer are left out, and named.
+        resolution: of Leiden; more gives more regions.
+
+    Raises:
+        GeneDMLError: no prediction, no gene sets, none that can be scored, or counts that do not join.
+    """
+    sets = read_gene_sets(gene_sets)
+    out = beside(prediction, "sets.csv") if out is None else out
+    refuse_overwriting_inputs([out], [prediction, gene_sets, truth])
+    if truth is None:
+        data = read_prediction(prediction)
+        notes: tuple[Note, ...] = (label_note(record_of(data).label_settings), *record_of(data).notes)
+    else:
+        evaluation, data = score_prediction(prediction, truth)
+        notes = evaluation.notes
+    kept, left_out = _scorable(sets, list(data.var_names), fewest_genes)
+    values = np.asarray(data.X)
+    spots = set_scores(values, list(data.var_names), kept)
+    spots.insert(0, "region", regions_of(values, resolution))
+    spots.index = pd.Index(data.obs_names, name="spot")
+    write_text(out, spots.assign(marks=marks_of(notes)).to_csv())
+    found = {name: (len(genes), len(sets[name])) for name, genes in kept.items()}
+    against = _against_truth(data, sets, fewest_genes, resolution) if "truth" in data.layers else ({}, {})
+    return SetScores(prediction, spots, found, left_out, notes, out, *against)
+
+
+def read_gene_sets(path: Path) -> dict[str, tuple[str, ...]]:
+    """The genes of every set of a ``.gmt`` file, each once.
+
+    Raises:
+        GeneDMLError: no such file, a line that is none of a set, or a name that stands twice.
+    """
+    sets: dict[str, tuple[str, ...]] = {}
+    with reading(f"The gene sets {path}", "Give a .gmt file: name, description and genes, with tabs between."):
+        for number, line in enumerate(read_text(path).splitlines(), 1):
+            if not line.strip():
+                continue
+            name, *rest = (cell.strip() for cell in line.split("\t"))
+            genes = tuple(dict.fromkeys(gene for gene in rest[1:] if gene))
+            if not name or not genes:
+                raise ValueError(f"line {number} names no set with genes")
+            if name in sets:
+                raise ValueError(f"line {number} names {name} a second time")
+            sets[name] = genes
+        if not sets:
+            raise ValueError("it is empty")
+    return sets
+
+
+def set_scores(
+    values: Float[np.ndarray, "S M"], genes: Sequence[str], sets: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """scanpy's ``score_genes`` of every set, a row a spot."""
+    from scanpy.tools import score_genes
+
+    data = anndata.AnnData(values.astype(np.float32), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
+    scores = {}
+    for name, of_set in sets.items():
+        score_genes(data, list(of_set), score_name="score", random_state=SEED)
+        scores[name] = data.obs["score"].to_numpy(np.float64)
+    return pd.DataFrame(scores)
+
+
+def regions_of(values: Float[np.ndarray, "S M"], resolution: float = 1.0) -> list[str]:
+    """The region of every spot: Leiden's clusters of a graph of neighbours in the main components of all genes.
+
+    Raises:
+        GeneDMLError: fewer than three spots or genes.
+    """
+    from scanpy import pp, tl
+
+    if min(values.shape) < 3:
+        raise GeneDMLError(f"{values.shape[0]} spots of {values.shape[1]} genes have no regions. Predict more.")
+    data = anndata.AnnData(values.astype(np.float32))
+    pp.pca(data, n_comps=min(COMPONENTS, min(values.shape) - 1), random_state=SEED)
+    pp.neighbors(data, n_neighbors=min(NEIGHBORS, len(values) - 1), random_state=SEED)
+    tl.leiden(data, resolution, flavor="igraph", n_iterations=2, directed=False, random_state=SEED)
+    return data.obs["leiden"].astype(str).tolist()
+
+
+def _scorable(
+    sets: Mapping[str, Sequence[str]], panel: Sequence[str], fewest: int
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The genes of the panel in every set that has enough of them, and why the others are left out.
+
+    Raises:
+        GeneDMLError: none has.
+    """
+    known, kept, left_out = set(panel), {}, {}
+    for name, genes in sets.items():
+        there = [gene for gene in genes if gene in known]
+        if len(there) < fewest:
+            left_out[name] = f"{len(there)} of its {len(genes)} genes are in the panel"
+        elif len(there) > len(known) / 2:
+            left_out[name] = f"it holds {len(there)} of the panel's {len(known)} genes: too few are left to compare"
+        else:
+            kept[name] = there
+    if not kept:
+        raise GeneDMLError(
+            f"No set can be scored: none has {fewest} to {len(known) // 2} genes of the {len(known)} predicted "
+            f"(the first: {', '.join(list(panel)[:3])}). Give symbols as these are, or fewer --min-genes."
+        )
+    return kept, left_out
+
+
+def _against_truth(
+    data: anndata.AnnData, sets: Mapping[str, Sequence[str]], fewest: int, resolution: float
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """PCC of sets and ARI of regions with those of the truth, by method, over the spots and genes that have a label."""
+    from sklearn.metrics import adjusted_rand_score
+
+    truth = np.asarray(data.layers["truth"])
+    labelled, matched = ~np.isnan(truth).all(axis=1), ~np.isnan(truth).all(axis=0)
+    measured = data[labelled, matched]
+    genes = list(measured.var_names)
+    kept, _ = _scorable(sets, genes, fewest)
+    expected = set_scores(np.asarray(measured.layers["truth"]), genes, kept)
+    regions = regions_of(np.asarray(measured.layers["truth"]), resolution)
+    methods = {record_of(data).title: np.asarray(measured.X)}
+    if REFERENCE in measured.layers:
+        methods[REFERENCE] = np.asarray(measured.layers[REFERENCE])
+    scores, agreement = {}, {}
+    for method, values in methods.items():
+        own = set_scores(values, genes, kept)
+        scores[method] = dict(zip(kept, pcc(expected.to_numpy(), own.to_numpy()).tolist(), strict=True))
+        scores[method] |= {name: float("nan") for name in sets if name not in kept}
+        agreement[method] = float(adjusted_rand_score(regions, regions_of(values, resolution)))
+    return scores, agreement
