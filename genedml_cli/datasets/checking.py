@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pandas as pd
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets.datasets import Section, check_complete, find_dataset, locate, published_panel
+from genedml_cli.datasets.duplicates import SectionCounts, find_twins, same_place, twins_text
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.datasets.shared_counts import Rows, joined_rows, same_rows, shared_note, told_apart
+from genedml_cli.datasets.shared_counts import same_rows, shared_note, told_apart
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.joins import TOLD_APART, doubt_of, without_counts
 from genedml_cli.expression.panels import gene_columns
 from genedml_cli.files.paths import takes_paths
+from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.patches import PATCHES_SUFFIX, open_patches
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.slides.tissue import find_tissue
@@ -78,15 +81,17 @@ def check_dataset(name: str, root: Path, skip_off_image: bool = False) -> list[S
     found = {section: sample for section, sample in located.items() if sample is not None}
     check_complete(known, root, found, allow_partial=True)
     panel = published_panel(name) if known.panel else ()
-    checks, rows = [], {}
+    checks: list[SectionCheck] = []
+    counted: dict[str, SectionCounts] = {}
     with console.progress("Sections", len(known.sections)) as advance:
         for section in known.sections:
             advance(note=section.name)
             check = SectionCheck(section, here=section.name in found)
             if check.here:
-                rows[section.name] = _check_section(check, found[section.name], known.pitch_um, panel, skip_off_image)
+                counts = _check_section(check, found[section.name], known.pitch_um, panel, skip_off_image)
+                counted |= {section.name: counts} if counts else {}
             checks.append(check)
-    _check_shared(checks, found, rows)
+    _check_shared(checks, found, counted)
     return checks
 
 
@@ -94,14 +99,14 @@ def check_samples(
     samples: Sequence[Sample], panel: Sequence[str] = (), skip_off_image: bool = False
 ) -> list[SectionCheck]:
     """Look at every section of a sample sheet as at those of a data set, but for what only a table knows."""
-    checks, rows, apart = [SectionCheck(sample) for sample in samples], {}, told_apart(samples)
+    checks, apart = [SectionCheck(sample) for sample in samples], told_apart(samples)
+    counted: dict[str, SectionCounts] = {}
     with console.progress("Sections", len(samples)) as advance:
         for check, sample in zip(checks, samples, strict=True):
             advance(note=sample.name)
-            rows[sample.name] = _check_section(
-                check, sample, sample.pitch_um, panel, skip_off_image, sample.name in apart
-            )
-    _check_shared(checks, {sample.name: sample for sample in samples}, rows)
+            counts = _check_section(check, sample, sample.pitch_um, panel, skip_off_image, sample.name in apart)
+            counted |= {sample.name: counts} if counts else {}
+    _check_shared(checks, {sample.name: sample for sample in samples}, counted)
     return checks
 
 
@@ -142,12 +147,23 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
         raise GeneDMLError("\n".join(sentences))
 
 
-def _check_shared(checks: Sequence[SectionCheck], samples: Mapping[str, Sample], rows: Mapping[str, Rows]) -> None:
-    """Put into both checks that two sections have the same counts."""
+def _check_shared(
+    checks: Sequence[SectionCheck], samples: Mapping[str, Sample], counted: Mapping[str, SectionCounts]
+) -> None:
+    """Put into both checks that two sections have the same counts, are one, or are the same place of two patients."""
     by_name = {check.section.name: check for check in checks}
-    for pair in same_rows(rows):
+    said = {
+        pair: shared_note(*(samples[name] for name in pair))
+        for pair in same_rows({name: counts.rows for name, counts in counted.items()})
+    }
+    leaking = {(first, second): twins_text(first, second, how) for first, second, how in find_twins(counted)}
+    for first, second in combinations(counted, 2):
+        one, other = samples[first], samples[second]
+        if one.donor != other.donor and (first, second) not in {*said, *leaking} and same_place(one, other):
+            leaking[first, second] = twins_text(first, second, "their spots lie at the same places of the same slide")
+    for pair, problem in [*said.items(), *((pair, str(Note(Mark.LEAKING, text))) for pair, text in leaking.items())]:
         for name in pair:
-            by_name[name].problems.append(shared_note(*(samples[other] for other in pair)))
+            by_name[name].problems.append(problem)
 
 
 def _check_section(
@@ -157,8 +173,8 @@ def _check_section(
     panel: Sequence[str],
     skip_off_image: bool,
     apart: bool = False,
-) -> Rows:
-    spots, rows = None, set()
+) -> SectionCounts | None:
+    spots, counted = None, None
     try:
         spots = read_spots(sample.spots)
         check.spots = len(spots)
@@ -171,12 +187,12 @@ def _check_section(
     except GeneDMLError as error:
         check.problems.append(str(error))
     try:
-        rows = _check_counts(check, sample, spots, panel, apart)
+        counted = _check_counts(check, sample, spots, panel, apart)
     except GeneDMLError as error:
         check.problems.append(str(error))
     if spots is not None:
         _check_scale(check, spots, pitch_um)
-    return rows
+    return counted
 
 
 def _check_slide(check: SectionCheck, sample: Sample, spots: Spots, pitch_um: float | None) -> None:
@@ -204,7 +220,9 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
         patches.read(place[-1:])
 
 
-def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str], apart: bool) -> Rows:
+def _check_counts(
+    check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str], apart: bool
+) -> SectionCounts | None:
     counts = read_counts(sample.counts)
     missing = [gene for gene, at in zip(panel, gene_columns(counts, panel), strict=True) if at < 0]
     check.panel_genes = len(panel) - len(missing) if panel else None
@@ -214,7 +232,7 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
             f"{', '.join(missing[:3])})."
         )
     if spots is None:
-        return set()
+        return None
     place = pd.Index(counts.obs_names).get_indexer(pd.Index(spots.names))
     check.with_counts = int((place >= 0).sum())
     counts.uns[TOLD_APART] = apart
@@ -228,7 +246,7 @@ def _check_counts(check: SectionCheck, sample: Sample, spots: Spots | None, pane
             f"only {check.with_counts} of {len(spots)} spots have counts: spots are called "
             f"{', '.join(spots.names[:3])}, counts {', '.join(counts.obs_names[:3])}."
         )
-    return joined_rows(sample, counts)
+    return SectionCounts.of(sample, counts)
 
 
 def _check_scale(check: SectionCheck, spots: Spots, pitch_um: float | None) -> None:

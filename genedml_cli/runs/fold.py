@@ -36,7 +36,7 @@ from genedml_cli.references.depth import fit_depth_line, label_sd, mean_label, r
 from genedml_cli.references.linear import LinearReferences, save_linear
 from genedml_cli.references.novelty import save_novelty
 from genedml_cli.runs.count_tables import CountTables
-from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of
+from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of, twins_note
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
 from genedml_cli.runs.fold_references import References, find_references
 from genedml_cli.training.loop import Trained, learnt_from, shape_of, threads_for, train_fold
@@ -82,9 +82,11 @@ class FoldTrainer:
         trained = train_fold(train, validation, test, config, device, words, at_once, state, log, plan.start)
         learnt, seen = learnt_from(train, validation, config.training), [*train, *validation]
         content = {name: features.slide_sha256 for name, features in sections.items()}
+        twins = {name: section.twins for name, section in plan.sections.items()}
         notes = [*fold_notes(fold, config), None if fold.tests_nothing else plan.panel_note]
         notes += [Note.of(plan.partial) if plan.partial else None]
-        notes += [same_slides_note(fold, content), counts_note(fold, tables), scale_note(seen, test, config)]
+        notes += [same_slides_note(fold, content), twins_note(fold, twins)]
+        notes += [counts_note(fold, tables), scale_note(seen, test, config)]
         notes += [note for data in (*seen, *test) for note in data.notes]
         gene_ids = agreed_gene_ids([gene_ids_of(tables[data.sample.name]) for data in seen], plan.genes)
         card = _card(plan, config, trained, learnt, seen, content, gene_ids, [*filter(None, notes)])

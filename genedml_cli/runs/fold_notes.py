@@ -58,6 +58,14 @@ def same_slides_note(fold: Fold, content: Mapping[str, str]) -> Note | None:
     return Note(Mark.LEAKING, f"{', '.join(same)}, which was trained on; scores flatter.") if same else None
 
 
+def twins_note(fold: Fold, twins: Mapping[str, Sequence[str]]) -> Note | None:
+    """What must be said where a test section is, by its counts, one of the training side under another name."""
+    seen = {sample.name for sample in (*fold.train, *fold.validation)}
+    same = [f"{one.name} is {name}" for one in fold.test for name in twins[one.name] if name in seen]
+    text = f"by its counts {', '.join(same)} under another name, which was trained on; scores flatter."
+    return Note(Mark.LEAKING, text) if same else None
+
+
 def counts_note(fold: Fold, counts: Mapping[str, anndata.AnnData]) -> Note | None:
     """What must be said of sections whose counts are not raw."""
     used = [sample.name for sample in (*fold.train, *fold.validation, *fold.test)]

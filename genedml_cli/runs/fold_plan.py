@@ -35,6 +35,7 @@ class SectionPlan:
         counts_sha256: content of the counts when the fold was planned.
         told_apart: see :func:`genedml_cli.datasets.shared_counts.told_apart`.
         shared: what must be said of counts that another section has, too; None of those that none has.
+        twins: names of sections that are this one under another name.
     """
 
     features: Path
@@ -46,14 +47,22 @@ class SectionPlan:
     counts_sha256: str
     told_apart: bool
     shared: Note | None
+    twins: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, features: SectionFeatures, counts_sha256: str, told_apart: bool, shared: Note | None) -> "SectionPlan":
+    def of(
+        cls,
+        features: SectionFeatures,
+        counts_sha256: str,
+        told_apart: bool,
+        shared: Note | None,
+        twins: tuple[str, ...] = (),
+    ) -> "SectionPlan":
         """The plan of a section whose features are in a file."""
         if features.file is None:
             raise ValueError("features to train on are in a file")
         seen = (features.raw_files, len(features.local), features.um_per_px, features.origin_xy, features.notes)
-        return cls(features.file, *seen, counts_sha256, told_apart, shared)
+        return cls(features.file, *seen, counts_sha256, told_apart, shared, twins)
 
     def open_features(self) -> SectionFeatures:
         """The features, their vectors mapped."""

@@ -14,6 +14,7 @@ from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
 from genedml.networks.registry import network_class
 from genedml_cli import console
+from genedml_cli.datasets.duplicates import warn_of_twins
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.datasets.panels import check_panels, load_panel
 from genedml_cli.datasets.samples import EVERY_FOLD, Sample
@@ -111,7 +112,7 @@ def plan_runs(
     starts = _starting_weights(begun, settings)
     used = [sample for sample in samples if any(sample in fold.sections for run in begun for fold in run.folds)]
     tables = {sample.name: counts.read(sample) for sample in used}
-    shared = check_shared(used, tables)
+    shared, twins = check_shared(used, tables), warn_of_twins(used, tables)
     panels = _panels(begun, settings.panel, tables)
     _check_labelled(begun, panels, tables)
     features = _extract(begun, used, encoders, settings)
@@ -122,7 +123,7 @@ def plan_runs(
         run.record.write()
         content = {said["name"]: said[f"counts{CONTENT}"] for said in run.record.description["samples"]}
         sections = {
-            name: SectionPlan.of(section, content[name], TOLD_APART in tables[name].uns, shared.get(name))
+            name: SectionPlan.of(section, content[name], TOLD_APART in tables[name].uns, shared.get(name), twins[name])
             for name, section in features[_features_key(run.config)].items()
         }
         encoder = encoder_record(encoders[run.config.encoder])
