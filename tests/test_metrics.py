@@ -17,7 +17,8 @@ from genedml.metrics import (
     residual,
     variance_ratio,
 )
-from genedml_cli.evaluation.scores import reference_notes, score_fold
+from genedml_cli.evaluation.fold_scores import score_fold
+from genedml_cli.evaluation.scores import reference_notes
 from genedml_cli.spots.spots import Spots
 
 

@@ -18,7 +18,7 @@ from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
 from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
-from genedml.metrics import attainable, nanmean, pcc
+from genedml.metrics import attainable, morans_i, nanmean, pcc
 from genedml_cli.commands import options
 from genedml_cli.commands.choices import choose_config, known_scale, to_overrides
 from genedml_cli.commands.tables.external import show_external
@@ -35,7 +35,9 @@ from genedml_cli.evaluation.scores import Evaluation, FoldScores
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.features.extraction import encode_section, extract
+from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of, set_record
+from genedml_cli.outputs.predictions import UNSMOOTHED
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.linear import load_linear, predict_linear
 from genedml_cli.runs.run import train
@@ -96,6 +98,26 @@ def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys)
     assert written["methods"]["Gene-DML"]["mse"]["mean"] == pytest.approx(
         result.summary().loc["Gene-DML", "mse"].iloc[0]
     )
+
+
+# What a run keeps for its scores
+
+
+def test_a_run_keeps_unsmoothed_labels_and_morans_i_of_its_training_sections(run, world):
+    samples = {sample.name: sample for sample in read_sheet(world / "samples.csv")}
+    card, tested = load_card(run / "fold-P1.safetensors"), read_prediction(run / "predictions/P1.h5ad")
+    alone = replace(card.config.labels, smooth=False)
+
+    def unsmoothed(name: str) -> tuple[np.ndarray, Spots]:
+        spots = read_spots(samples[name].spots)
+        labels = make_labels(read_counts(samples[name].counts), spots, card.genes, alone)
+        assert labels.valid.all()
+        return labels.y, spots
+
+    np.testing.assert_array_equal(tested.layers[UNSMOOTHED], unsmoothed("P1")[0])
+    each = [morans_i(y, spots.neighbors()) for y, spots in map(unsmoothed, ("P2", "P3"))]
+    np.testing.assert_allclose(tested.var["morans_i"], np.nanmean(each, axis=0))
+    assert card.scores["morans_i"] == tested.var["morans_i"].tolist()
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "paper"])

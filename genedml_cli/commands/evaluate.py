@@ -24,6 +24,14 @@ def evaluate(
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Raw counts of the section, for an .h5ad.")] = None,
     per_gene: Annotated[bool, typer.Option("--per-gene", help="Also list every gene.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="All scores of every method: unsmoothed truth, thirds of the genes by Moran's I, the null of moved "
+            "maps, variance ratio, and of a run the share of the ceiling, as with --ceiling.",
+        ),
+    ] = False,
     ceiling: Annotated[
         bool, typer.Option("--ceiling", help="Also how far two halves of a run's counts agree, so what is attainable.")
     ] = False,
@@ -57,18 +65,18 @@ def evaluate(
     if external is None and (root or weights or allow_partial or allow_off_tissue or skip_off_image or deterministic):
         others = "--root, --weights, --allow-partial, --allow-off-tissue, --skip-off-image and --deterministic"
         raise typer.BadParameter(f"{others} go with --external.")
-    if external is not None and (truth is not None or ceiling or per_gene):
-        raise typer.BadParameter("--external goes without --truth, --ceiling and --per-gene.")
+    if external is not None and (truth is not None or ceiling or per_gene or full):
+        raise typer.BadParameter("--external goes without --truth, --ceiling, --full and --per-gene.")
     if targets and len(targets) > 1:
-        if truth is not None or ceiling or per_gene or external is not None:
-            raise typer.BadParameter("Several runs go without --truth, --ceiling, --per-gene and --external.")
+        if truth is not None or ceiling or per_gene or full or external is not None:
+            raise typer.BadParameter("Several runs go without --truth, --ceiling, --full, --per-gene and --external.")
         _evaluate_several(targets, json_)
         return
     target = targets[0] if targets else None
     if external is None:
         if gene_map is not None and truth is None:
             raise typer.BadParameter("--gene-map goes with --truth or --external.")
-        _evaluate(target, truth, ceiling, per_gene, json_, gene_map)
+        _evaluate(target, truth, ceiling or (full and truth is None), full, per_gene, json_, gene_map)
         return
     from genedml_cli import console
     from genedml_cli.commands.tables.external import show_external
@@ -107,7 +115,13 @@ def _evaluate_several(runs: Sequence[Path], json_: bool) -> None:
 
 
 def _evaluate(
-    target: Path | None, truth: Path | None, ceiling: bool, per_gene: bool, json_: bool, gene_map: Path | None
+    target: Path | None,
+    truth: Path | None,
+    ceiling: bool,
+    full: bool,
+    per_gene: bool,
+    json_: bool,
+    gene_map: Path | None,
 ) -> None:
     from genedml_cli import console
     from genedml_cli.commands.tables import scores
@@ -118,6 +132,6 @@ def _evaluate(
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
         console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})
         return
-    scores.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/" if result.written else "")
+    scores.show_evaluation(result, f"The same as CSV and JSON: {result.folder}/" if result.written else "", full)
     if per_gene:
-        scores.show_genes(result)
+        scores.show_genes(result, full)

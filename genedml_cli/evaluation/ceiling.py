@@ -106,6 +106,7 @@ def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], counts: Mapping
         pcc=column_nanmean(np.stack(plain)),
         held_out_pcc=None,
         without_pcc=int(np.isnan(plain).sum()),
+        per_gene={"pcc_given_depth": column_nanmean(np.stack(partial))},
     )
 
 

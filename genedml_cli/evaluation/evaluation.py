@@ -7,6 +7,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError
@@ -14,8 +15,9 @@ from genedml.metrics import HIGH_GENES
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.evaluation import ceiling
+from genedml_cli.evaluation.fold_scores import score_fold
 from genedml_cli.evaluation.published import rows_beside
-from genedml_cli.evaluation.scores import Evaluation, reference_notes, score_fold, write_if_possible
+from genedml_cli.evaluation.scores import Evaluation, reference_notes, write_if_possible
 from genedml_cli.expression.counts import not_raw_note, read_counts
 from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import Labels, check_join, make_labels
@@ -25,7 +27,7 @@ from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import Mark, Note, panels_note
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
 from genedml_cli.outputs.prediction_record import record_of
-from genedml_cli.outputs.predictions import spots_of
+from genedml_cli.outputs.predictions import UNSMOOTHED, spots_of
 from genedml_cli.outputs.run_folder import RECORD, model_file, read_record
 
 NAMED_GENES = 5
@@ -117,8 +119,10 @@ def _nothing_to_score(run: Path, empty: Sequence[str]) -> GeneDMLError:
     return GeneDMLError(f"{run} holds no finished fold. Train one with: genedml train --out {run} ...")
 
 
-def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False) -> Evaluation:
-    """Score :func:`finished_sections` of a run; writes nothing.
+def score_run(
+    run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False, full: bool = True
+) -> Evaluation:
+    """Score :func:`finished_sections` of a run; writes nothing. Without ``full`` only what a comparison shows.
 
     Raises:
         GeneDMLError: sections with different label transforms or of different methods.
@@ -133,7 +137,7 @@ def score_run(run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling:
     folds: dict[str, list[anndata.AnnData]] = {}
     for file in sorted(records, key=lambda file: _natural(records[file].fold)):
         folds.setdefault(records[file].fold, []).append(finished[file])
-    scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title)]
+    scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title, full)]
     dataset, panels = first.dataset, [section.var_names for section in sections]
     published, published_notes = rows_beside(dataset, first.label_settings, panels)
     return Evaluation(
@@ -185,14 +189,14 @@ def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
     labels = labels_of_prediction(data, truth, gene_map)
     joined = check_join(labels, prediction.name, truth)
-    data.layers["truth"] = labels.y
+    data.layers["truth"], data.layers[UNSMOOTHED] = labels.y, labels.unsmoothed
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
     data.layers["constant"] = np.tile(mean, (data.n_obs, 1))
     data.layers["depth_alone"] = labels.depth[:, None] * slope + intercept
     data.obs["depth"] = labels.depth
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
-    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], record.title)
+    scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], record.title, full=True)
     notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.raw:
         notes.append(not_raw_note([truth.name]))
@@ -217,13 +221,20 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path, gene_map: Path | N
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
     panels = [match_panel(table, panel)[0] for panel in record.genes_of_panels]
     each = [make_labels(table, spots, genes, record.label_settings) for genes in panels]
-    y = [
-        pd.DataFrame(labels.y, columns=genes).reindex(columns=data.var_names)
-        for labels, genes in zip(each, panels, strict=True)
-    ]
+
+    def mean(tables: Sequence[Float[np.ndarray, "S _"]]) -> Float[np.ndarray, "S M"]:
+        pairs = zip(tables, panels, strict=True)
+        return np.mean([pd.DataFrame(y, columns=genes).reindex(columns=data.var_names) for y, genes in pairs], axis=0)
+
     valid = np.all([labels.valid for labels in each], axis=0)
-    mean = np.mean([table.to_numpy() for table in y], axis=0)
-    return replace(each[0], y=mean, counts=None, valid=valid, empty=int((~valid).sum()) - each[0].without_counts)
+    return replace(
+        each[0],
+        y=mean([labels.y for labels in each]),
+        unsmoothed=mean([labels.unsmoothed for labels in each]),
+        counts=None,
+        valid=valid,
+        empty=int((~valid).sum()) - each[0].without_counts,
+    )
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:

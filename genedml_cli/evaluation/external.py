@@ -27,8 +27,9 @@ from genedml_cli.evaluation.external_sections import (
     seen_in_training,
     seen_note,
 )
+from genedml_cli.evaluation.fold_scores import score_fold
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
-from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, score_fold, write_if_possible
+from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, write_if_possible
 from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
 from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import Labels
@@ -247,7 +248,7 @@ def _with_references(
     card: ModelCard,
     file: Path,
 ) -> anndata.AnnData:
-    """Predictions of the labelled spots and matched genes, for :func:`genedml_cli.evaluation.scores.score_fold`."""
+    """Predictions of the labelled spots and matched genes, with all that ``score_fold`` takes."""
     column = pd.Index(card.genes).get_indexer(list(genes))
     linear = load_linear(file, card.genes, network_sha256(file))
     references = reference_layers(card, linear, features, labels.depth)

@@ -3,23 +3,22 @@
 Letters: S spots, M genes, F folds. The metrics' definitions are in METHOD section 6 and in :mod:`genedml.metrics`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
-from genedml.metrics import attainable, column_nanmean, high_genes, nanmean, partial_pcc, pcc
+from genedml.metrics import attainable, high_genes, nanmean
 from genedml_cli import console
 from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, marks_of, texts_of
-from genedml_cli.outputs.reference_layers import REFERENCES, held_out_column
+from genedml_cli.outputs.reference_layers import REFERENCES
 
 RIDGE, DEPTH, CONSTANT = (REFERENCES[layer].title for layer in ("ridge", "depth_alone", "constant"))
 OWN_TILE, NUCLEI = (REFERENCES[layer].title for layer in ("ridge_own_tile", "nuclei_alone"))
@@ -32,6 +31,23 @@ METRICS = {
     "pcc_h_held_out": "PCC(H) held out",
     "pcc_given_depth": "PCC given depth",
 }
+ABOVE_NULL = "above_null_given_depth"
+FULL_METRICS = {
+    **METRICS,
+    "pcc_unsmoothed": "PCC, unsmoothed truth",
+    "pcc_moran_low": "PCC, lowest third by Moran's I",
+    "pcc_moran_middle": "PCC, middle third",
+    "pcc_moran_high": "PCC, highest third",
+    "pcc_spatial": "PCC, 50 most spatial genes",
+    "above_null": "genes above null",
+    ABOVE_NULL: "above null given depth",
+    "variance_ratio": "variance ratio",
+    "share_of_ceiling": "share of ceiling",
+    "share_of_ceiling_given_depth": "share of ceiling given depth",
+}
+"""All scores of an evaluation; examples/scores.md explains each in a line."""
+NARROW = {**METRICS, ABOVE_NULL: FULL_METRICS[ABOVE_NULL]}
+"""Those of a table that is not asked for in full."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,8 @@ class FoldScores:
 
     ``mse`` and ``mae`` are means over the genes and all spots of its test sections, so that a section weighs what it
     has of spots. Of PCC, which is within a section, it is the mean over the test sections. ``held_out_pcc`` is each
-    gene's PCC inside the training side, by which PCC(H) held out chooses its genes.
+    gene's PCC inside the training side, by which PCC(H) held out chooses its genes. ``full`` are those of
+    :data:`FULL_METRICS` that are known of the fold besides, ``per_gene`` scores of every gene, mean over the sections.
     """
 
     method: str
@@ -53,6 +70,8 @@ class FoldScores:
     pcc: Float[np.ndarray, " M"]
     held_out_pcc: Float[np.ndarray, " M"] | None
     without_pcc: int
+    full: Mapping[str, float] = field(default_factory=dict)
+    per_gene: Mapping[str, Float[np.ndarray, " M"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,9 +106,11 @@ class Evaluation:
     def values(self) -> pd.DataFrame:
         """One row for each method and fold, one column for each metric; of what was measured only."""
         table = _values(self.scores)
+        for key, given_depth in (("share_of_ceiling", False), ("share_of_ceiling_given_depth", True)):
+            table[key] = [self._share_of_ceiling(*row, given_depth) for row in table[["method", "fold"]].to_numpy()]
         if self.split_halves:
             halves = _values(self.split_halves)
-            scores = [key for key in METRICS if key.startswith("pcc")]
+            scores = [key for key in halves if key.startswith("pcc")]
             ceiling = halves.assign(method=ATTAINABLE, **{key: attainable(halves[key].to_numpy()) for key in scores})
             table = pd.concat([table, halves, ceiling], ignore_index=True)
         return table.assign(marks=self.marks)
@@ -101,7 +122,7 @@ class Evaluation:
 
     def summary(self) -> pd.DataFrame:
         """Mean and standard deviation over folds of every metric, a row for each method."""
-        grouped = self.values().groupby("method", sort=False)[list(METRICS)]
+        grouped = self.values().groupby("method", sort=False)[list(FULL_METRICS)]
         return grouped.agg(["mean", "std"])
 
     def per_gene(self) -> pd.DataFrame:
@@ -115,8 +136,32 @@ class Evaluation:
                 table = pd.concat(own, axis=1)
                 name = "pcc" if method == self.method else f"{method.replace(' ', '_')}_pcc"
                 tables[name], tables[f"{name}_sd"] = table.mean(axis=1), table.std(axis=1)
+        tables |= self._more_of_genes()
         genes = pd.DataFrame(tables).rename_axis("gene").reset_index().assign(marks=self.marks)
         return genes.sort_values("pcc", ascending=False, kind="stable", ignore_index=True)
+
+    def _more_of_genes(self) -> dict[str, pd.Series]:
+        """Means over folds of what else is known of every gene's prediction, and of its ceiling."""
+        tables = {name: self._over_folds(self.scores, name) for name in self.scores[0].per_gene}
+        if self.split_halves:
+            halves = pd.concat([pd.Series(fold.pcc, index=fold.genes) for fold in self.split_halves], axis=1)
+            tables["attainable_pcc"] = halves.apply(lambda r: attainable(r.to_numpy())).mean(axis=1)
+        return tables
+
+    def _over_folds(self, scores: Sequence[FoldScores], name: str) -> pd.Series:
+        own = [pd.Series(one.per_gene[name], index=one.genes) for one in scores if one.method == self.method]
+        return pd.concat(own, axis=1).mean(axis=1)
+
+    def _share_of_ceiling(self, method: str, fold: str, given_depth: bool) -> float:
+        """Mean PCC of a method in a fold over the mean of what is attainable, of genes that have both."""
+        halves = next((score for score in self.split_halves if score.fold == fold), None)
+        score = next(one for one in self.scores if (one.method, one.fold) == (method, fold))
+        if halves is None:
+            return float("nan")
+        pcc, r = (one.per_gene["pcc_given_depth"] if given_depth else one.pcc for one in (score, halves))
+        ceiling = attainable(r)
+        known = ~np.isnan(pcc) & ~np.isnan(ceiling)
+        return float(pcc[known].sum() / ceiling[known].sum()) if ceiling[known].any() else float("nan")
 
     def write(self) -> None:
         """``metrics.csv`` (method x fold), ``metrics.json`` (summary and notes) and ``genes.csv`` in ``folder``.
@@ -135,7 +180,7 @@ class Evaluation:
         """Title, notes, mean and sd of every metric of every method, the paper's rows apart."""
         summary = self.summary()
         methods = {
-            method: {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in METRICS}
+            method: {key: {"mean": row[(key, "mean")], "sd": row[(key, "std")]} for key in FULL_METRICS}
             for method, row in summary.iterrows()
         }
         published = [row.to_dict() for row in self.published]
@@ -173,45 +218,6 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
     return notes
 
 
-def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str) -> list[FoldScores]:
-    """Scores of a network and of the references over the test sections of a fold, the network's first.
-
-    Args:
-        fold: its name.
-        sections: labelled spots only: predictions in ``X``, ``truth`` and what references there are in ``layers``,
-            ``obs["depth"]``, and in ``var`` the PCC inside the training side where it is known.
-        method: the network's title.
-    """
-    layers = {reference.title: layer for layer, reference in REFERENCES.items() if layer in sections[0].layers}
-    methods: dict[str, str | None] = {method: None, **layers}
-    return [_score_method(name, layer, fold, sections) for name, layer in methods.items()]
-
-
-def _score_method(name: str, layer: str | None, fold: str, sections: Sequence[anndata.AnnData]) -> FoldScores:
-    plain, partial, errors = [], [], []
-    for section in sections:
-        truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
-        predicted = section.X if layer is None else section.layers[layer]
-        undefined = np.full(truth.shape[1], np.nan)
-        plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
-        partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
-        errors.append(np.asarray(truth - predicted, dtype=np.float64))
-    held_out = "held_out_pcc" if layer is None else held_out_column(layer)
-    var, error = sections[0].var, np.concatenate(errors)
-    return FoldScores(
-        name,
-        fold,
-        tuple(var.index),
-        float(np.square(error).mean()),
-        float(np.abs(error).mean()),
-        nanmean([nanmean(genes) for genes in plain]),
-        nanmean([nanmean(genes) for genes in partial]),
-        column_nanmean(np.stack(plain)),
-        var[held_out].to_numpy(dtype=float) if held_out in var else None,
-        int(np.isnan(plain).sum()),
-    )
-
-
 def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
     rows = []
     for method in dict.fromkeys(score.method for score in scores):
@@ -228,6 +234,8 @@ def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
                     "pcc_h_held_out": _held_out_score(score),
                     "pcc_given_depth": score.pcc_given_depth,
                     "gene_sections_without_pcc": score.without_pcc,
+                    **dict.fromkeys(FULL_METRICS.keys() - METRICS.keys(), float("nan")),
+                    **score.full,
                 }
             )
     return pd.DataFrame(rows)

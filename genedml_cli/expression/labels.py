@@ -42,6 +42,7 @@ class Labels:
         raw: whether the counts can be raw.
         doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
         counts: counts of the panel's genes; 0 in the rows of spots that have none.
+        unsmoothed: labels of each spot alone, before the mean over neighbours, if there is one; NaN as in ``y``.
     """
 
     y: Float[np.ndarray, "S M"]
@@ -52,6 +53,7 @@ class Labels:
     raw: bool = True
     doubt: str = ""
     counts: Float[np.ndarray, "S M"] | None = None
+    unsmoothed: Float[np.ndarray, "S M"] | None = None
 
 
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
@@ -86,7 +88,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         library = panel_sum if config.library == "panel" else total
         ratio = config.scale * panel_counts / np.where(valid, library, 1.0)[:, None]
         y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
-    depth = np.log10(1 + total)[:, None]
+    depth, unsmoothed = np.log10(1 + total)[:, None], y
     if config.smooth:
         neighbors = spots.neighbors()
         y, depth = _mean_over(neighbors, valid, y), _mean_over(neighbors, joined, depth)
@@ -99,6 +101,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         bool(counts.uns.get(RAW, True)),
         doubt_of(counts, spots.names, place),
         np.where(joined[:, None], panel_counts, 0.0).astype(np.float32),
+        np.where(valid[:, None], unsmoothed, np.nan).astype(np.float32),
     )
 
 

@@ -16,7 +16,7 @@ from genedml_cli.outputs.reference_layers import held_out_column
 
 REFERENCES = ("training_mean", "depth_slope", "depth_intercept")
 SCORES = {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc", "held_out_pcc", *map(held_out_column, LAYERS)}
-NUMBERS = {*REFERENCES, *SCORES, "training_sd", "novelty", "depth"}
+NUMBERS = {*REFERENCES, *SCORES, "training_sd", "novelty", "depth", "morans_i"}
 UNKNOWN = ("lower", "upper")
 """Layers that are NaN for a gene of which they are not known."""
 SMALLEST_SCALE = 1e-5

@@ -27,6 +27,8 @@ RANKING = (
 LABEL_SCALE: Final = "label"
 Z_SCALE: Final = "z"
 """Scales of the values of an export or a picture."""
+UNSMOOTHED = "truth_unsmoothed"
+"""Layer of a run's test sections: labels of each spot alone, whether or not those of ``truth`` are means."""
 SPOT_TO_PITCH = 0.5  # ST: 100 um spots at 200 um; Visium: 55 at 100
 
 

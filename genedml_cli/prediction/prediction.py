@@ -158,6 +158,8 @@ def _add_references(data: anndata.AnnData, models: Ensemble, features: SectionFe
             columns[held_out_column(layer)] = [of_fold[layer].inner_pcc for of_fold in linear]
     if all(card.scores["held_out_pcc"] for card in models.cards):
         columns["held_out_pcc"] = [card.scores["held_out_pcc"] for card in models.cards]
+    if all(card.scores.get("morans_i") for card in models.cards):
+        columns["morans_i"] = [card.scores["morans_i"] for card in models.cards]
     for name, each in columns.items():
         data.var[name] = np.mean(models.of_common_genes([np.asarray(one)[None] for one in each]), axis=0)[0]
     if all(card.label_sd for card in models.cards):

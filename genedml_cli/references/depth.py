@@ -40,7 +40,7 @@ def fit_depth_line(sections: Sequence[SectionData]) -> DepthLine:
 def reference_layers(
     card: ModelCard, linear: LinearReferences, features: SectionFeatures, depth: Float[np.ndarray, " S"]
 ) -> Mapping[str, Float[np.ndarray, "S M"]]:
-    """What each reference predicts of a section, as layers for :func:`genedml_cli.evaluation.scores.score_fold`."""
+    """What each reference predicts of a section, as layers that ``evaluation.fold_scores`` scores."""
     slope, intercept = np.asarray(card.depth_line)
     return {
         **predict_linear(linear, features),

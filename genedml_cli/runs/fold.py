@@ -28,13 +28,14 @@ from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_record import PredictionRecord
-from genedml_cli.outputs.predictions import add_z, to_anndata
+from genedml_cli.outputs.predictions import UNSMOOTHED, add_z, to_anndata
 from genedml_cli.outputs.reference_layers import RIDGE, held_out_column
 from genedml_cli.outputs.run_folder import in_words, log_file, model_file, reference_file, state_file
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import fit_depth_line, label_sd, mean_label, reference_layers
 from genedml_cli.references.linear import LinearReferences, save_linear
 from genedml_cli.references.novelty import save_novelty
+from genedml_cli.references.spatial import spatial_variability
 from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of, twins_note
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
@@ -166,7 +167,11 @@ def _card(
         training_patients=tuple(sorted({sample.patient for sample in chosen_by})),
         training_donors=tuple(sorted({sample.donor for sample in chosen_by})),
         notes=tuple(texts_of(dict.fromkeys(notes))),
-        scores={"epoch": trained.epoch, "held_out_pcc": [] if held_out is None else held_out.tolist()},
+        scores={
+            "epoch": trained.epoch,
+            "held_out_pcc": [] if held_out is None else held_out.tolist(),
+            "morans_i": spatial_variability(learnt).tolist(),
+        },
         made_by={
             **VERSION,
             "torch": str(torch.__version__),
@@ -197,13 +202,14 @@ def _tested(
         spots_without_panel_counts=data.labels.empty,
     )
     references = reference_layers(card, linear, data.features, data.labels.depth)
-    layers = {"truth": data.labels.y, **references}
+    layers = {"truth": data.labels.y, UNSMOOTHED: data.labels.unsmoothed, **references}
     result = to_anndata(predicted, card.genes, data.features.spots, record, layers, card.gene_ids)
     result.obs["depth"] = data.labels.depth
     add_z(result, np.asarray(card.mean_label), np.asarray(card.label_sd))
     result.var["held_out_pcc"] = card.scores["held_out_pcc"] or np.nan
     for layer, model in linear.items():
         result.var[held_out_column(layer)] = model.inner_pcc
+    result.var["morans_i"] = card.scores["morans_i"]
     return result[data.labels.valid].copy()
 
 

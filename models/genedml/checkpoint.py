@@ -22,6 +22,8 @@ from genedml.strict_json import with_nan, without_nan
 from genedml.tensor_files import tensor_bytes
 
 FORMAT_VERSION = 5
+SCORES_OF_GENES = {"held_out_pcc", "morans_i"}
+"""Of a card's ``scores``, those of every gene: the PCC inside the training side, Moran's I on the training sections."""
 METADATA_KEY, HASH_KEY = "genedml", "sha256"
 FIX = "Copy it again, or train the fold again."
 
@@ -255,7 +257,8 @@ def _read_card(file: Path) -> tuple[ModelCard, str]:
 
 def _put_nan_back(values: dict[str, Any]) -> None:
     """Scores that are not defined, which are null in JSON, as numbers."""
-    values["scores"]["held_out_pcc"] = with_nan(values["scores"]["held_out_pcc"])
+    for name in SCORES_OF_GENES & {*values["scores"]}:
+        values["scores"][name] = with_nan(values["scores"][name])
     if values["cross_validated"] is not None:
         values["cross_validated"] = {name: with_nan(scores) for name, scores in values["cross_validated"].items()}
     if values.get("calibration") is not None:
@@ -278,11 +281,11 @@ def _check_card(card: ModelCard) -> None:
         raise ValueError(f"its um/px are {card.um_per_px}")
     if len(card.gene_ids) not in (0, genes):
         raise ValueError(f"it has {len(card.gene_ids)} ids for {genes} genes")
-    held_out = card.scores["held_out_pcc"]
-    if not isinstance(held_out, list) or not all(isinstance(value, float | int) for value in held_out):
-        raise ValueError("its held-out scores are no numbers")
-    if len(held_out) not in (0, genes):
-        raise ValueError(f"it has {genes} genes, but scores for another number")
+    for scores in (card.scores["held_out_pcc"], card.scores.get("morans_i", [])):
+        if not isinstance(scores, list) or not all(isinstance(value, float | int) for value in scores):
+            raise ValueError("its held-out scores or its Moran's I are no numbers")
+        if len(scores) not in (0, genes):
+            raise ValueError(f"it has {genes} genes, but scores for another number")
     scored = card.cross_validated
     if scored is not None and {
         len(values) for values in (scored.folds, scored.pcc, scored.pcc_sd, scored.ridge_pcc)
