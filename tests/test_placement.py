@@ -64,7 +64,7 @@ def sections(tmp_path: Path) -> list[SectionData]:
     for number, spots in enumerate(COUNTS):
         save_features(make_features(spots, 8, number), tmp_path / f"{number}.safetensors", {})
         y = random.random((spots, GENES), dtype=np.float32)
-        labels = Labels(y, random.random(spots) > 0.2, np.zeros(spots), 0, 0)
+        labels = Labels(y, y, random.random(spots) > 0.2, np.zeros(spots), 0, 0)
         sample = Sample(str(number), tmp_path, tmp_path, tmp_path, f"P{number}", f"P{number}")
         data.append(SectionData(sample, load_features(tmp_path / f"{number}.safetensors"), labels))
     return data

@@ -88,6 +88,6 @@ def random_section(encoder: EncoderInfo, config: Config, needs: Needs) -> Sectio
         ),
     )
     y = random.random((SPOTS, config.labels.panel_size), dtype=np.float32)
-    labels = Labels(y, np.ones(SPOTS, bool), np.zeros(SPOTS), 0, 0, counts=np.round(y * 10))
+    labels = Labels(y, y, np.ones(SPOTS, bool), np.zeros(SPOTS), 0, 0, counts=np.round(y * 10))
     sample = Sample("random", Path("random"), Path("random"), Path("random"), "random", "random")
     return SectionData(sample, features, labels)

@@ -107,7 +107,8 @@ class Evaluation:
         """One row for each method and fold, one column for each metric; of what was measured only."""
         table = _values(self.scores)
         for key, given_depth in (("share_of_ceiling", False), ("share_of_ceiling_given_depth", True)):
-            table[key] = [self._share_of_ceiling(*row, given_depth) for row in table[["method", "fold"]].to_numpy()]
+            rows = zip(table["method"], table["fold"], strict=True)
+            table[key] = [self._share_of_ceiling(method, fold, given_depth) for method, fold in rows]
         if self.split_halves:
             halves = _values(self.split_halves)
             scores = [key for key in halves if key.startswith("pcc")]

@@ -35,6 +35,7 @@ class Labels:
 
     Args:
         y: labels; NaN in the rows of spots that have none.
+        unsmoothed: labels of each spot alone, before the mean over neighbours, if there is one; NaN as in ``y``.
         valid: spots that have a label: with counts, and with a library (of the panel or of all genes) above zero.
         depth: log10(1 + total counts), averaged like the labels; NaN where there are no counts.
         without_counts: spots that the count table does not name.
@@ -42,10 +43,10 @@ class Labels:
         raw: whether the counts can be raw.
         doubt: why the counts may be another section's though the names are the same; empty if nothing speaks for it.
         counts: counts of the panel's genes; 0 in the rows of spots that have none.
-        unsmoothed: labels of each spot alone, before the mean over neighbours, if there is one; NaN as in ``y``.
     """
 
     y: Float[np.ndarray, "S M"]
+    unsmoothed: Float[np.ndarray, "S M"]
     valid: Bool[np.ndarray, " S"]
     depth: Float[np.ndarray, " S"]
     without_counts: int
@@ -53,7 +54,6 @@ class Labels:
     raw: bool = True
     doubt: str = ""
     counts: Float[np.ndarray, "S M"] | None = None
-    unsmoothed: Float[np.ndarray, "S M"] | None = None
 
 
 def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], config: LabelsConfig) -> Labels:
@@ -94,6 +94,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         y, depth = _mean_over(neighbors, valid, y), _mean_over(neighbors, joined, depth)
     return Labels(
         np.where(valid[:, None], y, np.nan).astype(np.float32),
+        np.where(valid[:, None], unsmoothed, np.nan).astype(np.float32),
         valid,
         np.where(joined, depth[:, 0], np.nan),
         int((~joined).sum()),
@@ -101,7 +102,6 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         bool(counts.uns.get(RAW, True)),
         doubt_of(counts, spots.names, place),
         np.where(joined[:, None], panel_counts, 0.0).astype(np.float32),
-        np.where(valid[:, None], unsmoothed, np.nan).astype(np.float32),
     )
 
 
