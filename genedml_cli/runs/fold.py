@@ -170,7 +170,7 @@ def _card(
         scores={
             "epoch": trained.epoch,
             "held_out_pcc": [] if held_out is None else held_out.tolist(),
-            "morans_i": spatial_variability(learnt).tolist(),
+            "morans_i": spatial_variability(seen).tolist(),
         },
         made_by={
             **VERSION,
