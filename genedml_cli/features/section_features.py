@@ -94,7 +94,8 @@ class SectionFeatures:
         """The global view, in single precision; with ``orientations``, of turned tiles as well."""
         grid_xy = torch.as_tensor(self.spots.grid_xy)
         turned = self.turned.to(device).float() if orientations else None
-        return Section(self.pooled.to(device).float(), grid_xy.to(device), self.spots.lattice == "hex", turned)
+        pooled, hexagonal = self.pooled.to(device).float(), self.spots.lattice == "hex"
+        return Section(pooled, grid_xy.to(device), hexagonal, turned, self.spots.array is not None)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:

@@ -46,7 +46,7 @@ def _predict_placed(
     spots = len(section.pooled)
     for row in torch.arange(spots).split(spots if network.takes.whole_sections else batch_spots):
         predicted.append(network(features.batch(torch.full_like(row, number), row), context))
-    labels = torch.cat(predicted).cpu()
+    labels = network.finish(torch.cat(predicted), section).cpu()
     if not labels.isfinite().all():
         raise GeneDMLError(
             "The model predicts NaN or infinite numbers. Its training diverged (lower training.learning_rate), or its "

@@ -202,15 +202,10 @@ class SpotLoader:
         self._orientations = of_tokens if settings.augment and (needs.tokens or needs.tiles) else 1
         self._settings = settings
 
-    @property
-    def mean_label(self) -> Float[Tensor, " M"]:
-        of_sections = [self._labels.take(torch.full_like(rows, s), rows) for s, rows in enumerate(self._rows)]
-        return torch.cat(of_sections).mean(dim=0)
-
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Every labelled spot once, in an order and orientations drawn anew."""
         settings = self._settings
-        whole = self._needs.whole_sections
+        whole = self._needs.whole_sections or self._needs.array_means
         batch_size = sum(map(len, self._rows)) if whole else settings.batch_size
         together = max(1, settings.sections_per_batch) if whole else settings.sections_per_batch
         for section, row in draw_batches(self._rows, batch_size, together, generator):
@@ -334,7 +329,7 @@ def shape_of(features: SectionFeatures, genes: int, config: Config, labelled_spo
     """What the tensors of a network depend on, besides its configuration, where it is trained on such features."""
     tokens, width = features.local.shape[2:]
     bank = labelled_spots if network_class(config.method).needs(config.network).bank else 0
-    return Shape(genes, width, tokens, config.views.neighbor_grid, bank)
+    return Shape(genes, width, tokens, config.views.neighbor_grid, bank, config.labels.smooth)
 
 
 def _shape_of(sections: Sequence[SectionData], config: Config) -> Shape:
@@ -397,8 +392,8 @@ def _fit(
     network = build(config.method, config.network, _shape_of(train, config))
     if start is not None:
         network.load_backbone(start.file)
-    network.start_at(loader.mean_label.cpu())
-    remember(network.to(device), loader.sections())
+    network.to(device).start_from(loader.sections())
+    remember(network, loader.sections())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
         learner.restore(passes.begun, generator)

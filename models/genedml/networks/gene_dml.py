@@ -12,19 +12,26 @@ Differs from the paper where the paper is silent or contradicts itself:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from genedml.networks.gene_dml_grouping import kmeans
-from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
-from genedml.networks.inputs import Batch, Needs, Section
+from genedml.networks.gene_dml_losses import (
+    centred_prediction_loss,
+    contrastive_loss,
+    cross_level_loss,
+    instance_loss,
+    prediction_loss,
+)
+from genedml.networks.inputs import Batch, Needs, Section, array_mean
+from genedml.networks.linear_path import LinearPath
 from genedml.networks.layers import Block, FeedForward, GlobalTransformer, RelativePositionBias, hide, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
@@ -44,6 +51,10 @@ class LossConfig:
     """Lambda of eq. 7."""
     prediction_weight: Positive = 1.0
     """Weight of eq. 6 in eq. 7, which has none: the alignment terms are some hundred times as large as the error."""
+    centred: bool = False
+    """Take the mean over a section's spots out of eq. 6, and weigh it by ``offset_weight``: levels of sections differ
+    for reasons that no image shows, and no correlation sees them."""
+    offset_weight: Annotated[float, Field(ge=0)] = 0.1
     groups: Count = 18
     """k of the k-means."""
     kmeans_iterations: Count = 10
@@ -66,6 +77,12 @@ class GeneDMLConfig:
     head_widths: Annotated[tuple[Count, ...], Field(max_length=16)] = (1536, 512)
     head_dropout: Fraction = 0.1
     gene_dropout: Fraction = 0.3
+    array_mean: bool = False
+    """Average the output over array neighbours, in the loss and at prediction, where labels are such means
+    (``labels.smooth``)."""
+    linear_share: Fraction = 0.0
+    """Share of ridge regression on each spot's pooled vectors in the output, fitted on the training sections; the rest
+    is the network's, which is trained for itself. The two err differently, and their mean errs less than either."""
     loss: LossConfig = LossConfig()
 
 
@@ -178,7 +195,7 @@ class GeneDML(Network):
     def __init__(self, config: GeneDMLConfig, shape: Shape) -> None:
         super().__init__(config, shape)
         width = config.shared_width
-        self.loss = config.loss
+        self.loss, self.averages = config.loss, config.array_mean and shape.smooth
         self.neighbor_transformer = NeighborTransformer(shape.width, shape.neighbor_grid, config.neighbor_transformer)
         self.global_transformer = GlobalTransformer(shape.width, config.global_transformer)
         self.project_local = nn.Linear(shape.width, width)
@@ -189,18 +206,24 @@ class GeneDML(Network):
         self.gene_encoder = GeneEncoder(shape.genes, config)
         self.image_group = GroupBranch(width, width)
         self.gene_group = GroupBranch(width, width)
+        self.linear = LinearPath(shape.width, shape.genes) if config.linear_share else None
 
     @classmethod
     def needs(cls, config: GeneDMLConfig) -> Needs:
         """Its own tile's tokens and the neighbor grid, beside the whole section."""
-        return Needs(tokens=True, neighbors=True)
+        return Needs(tokens=True, neighbors=True, array_means=config.array_mean)
 
     def forward(self, batch: Batch, context: Sequence[Float[Tensor, "S D"]] | None = None) -> Float[Tensor, "B M"]:
         """Predicted labels. Only this path runs at prediction.
 
         ``context``: what :meth:`see_sections` gave for ``batch.sections``, where many batches share them.
         """
-        return self.head(self.embed(batch, context).fused)
+        predicted = self.head(self.embed(batch, context).fused)
+        return predicted if self.linear is None else predicted.lerp(self.linear(batch), self.config.linear_share)
+
+    def finish(self, predicted: Float[Tensor, "S M"], section: Section) -> Float[Tensor, "S M"]:
+        """The mean over array neighbours, where the labels are such means."""
+        return array_mean(predicted, section) if self.averages else predicted
 
     def see_sections(self, sections: Sequence[Section]) -> list[Float[Tensor, "S D"]]:
         """The global transformer over each section: one vector for each of its spots."""
@@ -226,22 +249,31 @@ class GeneDML(Network):
         predicted = self.head(image.fused)
         with torch.autocast(label.device.type, enabled=False):  # similarities need more bits
             image, gene, predicted = image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype)
-            return self._losses(image, gene, predicted, label, generator)
+            if self.averages:
+                predicted = batch.mean_over_neighbors(predicted)
+            parts = {"prediction": self._prediction(predicted, label, batch.section)}
+            return self._aligned(parts, image, gene, generator)
 
-    def _losses(
+    def _prediction(
+        self, predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], section: Int[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        if self.loss.centred:
+            return centred_prediction_loss(predicted, label, section, self.loss.offset_weight)
+        return prediction_loss(predicted, label)
+
+    def _aligned(
         self,
+        parts: dict[str, Float[Tensor, ""]],
         image: ImageEmbedding,
         gene: Float[Tensor, "B d"],
-        predicted: Float[Tensor, "B M"],
-        label: Float[Tensor, "B M"],
         generator: torch.Generator | None,
     ) -> dict[str, Float[Tensor, ""]]:
-        parts = {"prediction": prediction_loss(predicted, label)}
+        """``parts``, which holds the prediction's, with the alignment terms and the total."""
         total = self.loss.prediction_weight * parts["prediction"]
         if self.loss.instance:
             parts["instance"] = self._instance(image, gene)
             total = total + parts["instance"]
-        if self.loss.group and len(label) >= 2 * self.loss.groups:
+        if self.loss.group and len(gene) >= 2 * self.loss.groups:
             parts["group"] = self._group(image.fused, gene, generator)
             total = total + self.loss.group_weight * parts["group"]
         if not self.loss.instance and not self.loss.group:
@@ -263,6 +295,13 @@ class GeneDML(Network):
     def optional_parts(self) -> tuple[str, ...]:
         """``group``, where it is switched on."""
         return ("group",) if self.loss.group else ()
+
+    def start_from(self, batches: Iterable[Batch]) -> None:
+        """Start at the mean label; fit the linear path, which stays as it is."""
+        batches = list(batches)
+        super().start_from(batches)
+        if self.linear is not None:
+            self.linear.fit(batches, self.averages)
 
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""

@@ -1,9 +1,10 @@
 """The losses of Gene-DML, eq. 3-7 as METHOD section 4 reads them.
 
-Letters: B spots in a batch, d shared width, k groups, M genes. ``sim`` is cosine similarity.
+Letters: B spots in a batch, d shared width, k groups, M genes, S sections. ``sim`` is cosine similarity.
 """
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -56,3 +57,17 @@ def contrastive_loss(image: Float[Tensor, "B d"], gene: Float[Tensor, "B d"], te
 def prediction_loss(predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"]) -> Float[Tensor, ""]:
     """Mean squared error over spots and genes (eq. 6 sums over genes, which would drown the other terms)."""
     return functional.mse_loss(predicted, label)
+
+
+def centred_prediction_loss(
+    predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], section: Int[Tensor, " B"], offset_weight: float
+) -> Float[Tensor, ""]:
+    """Mean squared error, in which the part that is an error of a section's mean weighs ``offset_weight``.
+
+    With e the error and m the mean of e over the spots of its section: mean((e - m)^2) + offset_weight mean(m^2); at
+    weight 1 this is :func:`prediction_loss`.
+    """
+    error = predicted - label
+    spots = torch.bincount(section)[:, None].to(error.dtype)
+    mean = (error.new_zeros(len(spots), error.shape[1]).index_add(0, section, error) / spots)[section]
+    return (error - mean).square().mean() + offset_weight * mean.square().mean()

@@ -44,6 +44,8 @@ class Needs:
         counts: raw counts of the panel's genes, while it is trained.
         whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
         orientations: pooled vectors of each spot's own tile in every orientation kept.
+        array_means: its predictions are means over array neighbours: in training a batch holds all labelled spots of its
+            sections; at prediction :meth:`genedml.networks.network.Network.finish` sees the whole section.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
         backbone: the model of timm, as ``resnet18.tv_in1k``, whose weights a training starts from; empty for none. See
             :meth:`genedml.networks.network.Network.load_backbone`.
@@ -55,6 +57,7 @@ class Needs:
     counts: bool = False
     whole_sections: bool = False
     orientations: bool = False
+    array_means: bool = False
     bank: bool = False
     backbone: str = ""
 
@@ -63,7 +66,8 @@ class Needs:
 class Section:
     """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid.
 
-    ``hexagonal`` says how the grid is packed. ``turned``: the vectors of the tiles in every orientation kept, the first
+    ``hexagonal`` says how the grid is packed, ``is_array`` whether it is one at all: spots that form no array have places
+    but no array neighbours. ``turned``: the vectors of the tiles in every orientation kept, the first
     of them as they stand; there where the network needs them.
     """
 
@@ -71,6 +75,7 @@ class Section:
     grid_xy: Int[Tensor, "S 2"]
     hexagonal: bool = False
     turned: Float[Tensor, "V S D"] | None = None
+    is_array: bool = True
 
     @cached_property
     def grid(self) -> SpotGrid:
@@ -87,6 +92,14 @@ class Section:
             with torch.inference_mode(False):
                 self._edges[radius, nearest] = nearby_spots(self.grid_xy, radius, nearest, self.hexagonal)
         return self._edges[radius, nearest]
+
+    def array_neighbors(self) -> Int[Tensor, "S K"]:
+        """Rows of each spot's array neighbours, without itself, as labels are averaged: the 6 around on a hexagonal
+        array, the 8 around on a square one; S where there are fewer.
+        """
+        if not self.is_array:
+            return torch.empty(len(self.grid_xy), 0, dtype=torch.long, device=self.grid_xy.device)
+        return self.edges(1.0 if self.hexagonal else 2**0.5)
 
     @cached_property
     def _edges(self) -> dict[tuple[float, int], Int[Tensor, "S _"]]:
@@ -123,8 +136,39 @@ class Batch:
         """Pooled vector of each spot's own tile."""
         return self.of_spots([section.pooled for section in self.sections])
 
+    def mean_over_neighbors(self, values: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """Each spot's mean over itself and those of its array neighbours that are in the batch."""
+        means = torch.empty_like(values)
+        for number, section in enumerate(self.sections):
+            place = (self.section == number).nonzero()[:, 0]
+            means = means.index_put((place,), array_mean(values[place], section, self.row[place]))
+        return means
+
     def of_spots(self, tables: Sequence[Float[Tensor, "_ W"]]) -> Float[Tensor, "B W"]:
         """The rows of the batch's spots, of one table a section."""
         first_row = torch.tensor([0, *(len(table) for table in tables)]).cumsum(0)
         first_row = first_row.to(self.row.device, non_blocking=self.row.is_cuda)
         return torch.cat(list(tables))[first_row[self.section] + self.row]
+
+
+def array_mean(
+    values: Float[Tensor, "N M"], section: Section, row: Int[Tensor, " N"] | None = None
+) -> Float[Tensor, "N M"]:
+    """Mean over each spot and those of its array neighbours that are there.
+
+    Args:
+        values: of spots of the section.
+        section: theirs.
+        row: their rows; None where they are all of its spots, in order.
+    """
+    spots = len(section.grid_xy)
+    place = torch.full((spots + 1,), len(values), device=values.device)
+    row = torch.arange(spots, device=values.device) if row is None else row
+    place[row] = torch.arange(len(values), device=values.device)
+    neighbor = place[section.array_neighbors()[row]]
+    there = (neighbor < len(values)).to(values.dtype)
+    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
+    total = values
+    for column in neighbor.T:
+        total = total + padded[column]
+    return total / (1 + there.sum(dim=1, keepdim=True))

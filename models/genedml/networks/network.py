@@ -24,6 +24,7 @@ class Shape:
         width: D, of the encoder's vectors.
         tokens: T, of a spot's own tile.
         neighbor_grid: tiles along one side of the neighbor grid.
+        smooth: whether labels are means over array neighbours.
         bank: spots that :meth:`Network.remember` is given, where the network needs a bank; else 0.
     """
 
@@ -32,6 +33,7 @@ class Shape:
     tokens: Count
     neighbor_grid: Count
     bank: int = 0
+    smooth: bool = False
 
 
 class Network(nn.Module):
@@ -84,6 +86,18 @@ class Network(nn.Module):
         for part in self.modules():
             if isinstance(part, Backbone):
                 part.load(file)
+
+    def finish(self, predicted: Float[Tensor, "S M"], section: Section) -> Float[Tensor, "S M"]:
+        """What is made of the predictions of all spots of a section, in its order; by default they stay."""
+        return predicted
+
+    def start_from(self, batches: Iterable[Batch]) -> None:
+        """Set the untrained network to where training starts; by default :meth:`start_at` the mean of all labels.
+
+        ``batches``: the labelled spots of the training, a section at a time.
+        """
+        labels = [batch.label for batch in batches if batch.label is not None]
+        self.start_at(torch.cat(labels).mean(dim=0))
 
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained network predict about the mean label; by default it is left as it is."""
