@@ -9,6 +9,9 @@ Differs from the paper where the paper is silent or contradicts itself:
 - the FFN after fusion is residual, as the blocks before it are (the paper does not say);
 - tiles outside the slide are hidden as keys and left out of every mean;
 - the losses as METHOD section 4 restates them (see :mod:`genedml.networks.gene_dml_losses`).
+
+What the paper does not have is off by default: a mean of the output over array neighbours, a loss centred within
+sections, and ridge regression's share of the output.
 """
 
 import dataclasses

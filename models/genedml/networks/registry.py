@@ -107,6 +107,16 @@ GENE_DML = NetworkInfo(
             (0.05, 0.07, 0.1),
             paper_tables={"skinST": 6, "HER2ST": 11, "STNet": 15},
         ),
+        "additions": Sweep(
+            "what the preset small adds to the paper's network",
+            switches={
+                "none": {"array_mean": False, "loss.centred": False, "linear_share": 0.0},
+                "without array mean": {"array_mean": False, "loss.centred": True, "linear_share": 0.5},
+                "without centring": {"array_mean": True, "loss.centred": False, "linear_share": 0.5},
+                "without ridge": {"array_mean": True, "loss.centred": True, "linear_share": 0.0},
+                "all": {"array_mean": True, "loss.centred": True, "linear_share": 0.5},
+            },
+        ),
     },
 )
 
