@@ -34,6 +34,7 @@ from genedml.checkpoint import (
 from genedml.config import LabelsConfig, load_config
 from genedml.encoders.encoder import load_weights
 from genedml.networks.network import Shape
+from genedml.ridge import RidgeModel
 from genedml.schema import to_dict
 from genedml_cli.cohort.cohort import read_cohort
 from genedml_cli.datasets.samples import read_sheet
@@ -53,7 +54,6 @@ from genedml_cli.pseudo_spots.visium_hd import sum_bins
 from genedml_cli.pseudo_spots.xenium import Alignment, find_alignment, sum_transcripts
 from genedml_cli.references.linear import load_linear, save_linear
 from genedml_cli.references.novelty import NoveltyModel, load_novelty, save_novelty
-from genedml_cli.references.ridge import RidgeModel
 from genedml_cli.slides.patches import open_patches
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.slides.tissue import read_tissue

@@ -138,7 +138,7 @@ def test_a_cell_of_a_grid_is_the_run_that_training_it_alone_gives(world, tmp_pat
     assert len(list((tmp_path / "grid" / "references").iterdir())) == 2  # of two kinds of labels
 
 
-@pytest.mark.parametrize("name", NETWORK.sweeps)
+@pytest.mark.parametrize("name", [name for name, sweep in NETWORK.sweeps.items() if sweep.paper_tables])
 @pytest.mark.parametrize("dataset", ["HER2ST", "STNet", "skinST"])
 def test_settings_are_called_as_in_the_paper(name, dataset):
     rows = [row.setting for row in published_rows([NETWORK.sweeps[name].paper_tables[dataset]], dataset)]
@@ -157,7 +157,7 @@ def test_components_switch_the_pathways_and_full_is_the_same_run_in_every_table(
         "both": (True, True),
     }
     folders = [[s.folder(base) for s in choose_settings(sweep, "HER2ST")] for sweep in NETWORK.sweeps.values()]
-    assert [names.count("as-configured") for names in folders] == [1, 1, 1, 1]
+    assert [names.count("as-configured") for names in folders] == [1, 1, 1, 1, 1]
     assert choose_settings(NETWORK.sweeps["components"])[0].config(base, 7).training.seed == 7
 
 

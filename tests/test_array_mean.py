@@ -85,6 +85,6 @@ def test_the_mean_error_of_a_section_weighs_less():
     predicted = torch.tensor([[1.0], [3.0], [5.0], [5.0]])  # errors 2 +- 1, and 5 +- 0
     section = torch.tensor([0, 0, 1, 1])
     expected = (1 + 1 + 0 + 0) / 4 + 0.1 * (4 + 4 + 25 + 25) / 4
-    assert centred_prediction_loss(predicted, label, section, 0.1).item() == pytest.approx(expected)
-    whole = centred_prediction_loss(predicted, label, section, 1.0)
+    assert centred_prediction_loss(predicted, label, section, 2, 0.1).item() == pytest.approx(expected)
+    whole = centred_prediction_loss(predicted, label, section, 2, 1.0)
     assert whole.item() == pytest.approx(prediction_loss(predicted, label).item())

@@ -13,6 +13,7 @@ from conftest import tiny_config
 
 from genedml.checkpoint import EncoderRecord
 from genedml.networks.gene_dml import GeneDML, GeneDMLConfig
+from genedml.networks.linear_path import pooled_vectors
 from genedml.networks.network import Shape
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
@@ -55,6 +56,12 @@ def test_pooled_features_are_the_own_tile_and_means_over_the_grid_and_its_ring()
     for spot, (own, grid) in enumerate(zip(features.own.tolist(), features.neighbor.tolist(), strict=True)):
         around = [np.mean([tiles[grid[at]] for at in places if grid[at] >= 0], axis=0) for places in (range(25), ring)]
         np.testing.assert_allclose(pooled_features(features)[spot], np.concatenate([tiles[own], *around]), atol=1e-5)
+
+
+def test_the_linear_path_of_a_network_sees_what_ridge_does():
+    features = make_features(9, 1, 0)
+    batch = PlacedFeatures([features], "cpu", NEEDS).batch(torch.zeros(9, dtype=torch.int64), torch.arange(9))
+    np.testing.assert_allclose(pooled_vectors(batch).numpy(), pooled_features(features), atol=1e-5)
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ from genedml.checkpoint import EncoderRecord
 from genedml.config import TrainingConfig
 from genedml.encoders.stain_texture import STANDARD
 from genedml.metrics import column_nanmean, nanmean, pcc
+from genedml.ridge import ALPHAS, fit_ridge
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
 from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
-from genedml_cli.references import ridge
+from genedml import ridge
 from genedml_cli.references.linear import VECTORS, fit_linear, load_linear, predict_linear, save_linear
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import save_reference
-from genedml_cli.references.ridge import ALPHAS, fit_ridge
 from genedml_cli.spots.spots import Spots
 from genedml_cli.training.loop import learnt_from
 

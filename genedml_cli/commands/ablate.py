@@ -22,6 +22,7 @@ class Table(StrEnum):
     k = "k"
     lambda_ = "lambda"
     tau = "tau"
+    additions = "additions"
 
 
 def ablate(

@@ -15,13 +15,13 @@ from scipy.sparse import diags
 
 from genedml.encoders.stain_texture import STANDARD
 from genedml.errors import reading
+from genedml.ridge import RidgeModel, fit_ridge
 from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import load_reference, save_reference
-from genedml_cli.references.ridge import RidgeModel, fit_ridge
 from genedml_cli.spots.spots import Spots
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from genedml.errors import reading
+from genedml.ridge import RidgeModel
 from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.files.locks import exclusive
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.files.storage import atomic_write
 from genedml_cli.references.linear import VECTORS, LinearReferences, fit_linear
 from genedml_cli.references.novelty import NoveltyModel, fit_novelty, fit_novelty_to_all
-from genedml_cli.references.ridge import RidgeModel
 from genedml_cli.runs.fold_plan import FoldPlan
 from genedml_cli.text import json_text
 from genedml_cli.training.loop import learnt_from

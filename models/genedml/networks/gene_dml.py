@@ -20,7 +20,7 @@ from dataclasses import fields
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -34,8 +34,8 @@ from genedml.networks.gene_dml_losses import (
     prediction_loss,
 )
 from genedml.networks.inputs import Batch, Needs, Section, array_mean
-from genedml.networks.linear_path import LinearPath
 from genedml.networks.layers import Block, FeedForward, GlobalTransformer, RelativePositionBias, hide, masked_mean
+from genedml.networks.linear_path import LinearPath
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
 
@@ -254,14 +254,15 @@ class GeneDML(Network):
             image, gene, predicted = image.to(label.dtype), gene.to(label.dtype), predicted.to(label.dtype)
             if self.averages:
                 predicted = batch.mean_over_neighbors(predicted)
-            parts = {"prediction": self._prediction(predicted, label, batch.section)}
+            parts = {"prediction": self._prediction(predicted, label, batch)}
             return self._aligned(parts, image, gene, generator)
 
     def _prediction(
-        self, predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], section: Int[Tensor, " B"]
+        self, predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], batch: Batch
     ) -> Float[Tensor, ""]:
         if self.loss.centred:
-            return centred_prediction_loss(predicted, label, section, self.loss.offset_weight)
+            sections, weight = len(batch.sections), self.loss.offset_weight
+            return centred_prediction_loss(predicted, label, batch.section, sections, weight)
         return prediction_loss(predicted, label)
 
     def _aligned(

@@ -60,14 +60,19 @@ def prediction_loss(predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"]
 
 
 def centred_prediction_loss(
-    predicted: Float[Tensor, "B M"], label: Float[Tensor, "B M"], section: Int[Tensor, " B"], offset_weight: float
+    predicted: Float[Tensor, "B M"],
+    label: Float[Tensor, "B M"],
+    section: Int[Tensor, " B"],
+    sections: int,
+    offset_weight: float,
 ) -> Float[Tensor, ""]:
     """Mean squared error, in which the part that is an error of a section's mean weighs ``offset_weight``.
 
     With e the error and m the mean of e over the spots of its section: mean((e - m)^2) + offset_weight mean(m^2); at
-    weight 1 this is :func:`prediction_loss`.
+    weight 1 this is :func:`prediction_loss`. ``section``: of every spot, its number among ``sections``.
     """
     error = predicted - label
-    spots = torch.bincount(section)[:, None].to(error.dtype)
-    mean = (error.new_zeros(len(spots), error.shape[1]).index_add(0, section, error) / spots)[section]
+    spots = error.new_zeros(sections).index_add(0, section, torch.ones_like(error[:, 0]))
+    sums = error.new_zeros(sections, error.shape[1]).index_add(0, section, error)
+    mean = (sums / spots.clamp(min=1)[:, None])[section]
     return (error - mean).square().mean() + offset_weight * mean.square().mean()

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from genedml.networks.layers import SpotGrid, spot_grid
 from genedml.networks.spot_graph import nearby_spots
@@ -44,8 +45,8 @@ class Needs:
         counts: raw counts of the panel's genes, while it is trained.
         whole_sections: a batch holds all labelled spots of its sections, and all spots of one section at prediction.
         orientations: pooled vectors of each spot's own tile in every orientation kept.
-        array_means: its predictions are means over array neighbours: in training a batch holds all labelled spots of its
-            sections; at prediction :meth:`genedml.networks.network.Network.finish` sees the whole section.
+        array_means: its predictions are means over array neighbours: in training a batch holds all labelled spots of
+            its sections; at prediction :meth:`genedml.networks.network.Network.finish` sees the whole section.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
         backbone: the model of timm, as ``resnet18.tv_in1k``, whose weights a training starts from; empty for none. See
             :meth:`genedml.networks.network.Network.load_backbone`.
@@ -66,9 +67,9 @@ class Needs:
 class Section:
     """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid.
 
-    ``hexagonal`` says how the grid is packed, ``is_array`` whether it is one at all: spots that form no array have places
-    but no array neighbours. ``turned``: the vectors of the tiles in every orientation kept, the first
-    of them as they stand; there where the network needs them.
+    ``hexagonal`` says how the grid is packed, ``is_array`` whether it is one at all: spots that form no array have
+    places but no array neighbours. ``turned``: the vectors of the tiles in every orientation kept, the first of them as
+    they stand; there where the network needs them.
     """
 
     pooled: Float[Tensor, "S D"]
@@ -138,37 +139,40 @@ class Batch:
 
     def mean_over_neighbors(self, values: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """Each spot's mean over itself and those of its array neighbours that are in the batch."""
-        means = torch.empty_like(values)
-        for number, section in enumerate(self.sections):
-            place = (self.section == number).nonzero()[:, 0]
-            means = means.index_put((place,), array_mean(values[place], section, self.row[place]))
-        return means
+        spots, all_spots = len(values), sum(len(section.grid_xy) for section in self.sections)
+        rows = self._rows([len(section.grid_xy) for section in self.sections])
+        place = torch.full((all_spots + 1,), spots, device=values.device)
+        place[rows] = torch.arange(spots, device=values.device)
+        near = place[_stacked([section.array_neighbors() for section in self.sections])[rows]]
+        padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
+        total = values
+        for column in near.T:
+            total = total + padded[column]
+        return total / (1 + (near < spots).sum(dim=1, keepdim=True)).to(values.dtype)
 
     def of_spots(self, tables: Sequence[Float[Tensor, "_ W"]]) -> Float[Tensor, "B W"]:
         """The rows of the batch's spots, of one table a section."""
-        first_row = torch.tensor([0, *(len(table) for table in tables)]).cumsum(0)
-        first_row = first_row.to(self.row.device, non_blocking=self.row.is_cuda)
-        return torch.cat(list(tables))[first_row[self.section] + self.row]
+        return torch.cat(list(tables))[self._rows([len(table) for table in tables])]
+
+    def _rows(self, lengths: Sequence[int]) -> Int[Tensor, " B"]:
+        """Rows of the batch's spots in tables of such lengths, one a section, that stand below each other."""
+        first_row = torch.tensor([0, *lengths]).cumsum(0)
+        return first_row.to(self.row.device, non_blocking=self.row.is_cuda)[self.section] + self.row
 
 
-def array_mean(
-    values: Float[Tensor, "N M"], section: Section, row: Int[Tensor, " N"] | None = None
-) -> Float[Tensor, "N M"]:
-    """Mean over each spot and those of its array neighbours that are there.
+def array_mean(values: Float[Tensor, "S M"], section: Section) -> Float[Tensor, "S M"]:
+    """Mean over each spot of a section, in its order, and its array neighbours."""
+    row = torch.arange(len(values), device=values.device)
+    return Batch([section], torch.zeros_like(row), row).mean_over_neighbors(values)
 
-    Args:
-        values: of spots of the section.
-        section: theirs.
-        row: their rows; None where they are all of its spots, in order.
-    """
-    spots = len(section.grid_xy)
-    place = torch.full((spots + 1,), len(values), device=values.device)
-    row = torch.arange(spots, device=values.device) if row is None else row
-    place[row] = torch.arange(len(values), device=values.device)
-    neighbor = place[section.array_neighbors()[row]]
-    there = (neighbor < len(values)).to(values.dtype)
-    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
-    total = values
-    for column in neighbor.T:
-        total = total + padded[column]
-    return total / (1 + there.sum(dim=1, keepdim=True))
+
+def _stacked(neighbors: Sequence[Int[Tensor, "_ _"]]) -> Int[Tensor, "N K"]:
+    """Tables of neighbours of several sections as one: rows count on, and what is missing is N."""
+    lengths = [len(table) for table in neighbors]
+    most, every = max(table.shape[1] for table in neighbors), sum(lengths)
+    tables, first = [], 0
+    for table, spots in zip(neighbors, lengths, strict=True):
+        counted_on = torch.where(table < spots, table + first, every)
+        tables.append(functional.pad(counted_on, (0, most - table.shape[1]), value=every))
+        first += spots
+    return torch.cat(tables)
