@@ -76,7 +76,7 @@ def test_what_the_references_are_over_and_how_little_the_alignment_weighs_is_sai
     notes = ablate([], tmp_path, "tau", load_config("small"), values=(0.07,), seeds=1).notes
     of_references = f"{RIDGE}, {DEPTH}, {CONSTANT}: over the 2 folds of the first run alone, not over seeds"
     assert any(note.text.startswith(of_references) for note in notes)
-    assert any(note.text.startswith("The alignment terms weigh 1/1000 against the prediction") for note in notes)
+    assert any(note.text.startswith("The alignment terms weigh 1/100 against the prediction") for note in notes)
     assert json.loads((tmp_path / "tau.json").read_text())["notes"] == texts_of(notes)
     papers = ablate([], tmp_path, "tau", Config(), values=(0.07,), seeds=1).notes
     assert not any("alignment terms weigh" in note.text for note in papers)

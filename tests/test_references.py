@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from genedml import ridge
 from genedml.checkpoint import EncoderRecord
 from genedml.config import TrainingConfig
 from genedml.encoders.stain_texture import STANDARD
@@ -21,7 +22,6 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
-from genedml import ridge
 from genedml_cli.references.linear import VECTORS, fit_linear, load_linear, predict_linear, save_linear
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import save_reference
