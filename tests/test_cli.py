@@ -6,18 +6,22 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 from conftest import EXAMPLES
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
 from genedml_cli import app
+from genedml_cli.commands import options
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [command.callback.__name__ for command in app.app.registered_commands]
@@ -75,6 +79,29 @@ def test_every_help_page_ends_with_two_examples_that_are_taken(command):
         while hasattr(found, "commands"):
             found = found.commands[words.pop(0)]
         found.make_context(name, words)  # raises where an option, a choice or an argument is not taken
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options as commands share them."""
+
+    wide: Annotated[bool, typer.Option("--wide", help="Wide.")] = False
+    size: Annotated[int, typer.Option("--size", help="Size.")] = 3
+
+
+def test_a_group_of_options_is_shown_and_arrives_as_one_value():
+    given = []
+
+    def command(group: Group, name: str = "x") -> None:
+        given.append((group, name))
+
+    app_of_one = options.App()
+    app_of_one.command()(command)
+    shown = CliRunner().invoke(app_of_one, ["--help"], env={"COLUMNS": "200"}).output
+    assert all(word in shown for word in ("--wide", "--size", "[default: 3]", "--name", "--quiet"))
+    for words in (["--wide", "--size", "5", "--name", "y"], ["-q"]):
+        assert CliRunner().invoke(app_of_one, words).exit_code == 0
+    assert given == [(Group(True, 5), "y"), (Group(), "x")]
 
 
 def test_commands_are_grouped_by_what_a_user_is_about():

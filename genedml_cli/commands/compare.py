@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli.commands import options
+from genedml_cli.commands import groups, options
 from genedml_cli.commands.options import DATA, RUN
 
 EXAMPLES = (
@@ -18,6 +18,8 @@ def compare(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the grid; call again to go on.", rich_help_panel=RUN)
     ],
+    training: groups.TrainingOptions,
+    machine: groups.ComputeOptions,
     methods: Annotated[
         str, typer.Option(help="Names with commas between them, or all (see: genedml methods).", metavar="NAMES")
     ] = "all",
@@ -33,31 +35,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder that holds their data. (default: --root)", show_default=False, rich_help_panel=DATA),
     ] = None,
-    dataset: options.DatasetOption = None,
-    samples: options.SamplesOption = None,
-    root: options.RootOption = None,
-    allow_partial: options.PartialOption = False,
-    allow_off_tissue: options.OffTissueOption = False,
-    skip_off_image: options.OffImageOption = False,
-    um_per_px: options.ViewsUmPerPxOption = None,
-    pitch_um: options.PitchOption = None,
-    panel: options.PanelOption = None,
-    target: options.TargetOption = None,
-    neighbors: options.NeighborsOption = None,
-    encoder: options.EncoderOption = None,
-    weights: options.WeightsOption = None,
     backbone_weights: options.BackboneWeightsOption = None,
-    preset: options.PresetOption = None,
-    config: options.ConfigOption = None,
-    set_: options.SetOption = None,
-    select_on: options.SelectOnOption = None,
-    fold: options.FoldOption = "all",
-    features: options.FeaturesOption = Path("features"),
-    on: options.OnOption = None,
-    device: options.DeviceOption = options.Device.auto,
-    compiled: options.CompileOption = False,
-    batch_tiles: options.BatchTilesOption = None,
-    deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Train several methods on the same sections, folds, panel and labels; one table, the paper's rows beside it."""
@@ -66,35 +44,16 @@ def compare(
     from genedml_cli.commands.tables.comparison import show_comparison
     from genedml_cli.commands.tables.external import show_external_comparison
     from genedml_cli.evaluation.external_sections import find_sections
-    from genedml_cli.machine.compute import Compute
     from genedml_cli.runs import comparison
-    from genedml_cli.runs.planning import RunSettings
 
     if external is None and external_root is not None:
         raise typer.BadParameter("--external-root goes with --external.")
-    allowed = allow_partial, allow_off_tissue, skip_off_image
-    elsewhere = None if external is None else find_sections(external, external_root or root, *allowed)
-    scale, named = choices.known_scale(um_per_px), choices.only_dataset(dataset)
-    chosen, partial = choices.choose_samples(dataset, samples, root, allow_partial, scale, pitch_um)
-    overrides = choices.to_overrides(set_, select_on=select_on, um_per_px=um_per_px, neighbors=neighbors)
-    configs = {
-        method: choices.choose_config(named, encoder, preset, config, overrides, target, method)
-        for method in choices.choose_methods(methods)
-    }
-    settings = RunSettings(
-        fold,
-        choices.choose_panel(panel, named),
-        features,
-        weights,
-        Compute(device, compiled, batch_tiles, deterministic),
-        on,
-        partial,
-        named or "",
-        allow_off_tissue,
-        skip_off_image,
-        backbone_weights,
-    )
-    result = comparison.compare(chosen, out, configs, seeds, settings)
+    allowed = training.allow_partial, training.allow_off_tissue, training.skip_off_image
+    elsewhere = None if external is None else find_sections(external, external_root or training.root, *allowed)
+    sections, partial = training.sections()
+    configs = {method: training.trained(method) for method in choices.choose_methods(methods)}
+    settings = training.settings(partial, machine.compute, backbone_weights)
+    result = comparison.compare(sections, out, configs, seeds, settings)
     of_others = None if elsewhere is None else comparison.compare_externally(out, configs, seeds, elsewhere, settings)
     if json_:
         external_rows = {} if of_others is None else {"external": of_others.to_dict()}

@@ -1,5 +1,6 @@
 """Options that several commands share, declared once."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -383,21 +384,36 @@ class App(typer.Typer):
 
 
 def _quietable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """With ``--quiet``, and with the fields of groups (:mod:`genedml_cli.commands.groups`) as options of their own."""
+    parameters = inspect.signature(function).parameters.values()
+    groups: dict[str, Any] = {
+        one.name: one.annotation for one in parameters if dataclasses.is_dataclass(one.annotation)
+    }
+
     @functools.wraps(function)
-    def call(*args: Any, quiet: bool, **values: Any) -> Any:
+    def call(quiet: bool, **values: Any) -> Any:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
         if not (quiet or App.quiet):
-            return function(*args, **values)
+            return function(**values)
         from genedml_cli import console
 
         with console.quieted():
-            return function(*args, **values)
+            return function(**values)
 
-    signature = inspect.signature(function)
-    for parameter in signature.parameters.values():
-        for option in getattr(parameter.annotation, "__metadata__", ()):
-            if parameter.annotation.__origin__ is bool:
-                option.metavar = ""  # a flag takes no value, so help shows no type
-    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=QuietOption)
-    call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
-    call.__annotations__ = {**function.__annotations__, "quiet": QuietOption}
+    options = []
+    for one in parameters:
+        fields = dataclasses.fields(one.annotation) if one.name in groups else ()
+        options += [_option(field.name, field.type, field.default) for field in fields]
+        options += [] if fields else [_option(one.name, one.annotation, one.default)]
+    options.append(_option("quiet", QuietOption, False))
+    call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    call.__annotations__ = {option.name: option.annotation for option in options}
     return call
+
+
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    for option in getattr(kind, "__metadata__", ()):
+        if kind.__origin__ is bool:
+            option.metavar = ""  # a flag takes no value, so help shows no type
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

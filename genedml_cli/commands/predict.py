@@ -1,14 +1,18 @@
 """genedml predict"""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genedml_cli.commands import options
+from genedml_cli.commands import groups, options
 from genedml_cli.commands.options import DATA, MODEL, RUN
 from genedml_cli.machine.compute import Compute
+
+if TYPE_CHECKING:
+    from genedml_cli.spots.placing import Placing
 
 EXAMPLES = (
     "genedml predict slide.svs -o out.h5ad",
@@ -102,6 +106,20 @@ FormatOption = Annotated[
         show_default=False,
     ),
 ]
+BatchSpotsOption = Annotated[
+    int, typer.Option(min=1, max=10**6, metavar="N", help="Spots predicted at a time.", rich_help_panel=RUN)
+]
+CohortOnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar=options.ON,
+        help="With --slides: slides one after the other, or so many at a time, each in a process with models of "
+        "its own; gpus: a process a GPU. (default: here)",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
 MergeOption = Annotated[
     bool,
     typer.Option(
@@ -112,93 +130,103 @@ MergeOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class PlaceOptions:
+    """How spots come to stand on a slide."""
+
+    grid: options.GridOption = options.Grid.hex
+    tissue: options.TissueOption = None
+    allow_off_tissue: options.OffTissueOption = False
+    skip_off_image: options.OffImageOption = False
+    um_per_px: options.UmPerPxOption = None
+    pitch_um: options.SpotsPitchOption = None
+
+    @property
+    def placing(self) -> "Placing":
+        """The same as the library takes it."""
+        from genedml_cli.spots.placing import Placing
+
+        allowed = self.allow_off_tissue, self.skip_off_image
+        return Placing(self.um_per_px, self.pitch_um, self.grid.value, self.tissue, *allowed)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What predicts, and which genes are kept; named as the library's calls take them."""
+
+    model: ModelOption = None
+    fold: FoldOption = None
+    min_cv_pcc: MinCvPccOption = None
+    interval: IntervalOption = None
+    weights: options.WeightsOption = None
+    batch_spots: BatchSpotsOption = 256
+
+
+@dataclass(frozen=True)
+class CohortOptions:
+    """How the slides of a sheet are predicted."""
+
+    resume: ResumeOption = True
+    on: CohortOnOption = None
+    format_: FormatOption = None
+    merge: MergeOption = False
+
+
 def predict(
+    place: PlaceOptions,
+    by: ModelOptions,
+    machine: groups.ComputeOptions,
+    cohort: CohortOptions,
     slide: SlideArgument = None,
     spots: options.SpotsOption = None,
     slides: SlidesOption = None,
-    grid: options.GridOption = options.Grid.hex,
-    tissue: options.TissueOption = None,
-    allow_off_tissue: options.OffTissueOption = False,
-    skip_off_image: options.OffImageOption = False,
-    model: ModelOption = None,
-    fold: FoldOption = None,
-    min_cv_pcc: MinCvPccOption = None,
-    interval: IntervalOption = None,
-    um_per_px: options.UmPerPxOption = None,
-    pitch_um: options.SpotsPitchOption = None,
-    weights: options.WeightsOption = None,
     out: OutOption = None,
     preview: options.PreviewOption = None,
-    device: options.DeviceOption = options.Device.auto,
-    compiled: options.CompileOption = False,
-    batch_tiles: options.BatchTilesOption = None,
-    deterministic: options.DeterministicOption = False,
-    batch_spots: Annotated[
-        int, typer.Option(min=1, max=10**6, metavar="N", help="Spots predicted at a time.", rich_help_panel=RUN)
-    ] = 256,
     force: options.ForceOption = False,
-    resume: ResumeOption = True,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar=options.ON,
-            help="With --slides: slides one after the other, or so many at a time, each in a process with models of "
-            "its own; gpus: a process a GPU. (default: here)",
-            show_default=False,
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    format_: FormatOption = None,
-    merge: MergeOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
-    place: dict[str, Any] = {"um_per_px": um_per_px, "pitch_um": pitch_um, "grid": grid.value, "tissue": tissue}
-    place |= {"allow_off_tissue": allow_off_tissue, "skip_off_image": skip_off_image}
-    with_: dict[str, Any] = {"fold": fold, "min_cv_pcc": min_cv_pcc, "weights": weights, "batch_spots": batch_spots}
-    with_["interval"] = interval
-    with_["compute"] = Compute(device, compiled, batch_tiles, deterministic)
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
-    if slides is None and (on or not resume or format_ or merge):
+    if slides is None and (cohort.on or not cohort.resume or cohort.format_ or cohort.merge):
         raise typer.BadParameter("--on, --no-resume, --format and --merge go with --slides.")
     if slides is not None and force:
         raise typer.BadParameter("--force goes with a SLIDE; with --slides, --no-resume predicts all again.")
     if preview is not None and out is None and json_:
         raise typer.BadParameter("--json goes with --out; --preview alone draws a picture.")
     if slides is not None:
-        if out is None or spots or preview or tissue:
+        if out is None or spots or preview or place.tissue:
             raise typer.BadParameter(
                 "--slides goes with --out FOLDER and without --preview; spots and tissue are columns of the sheet."
             )
         if out.suffix in (".h5ad", ".csv", ".zarr"):
             raise typer.BadParameter(f"With --slides, --out is a folder; {out} looks like a file.")
-        with_ |= {
-            "resume": resume,
-            "on": on or "here",
-            "merge": merge,
-            "formats": [f".{kind}" for kind in format_ or ()],
-        }
-        _predict_cohort(slides, model, out, place, with_, json_)
+        _predict_cohort(slides, out, place, by, machine.compute, cohort, json_)
     elif slide is not None:
         if preview is not None:
             _preview(slide, spots, preview, place)
         elif out is None:
             raise typer.BadParameter("Give --out FILE.h5ad to predict, or --preview FILE.png to look first.")
         if out is not None:
-            _predict_slide(slide, spots, model, out, {**place, **with_, "force": force}, json_)
+            _predict_slide(slide, spots, out, place, by, machine.compute, force, json_)
 
 
-def _preview(slide: Path, spots: Path | None, picture: Path, place: dict[str, Any]) -> None:
+def _preview(slide: Path, spots: Path | None, picture: Path, place: PlaceOptions) -> None:
     from genedml_cli import console
     from genedml_cli.report.preview import preview
-    from genedml_cli.spots.placing import Placing
 
-    console.say(f"{picture}: {preview(slide, spots, picture, Placing(**place))}")
+    console.say(f"{picture}: {preview(slide, spots, picture, place.placing)}")
 
 
 def _predict_slide(
-    slide: Path, spots: Path | None, model: Path | None, out: Path, settings: dict[str, Any], json_: bool
+    slide: Path,
+    spots: Path | None,
+    out: Path,
+    place: PlaceOptions,
+    by: ModelOptions,
+    compute: Compute,
+    force: bool,
+    json_: bool,
 ) -> None:
     from genedml_cli import console
     from genedml_cli.notes import texts_of
@@ -206,7 +234,7 @@ def _predict_slide(
     from genedml_cli.outputs.prediction_record import record_of
     from genedml_cli.prediction import prediction
 
-    data = prediction.predict(slide, spots, model, out, **settings)
+    data = prediction.predict(slide, spots, out=out, **vars(place.placing), **vars(by), compute=compute, force=force)
     if json_:
         notes = texts_of(record_of(data).notes)
         console.document({"out": out, "spots": data.n_obs, "genes": data.n_vars, "notes": notes})
@@ -215,14 +243,29 @@ def _predict_slide(
 
 
 def _predict_cohort(
-    sheet: Path, model: Path | None, out: Path, place: dict[str, Any], settings: dict[str, Any], json_: bool
+    sheet: Path,
+    out: Path,
+    place: PlaceOptions,
+    by: ModelOptions,
+    compute: Compute,
+    options_of_cohort: CohortOptions,
+    json_: bool,
 ) -> None:
     from genedml_cli import console
     from genedml_cli.cohort import cohort
     from genedml_cli.commands.tables.cohort import show_cohort
-    from genedml_cli.spots.placing import Placing
 
-    done = cohort.predict_cohort(sheet, model, out, placing=Placing(**place), **settings)
+    done = cohort.predict_cohort(
+        sheet,
+        out=out,
+        **vars(by),
+        placing=place.placing,
+        compute=compute,
+        resume=options_of_cohort.resume,
+        on=options_of_cohort.on or "here",
+        formats=[f".{kind}" for kind in options_of_cohort.format_ or ()],
+        merge=options_of_cohort.merge,
+    )
     if json_:
         console.document(done.to_dict())
     else:

@@ -76,7 +76,12 @@ def train(
         skip_off_image,
         backbone_weights,
     )
-    with on_stop(functools.partial(what_is_kept, out, features)):
+    return train_with(samples, out, config, settings)
+
+
+def train_with(samples: Sequence[Sample], out: Path, config: Config, settings: RunSettings) -> Evaluation | None:
+    """As :func:`train`, with its settings as one value."""
+    with on_stop(functools.partial(what_is_kept, out, settings.features)):
         return train_runs(samples, {out: config}, settings)[out]
 
 

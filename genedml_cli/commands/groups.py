@@ -1,0 +1,116 @@
+"""Groups of options that commands have in common: a parameter of such a type takes all of them.
+
+:class:`genedml_cli.commands.options.App` shows every field as an option of the command.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genedml_cli.commands import options
+from genedml_cli.machine.compute import Compute
+
+if TYPE_CHECKING:
+    from genedml.config import Config
+    from genedml_cli.datasets.samples import Sample
+    from genedml_cli.runs.planning import RunSettings
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where and how the arithmetic runs."""
+
+    device: options.DeviceOption = options.Device.auto
+    compiled: options.CompileOption = False
+    batch_tiles: options.BatchTilesOption = None
+    deterministic: options.DeterministicOption = False
+
+    @property
+    def compute(self) -> Compute:
+        """The same as the library takes it."""
+        return Compute(self.device, self.compiled, self.batch_tiles, self.deterministic)
+
+
+@dataclass(frozen=True)
+class SectionOptions:
+    """Sections, and what their features depend on."""
+
+    dataset: options.DatasetOption = None
+    samples: options.SamplesOption = None
+    root: options.RootOption = None
+    allow_partial: options.PartialOption = False
+    allow_off_tissue: options.OffTissueOption = False
+    skip_off_image: options.OffImageOption = False
+    um_per_px: options.ViewsUmPerPxOption = None
+    pitch_um: options.PitchOption = None
+    neighbors: options.NeighborsOption = None
+    encoder: options.EncoderOption = None
+    weights: options.WeightsOption = None
+    preset: options.PresetOption = None
+    config: options.ConfigOption = None
+    set_: options.SetOption = None
+    features: options.FeaturesOption = Path("features")
+
+    @property
+    def named(self) -> str | None:
+        """The data set whose preset and panel are meant."""
+        from genedml_cli.commands.choices import only_dataset
+
+        return only_dataset(self.dataset)
+
+    def sections(self) -> "tuple[list[Sample], str]":
+        """As :func:`genedml_cli.commands.choices.choose_samples`."""
+        from genedml_cli.commands.choices import choose_samples, known_scale
+
+        scale = known_scale(self.um_per_px)
+        return choose_samples(self.dataset, self.samples, self.root, self.allow_partial, scale, self.pitch_um)
+
+    def configuration(
+        self,
+        method: str | None = None,
+        *,
+        target: str | None = None,
+        seed: int | None = None,
+        select_on: str | None = None,
+    ) -> "Config":
+        """As :func:`genedml_cli.commands.choices.choose_config`, with what the options say over the file."""
+        from genedml_cli.commands.choices import choose_config, to_overrides
+
+        overrides = to_overrides(
+            self.set_, seed=seed, select_on=select_on, um_per_px=self.um_per_px, neighbors=self.neighbors
+        )
+        return choose_config(self.named, self.encoder, self.preset, self.config, overrides, target, method)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(SectionOptions):
+    """Sections, configuration and folds: what is trained."""
+
+    panel: options.PanelOption = None
+    target: options.TargetOption = None
+    select_on: options.SelectOnOption = None
+    fold: options.FoldOption = "all"
+    on: options.OnOption = None
+
+    def trained(self, method: str | None = None, seed: int | None = None) -> "Config":
+        """The configuration of a run."""
+        return self.configuration(method, target=self.target, seed=seed, select_on=self.select_on)
+
+    def settings(self, partial: str, compute: Compute, backbone_weights: Path | None = None) -> "RunSettings":
+        """Of all runs; ``partial`` is what must be said of sections that are missing."""
+        from genedml_cli.commands.choices import choose_panel
+        from genedml_cli.runs.planning import RunSettings
+
+        return RunSettings(
+            self.fold,
+            choose_panel(self.panel, self.named),
+            self.features,
+            self.weights,
+            compute,
+            self.on,
+            partial,
+            self.named or "",
+            self.allow_off_tissue,
+            self.skip_off_image,
+            backbone_weights,
+        )
