@@ -41,6 +41,7 @@ def section(spots: Spots, seed: int, noise: float = 0.5, of_depth: float = 1.0) 
         layers={"truth": truth, UNSMOOTHED: unsmoothed, "depth_alone": np.tile(depth[:, None], GENES)},
     )
     data.layers["ridge"] = truth + 2 * noise * truth.std() * random.normal(size=truth.shape)
+    data.layers["lower"], data.layers["upper"] = np.full(truth.shape, -1e9), np.full(truth.shape, np.median(truth))
     data.layers["constant"] = np.full(truth.shape, truth.mean())
     data.obsm["spatial"] = spots.xy_px
     data.obs["array_col"], data.obs["array_row"] = spots.array_xy.T
@@ -62,11 +63,13 @@ def test_every_score_of_a_fold_equals_a_loop_over_sections_and_genes():
             for third, start in zip(THIRDS, (0, 4, 8), strict=True):
                 each.setdefault(third, []).append(sum(plain[start : start + 4]) / 4)
             each.setdefault("pcc_spatial", []).append(sum(plain) / GENES)
+            inside = [np.mean(truth[:, gene] <= data.layers["upper"][:, gene]) for gene in range(GENES)]
+            each.setdefault("coverage", []).append(np.nan if layer else sum(inside) / GENES)
             each.setdefault("above_null", []).append(sum(above_null(null_p_values(truth, predicted, moved))) / GENES)
             ratios = [np.var(predicted[:, gene]) / np.var(truth[:, gene]) for gene in range(GENES)]
             each.setdefault("variance_ratio", []).append(float(np.median(ratios)))
         for key, values in each.items():
-            assert scores[name].full[key] == pytest.approx(sum(values) / 2), key
+            assert scores[name].full[key] == pytest.approx(sum(values) / 2, nan_ok=True), key
     assert scores["Gene-DML"].full["above_null"] > 0.9
     assert scores["Gene-DML"].full["above_null_given_depth"] > 0.9
     assert scores["Gene-DML"].full["pcc_unsmoothed"] < scores["Gene-DML"].pcc_a
@@ -83,9 +86,9 @@ def test_depth_alone_is_above_the_null_and_has_no_score_given_depth_and_a_consta
 
 def test_what_earlier_versions_did_not_keep_is_not_known_and_the_rest_is():
     data = section(square(9, 8), 0)
-    del data.layers[UNSMOOTHED], data.var["morans_i"]
+    del data.layers[UNSMOOTHED], data.layers["lower"], data.var["morans_i"]
     score = score_fold("0", [data], "Gene-DML", full=True)[0]
-    unknown = {"pcc_unsmoothed", *THIRDS, "pcc_spatial"}
+    unknown = {"pcc_unsmoothed", *THIRDS, "pcc_spatial", "coverage"}
     assert {name for name, value in score.full.items() if np.isnan(value)} == unknown
     assert np.isnan(score.per_gene["morans_i"]).all()
     assert score_fold("0", [data], "Gene-DML")[0].full == {}
@@ -107,7 +110,7 @@ def test_a_gene_that_is_constant_in_one_section_is_left_out_there():
     second = pcc(sections[1].layers[UNSMOOTHED], sections[1].X)[5]
     assert score.per_gene["pcc_unsmoothed"][5] == pytest.approx(second)
     assert score.per_gene["above_null"][5] in (0, 1)
-    assert not np.isnan(list(score.full.values())).any()
+    assert [name for name, value in score.full.items() if np.isnan(value)] == []
 
 
 def test_thirds_and_the_most_spatial_genes_are_by_morans_i_and_leave_out_genes_without():

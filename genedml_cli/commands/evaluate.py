@@ -76,7 +76,7 @@ def evaluate(
     if external is None:
         if gene_map is not None and truth is None:
             raise typer.BadParameter("--gene-map goes with --truth or --external.")
-        _evaluate(target, truth, ceiling or (full and truth is None), full, per_gene, json_, gene_map)
+        _evaluate(target, truth, ceiling, full, per_gene, json_, gene_map)
         return
     from genedml_cli import console
     from genedml_cli.commands.tables.external import show_external
@@ -127,7 +127,7 @@ def _evaluate(
     from genedml_cli.commands.tables import scores
     from genedml_cli.evaluation import evaluation
 
-    result = evaluation.evaluate(target, truth, ceiling, gene_map)
+    result = evaluation.evaluate(target, truth, ceiling, gene_map, ceiling_if_possible=full)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
         console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})

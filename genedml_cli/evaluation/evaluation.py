@@ -15,9 +15,10 @@ from genedml.metrics import HIGH_GENES
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.evaluation import ceiling
+from genedml_cli.evaluation.checklist import Evidence, checklist
 from genedml_cli.evaluation.fold_scores import score_fold
 from genedml_cli.evaluation.published import rows_beside
-from genedml_cli.evaluation.scores import Evaluation, reference_notes, write_if_possible
+from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, write_if_possible
 from genedml_cli.expression.counts import not_raw_note, read_counts
 from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import Labels, check_join, make_labels
@@ -35,9 +36,15 @@ NAMED_GENES = 5
 
 @takes_paths
 def evaluate(
-    target: Path | None = None, truth: Path | None = None, with_ceiling: bool = False, gene_map: Path | None = None
+    target: Path | None = None,
+    truth: Path | None = None,
+    with_ceiling: bool = False,
+    gene_map: Path | None = None,
+    ceiling_if_possible: bool = False,
 ) -> Evaluation:
     """Score a run folder (the newest under ``runs/`` if None), or a predicted ``.h5ad`` against its counts.
+
+    ``with_ceiling`` and ``ceiling_if_possible`` as of :func:`evaluate_run`.
 
     Raises:
         GeneDMLError: nothing there, an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, or a ceiling asked
@@ -50,7 +57,7 @@ def evaluate(
     if target.suffix != ".h5ad":
         if truth is not None:
             raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
-        return evaluate_run(target, with_ceiling)
+        return evaluate_run(target, with_ceiling, ceiling_if_possible)
     if with_ceiling:
         raise GeneDMLError(f"--ceiling goes with a run, of whose sections all counts are known; {target} is none.")
     if truth is None:
@@ -59,15 +66,16 @@ def evaluate(
 
 
 @takes_paths
-def evaluate_run(run: Path, with_ceiling: bool = False) -> Evaluation:
+def evaluate_run(run: Path, with_ceiling: bool = False, ceiling_if_possible: bool = False) -> Evaluation:
     """Score a run folder by the predictions of its test sections, and write the tables into it, if it can be written.
 
-    ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.evaluation.ceiling`).
+    ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.evaluation.ceiling`);
+    with ``ceiling_if_possible`` the checklist says why, where the counts are not there or cannot be halved.
 
     Raises:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
-    evaluation = score_run(run, finished_sections(run), with_ceiling)
+    evaluation = score_run(run, finished_sections(run), with_ceiling, ceiling_if_possible=ceiling_if_possible)
     return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
@@ -120,9 +128,15 @@ def _nothing_to_score(run: Path, empty: Sequence[str]) -> GeneDMLError:
 
 
 def score_run(
-    run: Path, finished: Mapping[Path, anndata.AnnData], with_ceiling: bool = False, full: bool = True
+    run: Path,
+    finished: Mapping[Path, anndata.AnnData],
+    with_ceiling: bool = False,
+    full: bool = True,
+    ceiling_if_possible: bool = False,
 ) -> Evaluation:
     """Score :func:`finished_sections` of a run; writes nothing. Without ``full`` only what a comparison shows.
+
+    ``with_ceiling`` and ``ceiling_if_possible`` as of :func:`evaluate_run`.
 
     Raises:
         GeneDMLError: sections with different label transforms or of different methods.
@@ -138,9 +152,10 @@ def score_run(
     for file in sorted(records, key=lambda file: _natural(records[file].fold)):
         folds.setdefault(records[file].fold, []).append(finished[file])
     scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title, full)]
+    halves, no_ceiling = _halves(run, folds, with_ceiling, ceiling_if_possible)
     dataset, panels = first.dataset, [section.var_names for section in sections]
     published, published_notes = rows_beside(dataset, first.label_settings, panels)
-    return Evaluation(
+    evaluation = Evaluation(
         f"{run.name}: {console.count(len(sections), 'section')}, {console.count(len(folds), 'fold')}"
         + (f" of {dataset}" if dataset else ""),
         tuple(scores),
@@ -150,12 +165,36 @@ def score_run(
             *unfinished_notes(run, folds),
             *_notes_of_models(run, sections),
             *published_notes,
-            *([ceiling.NOTE] if with_ceiling else []),
+            *([ceiling.NOTE] if halves else []),
         ),
         run,
         published,
-        ceiling.split_halves(run, folds) if with_ceiling else (),
+        halves,
     )
+    evidence = Evidence(evaluation, sections, _donors(run), no_ceiling)
+    return replace(evaluation, checklist=checklist(evidence)) if full else evaluation
+
+
+def _halves(
+    run: Path, folds: Mapping[str, Sequence[anndata.AnnData]], asked_for: bool, if_possible: bool
+) -> tuple[tuple[FoldScores, ...], str]:
+    """The split halves of the labels, where they are asked for, and why they are not there, if that is no error."""
+    if not asked_for and not if_possible:
+        return (), ""
+    try:
+        return ceiling.split_halves(run, folds), ""
+    except GeneDMLError as error:
+        if asked_for:
+            raise
+        console.warn(f"Without the ceiling: {error}")
+        return (), str(error)
+
+
+def _donors(run: Path) -> frozenset[str]:
+    """The donors of all sections of a run; none of models put together by hand."""
+    if not (run / RECORD).is_file():
+        return frozenset()
+    return frozenset(str(sample.get("donor", "")) for sample in read_record(run)["samples"]) - {""}
 
 
 @takes_paths
@@ -206,7 +245,8 @@ def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None
         notes.append(left_out_note(left_out, data.n_obs))
     folder = prediction.with_suffix(".evaluation")
     title = f"{prediction.name} against {truth.name}"
-    return Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched), data
+    evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched)
+    return replace(evaluation, checklist=checklist(Evidence(evaluation, [data]))), data
 
 
 def labels_of_prediction(data: anndata.AnnData, counts: Path, gene_map: Path | None = None) -> Labels:

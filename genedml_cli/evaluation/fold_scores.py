@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from genedml.metrics import HIGH_GENES, column_nanmean, nanmean, partial_pcc, pcc, residual, variance_ratio
+from genedml_cli.evaluation.intervals import coverage
 from genedml_cli.evaluation.null import above_null, moved_maps, null_p_values
 from genedml_cli.evaluation.scores import CONSTANT, DEPTH, FoldScores
 from genedml_cli.outputs.predictions import UNSMOOTHED, spots_of
@@ -62,7 +63,10 @@ def _score_method(
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
         errors.append(np.asarray(truth - predicted, dtype=np.float64))
         if moved:
-            more.append(_more_scores(name, section, predicted, moved[number]))
+            covered = coverage(section) if layer is None else None
+            more.append({**_more_scores(name, section, predicted, moved[number]), "coverage": undefined})
+            if covered is not None:
+                more[-1]["coverage"] = covered
     held_out = "held_out_pcc" if layer is None else held_out_column(layer)
     var, error = sections[0].var, np.concatenate(errors)
     return FoldScores(
@@ -78,6 +82,7 @@ def _score_method(
         int(np.isnan(plain).sum()),
         _of_fold(plain, more, _morans_i(sections[0])) if moved else {},
         _of_genes([{"pcc_given_depth": genes} for genes in partial], more, _morans_i(sections[0])) if moved else {},
+        min(map(len, moved), default=0),
     )
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from genedml.errors import GeneDMLError
 from genedml.metrics import attainable, high_genes, nanmean
 from genedml_cli import console
+from genedml_cli.evaluation.points import Point
 from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, marks_of, texts_of
@@ -42,6 +43,7 @@ FULL_METRICS = {
     "above_null": "genes above null",
     ABOVE_NULL: "above null given depth",
     "variance_ratio": "variance ratio",
+    "coverage": "coverage of intervals",
     "share_of_ceiling": "share of ceiling",
     "share_of_ceiling_given_depth": "share of ceiling given depth",
 }
@@ -57,7 +59,8 @@ class FoldScores:
     ``mse`` and ``mae`` are means over the genes and all spots of its test sections, so that a section weighs what it
     has of spots. Of PCC, which is within a section, it is the mean over the test sections. ``held_out_pcc`` is each
     gene's PCC inside the training side, by which PCC(H) held out chooses its genes. ``full`` are those of
-    :data:`FULL_METRICS` that are known of the fold besides, ``per_gene`` scores of every gene, mean over the sections.
+    :data:`FULL_METRICS` that are known of the fold besides, ``per_gene`` scores of every gene, mean over the sections,
+    ``draws`` the moves of the null, where a section has fewest.
     """
 
     method: str
@@ -72,6 +75,7 @@ class FoldScores:
     without_pcc: int
     full: Mapping[str, float] = field(default_factory=dict)
     per_gene: Mapping[str, Float[np.ndarray, " M"]] = field(default_factory=dict)
+    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Evaluation:
         published: rows of the paper to stand beside.
         split_halves: how far the labels of two halves of the counts agree in every fold, if that was asked for.
         unmatched: genes of the panel that the counts do not have.
+        checklist: what a trustworthy table contains, and which of it this one does.
         written: whether the tables are in ``folder``; not so where it cannot be written.
     """
 
@@ -96,6 +101,7 @@ class Evaluation:
     published: tuple[PublishedRow, ...] = ()
     split_halves: tuple[FoldScores, ...] = ()
     unmatched: tuple[str, ...] = ()
+    checklist: tuple[Point, ...] = ()
     written: bool = True
 
     @property
@@ -186,6 +192,7 @@ class Evaluation:
         }
         published = [row.to_dict() for row in self.published]
         known = {"title": self.title, "notes": texts_of(self.notes), "methods": methods, "published": published}
+        known |= {"checklist": [point.to_dict() for point in self.checklist]}
         return known | {"unmatched_genes": list(self.unmatched)}
 
 

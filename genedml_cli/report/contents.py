@@ -123,6 +123,7 @@ class Contents:
         tissue: the section with its spots; None where its slide is not at hand.
         tissue_note: which section it is, or why it is not there.
         scores: methods against metrics, of a run.
+        checklist: what a trustworthy table of scores contains, and which of it is here, of a run.
         differences: of several runs from the first.
         folds: a row a fold, of a run.
         sections: a row a section, of a run.
@@ -154,6 +155,7 @@ class Contents:
     provenance: Sequence[tuple[str, str]]
     cite: Sequence[str]
     scores: Table | None = None
+    checklist: Table | None = None
     differences: Table | None = None
     folds: Table | None = None
     sections: Table | None = None

@@ -13,7 +13,8 @@ from genedml.errors import reading
 from genedml.metrics import nanmean, pcc
 from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
-from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.evaluation.points import Point
+from genedml_cli.evaluation.scores import ABOVE_NULL, DEPTH, NARROW, RIDGE, Evaluation, reference_notes
 from genedml_cli.files.text_files import read_text
 from genedml_cli.notes import texts_of
 from genedml_cli.outputs.prediction_record import record_of
@@ -37,13 +38,15 @@ from genedml_cli.report.pictures import add_tissue_of_run, section_picture
 
 GENES_SHOWN = 6  # at either end
 MAPS_CHOSEN = "the genes with the highest and the lowest PCC over all folds"
-SCORES_SHOWN = sorted(METRICS, key=lambda key: not key.startswith("pcc"))  # PCC first, where a narrow page starts
+# PCC first, where a narrow page starts.
+SCORES_SHOWN = sorted(NARROW, key=lambda key: not key.startswith(("pcc", ABOVE_NULL)))
 SCORES_CAPTION = (
     "Mean \u00b1 standard deviation over folds. MSE and MAE are in the label's units, lower is better; of PCC, the "
     "correlation of truth and prediction over a section's spots, higher is. PCC(A): all genes. PCC(H): the 50 genes "
     "ranked best over the test folds, which flatters; held out: the 50 chosen inside the training side. PCC given "
-    "depth: with the spot's sequencing depth held fixed. Ridge, depth alone and constant are references fitted on the "
-    "same sections."
+    "depth: with the spot's sequencing depth held fixed; above null given depth: the share of genes that beat "
+    "the same maps moved over the array. Ridge, depth alone and constant are references fitted on the same "
+    "sections."
 )
 GENES_CAPTION = (
     "PCC over the spots of a test section, mean \u00b1 standard deviation over folds. Over ridge: how much better than "
@@ -101,6 +104,7 @@ def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
         provenance=_provenance(record, first),
         cite=citations(first.encoder.name, [str(record["dataset"])]),
         scores=_score_table(evaluation),
+        checklist=_checklist_table(evaluation.checklist),
         folds=_fold_table(evaluation, logs),
         sections=_section_table(data),
         charts=charts_of(logs),
@@ -235,7 +239,13 @@ def _score_table(evaluation: Evaluation) -> Table:
         [Cell(str(method)), *(number_cell(row[(key, "mean")], row[(key, "std")]) for key in SCORES_SHOWN)]
         for method, row in evaluation.summary().iterrows()
     ]
-    return Table("scores", ["Method", *(METRICS[key] for key in SCORES_SHOWN)], rows, SCORES_CAPTION)
+    return Table("scores", ["Method", *(NARROW[key] for key in SCORES_SHOWN)], rows, SCORES_CAPTION)
+
+
+def _checklist_table(points: Sequence[Point]) -> Table:
+    """What a trustworthy table of scores contains, and which of it this one does."""
+    rows = [[Cell(point.name), Cell(str(point.state)), Cell(point.why)] for point in points]
+    return Table("checklist", ["A trustworthy table has", "Here", "Why"], rows)
 
 
 def _fold_table(evaluation: Evaluation, logs: Mapping[str, pd.DataFrame]) -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from genedml_cli import console
+from genedml_cli.evaluation.points import lines_of
 from genedml_cli.evaluation.published import PublishedRow
 from genedml_cli.evaluation.scores import FULL_METRICS, METRICS, NARROW, Evaluation
 
@@ -31,6 +32,8 @@ def show_evaluation(evaluation: Evaluation, last_line: str, full: bool = False) 
         show_in_full(summary, over)
     for note in evaluation.notes:
         console.say(str(note))
+    for line in lines_of(evaluation.checklist):
+        console.say(line)
     if last_line:
         console.say(last_line)
 

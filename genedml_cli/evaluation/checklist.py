@@ -1,0 +1,192 @@
+"""What a trustworthy table of scores contains (METHOD section 10), and which of it one contains, told from its data.
+
+Letters: M genes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anndata
+import numpy as np
+
+from genedml.metrics import nanmean
+from genedml_cli.console import count
+from genedml_cli.evaluation.null import FEWEST_DRAWS, LEAST_OVERLAP
+from genedml_cli.evaluation.points import Point, State
+from genedml_cli.evaluation.scores import ABOVE_NULL, DEPTH, Evaluation
+from genedml_cli.notes import Mark
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of
+from genedml_cli.outputs.reference_layers import REFERENCES
+
+EARLIER = "predictions of earlier versions do not hold {}: train again."
+"""Why what a run keeps today is not known of it."""
+
+Result = tuple[State, str]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the checklist is told from.
+
+    Args:
+        evaluation: the scores.
+        sections: that they are of.
+        donors: of all sections of the run; none where they are not known.
+        no_ceiling: why the ceiling could not be computed, if that was tried.
+    """
+
+    evaluation: Evaluation
+    sections: Sequence[anndata.AnnData]
+    donors: frozenset[str] = frozenset()
+    no_ceiling: str = ""
+
+    @property
+    def records(self) -> list[PredictionRecord]:
+        """How each of the sections was predicted."""
+        return [record_of(section) for section in self.sections]
+
+    def mean(self, key: str) -> float:
+        """Mean of a score of the network over folds."""
+        return float(self.evaluation.summary().loc[self.evaluation.method, (key, "mean")])
+
+    def marked(self, mark: Mark) -> str:
+        """What the notes with a mark say; empty where there is none."""
+        return " ".join(dict.fromkeys(note.text for note in self.evaluation.notes if note.mark is mark))
+
+
+def checklist(evidence: Evidence) -> tuple[Point, ...]:
+    """Every point of METHOD section 10, in its order: whether the table has it, with its figures, or why not."""
+    return tuple(Point(name, *tell(evidence)) for name, tell in POINTS.items())
+
+
+def _patients(evidence: Evidence) -> Result:
+    record, leaking = evidence.records[0], evidence.marked(Mark.LEAKING)
+    if not record.of_run:
+        if record.seen_in_training:
+            return State.NOT_DONE, evidence.marked(Mark.SEEN)
+        return State.NOT_POSSIBLE, "a slide does not say whose it is; no model was trained on this very one."
+    if leaking and len(evidence.donors) == 1:
+        return State.NOT_POSSIBLE, f"there is one patient, so sections are left out in turn. {leaking}"
+    if leaking:
+        return State.NOT_DONE, leaking
+    of = f" of {count(len(evidence.donors), 'donor')}" if evidence.donors else ""
+    return State.DONE, f"no patient is on both sides of a fold{of}. {evidence.marked(Mark.SAME_DONOR)}".strip()
+
+
+def _panel(evidence: Evidence) -> Result:
+    if panel := evidence.marked(Mark.PANEL):
+        return State.NOT_DONE, panel
+    if np.isnan(evidence.mean("pcc_h_held_out")):
+        return State.NOT_DONE, "nothing was held out inside the training to choose the genes of PCC(H)."
+    return State.DONE, "panel and PCC(H) held out are of genes chosen inside the training side."
+
+
+def _references(evidence: Evidence) -> Result:
+    rows = {score.method for score in evidence.evaluation.scores}
+    missing = [reference for reference in REFERENCES.values() if reference.title not in rows]
+    if not missing:
+        return State.DONE, f"{', '.join(reference.title for reference in REFERENCES.values())}."
+    named = ", ".join(reference.title for reference in missing)
+    if all(reference.encoder for reference in missing):
+        return State.NOT_POSSIBLE, f"no {named}: it needs the encoder {missing[0].encoder}."
+    return State.NOT_DONE, f"no {named}: {EARLIER.format('them')}"
+
+
+def _depth(evidence: Evidence) -> Result:
+    settings = evidence.records[0].label_settings
+    with_depth = nanmean([nanmean(np.abs(score.pcc)) for score in evidence.evaluation.scores if score.method == DEPTH])
+    rises = f"mean |PCC| of label and depth {with_depth:.2f}"
+    if settings.transform != "log":
+        return State.DONE, f"PCC, PCC given depth, and a label of residuals given depth ({rises})."
+    return State.NOT_DONE, f"PCC and PCC given depth are here; this label rises with depth ({rises}): --target pearson."
+
+
+def _unsmoothed(evidence: Evidence) -> Result:
+    score = evidence.mean("pcc_unsmoothed")
+    if np.isnan(score):
+        return State.NOT_DONE, EARLIER.format("labels of each spot alone")
+    if not evidence.records[0].label_settings.smooth:
+        return State.DONE, "the label is not smoothed."
+    return State.DONE, f"PCC {evidence.mean('pcc_a'):.3f}, with unsmoothed labels {score:.3f}."
+
+
+def _spatial(evidence: Evidence) -> Result:
+    thirds = [evidence.mean(f"pcc_moran_{third}") for third in ("low", "middle", "high")]
+    if np.isnan(thirds).all():
+        genes = len(evidence.evaluation.scores[0].genes)
+        if "morans_i" in evidence.sections[0].var:
+            return State.NOT_POSSIBLE, f"too few of {count(genes, 'gene')} have a Moran's I on the training sections."
+        return State.NOT_DONE, EARLIER.format("Moran's I")
+    low, middle, high = (f"{score:.3f}" for score in thirds)
+    return State.DONE, f"PCC {low}, {middle}, {high}; of the 50 most spatial genes {evidence.mean('pcc_spatial'):.3f}."
+
+
+def _null(evidence: Evidence) -> Result:
+    draws = min(score.draws for score in evidence.evaluation.scores)
+    if draws < FEWEST_DRAWS:
+        return (
+            State.NOT_POSSIBLE,
+            f"the spots of a section allow {draws} moves that cover half of them, {FEWEST_DRAWS} are needed.",
+        )
+    shares = f"{evidence.mean('above_null'):.0%} of the genes above it, given depth {evidence.mean(ABOVE_NULL):.0%}"
+    return State.DONE, f"{shares}; {draws} moves or more a section, over {LEAST_OVERLAP:.0%} of its spots or more."
+
+
+def _ceiling(evidence: Evidence) -> Result:
+    if evidence.evaluation.split_halves:
+        return State.DONE, f"the score is {evidence.mean('share_of_ceiling'):.0%} of what is attainable."
+    if evidence.no_ceiling:
+        return State.NOT_POSSIBLE, evidence.no_ceiling
+    if not evidence.records[0].of_run:
+        return State.NOT_POSSIBLE, "it is computed of runs alone."
+    return State.NOT_DONE, "evaluate --full reads the counts for it."
+
+
+def _intervals(evidence: Evidence) -> Result:
+    held, asked = evidence.mean("coverage"), evidence.records[0].interval
+    if np.isnan(held) or asked is None:
+        return State.NOT_DONE, "these predictions have no intervals."
+    figures = f"{held:.1%} of the labels lie in intervals for {asked:.0%}"
+    if one_patient := evidence.marked(Mark.ONE_PATIENT):
+        return State.NOT_POSSIBLE, f"{figures}, but {one_patient}"
+    if len(evidence.donors) == 1:
+        return State.NOT_POSSIBLE, f"{figures}, but they were calibrated on sections of the same patient."
+    return State.DONE, f"{figures}."
+
+
+def _downstream(evidence: Evidence) -> Result:
+    return State.NOT_DONE, "genedml score holds gene sets and regions of a prediction against those of the truth."
+
+
+def _over_patients(evidence: Evidence) -> Result:
+    folds = len({score.fold for score in evidence.evaluation.scores})
+    patients = {record.patient for record in evidence.records}
+    if not evidence.records[0].of_run:
+        return State.NOT_POSSIBLE, "it is one section, so there is no spread over patients."
+    if len(patients) < 2 or folds < 2:
+        return State.NOT_POSSIBLE, f"{count(folds, 'fold')} of {count(len(patients), 'patient')} tested."
+    return State.DONE, f"mean and sd over {folds} folds of {len(patients)} patients; evaluate RUN RUN pairs by fold."
+
+
+def _variance(evidence: Evidence) -> Result:
+    ratio = evidence.mean("variance_ratio")
+    if np.isnan(ratio):
+        return State.NOT_POSSIBLE, "no gene varies."
+    return State.DONE, f"{ratio:.2f} of the truth's, of the median gene."
+
+
+POINTS = {
+    "whole patients left out": _patients,
+    "genes chosen inside the training": _panel,
+    "rows of references": _references,
+    "scores without depth": _depth,
+    "unsmoothed truth": _unsmoothed,
+    "spatially variable genes": _spatial,
+    "null of moved maps": _null,
+    "ceiling of the labels": _ceiling,
+    "coverage of intervals": _intervals,
+    "gene sets and regions": _downstream,
+    "errors over patients": _over_patients,
+    "variance of the prediction": _variance,
+}
+"""The twelve points by name."""

@@ -1,0 +1,39 @@
+"""The points of the checklist under a table of scores, as values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What a table does about a point."""
+
+    DONE = "done"
+    NOT_DONE = "not done"
+    NOT_POSSIBLE = "not possible here"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of what a trustworthy table contains (METHOD section 10).
+
+    Args:
+        name: what is asked for.
+        state: whether it is there.
+        why: the figures that show it, or why it is not there.
+    """
+
+    name: str
+    state: State
+    why: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain values."""
+        return {"point": self.name, "state": str(self.state), "why": self.why}
+
+
+def lines_of(points: Sequence[Point]) -> list[str]:
+    """The checklist as text: what is done in one line, then a line for each other point."""
+    done = ", ".join(point.name for point in points if point.state is State.DONE)
+    others = [f"{point.name}: {point.state}: {point.why}" for point in points if point.state is not State.DONE]
+    return [f"Checklist, done: {done or 'nothing'}.", *others] if points else []
