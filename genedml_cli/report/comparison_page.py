@@ -39,6 +39,7 @@ from genedml_cli.report.run_page import (
     signed_cell,
 )
 
+COMPARED = [key for key in SCORES_SHOWN if key in METRICS]
 MEASURED = "measured"
 GENES_CAPTION = "PCC over the spots of a test section, mean \u00b1 standard deviation over folds."
 Sections = Mapping[str, Mapping[str, anndata.AnnData]]
@@ -144,23 +145,23 @@ def _facts(sections: Sections, comparison: Comparison, record: Mapping[str, Any]
 
 def _score_table(comparison: Comparison) -> Table:
     rows = [
-        [Cell(f"{name} (paper)"), *(number_cell(float(row.get(key, np.nan))) for key in SCORES_SHOWN)]
+        [Cell(f"{name} (paper)"), *(number_cell(float(row.get(key, np.nan))) for key in COMPARED)]
         for name, row in comparison.published.iterrows()
     ]
     for summary in (comparison.summary(), comparison.reference_summary()):
         for name, row in summary.iterrows():
-            cells = (number_cell(row[(key, "mean")], row[(key, "std")]) for key in SCORES_SHOWN)
+            cells = (number_cell(row[(key, "mean")], row[(key, "std")]) for key in COMPARED)
             rows.append([Cell(str(name)), *cells])
-    return Table("scores", ["Method", *(METRICS[key] for key in SCORES_SHOWN)], rows, SCORES_CAPTION)
+    return Table("scores", ["Method", *(METRICS[key] for key in COMPARED)], rows, SCORES_CAPTION)
 
 
 def _difference_table(comparison: Comparison) -> Table:
     rows = [
-        [Cell(str(name)), *(signed_cell(row[(key, "mean")], row[(key, "std")]) for key in SCORES_SHOWN)]
+        [Cell(str(name)), *(signed_cell(row[(key, "mean")], row[(key, "std")]) for key in COMPARED)]
         for name, row in comparison.differences().iterrows()
     ]
     caption = f"Less {comparison.base} in the same fold; mean \u00b1 standard deviation over folds."
-    return Table("differences", ["Method", *(METRICS[key] for key in SCORES_SHOWN)], rows, caption)
+    return Table("differences", ["Method", *(METRICS[key] for key in COMPARED)], rows, caption)
 
 
 def _section_table(names: Sequence[str], sections: Sections) -> Table:
