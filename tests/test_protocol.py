@@ -13,12 +13,14 @@ import pytest
 from conftest import tiny_config
 from PIL import Image
 from scipy.sparse import csr_matrix
+from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card, network_sha256
 from genedml.config import TARGETS, LabelsConfig, ViewsConfig, load_config, target_name
 from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml.metrics import attainable, morans_i, nanmean, pcc
+from genedml_cli.app import app
 from genedml_cli.commands import options
 from genedml_cli.commands.choices import choose_config, known_scale, to_overrides
 from genedml_cli.commands.tables.external import show_external
@@ -28,10 +30,12 @@ from genedml_cli.datasets.samples import Sample, read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.evaluation import external, published
 from genedml_cli.evaluation.ceiling import split_half_pcc, thin
+from genedml_cli.evaluation.checklist import POINTS
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.external import evaluate_external
+from genedml_cli.evaluation.points import State
 from genedml_cli.evaluation.published import rows_beside
-from genedml_cli.evaluation.scores import Evaluation, FoldScores
+from genedml_cli.evaluation.scores import FULL_METRICS, Evaluation, FoldScores
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.features.extraction import encode_section, extract
@@ -98,6 +102,36 @@ def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys)
     assert written["methods"]["Gene-DML"]["mse"]["mean"] == pytest.approx(
         result.summary().loc["Gene-DML", "mse"].iloc[0]
     )
+
+
+# All scores
+
+
+def test_evaluate_in_full_prints_every_score_of_every_method_and_a_checklist(run):
+    narrow, full = (CliRunner().invoke(app, ["evaluate", str(run), *more]) for more in ([], ["--full"]))
+    assert narrow.exit_code == full.exit_code == 0
+    rows = {line.split("  ")[0].strip() for line in full.output.splitlines()}
+    assert set(FULL_METRICS.values()) <= rows
+    assert not {"variance ratio", "share of ceiling"} & {line.split("  ")[0] for line in narrow.output.splitlines()}
+    assert "Checklist, done: whole patients left out" in narrow.output
+    assert "ceiling of the labels: not done" in narrow.output
+    assert "ceiling of the labels: not" not in full.output
+    written = json.loads(CliRunner().invoke(app, ["evaluate", str(run), "--json"]).stdout)
+    assert all(set(scores) == set(FULL_METRICS) for scores in written["methods"].values())
+    assert [point["point"] for point in written["checklist"]] == list(POINTS)
+
+
+def test_without_the_counts_all_but_the_ceiling_is_there_in_full(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    for sample in record["samples"]:
+        sample["counts"] = str(tmp_path / "gone.tsv.gz")
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    result = evaluate(tmp_path / "run", ceiling_if_possible=True)
+    (point,) = (point for point in result.checklist if point.name == "ceiling of the labels")
+    assert point.state is State.NOT_POSSIBLE
+    assert "There are no counts" in point.why
+    pd.testing.assert_frame_equal(result.summary(), evaluate(run).summary())
 
 
 # What a run keeps for its scores

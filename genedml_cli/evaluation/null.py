@@ -4,6 +4,7 @@ A map that is smooth over the tissue correlates with every other smooth map, so 
 that its prediction is of this gene. Here the predicted map is moved as a whole: by one of the symmetries of the array
 (8 of squares, 12 of hexagons) and a shift of whole steps. Moved so, it keeps its values and their autocorrelation and
 loses its place. It is held against the truth of the spots that it then covers; those that leave the array are dropped.
+A shift alone must be of more than two steps: in labels that are means over neighbours, nearer spots share counts.
 
 Letters: S spots, M genes, D draws, N of them at a time. Random shifts as surrogates: Mrkvicka et al., Spatial
 Statistics 42 (2021) 100430; ``(1 + at least as good) / (1 + draws)``: Davison and Hinkley, Bootstrap Methods (1997),
@@ -27,6 +28,8 @@ FEWEST_DRAWS = 99
 """With fewer no p value is small enough to say anything of many genes."""
 LEAST_OVERLAP = 0.5
 """Share of the spots that a moved map must cover."""
+NEAR_STEPS = 2
+"""A shift alone is farther: means over neighbours have counts in common up to so many steps."""
 FALSE_DISCOVERIES = 0.05
 SEED = 2021
 AT_ONCE = 50
@@ -46,7 +49,7 @@ def moved_maps(spots: Spots) -> Int[np.ndarray, "D S"]:
     turned = [cells @ symmetry.T for symmetry in symmetries(spots.lattice)]
     turned = [places - places.min(axis=0) for places in turned]
     moves = np.concatenate([_moves(cells, places, number) for number, places in enumerate(turned)])
-    moves = moves[moves.any(axis=1)]  # not moved at all
+    moves = moves[(moves[:, 0] > 0) | (_steps_away(moves[:, 1:], spots.lattice) > NEAR_STEPS)]
     if len(moves) > DRAWS:
         moves = moves[np.sort(np.random.default_rng(SEED).choice(len(moves), DRAWS, replace=False))]
     spot_in = np.full(cells.max(axis=0) + 1, -1, dtype=np.int32)
@@ -108,6 +111,13 @@ def _moves(cells: Int[np.ndarray, "C 2"], turned: Int[np.ndarray, "C 2"], symmet
     covered = np.rint(correlate(here, there, method="fft"))
     shifts = np.argwhere(covered >= LEAST_OVERLAP * len(cells)) - np.array(there.shape) + 1
     return np.column_stack([np.full(len(shifts), symmetry), shifts])
+
+
+def _steps_away(shifts: Int[np.ndarray, "_ 2"], lattice: Lattice) -> Int[np.ndarray, " _"]:
+    """Steps between neighbours that a shift is long."""
+    x, y = shifts.T
+    farther = np.maximum(np.abs(x), np.abs(y))
+    return farther if lattice == "square" else np.maximum(farther, np.abs(x + y))
 
 
 def _unit(values: Float[np.ndarray, "S M"]) -> Float[np.ndarray, "S M"]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import anndata
 
 from genedml.config import Config
+from genedml_cli.datasets.datasets import DATASETS
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.expression.counts import RAW, not_raw_note
 from genedml_cli.features.section_data import SectionData
@@ -99,6 +100,11 @@ def scales_of(fitted: Sequence[SectionData]) -> tuple[float, ...]:
 
 def panel_note(panel: str, dataset: str) -> Note | None:
     """What must be said of genes that were chosen with the sections that a fold tests in view."""
-    if panel not in ("all", dataset):
-        return None
-    return Note(Mark.PANEL, "its genes were chosen by the counts of all sections, those tested among them.")
+    if panel in ("all", dataset):
+        return Note(Mark.PANEL, "its genes were chosen by the counts of all sections, those tested among them.")
+    if panel in DATASETS:
+        text = (
+            f"its genes were chosen by the counts of all sections of {panel}: those tested among them, if of {panel}."
+        )
+        return Note(Mark.PANEL, text)
+    return None
