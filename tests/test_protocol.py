@@ -229,8 +229,9 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
         predict(slide, spots, run, tmp_path / "own.h5ad", fold="P3", force=True)
         alone = evaluate(tmp_path / "own.h5ad", elsewhere.parent / f"counts/{source}.tsv.gz")
         own = alone.values().query("method == 'Gene-DML'").iloc[0]
-        for metric in ("mse", "mae", "pcc_a", "pcc_given_depth"):
+        for metric in ("mse", "mae", "pcc_a", "pcc_given_depth", "pcc_unsmoothed", "pcc_moran_high", "variance_ratio"):
             assert values.loc[(section, "P3"), metric] == pytest.approx(own[metric], rel=1e-3, abs=1e-4)
+        assert values.loc[(section, "P3"), "above_null"] == own["above_null"]
     summary = result.sections[0].summary()
     assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "depth alone", "constant"]
     assert summary.loc["Gene-DML", ("mse", "std")] > 0

@@ -135,6 +135,14 @@ def genes_listed(page: Path) -> list[str]:
     return Elements(table.split("</thead>")[1]).texts["th"]
 
 
+def test_a_run_has_the_checklist_that_evaluate_writes(run, run_page):
+    table = run_page.read_text(encoding="utf-8").split('id="table-checklist"')[1].split("</table>")[0]
+    written = json.loads((run / "metrics.json").read_text())["checklist"]
+    cells = Elements(table.split("</thead>")[1]).texts
+    assert cells["th"] == [point["point"] for point in written]
+    assert cells["td"] == [text for point in written for text in (point["state"], point["why"])]
+
+
 def test_a_run_says_what_evaluate_says(run, run_page):
     html, own = read(run_page), json.loads((run / "metrics.json").read_text())["methods"]["Gene-DML"]
     for metric in ("pcc_a", "pcc_h", "mse"):

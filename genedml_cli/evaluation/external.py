@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from genedml.checkpoint import ModelCard, load_card, load_checkpoint, network_sha256
+from genedml.checkpoint import SCORES_OF_GENES, ModelCard, load_card, load_checkpoint, network_sha256
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
 from genedml.networks.registry import title_of
@@ -40,6 +40,7 @@ from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
 from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
@@ -140,12 +141,18 @@ def evaluate_external(
     """
     found = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
     sections = replace(found, gene_map=gene_map)
-    (result,) = score_external([newest_run() if run is None else run], sections, features, weights, compute)
+    runs = [newest_run() if run is None else run]
+    (result,) = score_external(runs, sections, features, weights, compute, full=True)
     return replace(result, written=write_if_possible(result.write))
 
 
 def score_external(
-    runs: Sequence[Path], sections: ExternalSections, features: Path, weights: Path | None, compute: Compute
+    runs: Sequence[Path],
+    sections: ExternalSections,
+    features: Path,
+    weights: Path | None,
+    compute: Compute,
+    full: bool = False,
 ) -> list[External]:
     """Scores of every fold's model of runs with one encoder on the same sections, in order of the runs; unwritten.
 
@@ -155,6 +162,7 @@ def score_external(
         runs: run folders.
         sections: those of donors that a model of any run has seen are left out for all.
         features, weights, compute: as for :func:`evaluate_external`.
+        full: all scores, and not only those that a comparison shows.
 
     Raises:
         GeneDMLError: as for :func:`evaluate_external`, or runs on other weights of the encoder.
@@ -179,7 +187,8 @@ def score_external(
             section = CountedSection(sample, counts.pop(sample.name), tuple(filter(None, [shared.get(sample.name)])))
             found = features_for(sample, models, sections, features)
             for run, of_run, part in zip(runs, models, scored, strict=True):
-                part.append(_score_section(section, of_run, found[features_key(of_run)], _folder(run, sections)))
+                features_of_run = found[features_key(of_run)]
+                part.append(_score_section(section, of_run, features_of_run, _folder(run, sections), full))
             advance(note=sample.name)
     notes = [note for note in (sections.partial, Note(None, seen_note(seen)) if seen else None) if note]
     return [
@@ -214,7 +223,7 @@ def _external(
 
 
 def _score_section(
-    section: CountedSection, models: Ensemble, found: SectionFeatures, folder: Path
+    section: CountedSection, models: Ensemble, found: SectionFeatures, folder: Path, full: bool
 ) -> tuple[Evaluation, int]:
     """Scores of every model of a run on one section, and how many of its spots have a label in all."""
     scores: list[FoldScores] = []
@@ -227,7 +236,7 @@ def _score_section(
         _, network = load_checkpoint(file, models.device)
         predicted = predict_section(network, found, models.device)
         data = _with_references(predicted, found, labels, genes, card, file)
-        scores += score_fold(card.fold, [data], title_of(card.config.method))
+        scores += score_fold(card.fold, [data], title_of(card.config.method), full)
     counts, every = section.counts, _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *section.shared, *found.notes]
@@ -252,14 +261,20 @@ def _with_references(
     column = pd.Index(card.genes).get_indexer(list(genes))
     linear = load_linear(file, card.genes, network_sha256(file))
     references = reference_layers(card, linear, features, labels.depth)
-    layers = {"truth": labels.y, **{name: layer[:, column] for name, layer in references.items()}}
-    held_out = {"held_out_pcc": card.scores["held_out_pcc"] or None}
-    held_out |= {held_out_column(layer): model.inner_pcc for layer, model in linear.items()}
+    layers = {
+        "truth": labels.y,
+        UNSMOOTHED: labels.unsmoothed,
+        **{name: layer[:, column] for name, layer in references.items()},
+    }
+    of_genes = {name: card.scores.get(name) or None for name in SCORES_OF_GENES}
+    of_genes |= {held_out_column(layer): model.inner_pcc for layer, model in linear.items()}
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
-    for name, scores in held_out.items():
+    for name, scores in of_genes.items():
         var[name] = np.nan if scores is None else np.asarray(scores, dtype=float)[column]
     obs = pd.DataFrame({"depth": labels.depth}, index=pd.Index(features.spots.names, dtype=str))
-    return anndata.AnnData(predicted[:, column], obs=obs, var=var, layers=layers)[labels.valid].copy()
+    data = anndata.AnnData(predicted[:, column], obs=obs, var=var, layers=layers)
+    add_places(data, features.spots)
+    return data[labels.valid].copy()
 
 
 def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:

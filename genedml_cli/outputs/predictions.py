@@ -49,14 +49,12 @@ def to_anndata(
     """
     obs = pd.DataFrame(index=pd.Index(spots.names, dtype=str))
     obs["in_tissue"] = 1
-    if spots.array_xy is not None:
-        obs["array_row"], obs["array_col"] = spots.array_xy[:, 1], spots.array_xy[:, 0]
     var = pd.DataFrame(index=pd.Index(genes, dtype=str))
     if gene_ids:
         var[GENE_IDS] = list(gene_ids)
     single = {name: layer.astype(np.float32) for name, layer in (layers or {}).items()}
     data = anndata.AnnData(predicted.astype(np.float32), obs=obs, var=var, layers=single)
-    data.obsm["spatial"] = spots.xy_px.astype(np.float64)
+    add_places(data, spots)
     if record.label_settings.transform == "log":
         data.uns["log1p"] = {"base": 10.0} if record.label_settings.log_base == "10" else {}
     geometry = spots.geometry
@@ -115,6 +113,13 @@ def check_genes(genes: Sequence[str], data: anndata.AnnData, where: str, how_to_
             + (f" Near to that: {', '.join(dict.fromkeys(near))}." if near else "")
             + f" All {data.n_vars} genes: {how_to_list}"
         )
+
+
+def add_places(data: anndata.AnnData, spots: Spots) -> None:
+    """``obsm["spatial"]``, and the array indices in ``obs`` where they are known: what :func:`spots_of` reads."""
+    data.obsm["spatial"] = spots.xy_px.astype(np.float64)
+    if spots.array_xy is not None:
+        data.obs["array_row"], data.obs["array_col"] = spots.array_xy[:, 1], spots.array_xy[:, 0]
 
 
 def spots_of(data: anndata.AnnData) -> Spots:
