@@ -1,13 +1,15 @@
 """What a trustworthy table of scores contains (METHOD section 10), and which of it one contains, told from its data.
 
-Letters: M genes.
+Each function below tells of one point.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import anndata
 import numpy as np
+import pandas as pd
 
 from genedml.metrics import nanmean
 from genedml_cli.console import count
@@ -45,9 +47,14 @@ class Evidence:
         """How each of the sections was predicted."""
         return [record_of(section) for section in self.sections]
 
+    @cached_property
+    def means(self) -> pd.Series:
+        """Mean over folds of every score of the network."""
+        return self.evaluation.summary().loc[self.evaluation.method].xs("mean", level=1)
+
     def mean(self, key: str) -> float:
         """Mean of a score of the network over folds."""
-        return float(self.evaluation.summary().loc[self.evaluation.method, (key, "mean")])
+        return float(self.means[key])
 
     def marked(self, mark: Mark) -> str:
         """What the notes with a mark say; empty where there is none."""
