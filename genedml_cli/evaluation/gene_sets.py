@@ -25,6 +25,8 @@ FEWEST_GENES = 5
 COMPONENTS, NEIGHBORS = 30, 15
 """Principal components and neighbours of a spot for Leiden, as scanpy's tutorials take them."""
 SEED = 0
+MOST_BINS, GENES_A_BIN = 25, 10
+"""Of genes with like means, from which ``score_genes`` draws controls: scanpy's number, fewer of a small panel."""
 REFERENCE = "ridge"
 """The layer that is held against the truth beside the prediction."""
 
@@ -135,13 +137,13 @@ def read_gene_sets(path: Path) -> dict[str, tuple[str, ...]]:
 def set_scores(
     values: Float[np.ndarray, "S M"], genes: Sequence[str], sets: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """scanpy's ``score_genes`` of every set, a row a spot."""
+    """scanpy's ``score_genes`` of every set, a row a spot; with fewer bins of a small panel, to hold control genes."""
     from scanpy.tools import score_genes
 
     data = anndata.AnnData(values.astype(np.float32), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
-    scores = {}
+    bins, scores = max(1, min(MOST_BINS, len(genes) // GENES_A_BIN)), {}
     for name, of_set in sets.items():
-        score_genes(data, list(of_set), score_name="score", random_state=SEED)
+        score_genes(data, list(of_set), score_name="score", n_bins=bins, random_state=SEED)
         scores[name] = data.obs["score"].to_numpy(np.float64)
     return pd.DataFrame(scores)
 

@@ -145,7 +145,8 @@ def _by_map(counts: anndata.AnnData, panel: Sequence[str], columns: Int[np.ndarr
     if not renamed:
         return np.full(len(panel), -1)
     now = pd.Series([renamed.get(name, name) for name in counts.var_names], dtype=str)
-    places = np.where(columns < 0, _places_in(now, [renamed.get(gene, gene) for gene in panel]), -1)
+    wanted = pd.Series([renamed.get(gene, gene) for gene in panel], dtype=str)
+    places = np.where((columns < 0) & ~wanted.duplicated(keep=False), _places_in(now, wanted.tolist()), -1)
     places[np.isin(places, columns[columns >= 0])] = -1
     return places
 

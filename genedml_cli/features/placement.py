@@ -68,17 +68,17 @@ class PlacedFeatures:
         section: Int[Tensor, " B"],
         row: Int[Tensor, " B"],
         orientation: Int[Tensor, " B"] | None = None,
-        pixels: bool = True,
+        own_tiles: bool = True,
     ) -> Batch:
         """Some spots, as a network needs them, with the sections that they are of and no others.
 
         Spot b is row ``row[b]`` of section ``section[b]``, its local tile in orientation ``orientation[b]`` (0 if
-        None). The indices are on the host, so that nothing here waits for the device. Without ``pixels``, raw tiles are
-        left out: of all spots of a section they are gigabytes.
+        None). The indices are on the host, so that nothing here waits for the device. Without ``own_tiles``,
+        tokens and raw tiles are left out: of all spots of a section they are gigabytes.
         """
         touched, of_spot = section.unique(return_inverse=True)
         parts: dict[str, Tensor] = {}
-        if self._needs.tokens:
+        if self._needs.tokens and own_tiles:
             turned = row if orientation is None else row + orientation * self._spots[section]
             parts["tokens"] = self._local.take(self._local.starts[section] + turned).float()
         if self._needs.neighbors:
@@ -86,7 +86,7 @@ class PlacedFeatures:
             tile = self._tiles.starts[section][:, None] + place.clamp(min=0)
             parts["neighbor"] = self._tiles.take(tile.flatten()).unflatten(0, place.shape).float()
             parts["neighbor_mask"] = send(place != OUTSIDE, self._device)
-        fields = self._raw if pixels else []
+        fields = self._raw if own_tiles else []
         raw = tuple(oriented(rows.take(rows.starts[section] + row), orientation) for rows in fields)
         sections = [self.sections[number] for number in touched.tolist()]
         return Batch(sections, send(of_spot, self._device), send(row, self._device), tiles=raw, **parts)

@@ -3,7 +3,7 @@
 Letters: S spots, M genes, T tails, N spots of a group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -155,13 +155,13 @@ def add_interval(data: anndata.AnnData, interval: Interval, note: Note | None = 
     for name, end in (("lower", interval.lower), ("upper", interval.upper)):
         data.layers[name] = (np.asarray(data.X, dtype=np.float64) + end).astype(np.float32)
     record = record_of(data)
-    set_record(data, replace(record, interval=interval.level, notes=(*record.notes, *filter(None, [note]))))
+    notes = tuple(dict.fromkeys([*record.notes, *filter(None, [note])]))
+    set_record(data, replace(record, interval=interval.level, notes=notes))
 
 
-def one_patient_note(cards: Sequence[ModelCard]) -> Note | None:
+def one_patient_note(calibrations: Iterable[Calibration | None]) -> Note | None:
     """What must be said of intervals that no second patient has tested."""
-    of = {card.calibration.of for card in cards if card.calibration is not None}
-    if of != {"sections"}:
+    if {calibration.of for calibration in calibrations if calibration is not None} != {"sections"}:
         return None
     return Note(
         Mark.ONE_PATIENT,

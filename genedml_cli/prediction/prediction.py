@@ -131,7 +131,7 @@ def predict_slide(
     _add_references(data, models, features)
     _add_worth(data, models, features)
     if ends is not None:
-        add_interval(data, ends, one_patient_note(models.cards))
+        add_interval(data, ends, one_patient_note(card.calibration for card in models.cards))
     return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
 
 

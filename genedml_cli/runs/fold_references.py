@@ -44,7 +44,7 @@ def shared_file(folder: Path, plan: FoldPlan) -> Path:
         "learnt": [sample.name for sample in learnt_from(fold.train, fold.validation, plan.config.training)],
         "labels": asdict(plan.config.labels),
         "genes": plan.genes,
-        "made by": [VERSION, version("scikit-learn"), version("numpy")],
+        "made by": [VERSION, version("torch"), version("numpy")],
     }
     return folder / f"{fold.name}.{hashlib.sha256(json_text(parts).encode()).hexdigest()[:12]}.npz"
 

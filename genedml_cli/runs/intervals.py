@@ -16,7 +16,7 @@ from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.run_folder import model_file, model_files_in, read_record
-from genedml_cli.prediction.intervals import TAILS, USUAL, add_interval, calibrate, interval_of
+from genedml_cli.prediction.intervals import TAILS, USUAL, add_interval, calibrate, interval_of, one_patient_note
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class TestedSection:
 
 
 def record_intervals(run: Path) -> None:
-    """Write into every model of a run how far off its folds were on their test sections, and into the files of these
-    sections the interval that those of the other folds give.
+    """Write into every model of a run how far off the other folds were on their test sections, and into the files of
+    its own test sections the interval that these give. A model of all sections has what all folds were off, as has the
+    only fold of a run.
 
     The sections that a fold tests are to its model what a new slide will be: it was neither trained nor, unless
     ``select_on`` is ``test``, chosen on them. All folds are made alike, so that residuals of one are exchangeable with
@@ -50,9 +51,9 @@ def record_intervals(run: Path) -> None:
         return
     cards = {file: load_card(file) for file in model_files_in(run).values()}
     genes = list(dict.fromkeys(gene for card in cards.values() for gene in card.genes))
-    every = _calibrate(tested, genes)
     for file, card in cards.items():
-        known = _of_genes(every, genes, card.genes)
+        of_fold = [section for section in tested if section.fold == card.fold]
+        known = _of_genes(_calibrate(_without(tested, of_fold) or tested, genes), genes, card.genes)
         if repr(known) != repr(card.calibration):  # as text, because NaN does not equal itself
             with atomic_write(file) as temporary:
                 temporary.write_bytes(checkpoint_bytes(replace(card, calibration=known), load_state(file)))
@@ -79,7 +80,7 @@ def _residuals(data: anndata.AnnData) -> Float[np.ndarray, "S M"]:
 def _without(tested: Sequence[TestedSection], of_fold: Sequence[TestedSection]) -> list[TestedSection]:
     """The sections of other folds; of other donors alone, where there are any."""
     donors = {section.donor for section in of_fold}
-    others = [section for section in tested if section.fold != of_fold[0].fold]
+    others = [section for section in tested if section not in of_fold]
     return [section for section in others if section.donor not in donors] or others
 
 
@@ -108,11 +109,12 @@ def _write_interval(of_fold: Sequence[TestedSection], others: Sequence[TestedSec
     if not others:
         return
     genes = list(of_fold[0].residuals)
-    interval = interval_of([(genes, _calibrate(others, genes, [round((1 - USUAL) / 2, 9)]))], genes, USUAL)
+    calibration = _calibrate(others, genes, [round((1 - USUAL) / 2, 9)])
+    interval, note = interval_of([(genes, calibration)], genes, USUAL), one_patient_note([calibration])
     for section in of_fold:
         data = read_prediction(section.file)
         before = data.layers.get("lower"), data.layers.get("upper")
-        add_interval(data, interval)
+        add_interval(data, interval, note)
         if not all(_equal(was, data.layers[name]) for was, name in zip(before, ("lower", "upper"), strict=True)):
             write(data, section.file)
 

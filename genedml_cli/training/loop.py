@@ -212,19 +212,19 @@ class SpotLoader:
             yield self._batch(section, row, torch.randint(self._orientations, (len(row),), generator=generator))
 
     def sections(self) -> Iterator[Batch]:
-        """All labelled spots of one section after the other, as they stand, without raw tiles."""
+        """All labelled spots of one section after the other, as they stand, without their tokens and raw tiles."""
         for number, row in enumerate(self._rows):
-            yield self._batch(torch.full_like(row, number), row, None, pixels=False)
+            yield self._batch(torch.full_like(row, number), row, None, own_tiles=False)
 
     def _batch(
         self,
         section: Int[Tensor, " B"],
         row: Int[Tensor, " B"],
         orientation: Int[Tensor, " B"] | None,
-        pixels: bool = True,
+        own_tiles: bool = True,
     ) -> Batch:
         counts = None if self._counts is None else self._counts.take(section, row)
-        batch = self._features.batch(section, row, orientation, pixels)
+        batch = self._features.batch(section, row, orientation, own_tiles)
         patient = send(self._patients[section], self._labels.device)
         return replace(batch, label=self._labels.take(section, row), counts=counts, patient=patient)
 

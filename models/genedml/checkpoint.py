@@ -195,9 +195,6 @@ def fingerprint(file: Path) -> str:
     card, weights = _read_card(file)
     values = asdict(replace(card, cross_validated=None, made_by={}))
     del values["calibration"]
-    for name in ("um_per_px", "label_sd"):
-        if not values[name]:  # as models of before it was known
-            del values[name]
     return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 

@@ -37,6 +37,7 @@ class TrainingConfig:
     epochs: Count = 200
     patience: Count = 20
     batch_size: Count = 256
+    """Spots; networks that see or average whole sections take all labelled spots of ``sections_per_batch``."""
     learning_rate: Positive = 1e-4
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Fraction = 0.0

@@ -48,7 +48,8 @@ def fit_ridge(sections: Sequence[Labelled], groups: Sequence[str], averaged: boo
 
     Columns of x are standardised over the spots that are fitted. Labels are centred within their section, since how
     sections differ is no pattern in them (METHOD section 9); predictions are offset to the mean label of all spots.
-    Of a single group the penalty is the middle one. Memory is that of a few W x W matrices beside the sections.
+    Of a single group, or without a defined PCC, the penalty is the middle one. Memory is that of a few W x W matrices
+    beside the sections.
 
     Args:
         sections: x and y of the labelled spots of every section.
@@ -59,7 +60,8 @@ def fit_ridge(sections: Sequence[Labelled], groups: Sequence[str], averaged: boo
     centred = [(x, y - y.mean(axis=0, dtype=np.float64)) for x, y in sections]
     problem = _Problem(centred, groups)
     inner = problem.inner_pcc() if len(set(groups)) > 1 else {}
-    alpha = max(inner, key=lambda candidate: nanmean(inner[candidate])) if inner else ALPHAS[len(ALPHAS) // 2]
+    scores = {candidate: score for candidate, of_genes in inner.items() if not np.isnan(score := nanmean(of_genes))}
+    alpha = max(scores, key=scores.__getitem__) if scores else ALPHAS[len(ALPHAS) // 2]
     solutions = problem.without(None)
     weight = solutions.weight(alpha)
     intercept = (mean_label - solutions.mean @ weight).astype(np.float32)

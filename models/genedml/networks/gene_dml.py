@@ -20,7 +20,7 @@ from dataclasses import fields
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from genedml.networks.layers import Block, FeedForward, GlobalTransformer, Relat
 from genedml.networks.linear_path import LinearPath
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Fraction, Positive, TransformerConfig
+
+ALIGNED_SPOTS = 1024
+"""Of a larger batch the alignment terms compare so many, chosen at random: each is held against every other."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -101,6 +104,10 @@ class ImageEmbedding:
     def to(self, dtype: torch.dtype) -> "ImageEmbedding":
         """The same in another precision."""
         return ImageEmbedding(*(getattr(self, field.name).to(dtype) for field in fields(self)))
+
+    def of(self, rows: Int[Tensor, " _"]) -> "ImageEmbedding":
+        """Those of some spots."""
+        return ImageEmbedding(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class NeighborTransformer(nn.Module):
@@ -255,6 +262,9 @@ class GeneDML(Network):
             if self.averages:
                 predicted = batch.mean_over_neighbors(predicted)
             parts = {"prediction": self._prediction(predicted, label, batch)}
+            if len(batch) > ALIGNED_SPOTS:
+                some = torch.randperm(len(batch), generator=generator)[:ALIGNED_SPOTS].to(label.device)
+                image, gene = image.of(some), gene[some]
             return self._aligned(parts, image, gene, generator)
 
     def _prediction(
@@ -287,14 +297,19 @@ class GeneDML(Network):
 
     @classmethod
     def cautions(cls, config: GeneDMLConfig) -> list[str]:
-        """That the alignment terms weigh less than the paper's, where they do."""
-        weight = config.loss.prediction_weight
-        if weight == 1:
-            return []
-        return [
-            f"The alignment terms weigh 1/{weight:g} against the prediction (network.loss.prediction_weight = "
-            f"{weight:g}), in the paper 1: what is varied acts that much less."
-        ]
+        """That the alignment terms weigh less than the paper's, and what else is in the output, where it is so."""
+        weight, share, texts = config.loss.prediction_weight, config.linear_share, []
+        if weight != 1:
+            texts.append(
+                f"The alignment terms weigh 1/{weight:g} against the prediction (network.loss.prediction_weight = "
+                f"{weight:g}), in the paper 1: what is varied acts that much less."
+            )
+        if share:
+            texts.append(
+                f"Of Gene-DML's output {share:.0%} is ridge regression (network.linear_share = {share:g}), in the "
+                "paper none."
+            )
+        return texts
 
     def optional_parts(self) -> tuple[str, ...]:
         """``group``, where it is switched on."""
@@ -302,10 +317,10 @@ class GeneDML(Network):
 
     def start_from(self, batches: Iterable[Batch]) -> None:
         """Start at the mean label; fit the linear path, which stays as it is."""
-        batches = list(batches)
-        super().start_from(batches)
-        if self.linear is not None:
-            self.linear.fit(batches, self.averages)
+        if self.linear is None:
+            super().start_from(batches)
+        else:
+            self.start_at(self.linear.fit(batches, self.averages))
 
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
         """Let the untrained head predict about the mean label, so that training starts from the constant predictor."""

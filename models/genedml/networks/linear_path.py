@@ -3,7 +3,7 @@
 Letters: B spots in a batch, P tiles of the neighbor grid, D encoder width, W = 3 D, M genes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -28,12 +28,15 @@ class LinearPath(nn.Module):
         return pooled_vectors(batch) @ self.weight + self.intercept
 
     @torch.no_grad()
-    def fit(self, batches: Sequence[Batch], averaged: bool) -> None:
+    def fit(self, batches: Iterable[Batch], averaged: bool) -> Float[Tensor, " M"]:
         """Fit to the labels of all batches, each of a section; the penalty is chosen by leaving out patients.
 
         Args:
             batches: the labelled spots of a section each, with label and patient.
             averaged: whether the output is going to be averaged over array neighbours, and vectors are so here.
+
+        Returns:
+            The mean label.
         """
         sections, patients = [], []
         for batch in batches:
@@ -45,6 +48,8 @@ class LinearPath(nn.Module):
         ridge = fit_ridge(sections, patients)
         self.weight.copy_(torch.from_numpy(ridge.weight))
         self.intercept.copy_(torch.from_numpy(ridge.intercept))
+        labels = torch.cat([torch.from_numpy(y) for _, y in sections])
+        return labels.mean(dim=0).to(self.weight.device)
 
 
 def pooled_vectors(batch: Batch) -> Float[Tensor, "B W"]:

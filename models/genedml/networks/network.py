@@ -94,7 +94,7 @@ class Network(nn.Module):
     def start_from(self, batches: Iterable[Batch]) -> None:
         """Set the untrained network to where training starts; by default :meth:`start_at` the mean of all labels.
 
-        ``batches``: the labelled spots of the training, a section at a time.
+        ``batches``: the labelled spots of the training, a section at a time, without tokens and raw tiles.
         """
         labels = [batch.label for batch in batches if batch.label is not None]
         self.start_at(torch.cat(labels).mean(dim=0))
