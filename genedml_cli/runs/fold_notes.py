@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import anndata
 
 from genedml.config import Config
+from genedml.networks.registry import network_class
 from genedml_cli.datasets.datasets import DATASETS
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.expression.counts import RAW, not_raw_note
@@ -22,12 +23,15 @@ LEAKS_NOTE = Note(Mark.LEAKING, "a patient is on both sides of a fold, so these 
 
 
 def fold_notes(fold: Fold, config: Config) -> list[Note | None]:
-    """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, left out."""
+    """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, who was left
+    out, what its settings do that the method's paper does not.
+    """
     return [
         ALL_NOTE if fold.tests_nothing else None,
         _epoch_note(fold, config),
         LEAKS_NOTE if fold.leaks else None,
         fold.left_out_note,
+        *(Note(None, text) for text in network_class(config.method).cautions(config.network)),
     ]
 
 

@@ -302,7 +302,7 @@ class GeneDML(Network):
         if weight != 1:
             texts.append(
                 f"The alignment terms weigh 1/{weight:g} against the prediction (network.loss.prediction_weight = "
-                f"{weight:g}), in the paper 1: what is varied acts that much less."
+                f"{weight:g}), in the paper 1."
             )
         if share:
             texts.append(
