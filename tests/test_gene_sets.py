@@ -69,9 +69,16 @@ def test_sets_and_regions_that_were_planted_are_found(files):
 def test_a_score_is_that_of_scanpy():
     data = section()
     expected = AnnData(np.asarray(data.X).copy(), var=pd.DataFrame(index=list(GENES)))
-    scanpy.tl.score_genes(expected, list(GENES[:8]))
+    scanpy.tl.score_genes(expected, list(GENES[:8]), n_bins=4)  # 40 genes, ten a bin
     found = set_scores(np.asarray(data.X), GENES, {"LEFT": GENES[:8]})
     assert np.allclose(found["LEFT"], expected.obs["score"])
+
+
+def test_a_small_panel_has_control_genes():
+    values = np.random.default_rng(0).random((30, 20))
+    scores = set_scores(values, GENES[:20], {"FIVE": GENES[:5]})["FIVE"]
+    controls = values[:, 5:].mean(axis=1)
+    assert np.corrcoef(scores, values[:, :5].mean(axis=1) - controls)[0, 1] > 0.9
 
 
 def test_what_has_too_few_spots_or_genes_is_refused(files, tmp_path):
