@@ -121,7 +121,7 @@ def section(name: str, encoder: str = "stain-texture", seed: int = 0) -> Section
     valid = np.arange(spots) != 8
     y = np.where(valid[:, None], np.column_stack([nuclei, around]), np.nan).astype(np.float32)
     sample = Sample(name, Path("s.svs"), Path("s.csv"), Path("c.csv"), name, "0")
-    return SectionData(sample, features, Labels(y, valid, np.ones(spots), 0, 1))
+    return SectionData(sample, features, Labels(y, y, valid, np.ones(spots), 0, 1))
 
 
 def test_every_linear_reference_is_a_row_of_tables():
