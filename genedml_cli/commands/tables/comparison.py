@@ -46,11 +46,13 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def show_differences(comparison: Comparison) -> None:
-    """Every row less the base, paired by fold and seed."""
+    """Every row less the base, paired by fold and seed; nothing where there is no other."""
     rows = [
         [str(name), *(_signed(values[(key, "mean")], values[(key, "std")]) for key in SHOWN)]
         for name, values in comparison.differences().iterrows()
     ]
+    if not rows:
+        return
     title = f"Difference from {comparison.base} in the same fold with the same seed; mean ±sd over {comparison.over}"
     console.table(title, ["", *(METRICS[key] for key in SHOWN)], rows)
 
