@@ -15,6 +15,7 @@ from genedml.checkpoint import EncoderRecord
 from genedml.networks.gene_dml import GeneDML, GeneDMLConfig
 from genedml.networks.linear_path import pooled_vectors
 from genedml.networks.network import Shape
+from genedml.ridge import fit_ridge
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
 from genedml_cli.features import placement
@@ -23,6 +24,7 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures, load_features, save_features
 from genedml_cli.machine import memory
 from genedml_cli.machine.memory import free_on_host
+from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.spots.spots import Spots
 from genedml_cli.training.learner import Learner
@@ -226,6 +228,35 @@ def test_the_kept_weights_are_their_moving_average(sections):
         now = network.head.output.weight.detach().clone()
         expected = now if expected is None else (expected + now) / 2
     torch.testing.assert_close(learner.averaged.head.output.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_output_is_averaged_over_array_neighbours_where_labels_are(sections, smooth):
+    config = tiny_config("network.array_mean=true", "network.linear_share=0.0").network
+    plain = tiny_config("network.array_mean=false", "network.linear_share=0.0").network
+    shape = Shape(GENES, WIDTH, TOKENS, 5, smooth=smooth)
+    network, without = GeneDML(config, shape), GeneDML(plain, shape)
+    without.load_state_dict(network.state_dict())
+    features = sections[0].features.upright
+    predicted, alone = (predict_section(one, features, "cpu", batch_spots=7) for one in (network, without))
+    neighbors = features.spots.neighbors()
+    means = neighbors @ alone / neighbors.sum(axis=1).A1[:, None] if smooth else alone
+    np.testing.assert_allclose(predicted, means, atol=1e-5)
+
+
+def test_its_share_of_the_output_is_the_ridge_of_the_training_sections(sections, monkeypatch):
+    monkeypatch.setattr("genedml.networks.gene_dml.ALIGNED_SPOTS", 10)  # of batches of thirty
+    config = tiny_config("network.array_mean=false", "network.linear_share=0.25", "training.epochs=1")
+    trained = train_fold(sections, [], [], config, "cpu")
+    network = GeneDML(config.network, trained.shape)
+    network.load_state_dict(trained.state)
+    features = sections[0].features.upright
+    output = predict_section(network, features, "cpu")
+    network.linear = None
+    rows = [(pooled_features(data.features)[data.labels.valid], data.labels.y[data.labels.valid]) for data in sections]
+    ridge = fit_ridge(rows, [data.sample.donor for data in sections]).predict(pooled_features(features))
+    expected = 0.75 * predict_section(network, features, "cpu") + 0.25 * ridge
+    np.testing.assert_allclose(output, expected, atol=1e-3)
 
 
 @pytest.mark.gpu

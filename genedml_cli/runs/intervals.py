@@ -79,8 +79,8 @@ def _residuals(data: anndata.AnnData) -> Float[np.ndarray, "S M"]:
 
 def _without(tested: Sequence[TestedSection], of_fold: Sequence[TestedSection]) -> list[TestedSection]:
     """The sections of other folds; of other donors alone, where there are any."""
-    donors = {section.donor for section in of_fold}
-    others = [section for section in tested if section not in of_fold]
+    folds, donors = {section.fold for section in of_fold}, {section.donor for section in of_fold}
+    others = [section for section in tested if section.fold not in folds]
     return [section for section in others if section.donor not in donors] or others
 
 
