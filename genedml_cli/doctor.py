@@ -173,16 +173,15 @@ def _encoders() -> Iterator[Finding]:
         elif file is not None:
             yield Finding(what, State.ok, f"weights found, {gigabytes(file.stat().st_size)}")
         else:
-            first = f"accept https://huggingface.co/{info.hub} ({info.licence}) and log in; " if info.gated else ""
-            fix = f"{first}fetched when first used. Or give --weights FILE"
-            yield Finding(what, State.note, f"{'gated, ' if info.gated else ''}weights not here", fix)
+            fix = f"fetched when first used from https://huggingface.co/{info.hub} ({info.licence}). Or --weights FILE"
+            yield Finding(what, State.note, "weights not here", fix)
 
 
 def _hub() -> Iterator[Finding]:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        fix = "hf auth login (or set HF_TOKEN); needed for gated weights and HEST-1k alone"
+        fix = "hf auth login (or set HF_TOKEN); needed for HEST-1k and weights that ask for it"
         yield Finding("hub login", State.note, "no token here", fix)
     else:
         yield Finding("hub login", State.ok, "there is a token; whether the hub knows it was not asked")

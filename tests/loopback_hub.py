@@ -2,9 +2,15 @@
 
 import hashlib
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
+
+import huggingface_hub.constants
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ACCEPTED, NOT_ACCEPTED = "hf_accepted", "hf_not_accepted"
@@ -33,6 +39,22 @@ class LoopbackHub(ThreadingHTTPServer):
     def url(self) -> str:
         """What HF_ENDPOINT has to be."""
         return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def serving(server: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """The library asks ``server`` alone, with an empty ``cache`` and no token but that of ``HF_TOKEN``."""
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # HF_ENDPOINT is read when the library is imported, long before a test.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's own attempts
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import threading
 
 import anndata
 import huggingface_hub.constants
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from loopback_hub import LoopbackHub
+from loopback_hub import LoopbackHub, serving
 from safetensors.torch import load_file, save_file
 
 from genedml.checkpoint import load_card, load_state
@@ -125,16 +124,8 @@ def hub(tmp_path, monkeypatch):
     torch.manual_seed(7)
     backbone = timm.create_model(TINY)
     save_file(backbone.state_dict(), tmp_path / "hub" / "model.safetensors")
-    server = LoopbackHub(tmp_path / "hub", f"timm/{TINY}", gated=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between the library's own attempts
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(LoopbackHub(tmp_path / "hub", f"timm/{TINY}", gated=False), tmp_path / "cache", monkeypatch) as server:
+        yield server
 
 
 def test_a_backbone_comes_from_the_hub_once_and_its_model_predicts_without(hub, six_spots, monkeypatch):

@@ -38,7 +38,7 @@ def test_this_machine_is_fit_and_lacks_weights_without_that_being_broken(bare_hu
     assert findings["encoder stain-texture"].state is State.ok
     uni = findings["encoder uni"]
     assert uni.state is State.note
-    assert "huggingface.co/MahmoodLab/UNI (" in uni.fix and "log in" in uni.fix
+    assert "huggingface.co/MahmoodLab/UNI (" in uni.fix and "--weights FILE" in uni.fix
     assert "hf auth login" in findings["hub login"].fix
     code, out, _ = command()
     assert code == 0

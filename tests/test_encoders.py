@@ -1,6 +1,7 @@
 """Encoders: the table, strict weights, real architectures, and stain-texture's own promises."""
 
 import shutil
+from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
@@ -27,6 +28,29 @@ def noise_tiles(count: int) -> torch.Tensor:
     return (big * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+MILLIONS = {
+    "uni": (303.35, 0.1),
+    "uni2-h": (681, 1),
+    "virchow2": (631, 1),
+    "gigapath": (1_135, 5),
+    "h-optimus-0": (1_135, 5),
+    "h-optimus-1": (1_135, 5),
+    "h0-mini": (85.7, 0.05),
+    "openmidnight": (1_135, 5),
+    "midnight": (1_140, 10),
+    "hibou-b": (85.7, 0.05),
+    "hibou-l": (303.7, 0.05),
+    "phikon": (85.8, 0.05),
+    "phikon-v2": (303.4, 0.05),
+    "distillpath-s": (21.7, 0.05),
+    "lunit-dino-s16": (86.7 / 4, 0.05),
+    "kaiko-s16": (86.7 / 4, 0.05),
+    "kaiko-b16": (343 / 4, 0.1),
+}
+"""Parameters that an encoder's card or page gives (of the last three, the bytes of its weights file), and how far off
+the rounding of that may be."""
+
+
 @pytest.mark.parametrize("name", [name for name, info in ENCODERS.items() if info.architecture])
 def test_every_row_describes_its_architecture(name):
     info = ENCODERS[name]
@@ -35,6 +59,8 @@ def test_every_row_describes_its_architecture(name):
         tokens = backbone.forward_features(torch.zeros(1, 3, 224, 224))
     assert tuple(tokens.shape[1:]) == (info.tokens, info.width)
     assert backbone.num_prefix_tokens == info.tokens - backbone.patch_embed.num_patches
+    millions, rounding = MILLIONS[name]
+    assert sum(value.numel() for value in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=rounding)
     assert info.hub
     assert info.licence
 
@@ -43,7 +69,6 @@ def test_uni_with_random_weights_encodes_tiles():
     info = ENCODERS["uni"]
     torch.manual_seed(0)
     encoder = encoders.Encoder(info, build_backbone(info), has_class_token=True)
-    assert sum(value.numel() for value in encoder.backbone.parameters()) / 1e6 == pytest.approx(303.35, abs=0.1)
     encoded = encoder(noise_tiles(2))
     assert encoded.tokens.shape == (2, 197, 1024)
     assert torch.equal(encoded.pooled, encoded.tokens[:, 0])
@@ -116,28 +141,29 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_unreachable_hub_gives_three_steps_and_names_the_way_without_weights(monkeypatch, tmp_path):
+def test_an_unreachable_hub_claims_no_gate_and_names_the_way_without_weights(monkeypatch, tmp_path):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def unreachable(*_: object) -> None:
+    def unreachable(*_: object, **settings: object) -> None:
         raise LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.setattr(encoders, "build_backbone", lambda info: torch.nn.Identity())
-    with pytest.raises(GeneDMLError) as caught:
+    with pytest.raises(GeneDMLError, match="the hub cannot be reached") as caught:
         load_encoder("uni")
-    for step in ("https://huggingface.co/MahmoodLab/UNI", "hf auth login", "--weights FILE", "--encoder stain-texture"):
-        assert step in str(caught.value)
+    for way_out in ("https://huggingface.co/MahmoodLab/UNI", "--weights FILE", "--encoder stain-texture"):
+        assert way_out in str(caught.value)
+    assert "accept the conditions" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), HTTPError("broke off")])
 def test_a_download_that_breaks_off_is_a_sentence(monkeypatch, error):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **settings: object) -> None:
         raise error
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     monkeypatch.setattr(encoders, "build_backbone", lambda info: torch.nn.Identity())
-    with pytest.raises(GeneDMLError, match=r"the connection broke off, or .*\(.*(No space left|broke off).*\)\. Three"):
+    with pytest.raises(GeneDMLError, match=r"the connection broke off, or .*\(.*(No space left|broke off).*\)\. Run"):
         load_encoder("uni")
 
 
@@ -158,7 +184,7 @@ def test_unknown_encoders_are_named():
         with pytest.raises(GeneDMLError, match=f"timm has no model '{name}'"):
             load_encoder(f"timm:{name}")
     with pytest.raises(GeneDMLError):
-        load_encoder("stain-texture", weights=__import__("pathlib").Path("x"))
+        load_encoder("stain-texture", weights=Path("x"))
 
 
 def test_a_backbone_without_class_token_is_pooled_by_its_mean():
@@ -259,7 +285,7 @@ def test_whose_encoder_it_is_and_its_licence_are_said_once(vit_weights, capfd, n
     assert encoder.info.name == name
 
 
-def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypatch, capfd):
+def test_the_table_says_what_is_found_at_100_columns(monkeypatch, capfd):
     from rich.console import Console
 
     from genedml_cli import console
@@ -270,10 +296,22 @@ def test_the_table_says_what_is_gated_and_what_is_found_at_100_columns(monkeypat
     encoders.show_encoders([info for name, info in ENCODERS.items() if name != "tiny"])
     shown = capfd.readouterr().out
     rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
-    assert "gated, found" in rows["uni"]
-    assert "gated, not here" in rows["gigapath"]
-    assert "prov-gigapath/prov-gigapath" in rows["gigapath"]
+    assert "found" in rows["uni"]
+    assert "not here" in rows["gigapath"]
+    assert "prov-gigapath/prov-gigapath" in {row["hub"] for row in encoders.encoders_document(ENCODERS.values())}
     assert "none needed" in rows["stain-texture"]
+
+
+def test_the_page_lists_every_encoder_as_the_table_has_it():
+    page = (Path(__file__).parents[1] / "examples" / "encoders.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, info in ENCODERS.items():
+        if name != "tiny":
+            (row,) = [line for line in rows if f"`{name}`" in line]
+            _, _, width, tokens, licence, weights, _ = (cell.strip() for cell in row.split("|"))
+            assert str(info.width) in width.split(", ")
+            assert (tokens, licence) == (str(info.tokens), info.licence)
+            assert info.hub is None or info.hub.split("/")[0] in weights
 
 
 def test_backbones_get_images_with_colours_last_in_memory(monkeypatch):

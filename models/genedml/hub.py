@@ -20,6 +20,13 @@ def hub_error(error: Exception, what: str, page: str, last_step: str) -> GeneDML
     )
 
 
+def asks_for_leave(error: Exception) -> bool:
+    """Whether the hub would give something to an account that has accepted its conditions or is logged in."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+
+
 def hub_reason(error: Exception) -> str:
     """Why the hub did not give something, in a few words."""
     from huggingface_hub import get_token

@@ -10,13 +10,13 @@ from genedml_cli import console
 
 def show_encoders(encoders: Iterable[EncoderInfo]) -> None:
     """One row an encoder."""
-    rows = [
-        [info.name, str(info.width), str(info.tokens), info.licence, _weights(info), info.hub or "-"]
-        for info in encoders
-    ]
-    console.table("Image encoders", ["name", "width", "tokens", "licence", "weights", "hub"], rows)
+    rows = [[info.name, str(info.width), str(info.tokens), info.licence, _weights(info)] for info in encoders]
+    console.table("Image encoders", ["name", "width", "tokens", "licence", "weights"], rows)
     console.say("Any timm model that takes 224 px tiles: timm:NAME, under its own licence.")
     console.say("Weights that are not here are fetched when first used, or given with --weights FILE.")
+    console.say(
+        "Where the hub wants conditions accepted first, that download says so. --json: page and revision of each."
+    )
 
 
 def encoders_document(encoders: Iterable[EncoderInfo]) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def encoders_document(encoders: Iterable[EncoderInfo]) -> list[dict[str, Any]]:
             "tokens": info.tokens,
             "licence": info.licence,
             "hub": info.hub,
-            "gated": info.gated,
+            "revision": info.revision,
             "file": find_weights(info),
         }
         for info in encoders
@@ -38,5 +38,4 @@ def encoders_document(encoders: Iterable[EncoderInfo]) -> list[dict[str, Any]]:
 def _weights(info: EncoderInfo) -> str:
     if info.hub is None:
         return "none needed"
-    place = "not here" if find_weights(info) is None else "found"
-    return f"gated, {place}" if info.gated else place
+    return "not here" if find_weights(info) is None else "found"

@@ -129,7 +129,7 @@ def load_encoder(name: str, weights: Path | None = None, device: torch.device | 
             raise GeneDMLError(f"The encoder {name} has no weights; leave out --weights.")
         return Encoder(info, info.build(), has_class_token=True).to(device)
     backbone = build_backbone(info)
-    load_weights(backbone, weights or download(info), name)
+    load_weights(backbone, weights or download(info), name, keys=info.keys)
     return Encoder(info, backbone, has_class_token=True).to(device)
 
 

@@ -12,13 +12,14 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from torch import Tensor, nn
 
+from genedml.encoders.key_styles import KeyStyle, fitted, renamed
 from genedml.errors import GeneDMLError, reading
 
 ZIP_END_BYTES = 22
 NO_TENSORS = "it is cut, or holds something else than tensors, which may be code"
 DOT = re.compile(r"\.")
-TRAINING_ONLY = ("mask_token",)
-"""What DINOv2's weights hold and only its training uses."""
+UNUSED = ("mask_token", "pooler.")
+"""What weights files hold and no feature uses: for DINOv2's training, and behind the class token of transformers."""
 STEPS_COUNTED = "num_batches_tracked"
 """How the keys end that count the steps of a batch norm: nothing depends on them, and torchvision's files lack them."""
 
@@ -26,7 +27,9 @@ State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 
-def load_weights(backbone: nn.Module, file: Path, name: str, left_out: Iterable[str] = ()) -> None:
+def load_weights(
+    backbone: nn.Module, file: Path, name: str, left_out: Iterable[str] = (), keys: KeyStyle = "timm"
+) -> None:
     """Load a weights file whose keys and shapes are exactly the backbone's; nothing is loaded otherwise.
 
     They may stand under a name (``state_dict``, ``teacher``) and behind a prefix (``module.``, ``backbone.``). Of
@@ -34,18 +37,19 @@ def load_weights(backbone: nn.Module, file: Path, name: str, left_out: Iterable[
 
     Args:
         left_out: modules, such as a classifier, that the file may hold and the backbone was made without.
+        keys: how the file names its tensors, if not as the backbone does.
 
     Raises:
         GeneDMLError: unreadable file, keys or shapes that differ, with the first of them named, or several that fit.
     """
     wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
     counters = {key: value for key, value in backbone.state_dict().items() if key.endswith(STEPS_COUNTED)}
-    passed_over = (*TRAINING_ONLY, *(f"{module}." for module in left_out))
+    passed_over = (*UNUSED, *(f"{module}." for module in left_out))
     states = {
         place: {key: value for key, value in state.items() if key in wanted or not key.startswith(passed_over)}
-        for place, state in _states(_read_state(file), wanted)
+        for place, state in _states(renamed(_read_state(file), keys), wanted)
     }
-    states = {place: counters | state for place, state in states.items()}
+    states = {place: counters | (state if keys == "timm" else fitted(state, wanted)) for place, state in states.items()}
     fitting = [place for place, state in states.items() if _shapes(state) == wanted]
     if not fitting:
         raise _misfit(

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from genedml.encoders.table import EncoderInfo
+from genedml.encoders.table import ENCODERS, EncoderInfo
 from genedml.errors import GeneDMLError
-from genedml.hub import hub_error, hub_reason
+from genedml.hub import asks_for_leave, hub_error, hub_reason
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,12 @@ def find_weights(info: EncoderInfo) -> Path | None:
 
     if info.hub is None:
         return None
-    hits = (try_to_load_from_cache(info.hub, file) for file in _WEIGHT_FILES)
+    hits = (try_to_load_from_cache(info.hub, file, revision=info.revision) for file in _weight_files(info))
     return next((Path(hit) for hit in hits if isinstance(hit, str)), None)
 
 
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+def _weight_files(info: EncoderInfo) -> tuple[str, ...]:
+    return ("model.safetensors", "pytorch_model.bin") if info.file is None else (info.file,)
 
 
 def download(info: EncoderInfo, option: str = "--weights") -> Path:
@@ -55,22 +56,28 @@ def download(info: EncoderInfo, option: str = "--weights") -> Path:
     if info.hub is None:
         raise GeneDMLError(f"The hub has no weights of {info.name}: give a file with {option} FILE.")
     missing: Exception | None = None
-    for file in _WEIGHT_FILES:
+    for file in _weight_files(info):
         try:
-            return Path(hf_hub_download(info.hub, file))
+            return Path(hf_hub_download(info.hub, file, revision=info.revision))
         except (HfHubHTTPError, HTTPError, OSError) as error:
             missing = error
             if not isinstance(error, EntryNotFoundError) or isinstance(error, LocalEntryNotFoundError):
                 break
     assert missing is not None
     page = f"https://huggingface.co/{info.hub}"
-    if not info.gated:
-        raise GeneDMLError(
-            f"The weights of {info.name} are not here: {hub_reason(missing)}. Run the same command again with the "
-            f"hub in reach, or fetch the file from {page} elsewhere and add {option} FILE."
-        ) from missing
-    last_step = (
-        "run the same command again; on a machine without network, copy the file there and add --weights FILE\n"
-        "The encoder stain-texture needs no weights: --encoder stain-texture."
-    )
-    raise hub_error(missing, f"The weights of {info.name} are", f"{page} ({info.licence})", last_step) from missing
+    if asks_for_leave(missing):
+        last_step = (
+            f"run the same command again; on a machine without network, copy the file there and add {option} FILE"
+        )
+        what = f"The weights of {info.name} are"
+        raise hub_error(missing, what, f"{page} ({info.licence})", last_step + _without(info)) from missing
+    raise GeneDMLError(
+        f"The weights of {info.name} are not here: {hub_reason(missing)}. Run the same command again with the "
+        f"hub in reach, or fetch the file from {page} elsewhere and add {option} FILE.{_without(info)}"
+    ) from missing
+
+
+def _without(info: EncoderInfo) -> str:
+    """For an encoder that is frozen, the one that needs no weights."""
+    needless = "\nThe encoder stain-texture needs no weights: --encoder stain-texture."
+    return needless if info.name in ENCODERS else ""
