@@ -99,6 +99,16 @@ def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def quick_run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of one epoch on the tiny world, of networks that see no neighbors."""
+    folder = tmp_path_factory.mktemp("quick")
+    for fold in ("P1", "P2"):
+        config = tiny_config("views.neighbor_grid=1")
+        train(read_sheet(world / "samples.csv"), folder / "run", config, fold=fold, features=folder / "features")
+    return folder / "run"
+
+
 @pytest.fixture
 def p1(world: Path) -> dict[str, Path]:
     """The files of the first section."""

@@ -26,7 +26,6 @@ from genedml_cli.cohort.cohort import predict_cohort, predict_slides, read_cohor
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.commands.predict import Kind
 from genedml_cli.commands.tables.cohort import show_cohort
-from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.machine.executors import Processes
 from genedml_cli.notes import Mark, Note
@@ -35,24 +34,17 @@ from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.preview import preview
 from genedml_cli.runs.record import RunRecord
-from genedml_cli.runs.run import train
 from genedml_cli.spots.placing import Placing
 
 SIDE_PX = 700
 TOGETHER = {cohort.SUMMARY, cohort.PSEUDOBULK, cohort.PAGE}
-SMALL = "views.neighbor_grid=1"
 TWO = Processes(2, ["cpu"])
 MEMORY_TOLERANCE = 60e6  # of a process of about a gigabyte; a network or a slide kept a time would be more
 
 
-@pytest.fixture(scope="module")
-def run(world, tmp_path_factory):
-    """Two folds of one epoch on the tiny encoder."""
-    folder = tmp_path_factory.mktemp("run")
-    samples = read_sheet(world / "samples.csv")
-    for fold in ("P1", "P2"):
-        train(samples, folder / "run", tiny_config(SMALL), fold=fold, features=folder / "features")
-    return folder / "run"
+@pytest.fixture
+def run(quick_run):
+    return quick_run
 
 
 def write_good(folder: Path, number: int) -> dict[str, object]:

@@ -16,7 +16,7 @@ from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.features.extraction import extract
-from genedml_cli.files.locks import claimed
+from genedml_cli.files.locks import claimed, part_of
 from genedml_cli.files.storage import write_text
 from genedml_cli.runs import run as runs
 
@@ -53,7 +53,7 @@ def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
         with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
             pass
         process.kill()
-    path.with_name(".out.part").write_text("half")
+    part_of(path).write_text("half")
     write_text(path, "whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 

@@ -11,6 +11,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort import results as cohort_results
 from genedml_cli.cohort.results import MERGED, PAGE, PSEUDOBULK
+from genedml_cli.cohort.shares import Share, join_shares, settings_of
 from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome
 from genedml_cli.datasets.sheets import FIRST_LINE, is_file_name, number, read_rows
 from genedml_cli.files.locks import claimed
@@ -20,11 +21,13 @@ from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, pick_device
 from genedml_cli.machine.executors import HERE, Executor, Failed, executor
+from genedml_cli.machine.shards import Shard
 from genedml_cli.machine.stopping import on_stop
 from genedml_cli.notes import marks_of
 from genedml_cli.outputs.formats import check_output_path
 from genedml_cli.outputs.run_folder import default_model, model_files
 from genedml_cli.prediction.section import BATCH_SPOTS
+from genedml_cli.slides.slide_files import files_of
 from genedml_cli.spots.placing import Placing
 from genedml_cli.text import shown
 
@@ -37,10 +40,14 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Cohort:
-    """What became of every slide, in the order of the sheet, and the folder of the results."""
+    """What became of every slide, in the order of the sheet, and the folder of the results.
+
+    Of a shard these are its slides alone.
+    """
 
     folder: Path
     outcomes: tuple[Outcome, ...]
+    shard: Shard | None = None
 
     @property
     def failed(self) -> list[Outcome]:
@@ -115,6 +122,8 @@ def predict_cohort(
     on: str = HERE,
     formats: Sequence[str] = (),
     merge: bool = False,
+    shard: Shard | None = None,
+    collect: bool = False,
 ) -> Cohort:
     """Predict every slide of a sheet.
 
@@ -137,6 +146,8 @@ def predict_cohort(
         formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`; every slide is also
             written as each of these kinds.
         merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort.results.merge`.
+        shard: predict the slides of this shard alone. What is of all slides is left to ``collect``.
+        collect: predict none: join what the shards left.
 
     Returns:
         What became of every slide. A slide that fails does not stop the others.
@@ -155,24 +166,48 @@ def predict_cohort(
     refuse_overwriting_inputs([*together, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes)
-    outcomes: dict[str, Outcome] = {}
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (
-        claimed(out / SUMMARY, f"The cohort in {out}"),
+        claimed(out / SUMMARY, f"The cohort in {out}", wanted=shard is None),
         on_stop(kept),
         all_deterministic(compute.deterministic),
-        console.progress("Slides", len(slides)) as advance,
     ):
-        for outcome in predict_slides(task, slides, engine):
-            outcomes[outcome.name] = outcome
-            advance(note=outcome.name)
-            _tell(outcome, f"{len(outcomes)}/{len(slides)}", out)
-        cohort = Cohort(out, tuple(outcomes[slide.name] for slide in slides))
+        if collect:
+            cohort = Cohort(out, tuple(join_shares(slides, task)))
+            for outcome in cohort.failed:
+                _append_log(out / ERROR_LOG, outcome)
+        else:
+            cohort = _predict_all(task, slides if shard is None else shard.take(slides), engine, shard)
+        if shard is not None:
+            Share(shard, settings_of(task), cohort.outcomes).write(out)
+            return cohort
         cohort.write()
         cohort_results.gather(out, cohort.outcomes)
         if merge and len(cohort.failed) < len(slides):
             cohort_results.merge(out, cohort.outcomes)
     return cohort
+
+
+def _predict_all(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, shard: Shard | None) -> Cohort:
+    """Predict slides, the largest first; say what became of each as it comes."""
+    outcomes: dict[str, Outcome] = {}
+    with console.progress("Slides", len(slides)) as advance:
+        for outcome in predict_slides(task, sorted(slides, key=_size, reverse=True), engine):
+            outcomes[outcome.name] = outcome
+            advance(note=outcome.name)
+            why = f": {outcome.problem}" if outcome.problem else ""
+            console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}{why}")
+            if shard is None:
+                _append_log(task.out / ERROR_LOG, outcome)
+    return Cohort(task.out, tuple(outcomes[slide.name] for slide in slides), shard)
+
+
+def _size(slide: CohortSlide) -> int:
+    """Bytes of a slide, by which its time is guessed; 0 of one that is not there, which is told later."""
+    try:
+        return sum(file.stat().st_size for file in files_of(slide.slide))
+    except OSError:
+        return 0
 
 
 def predict_slides(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor) -> Iterator[Outcome]:
@@ -212,15 +247,10 @@ def _check_names(names: Sequence[str], path: Path) -> None:
         lines[name.casefold()] = line
 
 
-def _tell(outcome: Outcome, place: str, folder: Path) -> None:
-    """Say what became of a slide, as it comes."""
-    why = f": {outcome.problem}" if outcome.problem else ""
-    console.note(f"{place} {outcome.name}: {outcome.state}{why}")
-    if outcome.log:
-        _append_log(folder / ERROR_LOG, outcome)
-
-
 def _append_log(path: Path, outcome: Outcome) -> None:
+    """Put the traceback of an unforeseen error, if there was one, at the end of a file."""
+    if not outcome.log:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:

@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError, lines_of
 from genedml_cli import console
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.overlap import share_threads
+from genedml_cli.files.provenance import command_line
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.executors import Place
@@ -71,7 +72,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CohortTask:
-    """What every slide of a cohort is predicted with; whoever predicts one loads the models by it."""
+    """What every slide of a cohort is predicted with; whoever predicts one loads the models by it.
+
+    ``command`` is that of the process which asks for it, not of one that does it.
+    """
 
     files: tuple[Path, ...]
     out: Path
@@ -82,6 +86,7 @@ class CohortTask:
     interval: float | None = None
     resume: bool = True
     formats: tuple[str, ...] = ()
+    command: str = field(default_factory=command_line)
 
     def load_at(self, place: Place) -> Ensemble:
         """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
@@ -118,7 +123,7 @@ def _predict_or_keep(task: CohortTask, models: Ensemble, slide: CohortSlide) -> 
         if _asked(task, slide, models) != asked:
             raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
         record = record_of(data)
-        set_record(data, replace(record, inputs={"slide": record.slide_sha256, **asked}))
+        set_record(data, replace(record, inputs={"slide": record.slide_sha256, **asked}, command=task.command))
         write(data, file)
     _write_formats(task, data, slide)
     return _done(slide, PREDICTED, data.shape, record.notes)

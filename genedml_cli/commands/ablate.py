@@ -55,7 +55,9 @@ def ablate(
     sections, partial = training.sections()
     settings = training.settings(partial, machine.compute)
     result = ablation.ablate(sections, out, table, training.trained(), ablation.parse_values(values), seeds, settings)
-    if json_:
+    if result is None:
+        training.say_shard_done(out, json_)
+    elif json_:
         console.document({**result.to_dict(), "folder": result.folder})
     else:
         show_comparison(result)

@@ -54,6 +54,9 @@ def compare(
     configs = {method: training.trained(method) for method in choices.choose_methods(methods)}
     settings = training.settings(partial, machine.compute, backbone_weights)
     result = comparison.compare(sections, out, configs, seeds, settings)
+    if result is None:
+        training.say_shard_done(out, json_)
+        return
     of_others = None if elsewhere is None else comparison.compare_externally(out, configs, seeds, elsewhere, settings)
     if json_:
         external_rows = {} if of_others is None else {"external": of_others.to_dict()}

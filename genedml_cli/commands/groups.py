@@ -91,6 +91,8 @@ class TrainingOptions(SectionOptions):
     select_on: options.SelectOnOption = None
     fold: options.FoldOption = "all"
     on: options.OnOption = None
+    shard: options.ShardOption = None
+    collect: options.CollectOption = False
 
     def trained(self, method: str | None = None, seed: int | None = None) -> "Config":
         """The configuration of a run."""
@@ -113,4 +115,15 @@ class TrainingOptions(SectionOptions):
             self.allow_off_tissue,
             self.skip_off_image,
             backbone_weights,
+            self.shard,
+            self.collect,
         )
+
+    def say_shard_done(self, folder: Path, json_: bool) -> None:
+        """What a shard says in place of scores."""
+        from genedml_cli import console
+
+        if json_:
+            console.document({"folder": folder, "shard": str(self.shard)})
+        elif self.shard is not None:
+            console.say(self.shard.done(folder))

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from genedml_cli.machine.shards import Shard, parse_shard
+
 
 class Device(StrEnum):
     """Where the arithmetic runs."""
@@ -317,6 +319,24 @@ OnOption = Annotated[
         "the same. (default: here; folds of small networks on a CPU as many at a time as torch has threads)",
         show_default=False,
         rich_help_panel=RUN,
+    ),
+]
+ShardOption = Annotated[
+    Shard | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        parser=parse_shard,
+        help="Do every N-th part alone, from 0/N to N-1/N, as in an array job; shards may run on any machines, in any "
+        "order.",
+        show_default=False,
+        rich_help_panel=RUN,
+    ),
+]
+CollectOption = Annotated[
+    bool,
+    typer.Option(
+        "--collect", help="Join what the shards left; name what is missing, with exit code 1.", rich_help_panel=RUN
     ),
 ]
 GridOption = Annotated[

@@ -170,6 +170,8 @@ class CohortOptions:
     on: CohortOnOption = None
     format_: FormatOption = None
     merge: MergeOption = False
+    shard: options.ShardOption = None
+    collect: options.CollectOption = False
 
 
 def predict(
@@ -188,8 +190,10 @@ def predict(
     """Predict the expression of spots of a slide, given or on a grid; writes AnnData that scanpy and squidpy open."""
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
-    if slides is None and (cohort.on or not cohort.resume or cohort.format_ or cohort.merge):
-        raise typer.BadParameter("--on, --no-resume, --format and --merge go with --slides.")
+    if slides is None and cohort != CohortOptions():
+        raise typer.BadParameter("--on, --no-resume, --format, --merge, --shard and --collect go with --slides.")
+    if cohort.shard and cohort.collect:
+        raise typer.BadParameter("Give either --shard or --collect.")
     if slides is not None and force:
         raise typer.BadParameter("--force goes with a SLIDE; with --slides, --no-resume predicts all again.")
     if preview is not None and out is None and json_:
@@ -265,6 +269,8 @@ def _predict_cohort(
         on=options_of_cohort.on or "here",
         formats=[f".{kind}" for kind in options_of_cohort.format_ or ()],
         merge=options_of_cohort.merge,
+        shard=options_of_cohort.shard,
+        collect=options_of_cohort.collect,
     )
     if json_:
         console.document(done.to_dict())

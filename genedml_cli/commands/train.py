@@ -34,12 +34,16 @@ def train(
     from genedml_cli.commands.tables import scores
     from genedml_cli.runs import run as runs
 
+    if out is None and (training.shard or training.collect):
+        raise typer.BadParameter("--shard and --collect go with --out: shards of a run share its folder.")
     run = out or runs.new_run_folder()
     sections, partial = training.sections()
     config, settings = training.trained(method, seed), training.settings(partial, machine.compute, backbone_weights)
     evaluation = runs.train_with(sections, run, config, settings)
     last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
-    if json_:
+    if training.shard is not None:
+        training.say_shard_done(run, json_)
+    elif json_:
         console.document({**(evaluation.to_dict() if evaluation else {}), "folder": run})
     elif evaluation is None:
         console.say(f"No section was left out, so there are no scores. {last_line}")

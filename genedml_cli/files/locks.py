@@ -25,28 +25,35 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def claimed(path: Path, what: str = "") -> Iterator[None]:
+def claimed(path: Path, what: str = "", wanted: bool = True) -> Iterator[None]:
     """As :func:`exclusive`, but refuses where another process is at it: for work that takes hours.
 
     Args:
         path: the output, or a name that stands for several.
         what: the output in words, for the error.
+        wanted: whether to do so; shards, which may run on machines that share no locks, do not.
 
     Raises:
         GeneDMLError: another process is at it, or the folder cannot be written.
     """
+    if not wanted:
+        yield
+        return
     with _locked(path, waits=False, what=what):
         yield
 
 
 def part_of(path: Path) -> Path:
-    """What a file is called until it is whole; of the same kind by its suffix."""
-    return path.with_name(f".{path.name}.part{path.suffix}")
+    """What a file is called until it is whole; of the same kind by its suffix.
+
+    Every machine has a name of its own for it, for locks do not hold on every network file system.
+    """
+    return path.with_name(f".{path.name}.{socket.gethostname()}.part{path.suffix}")
 
 
 def journal_of(path: Path) -> Path:
     """Says how far a feature file has come that is not whole yet."""
-    return path.with_name(f".{path.name}.part.json")
+    return part_of(path).with_suffix(".json")
 
 
 def cannot_write(path: Path, error: Exception) -> GeneDMLError:

@@ -65,7 +65,7 @@ def ablate(
     values: Sequence[float] = (),
     seeds: int = 3,
     settings: RunSettings = RunSettings(),  # noqa: B008  frozen
-) -> Comparison:
+) -> Comparison | None:
     """Train every setting of an ablation with several seeds, and make one table of all.
 
     Args:
@@ -79,6 +79,9 @@ def ablate(
         settings: of all runs, whose folds are one queue. Of a data set of the paper its values are taken, and its rows
             stand beside.
 
+    Returns:
+        The table; None of a shard, which scores nothing.
+
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
@@ -91,8 +94,11 @@ def ablate(
     configs = {f"{setting.folder(config)}/seed-{seed}": own for setting, seed, own in cells}
     refuse_overwriting_inputs(out.glob(f"{name}.*"), [file for sample in samples for file in sample.files])
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
-    with claimed(out / f"{name}.csv", f"The ablation {name} in {out}"), on_stop(kept):
+    whole = settings.shard is None
+    with claimed(out / f"{name}.csv", f"The ablation {name} in {out}", wanted=whole), on_stop(kept):
         evaluations = train_grid(samples, out, configs, settings)
+        if not whole:
+            return None
         result = _collect(name, sweep, settings.dataset, cells, list(evaluations.values()), out)
         result.write()
     return result

@@ -36,7 +36,7 @@ def compare(
     configs: Mapping[str, Config],
     seeds: int = 3,
     settings: RunSettings = RunSettings(),  # noqa: B008  frozen
-) -> Comparison:
+) -> Comparison | None:
     """Train every method with several seeds, and make one table of all, held against Gene-DML or else the first.
 
     Args:
@@ -48,6 +48,9 @@ def compare(
         settings: of all runs, whose folds are one queue. Of a data set of the paper its rows of tables 1 and 7 stand
             beside.
 
+    Returns:
+        The table; None of a shard, which scores nothing.
+
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
@@ -55,8 +58,11 @@ def compare(
     refuse_overwriting_inputs(out.glob(f"{NAME}.*"), [file for sample in samples for file in sample.files])
     cells = _cells(configs, seeds)
     kept = f"Folds are kept in {out}, begun ones as of a minute or an epoch ago. To go on, run the same command again."
-    with claimed(out / f"{NAME}.csv", f"The comparison in {out}"), on_stop(kept):
+    whole = settings.shard is None
+    with claimed(out / f"{NAME}.csv", f"The comparison in {out}", wanted=whole), on_stop(kept):
         evaluations = train_grid(samples, out, cells, settings)
+        if not whole:
+            return None
         check_comparable({out / cell: list(finished_sections(out / cell).values()) for cell in cells})
         titles = {name: title_of(config.method) for name, config in configs.items()}
         scored = [

@@ -26,6 +26,7 @@ from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.files.text_files import read_text
 from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
 from genedml_cli.machine.executors import Executor, Failed, executor
+from genedml_cli.machine.shards import Shard
 from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, plan_file, written_in
 from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold import FoldDone, FoldTrainer
@@ -36,8 +37,8 @@ from genedml_cli.runs.record import RunRecord, describe, unfinished
 from genedml_cli.runs.worth import record_scores
 from genedml_cli.training.loop import shape_of, threads_for
 
-SECONDS = "seconds.csv"
-"""In the folder of a grid: how long every fold took."""
+SECONDS = "seconds"
+"""Of a table in the folder of a grid: how long every fold took; every shard has one of its own."""
 REFERENCES = "references"
 """The folder of a grid that holds what does not depend on the network: ridge regression and novelty of every fold."""
 
@@ -54,7 +55,7 @@ def train_grid(
         settings: of all runs.
 
     Returns:
-        The scores of every cell, by its name, in order.
+        The scores of every cell, by its name, in order; of a shard none.
 
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
@@ -70,7 +71,7 @@ def train_grid(
 def train_runs(
     samples: Sequence[Sample], configs: Mapping[Path, Config], settings: RunSettings, references: Path | None = None
 ) -> dict[Path, Evaluation | None]:
-    """Train and test runs, and score each: None for one that has only a model of all sections.
+    """Train and test runs, and score each: None for one that has only a model of all sections, and in a shard.
 
     Args:
         samples: the sections, with their folds.
@@ -84,22 +85,50 @@ def train_runs(
     check_panel(settings.panel)
     device = pick_device(settings.compute.device)
     engine = None if settings.on is None else executor(settings.on, device)
-    chosen = {out: _chosen(samples, settings.fold, out) for out in configs}
+    chosen = _share({out: _chosen(samples, settings.fold, out) for out in configs}, settings.shard)
     records = _records(samples, configs, settings)
     counts = CountTables()
     with ExitStack() as ends:
         for out, folds in chosen.items():
             for fold in folds:
-                ends.enter_context(claimed(out / f"fold-{fold.name}", f"{in_words(fold.name)} of {out}"))
+                what = f"{in_words(fold.name)} of {out}"
+                ends.enter_context(claimed(out / f"fold-{fold.name}", what, wanted=settings.shard is None))
             records[out].check()  # by now: another process may have begun another run
         runs = [Run(out, config, records[out], unfinished(chosen[out], out)) for out, config in configs.items()]
+        if settings.collect:
+            _refuse_missing(runs)
         ends.enter_context(all_deterministic(settings.compute.deterministic))
         plans = plan_runs(runs, samples, settings, counts, references)
         jobs = _jobs(plans, ends)
         if jobs:
-            times = None if references is None else references.parent / SECONDS
+            times = None if references is None else references.parent / _times_file(settings.shard)
             _train_folds(jobs, engine or _executor_for(plans, device), counts, times)
-        return {out: _score(out) for out in configs}
+        return {out: None if settings.shard else _score(out) for out in configs}
+
+
+def _share(chosen: Mapping[Path, Sequence[Fold]], shard: Shard | None) -> dict[Path, list[Fold]]:
+    """The folds of every run that are a shard's, of the queue of all; all of them without a shard."""
+    queue = [(out, fold) for out, folds in chosen.items() for fold in folds]
+    taken = queue if shard is None else shard.take(queue)
+    return {out: [fold for of_run, fold in taken if of_run == out] for out in chosen}
+
+
+def _refuse_missing(runs: Sequence[Run]) -> None:
+    """Refuse to score what shards have not finished.
+
+    Raises:
+        GeneDMLError: naming the folds.
+    """
+    missing = [f"{in_words(fold.name)} of {run.folder}" for run in runs for fold in run.folds]
+    if missing:
+        raise GeneDMLError(
+            f"{len(missing)} of the folds are missing: {', '.join(missing)}. Run their shards again; --shard with the "
+            "same N, or the same command with neither --shard nor --collect, trains them."
+        )
+
+
+def _times_file(shard: Shard | None) -> str:
+    return f"{SECONDS}.csv" if shard is None else f"{SECONDS}-{shard.number}-of-{shard.count}.csv"
 
 
 def _records(samples: Sequence[Sample], configs: Mapping[Path, Config], settings: RunSettings) -> dict[Path, RunRecord]:
@@ -142,11 +171,13 @@ def _threads_of(plan: FoldPlan, device: torch.device) -> int:
 
 def seconds_of(out: Path) -> dict[str, list[float]]:
     """How long the folds of every cell of a grid took, as far as it is known, by the cell's name."""
-    if not (out / SECONDS).is_file():
-        return {}
-    with reading(f"The times {out / SECONDS}", "Remove the file: they are then not known."):
-        table = pd.read_csv(out / SECONDS, dtype={"run": str, "fold": str, "seconds": float})
-        return {str(run): times["seconds"].tolist() for run, times in table.groupby("run")}
+    seconds: dict[str, list[float]] = {}
+    for file in sorted(out.glob(f"{SECONDS}*.csv")):
+        with reading(f"The times {file}", "Remove the file: they are then not known."):
+            table = pd.read_csv(file, dtype={"run": str, "fold": str, "seconds": float})
+            for run, times in table.groupby("run"):
+                seconds.setdefault(str(run), []).extend(times["seconds"].tolist())
+    return seconds
 
 
 def _put_on_record(done: FoldDone, times: Path) -> None:

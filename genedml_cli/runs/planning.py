@@ -25,6 +25,7 @@ from genedml_cli.features.extraction import extract
 from genedml_cli.features.section_features import SectionFeatures, encoder_record
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import prepare_encoder
+from genedml_cli.machine.shards import Shard
 from genedml_cli.outputs.run_folder import CONTENT, model_files_in
 from genedml_cli.runs.count_tables import CountTables
 from genedml_cli.runs.fold_notes import panel_note
@@ -52,6 +53,8 @@ class RunSettings:
     allow_off_tissue: bool = False
     skip_off_image: bool = False
     backbone_weights: Path | None = None
+    shard: Shard | None = None
+    collect: bool = False
 
     def __post_init__(self) -> None:
         for name in ("features", "weights", "backbone_weights"):

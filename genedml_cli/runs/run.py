@@ -10,6 +10,7 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.shards import Shard
 from genedml_cli.machine.stopping import on_stop
 from genedml_cli.runs.grid import train_runs
 from genedml_cli.runs.planning import RunSettings
@@ -33,6 +34,8 @@ def train(
     allow_off_tissue: bool = False,
     skip_off_image: bool = False,
     backbone_weights: Path | None = None,
+    shard: Shard | None = None,
+    collect: bool = False,
 ) -> Evaluation | None:
     """Train and test a network on every fold of ``samples``, or train one model on all of them.
 
@@ -56,9 +59,11 @@ def train(
         allow_off_tissue: take spots that lie off the tissue.
         skip_off_image: leave out spots that lie off the image.
         backbone_weights: weights file that the network's own backbone starts from, instead of the hub.
+        shard: train the folds of this shard alone, and score none.
+        collect: train none: score those that shards trained.
 
     Returns:
-        The scores over the folds that are there; None where there are none.
+        The scores over the folds that are there; None where there are none, and of a shard.
 
     Raises:
         GeneDMLError: whatever the user can fix; folds already finished stay.
@@ -75,6 +80,8 @@ def train(
         allow_off_tissue,
         skip_off_image,
         backbone_weights,
+        shard,
+        collect,
     )
     return train_with(samples, out, config, settings)
 

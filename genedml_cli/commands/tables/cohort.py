@@ -19,6 +19,9 @@ def show_cohort(cohort: Cohort) -> None:
     )
     for one in cohort.failed:
         console.say(f"{one.name}: {one.problem}")
+    if cohort.shard is not None:
+        console.say(cohort.shard.done(cohort.folder))
+        return
     console.say(f"Results, {SUMMARY} and {PSEUDOBULK}: {cohort.folder}/. To look at them all: {cohort.folder / PAGE}")
 
 
