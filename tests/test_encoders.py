@@ -1,6 +1,7 @@
 """Encoders: the table, strict weights, real architectures, and stain-texture's own promises."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -59,6 +60,7 @@ def test_every_row_describes_its_architecture(name):
         tokens = backbone.forward_features(torch.zeros(1, 3, 224, 224))
     assert tuple(tokens.shape[1:]) == (info.tokens, info.width)
     assert backbone.num_prefix_tokens == info.tokens - backbone.patch_embed.num_patches
+    assert {*dict(backbone.named_buffers())} <= {*backbone.state_dict()}  # else some would stay on the meta device
     millions, rounding = MILLIONS[name]
     assert sum(value.numel() for value in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=rounding)
     assert info.hub
@@ -97,6 +99,21 @@ def test_local_weights_are_loaded_whole_and_fingerprinted(vit_weights, tmp_path)
     normal = (images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.inference_mode():
         assert torch.allclose(encoder(images).tokens, backbone.forward_features(normal), atol=1e-4)
+
+
+def test_a_row_of_the_table_draws_no_random_numbers_and_holds_half_precision_as_single(monkeypatch, tmp_path):
+    options = {"embed_dim": 48, "num_heads": 3, "depth": 1}
+    info = replace(ENCODERS["lunit-dino-s16"], width=48, options=options)
+    monkeypatch.setitem(ENCODERS, info.name, info)
+    state = {key: value.half() for key, value in build_backbone(info).state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "half.safetensors")
+    before = torch.get_rng_state()
+    encoder = load_encoder(info.name, tmp_path / "half.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+    own = encoder.backbone.state_dict()
+    assert {value.dtype for value in own.values()} == {torch.float32}
+    assert all(torch.equal(own[key], state[key].float()) for key in state)
+    assert not any(value.requires_grad for value in encoder.backbone.parameters())
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from genedml.checkpoint import SCORES_OF_GENES, ModelCard, load_card, load_checkpoint, network_sha256
+from genedml.checkpoint import SCORES_OF_GENES, ModelCard, load_card, network_sha256
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
 from genedml.networks.registry import title_of
@@ -229,12 +229,11 @@ def _score_section(
     scores: list[FoldScores] = []
     joined: list[Note | None] = []
     valid = np.ones(len(found.spots), dtype=bool)
-    for file, card in zip(models.files, models.cards, strict=True):
+    for number, (file, card) in enumerate(zip(models.files, models.cards, strict=True)):
         genes, labels, note = section.labels(card, found.spots)
         joined.append(note)
         valid &= labels.valid
-        _, network = load_checkpoint(file, models.device)
-        predicted = predict_section(network, found, models.device)
+        predicted = predict_section(models.network(number), found, models.device)
         data = _with_references(predicted, found, labels, genes, card, file)
         scores += score_fold(card.fold, [data], title_of(card.config.method), full)
     counts, every = section.counts, _all_genes(models.cards)

@@ -1,5 +1,6 @@
 """Trained folds that predict together. Letters: S spots, M genes."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from genedml import PRETRAINED, PRETRAINED_ON
-from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, load_state, network_sha256
+from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, network_sha256
 from genedml.encoders.encoder import Encoder
 from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Needs
@@ -39,12 +40,13 @@ one objective less than this."""
 class Ensemble:
     """Trained folds that predict together, and the encoder whose features they all take.
 
-    Networks are read anew for every slide, so that one fold at a time is in memory; with ``keep`` they stay, for many
-    slides.
+    Networks are maps of their files, each read and held against its hash once. Off the CPU one fold at a time is in
+    the device's memory; with ``keep`` they stay there, for many slides.
     """
 
     files: Sequence[Path]
     cards: Sequence[ModelCard]
+    mapped: Sequence[Network]
     encoder: Encoder
     device: torch.device
     keep: bool = False
@@ -71,10 +73,16 @@ class Ensemble:
         self, number: int, features: SectionFeatures, batch_spots: int = BATCH_SPOTS
     ) -> Float[np.ndarray, "S M"]:
         """Labels of :attr:`genes` as fold ``number`` predicts them."""
-        network = self._kept.get(number) or load_checkpoint(self.files[number], self.device)[1]
+        return predict_section(self.network(number), features, self.device, batch_spots)[:, self._columns(number)]
+
+    def network(self, number: int) -> Network:
+        """That of fold ``number``, on :attr:`device`."""
+        if self.device.type == "cpu":
+            return self.mapped[number]
+        network = self._kept.get(number) or copy.deepcopy(self.mapped[number]).to(self.device)
         if self.keep:
             self._kept[number] = network
-        return predict_section(network, features, self.device, batch_spots)[:, self._columns(number)]
+        return network
 
     def of_common_genes(self, each: Sequence[Float[np.ndarray, "S _"]]) -> list[Float[np.ndarray, "S M"]]:
         """Of one table a fold, with its own genes as columns, the columns of :attr:`genes`."""
@@ -154,11 +162,10 @@ def load_models(
     """
     cards = [load_card(file) for file in files]
     _check_alike(cards, files)
-    for file in files:
-        load_state(file)  # damaged weights are refused before hours of encoding
+    mapped = [load_checkpoint(file)[1] for file in files]  # damaged weights are refused before hours of encoding
     encoder = encoder or prepare_encoder(cards[0].config.encoder, weights, compute)
     _check_encoder(encoder, cards[0], files[0])
-    return Ensemble(files, cards, encoder, encoder.device, keep)
+    return Ensemble(files, cards, mapped, encoder, encoder.device, keep)
 
 
 def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:

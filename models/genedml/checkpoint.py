@@ -19,7 +19,7 @@ from genedml.networks.network import Network, Shape
 from genedml.networks.registry import build
 from genedml.schema import STRICT, from_dict
 from genedml.strict_json import with_nan, without_nan
-from genedml.tensor_files import tensor_bytes
+from genedml.tensor_files import assign, tensor_bytes
 
 FORMAT_VERSION = 5
 SCORES_OF_GENES = {"held_out_pcc", "morans_i"}
@@ -199,15 +199,15 @@ def fingerprint(file: Path) -> str:
 
 
 def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[ModelCard, Network]:
-    """Card and network in evaluation mode on ``device``.
+    """Card and network in evaluation mode on ``device``; on the CPU its weights are a map of the file.
 
     Raises:
         GeneDMLError: not a checkpoint of genedml, or weights that do not fit its card.
     """
-    card = load_card(file)
-    state = load_state(file)
+    card, sha256 = _read_card(file)
+    state = _read_state(file, card, sha256)
     network = build_network(card)
-    network.load_state_dict(state)
+    assign(network, state)
     return card, network.to(device).eval()
 
 
@@ -217,7 +217,10 @@ def load_state(file: Path) -> dict[str, Tensor]:
     Raises:
         GeneDMLError: not a checkpoint of genedml, weights that do not fit its card, or that have changed.
     """
-    card, sha256 = _read_card(file)
+    return _read_state(file, *_read_card(file))
+
+
+def _read_state(file: Path, card: ModelCard, sha256: str) -> dict[str, Tensor]:
     with reading(f"The model {file}", FIX), safe_open(file, "pt") as stored:
         shapes = {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118  no mapping
         _check_shapes(card, shapes)

@@ -10,11 +10,20 @@ from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 KINDS = {torch.float16: "F16", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
 LENGTH = struct.Struct("<Q")
 ALIGNMENT = 8
+
+
+def assign(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Make tensors a module's own without a copy, in its kinds of number: they stay maps of the file they are from.
+
+    The module may be on the meta device, if all its tensors are in its state.
+    """
+    own = module.state_dict()
+    module.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

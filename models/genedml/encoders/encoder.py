@@ -128,7 +128,8 @@ def load_encoder(name: str, weights: Path | None = None, device: torch.device | 
         if weights is not None:
             raise GeneDMLError(f"The encoder {name} has no weights; leave out --weights.")
         return Encoder(info, info.build(), has_class_token=True).to(device)
-    backbone = build_backbone(info)
+    with torch.device("meta"):  # seconds of random numbers, which the weights would replace
+        backbone = build_backbone(info)
     load_weights(backbone, weights or download(info), name, keys=info.keys)
     return Encoder(info, backbone, has_class_token=True).to(device)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from genedml.encoders.key_styles import KeyStyle, fitted, renamed
 from genedml.errors import GeneDMLError, reading
+from genedml.tensor_files import assign
 
 ZIP_END_BYTES = 22
 NO_TENSORS = "it is cut, or holds something else than tensors, which may be code"
@@ -32,6 +33,8 @@ def load_weights(
 ) -> None:
     """Load a weights file whose keys and shapes are exactly the backbone's; nothing is loaded otherwise.
 
+    A backbone on the meta device maps the file; into another the numbers are copied.
+
     They may stand under a name (``state_dict``, ``teacher``) and behind a prefix (``module.``, ``backbone.``). Of
     several that fit the teacher's are taken, as those who trained it do.
 
@@ -43,7 +46,7 @@ def load_weights(
         GeneDMLError: unreadable file, keys or shapes that differ, with the first of them named, or several that fit.
     """
     wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items()}
-    counters = {key: value for key, value in backbone.state_dict().items() if key.endswith(STEPS_COUNTED)}
+    counters = {key: torch.tensor(0) for key in wanted if key.endswith(STEPS_COUNTED)}
     passed_over = (*UNUSED, *(f"{module}." for module in left_out))
     states = {
         place: {key: value for key, value in state.items() if key in wanted or not key.startswith(passed_over)}
@@ -61,7 +64,10 @@ def load_weights(
             f"{file} holds weights of {name} more than once, under {' and '.join(fitting)}. Save those that are meant "
             "as a file of their own."
         )
-    backbone.load_state_dict(states[place])
+    if any(value.is_meta for value in backbone.state_dict().values()):
+        assign(backbone, states[place])
+    else:
+        backbone.load_state_dict(states[place])
 
 
 def _read_state(file: Path) -> dict[str, Any]:
