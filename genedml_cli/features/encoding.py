@@ -28,7 +28,7 @@ from genedml_cli.machine.devices import is_out_of_memory, send
 
 @dataclass(frozen=True)
 class TileVectors:
-    """Features of the tiles from ``start`` on, in half precision, on their way to the host.
+    """Features of the tiles from ``start`` on, in the kind of number they are kept in, on their way to the host.
 
     ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
     """
@@ -44,6 +44,8 @@ class VectorSink(ABC):
     """Room for the vectors of a section: in memory here, in a file in :mod:`genedml_cli.features.feature_file`."""
 
     orientations: int
+    kind: torch.dtype
+    """Of the numbers that are kept: half or single precision."""
     done: int
     """Tiles whose vectors are there; they are not encoded again."""
 
@@ -53,10 +55,10 @@ class VectorSink(ABC):
 
 
 class MemorySink(VectorSink):
-    """Two tables of half precision."""
+    """Two tables."""
 
     def __init__(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "U D"]) -> None:
-        self.orientations, self.done = len(local), 0
+        self.orientations, self.kind, self.done = len(local), tiles.dtype, 0
         self._local, self._tiles = local, tiles
 
     def put(self, batch: TileVectors) -> None:
@@ -87,7 +89,7 @@ def encode_plan(
     Raises:
         GeneDMLError: the device has no memory for a single tile; features that are not finite; what ``read`` raises.
     """
-    calls = _Batches(read, plan, BatchRunner(encoder), local_grid, room.orientations, room.done)
+    calls = _Batches(read, plan, BatchRunner(encoder, room.kind), local_grid, room.orientations, room.done)
     with (
         console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance,
         closing(pipelined(calls, encoder.device)) as batches,
@@ -96,27 +98,35 @@ def encode_plan(
         for batch in batches:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
-            _check_finite(batch, encoder, name)
+            _check_finite(batch, plan, encoder, name)
             room.put(batch)
             advance(len(batch.pooled))
 
 
-def _check_finite(batch: TileVectors, encoder: Encoder, name: str) -> None:
-    """Refuse a batch whose features are NaN or infinite, in the half precision that they are kept in."""
+def _check_finite(batch: TileVectors, plan: TilePlan, encoder: Encoder, name: str) -> None:
+    """Refuse a batch whose features are NaN or infinite in the precision that they are kept in; names the first tile.
+
+    Raises:
+        GeneDMLError: there is one.
+    """
     if all(bool(vectors.isfinite().all()) for vectors in (batch.pooled, *batch.tokens)):
         return
-    last = batch.start + len(batch.pooled)
+    pooled = batch.start + torch.nonzero(~batch.pooled.isfinite().all(dim=1)).flatten()
+    own = [plan.own[batch.spots[~tokens.isfinite().flatten(1).all(dim=1)].numpy()] for tokens in batch.tokens]
+    first = int(np.concatenate([pooled, *own]).min())
     if not all(bool(value.isfinite().all()) for value in encoder.state_dict().values()):
         fix = "Its weights hold NaN or infinite numbers: the file is damaged; fetch it again."
-    elif encoder.device.type == "cuda":
-        fix = "Its weights are sound, so half precision does not hold them: run with --device cpu, in single precision."
-    else:
+    elif batch.pooled.dtype is torch.float16:
         fix = (
-            "Its weights are sound, but some features are beyond half precision, in which they are kept: take another."
+            "Its weights are sound, so half precision does not hold them: train with --set views.precision=float32, "
+            "which encodes and keeps them in single precision, on twice the disk."
         )
+    else:
+        fix = "Its weights are sound, and single precision does not hold them: take another encoder."
+    x, y = plan.corners_xy[first]
     raise GeneDMLError(
-        f"{encoder.info.name} gives features that are not finite, first of tiles {batch.start + 1} to {last} of "
-        f"{name}. {fix}"
+        f"{encoder.info.name} gives features that are not finite, first of tile {first + 1} of "
+        f"{len(plan.corners_xy)} of {name}, {plan.tile_px} px wide at ({x}, {y}) of its views. {fix}"
     )
 
 
@@ -150,13 +160,14 @@ def tokens_kept(tokens: int, side: int) -> int:
 
 
 class BatchRunner:
-    """An encoder with batches of :func:`choose_batch_tiles`, halved each time that its device's memory runs out.
+    """An encoder with batches of :func:`choose_batch_tiles`, halved each time that its device's memory runs out, for
+    features of one kind of number.
 
     On a CPU the number stays, as bytes depend on it.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, kind: torch.dtype = torch.float16) -> None:
+        self.encoder, self.kind = encoder, kind
         self.batch_tiles = choose_batch_tiles(encoder)
 
     def send(self, tiles: UInt8[np.ndarray, "N 224 224 3"]) -> UInt8[Tensor, "N 224 224 3"]:
@@ -171,7 +182,8 @@ class BatchRunner:
         """
         while True:
             try:
-                parts = [self.encoder(part) for part in images.split(self.batch_tiles)]
+                single = self.kind is torch.float32
+                parts = [self.encoder(part, single) for part in images.split(self.batch_tiles)]
                 return Encoded(*(torch.cat(vectors) for vectors in zip(*parts, strict=True)))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -229,6 +241,5 @@ class _Batches:
             arrived.record()
         return TileVectors(start, pooled, spots, tokens, arrived)
 
-    @staticmethod
-    def _leave(vectors: Tensor) -> Tensor:
-        return vectors.half().to("cpu", non_blocking=vectors.device.type == "cuda")
+    def _leave(self, vectors: Tensor) -> Tensor:
+        return vectors.to(self._runner.kind).to("cpu", non_blocking=vectors.device.type == "cuda")

@@ -2,7 +2,7 @@
 
 Letters: S spots, V orientations of the local tile (1, or 8 with flips), T tokens of a local tile (the encoder's; with
 ``views.local_grid`` the L that remain after averaging), D encoder width, U distinct tiles, P tiles of the neighbor
-grid, N some tiles. Features are stored in half precision.
+grid, N some tiles. Features are stored in half precision, or as ``views.precision`` says.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,6 +49,7 @@ from genedml_cli.spots.spot_files import read_spots
 from genedml_cli.spots.spots import Spots, on_image
 from genedml_cli.text import gigabytes
 
+KINDS = {"float16": torch.float16, "float32": torch.float32}
 MEMORY_SHARE = 0.2
 """Of free memory that features of a prediction may take; slides of a cohort are predicted side by side."""
 ReadTiles = Callable[[slice], UInt8[np.ndarray, "N 224 224 3"]]
@@ -147,7 +148,7 @@ def goes_through_a_file(encoder: Encoder, spots: int, views: ViewsConfig, tiles:
     Hours it takes with a learned encoder on a CPU; of such a file a call that was killed is gone on from.
     """
     vectors = tokens_kept(encoder.info.tokens, views.local_grid) + views.neighbor_grid**2 + 1
-    a_spot = vectors * encoder.info.width * torch.float16.itemsize + sum(3 * tile.side_px**2 for tile in tiles)
+    a_spot = vectors * encoder.info.width * KINDS[views.precision].itemsize + sum(3 * tile.side_px**2 for tile in tiles)
     slow = encoder.device.type == "cpu" and encoder.info.build is None
     return slow or spots * a_spot > MEMORY_SHARE * free_on_host()
 
@@ -241,12 +242,12 @@ def _encode(
     file: Path | None,
 ) -> SectionFeatures:
     """Encode the tiles of a plan, into a file if there is one; ``read_from`` opens them from a tile on."""
-    where, grid = "cpu" if file is None else "meta", recipe.views.local_grid
+    where, grid, kind = "cpu" if file is None else "meta", recipe.views.local_grid, KINDS[recipe.views.precision]
     width, tokens = encoder.info.width, tokens_kept(encoder.info.tokens, grid)
     features = SectionFeatures(
         recipe.spots,
-        torch.empty(8 if recipe.flips else 1, len(plan.own), tokens, width, dtype=torch.float16, device=where),
-        torch.empty(len(plan.corners_xy), width, dtype=torch.float16, device=where),
+        torch.empty(8 if recipe.flips else 1, len(plan.own), tokens, width, dtype=kind, device=where),
+        torch.empty(len(plan.corners_xy), width, dtype=kind, device=where),
         torch.as_tensor(plan.own),
         torch.as_tensor(plan.neighbor),
         recipe.encoder,

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,19 +41,25 @@ class FileSink(VectorSink):
     Args:
         file: as long as it will be.
         begins: at which byte the tables ``local`` and ``tiles`` begin.
-        shape: of ``local``: V S L D.
+        local: of which only shape and kind matter; it may be on the meta device.
         journal: where it is put on record how many tiles are done.
         key: of what is being encoded.
         done: tiles whose vectors are there.
     """
 
     def __init__(
-        self, file: BinaryIO, begins: Mapping[str, int], shape: Sequence[int], journal: Path, key: str, done: int
+        self,
+        file: BinaryIO,
+        begins: Mapping[str, int],
+        local: Float[Tensor, "V S L D"],
+        journal: Path,
+        key: str,
+        done: int,
     ) -> None:
-        self.orientations, self._spots, tokens, width = shape
-        self.done = done
+        self.orientations, self._spots, tokens, width = local.shape
+        self.kind, self.done = local.dtype, done
         self._file, self._begins, self._journal, self._key = file, begins, journal, key
-        self._row_bytes = {TILES: width * torch.float16.itemsize, LOCAL: tokens * width * torch.float16.itemsize}
+        self._row_bytes = {TILES: width * local.itemsize, LOCAL: tokens * width * local.itemsize}
         self._recorded = time.monotonic()
 
     def put(self, batch: TileVectors) -> None:
@@ -112,7 +118,7 @@ def open_for_writing(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
                 journal.unlink(missing_ok=True)  # first: one of another part is not to be taken for one of this
                 _lay_out(part, head, begins, tensors)
             with part.open("r+b") as file:
-                vectors = FileSink(file, begins, tensors[LOCAL].shape, journal, key, done)
+                vectors = FileSink(file, begins, tensors[LOCAL], journal, key, done)
                 try:
                     yield vectors
                 except Stopped:

@@ -44,13 +44,16 @@ class Recipe:
         spots = self.spots
         array_xy = None if spots.array_xy is None else spots.array_xy.tolist()
         listed = json.dumps([spots.names, spots.xy_px.tolist(), array_xy])
+        views = to_dict(self.views)
+        if self.views.precision == "float16":  # as all were before there was a choice
+            del views["precision"]
         return {
             "slide": self.slide_sha256,
             "um_per_px": None if self.views.um_per_px == "native" else self.um_per_px,
             "spots": hashlib.sha256(listed.encode()).hexdigest(),
             "encoder": self.encoder.name,
             "weights": self.encoder.weights_sha256,
-            "views": to_dict(self.views),
+            "views": views,
             "flips": self.flips,
         }
 

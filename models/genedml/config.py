@@ -70,6 +70,8 @@ class ViewsConfig:
     """Where neighbor tiles stand: around each spot's own centre, or on one lattice over the slide, shared by spots."""
     local_grid: Annotated[int, Field(ge=0)] = 0
     """Side of the grid that the local tile's patch tokens are averaged to; 0 keeps all of them, as the paper does."""
+    precision: Literal["float16", "float32"] = "float16"
+    """In which features are kept, and encoded on CUDA; ``float32`` for an encoder whose features overflow half."""
 
     @model_validator(mode="after")
     def _centred(self) -> "ViewsConfig":

@@ -97,11 +97,12 @@ class Encoder(nn.Module):
             torch.set_num_threads(threads)
 
     @torch.inference_mode()
-    def forward(self, tiles: UInt8[Tensor, "N 224 224 3"]) -> Encoded:
+    def forward(self, tiles: UInt8[Tensor, "N 224 224 3"], single: bool = False) -> Encoded:
+        """Encode; on CUDA a learned encoder computes in half precision, unless ``single`` asks for all digits."""
         # colours stay last in memory, and so convolutions run
         images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
-        learned = self.info.build is None  # the filters of one without weights need all their digits
-        with torch.autocast(images.device.type, torch.float16, enabled=learned and images.device.type == "cuda"):
+        half = self.info.build is None and not single  # the filters of one without weights need all their digits
+        with torch.autocast(images.device.type, torch.float16, enabled=half and images.device.type == "cuda"):
             tokens = self._run(images).float()
         return Encoded(tokens, tokens[:, 0] if self.has_class_token else tokens.mean(dim=1))
 
