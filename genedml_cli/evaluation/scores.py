@@ -242,7 +242,7 @@ def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
                     "pcc_h_held_out": _held_out_score(score),
                     "pcc_given_depth": score.pcc_given_depth,
                     "gene_sections_without_pcc": score.without_pcc,
-                    **dict.fromkeys(FULL_METRICS.keys() - METRICS.keys(), float("nan")),
+                    **{key: float("nan") for key in FULL_METRICS if key not in METRICS},
                     **score.full,
                 }
             )

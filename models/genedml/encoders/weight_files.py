@@ -120,7 +120,7 @@ def _shapes(state: State) -> Shapes:
 def _misfit(file: Path, name: str, wanted: Shapes, found: Shapes) -> GeneDMLError:
     """In what keys and shapes the weights of a file differ from those of an encoder."""
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    shapes = [key for key in wanted.keys() & found.keys() if wanted[key] != found[key]]
+    shapes = [key for key in wanted if key in found and wanted[key] != found[key]]
     return GeneDMLError(
         f"{file} does not hold the weights of {name}: {len(missing)} of {len(wanted)} keys are missing"
         f"{_first(missing)}, {len(extra)} are unknown{_first(extra)}, {len(shapes)} have another shape"
