@@ -13,7 +13,7 @@ from genedml.config import TARGETS
 from genedml_cli.evaluation.checklist import POINTS, Evidence, checklist
 from genedml_cli.evaluation.fold_scores import score_fold
 from genedml_cli.evaluation.null import moved_maps
-from genedml_cli.evaluation.points import Point, State, lines_of
+from genedml_cli.evaluation.points import Point, State, lines_of, merged
 from genedml_cli.evaluation.scores import SPLIT_HALVES, Evaluation
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.prediction_record import PredictionRecord, record_of, set_record
@@ -133,6 +133,18 @@ def test_lines_name_what_is_done_together_and_say_why_of_each_other_point():
     first, second = Point("a", DONE, "1 of 1."), Point("b", NOT_DONE, "because.")
     assert lines_of([first, second]) == ["Checklist, done: a.", "b: not done: because."]
     assert lines_of([]) == []
+
+
+def test_of_several_tables_every_point_is_told_as_the_worst_tells_it():
+    one = (Point("a", DONE, "same."), Point("b", NOT_DONE, "why."), Point("c", DONE, "2 of 2."))
+    two = (Point("a", DONE, "same."), Point("b", NOT_POSSIBLE, "never."), Point("c", DONE, "3 of 3."))
+    points = merged({"one": one, "two": two})
+    assert [(point.state, point.why) for point in points] == [
+        (DONE, "same."),
+        (NOT_POSSIBLE, "two: never."),
+        (DONE, "one: 2 of 2."),
+    ]
+    assert merged({"one": one, "two": ()}) == ()
 
 
 def test_every_point_is_named_on_the_page():

@@ -13,7 +13,8 @@ from genedml_cli.commands.tables.comparison import show_comparison
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.comparison import Comparison, compare_runs
 from genedml_cli.evaluation.evaluation import evaluate
-from genedml_cli.evaluation.scores import METRICS
+from genedml_cli.evaluation.points import State
+from genedml_cli.evaluation.scores import METRICS, read_checklist
 from genedml_cli.runs.run import train
 
 
@@ -35,6 +36,9 @@ def test_two_runs_stand_beside_each_other_as_each_stands_alone(run, other, capsy
     show_comparison(both, written=False)
     shown = capsys.readouterr().out
     assert f"Difference from {run.name}" in shown
+    states = [read_checklist(path)[0].state for path in (run, other)]
+    assert both.checklist[0].state is max(states, key=[*State].index)
+    assert "Checklist, done: " in shown
     assert "ridge" in shown
 
 

@@ -229,7 +229,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
         predict(slide, spots, run, tmp_path / "own.h5ad", fold="P3", force=True)
         alone = evaluate(tmp_path / "own.h5ad", elsewhere.parent / f"counts/{source}.tsv.gz")
         own = alone.values().query("method == 'Gene-DML'").iloc[0]
-        for metric in ("mse", "mae", "pcc_a", "pcc_given_depth", "pcc_unsmoothed", "pcc_moran_high", "variance_ratio"):
+        for metric in ("mse", "mae", "pcc_a", "pcc_given_depth", "pcc_unsmoothed", "pcc_moran_high", "coverage"):
             assert values.loc[(section, "P3"), metric] == pytest.approx(own[metric], rel=1e-3, abs=1e-4)
         assert values.loc[(section, "P3"), "above_null"] == own["above_null"]
     summary = result.sections[0].summary()
@@ -242,6 +242,8 @@ def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys)
     shown = capsys.readouterr().out
     assert "X1, 20/20 genes" in shown
     assert "X2, 15/20 genes" in shown
+    assert "Checklist, done: whole patients left out" in shown
+    assert "ceiling of the labels: not possible here: it is computed of a run's own" in " ".join(shown.split())
     assert "X2: Genes: 15 of the panel's 20 are in the counts; not there: " in shown
     written = json.loads((run / "external-samples/metrics.json").read_text())["sections"]
     assert (len(written["X1"]["unmatched_genes"]), len(written["X2"]["unmatched_genes"])) == (0, 5)

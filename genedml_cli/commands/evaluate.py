@@ -127,7 +127,7 @@ def _evaluate(
     from genedml_cli.commands.tables import scores
     from genedml_cli.evaluation import evaluation
 
-    result = evaluation.evaluate(target, truth, ceiling, gene_map, ceiling_if_possible=full)
+    result = evaluation.evaluate(target, truth, ceiling, gene_map, ceiling_if_possible=full or json_)
     if json_:
         genes = {"genes": result.per_gene().to_dict("records")} if per_gene else {}
         console.document({**result.to_dict(), "folder": result.folder if result.written else None, **genes})

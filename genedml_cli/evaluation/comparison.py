@@ -12,8 +12,9 @@ import pandas as pd
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
+from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
-from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, reference_notes
+from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, read_checklist, reference_notes
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
@@ -56,6 +57,7 @@ class Comparison:
         folder: where they are written.
         base: the row that the others are held against, fold by fold and seed by seed; empty for none.
         costs: ``parameters`` and ``seconds_a_fold`` of every row, where they are known.
+        checklist: what a trustworthy table contains, and which of it the rows' own tables do.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Comparison:
     folder: Path
     base: str = ""
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    checklist: tuple[Point, ...] = ()
 
     @property
     def over(self) -> str:
@@ -127,6 +130,7 @@ class Comparison:
             "over": self.over,
             "notes": texts_of(self.notes),
             "rows": rows,
+            "checklist": [point.to_dict() for point in self.checklist],
             "made_by": maker(),
         }
         return values | ({"differences_from": self.base} if self.base else {})
@@ -198,7 +202,13 @@ def compared(
         folder,
         base,
         pd.DataFrame() if costs is None else costs,
+        merged({f"{one.row} {one.seed or ''}".strip(): _checklist(one.evaluation) for one in scored}),
     )
+
+
+def _checklist(evaluation: Evaluation) -> Sequence[Point]:
+    """Of scores that are not in full, what was told when they were."""
+    return evaluation.checklist or read_checklist(evaluation.folder)
 
 
 def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:

@@ -13,9 +13,10 @@ from genedml.checkpoint import SCORES_OF_GENES, ModelCard, load_card, network_sh
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
 from genedml.networks.registry import title_of
-from genedml_cli import console
-from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
+from genedml_cli import __version__, console
+from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
 from genedml_cli.datasets.shared_counts import check_shared
+from genedml_cli.evaluation.checklist import Evidence, checklist
 from genedml_cli.evaluation.evaluation import label_note, left_out_note, newest_run, unfinished_notes, unmatched_notes
 from genedml_cli.evaluation.external_sections import (
     CountedSection,
@@ -28,6 +29,7 @@ from genedml_cli.evaluation.external_sections import (
     seen_note,
 )
 from genedml_cli.evaluation.fold_scores import score_fold
+from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
 from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, write_if_possible
 from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
@@ -40,10 +42,12 @@ from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.prediction_record import PredictionRecord, set_record
 from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
 from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
+from genedml_cli.prediction.intervals import add_interval, interval_of_cards
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
 from genedml_cli.references.linear import load_linear
@@ -74,6 +78,11 @@ class External:
     published: tuple[PublishedRow, ...]
     folder: Path
     written: bool = True
+
+    @property
+    def checklist(self) -> tuple[Point, ...]:
+        """What a trustworthy table contains, and which of it this one does, over all sections."""
+        return merged({one.title: one.checklist for one in self.sections})
 
     def values(self) -> pd.DataFrame:
         """One row for each section, method and fold's model; of what was measured only."""
@@ -227,6 +236,7 @@ def _score_section(
 ) -> tuple[Evaluation, int]:
     """Scores of every model of a run on one section, and how many of its spots have a label in all."""
     scores: list[FoldScores] = []
+    tested: list[anndata.AnnData] = []
     joined: list[Note | None] = []
     valid = np.ones(len(found.spots), dtype=bool)
     for number, (file, card) in enumerate(zip(models.files, models.cards, strict=True)):
@@ -235,6 +245,8 @@ def _score_section(
         valid &= labels.valid
         predicted = predict_section(models.network(number), found, models.device)
         data = _with_references(predicted, found, labels, genes, card, file)
+        _complete(data, section.sample, card)
+        tested.append(data)
         scores += score_fold(card.fold, [data], title_of(card.config.method), full)
     counts, every = section.counts, _all_genes(models.cards)
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
@@ -245,7 +257,29 @@ def _score_section(
         notes.append(not_raw_note([section.sample.counts.name]))
     if not valid.all():
         notes.append(left_out_note(int((~valid).sum()), len(valid)))
-    return Evaluation(section.sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched), int(valid.sum())
+    evaluation = Evaluation(section.sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched)
+    if full:
+        donors = frozenset({section.sample.donor}.union(*(card.training_donors for card in models.cards)))
+        evidence = Evidence(evaluation, tested, donors, no_ceiling="it is computed of a run's own test sections.")
+        evaluation = replace(evaluation, checklist=checklist(evidence))
+    return evaluation, int(valid.sum())
+
+
+def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
+    """Add how a section was predicted, and its intervals where the model knows any."""
+    record = PredictionRecord(
+        genedml=__version__,
+        method=card.config.method,
+        label_settings=card.config.labels,
+        notes=(),
+        fold=card.fold,
+        sample=sample.name,
+        patient=sample.patient,
+    )
+    set_record(data, record)
+    interval = interval_of_cards([card], data.var_names, None)
+    if interval is not None:
+        add_interval(data, interval)
 
 
 def _with_references(

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from genedml.errors import GeneDMLError
 from genedml.metrics import attainable, high_genes, nanmean
 from genedml_cli import console
-from genedml_cli.evaluation.points import Point
+from genedml_cli.evaluation.points import Point, State
 from genedml_cli.evaluation.published import PublishedRow, published_table
 from genedml_cli.files.storage import write_json, write_text
+from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.reference_layers import REFERENCES
 
@@ -194,6 +195,13 @@ class Evaluation:
         known = {"title": self.title, "notes": texts_of(self.notes), "methods": methods, "published": published}
         known |= {"checklist": [point.to_dict() for point in self.checklist]}
         return known | {"unmatched_genes": list(self.unmatched)}
+
+
+def read_checklist(folder: Path) -> tuple[Point, ...]:
+    """The checklist of the scores that :meth:`Evaluation.write` wrote into a folder; empty where there is none."""
+    file = folder / "metrics.json"
+    points = read_json(file).get("checklist", ()) if file.is_file() else ()
+    return tuple(Point(point["point"], State(point["state"]), point["why"]) for point in points)
 
 
 def write_if_possible(write: Callable[[], None]) -> bool:

@@ -5,6 +5,7 @@ import pandas as pd
 from genedml_cli import console
 from genedml_cli.commands.tables.scores import mean_sd, number
 from genedml_cli.evaluation.comparison import Comparison
+from genedml_cli.evaluation.points import lines_of
 from genedml_cli.evaluation.scores import METRICS
 
 SHOWN = [key for key in METRICS if key != "pcc_h_held_out"]
@@ -21,6 +22,8 @@ def show_comparison(comparison: Comparison, written: bool = True) -> None:
         show_differences(comparison)
     for note in comparison.notes:
         console.say(str(note))
+    for line in lines_of(comparison.checklist):
+        console.say(line)
     if written:
         console.say(f"The same as CSV and JSON, and as a picture: {comparison.picture.with_suffix('')}.*")
 

@@ -5,6 +5,7 @@ from genedml_cli.commands.tables.comparison import SHOWN, comparison_rows, show_
 from genedml_cli.commands.tables.scores import number, published_rows, summary_rows
 from genedml_cli.evaluation.external import External
 from genedml_cli.evaluation.external_comparison import ExternalComparison
+from genedml_cli.evaluation.points import lines_of
 from genedml_cli.evaluation.scores import METRICS
 
 
@@ -24,6 +25,8 @@ def show_external(external: External) -> None:
     for one in external.sections:
         for note in one.notes:
             console.say(f"{one.title}: {note}")
+    for line in lines_of(external.checklist):
+        console.say(line)
     if external.written:
         console.say(f"The same as CSV and JSON: {external.folder}/")
 
