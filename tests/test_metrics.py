@@ -18,7 +18,7 @@ from genedml.metrics import (
     variance_ratio,
 )
 from genedml_cli.evaluation.fold_scores import score_fold
-from genedml_cli.evaluation.scores import reference_notes
+from genedml_cli.evaluation.scores import FoldScores, reference_notes
 from genedml_cli.spots.spots import Spots
 
 
@@ -43,6 +43,22 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
     del section.layers["ridge"]
     assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
+
+
+def test_how_far_the_network_is_ahead_of_ridge_is_said_beside_the_spread_over_folds():
+    def text(*ahead):
+        scores = [
+            FoldScores(method, str(fold), ("G",), 0.1, 0.1, pcc, 0.0, np.array([pcc]), None, 0)
+            for fold, gain in enumerate(ahead)
+            for method, pcc in (("Gene-DML", 0.5 + gain), ("ridge", 0.5))
+        ]
+        return " ".join(note.text for note in reference_notes(scores))
+
+    start = "Gene-DML is better than ridge on the same features by"
+    assert text(0.1, 0.3) == f"{start} 0.200 in PCC(A), more than its sd over folds, 0.141."
+    assert text(-0.2, 0.4) == f"{start} 0.100 in PCC(A), no more than its sd over folds, 0.424."
+    assert text(0.1) == f"{start} 0.100 in PCC(A), of one fold, so without a spread."
+    assert text(-0.1, 0.05).startswith("Ridge regression on the same features scores higher here")
 
 
 def test_depth_that_is_better_on_the_best_genes_alone_is_said():

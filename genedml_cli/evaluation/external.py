@@ -277,7 +277,7 @@ def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
         patient=sample.patient,
     )
     set_record(data, record)
-    interval = interval_of_cards([card], data.var_names, None)
+    interval = interval_of_cards([card], list(data.var_names), None)
     if interval is not None:
         add_interval(data, interval)
 

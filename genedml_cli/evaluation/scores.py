@@ -215,12 +215,13 @@ def write_if_possible(write: Callable[[], None]) -> bool:
 
 
 def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
-    """What must be said where ridge or depth alone scores higher than the network: in PCC(A), else in PCC(H).
+    """By how much the network is better than ridge, and what scores higher than it: in PCC(A), else in PCC(H).
 
     And of a row that is missing, since it is of one encoder alone.
     """
-    means = _values(scores).groupby("method")[["pcc_a", "pcc_h"]].mean()
-    notes = []
+    values = _values(scores)
+    means = values.groupby("method")[["pcc_a", "pcc_h"]].mean()
+    notes = _ahead_of_ridge(values, scores[0].method)
     for method, name in ((RIDGE, "Ridge regression on the same features"), (DEPTH, "Sequencing depth alone")):
         if method not in means.index:
             continue
@@ -232,6 +233,20 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
     if OWN_TILE in means.index and NUCLEI not in means.index:
         notes.append(Note(None, f"{NUCLEI}: not with this encoder, of which no column is the share of nuclei."))
     return notes
+
+
+def _ahead_of_ridge(values: pd.DataFrame, network: str) -> list[Note]:
+    """By how much the network is better than ridge in PCC(A), beside the spread of that over folds; or nothing."""
+    by_fold = values.pivot(index="fold", columns="method", values="pcc_a")
+    if RIDGE not in by_fold:
+        return []
+    ahead = by_fold[network] - by_fold[RIDGE]
+    mean, sd = ahead.mean(), ahead.std()
+    if not mean > 0:
+        return []
+    spread = {True: "more", False: "no more"}[bool(mean > sd)]
+    beside = "of one fold, so without a spread" if len(ahead) == 1 else f"{spread} than its sd over folds, {sd:.3f}"
+    return [Note(None, f"{network} is better than ridge on the same features by {mean:.3f} in PCC(A), {beside}.")]
 
 
 def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
