@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.synthetic import SyntheticConfig, make_section
@@ -160,6 +161,33 @@ def test_fat_is_tissue_where_its_membranes_are_seen(tmp_path, depth):
     shade = 10 ** -(depth * membrane[fat][:, None] * np.array([0.35, 1.0, 0.5]))
     image[fat] = np.round(np.array(GLASS) * shade).astype(np.uint8)
     with slide_of(Image.fromarray(image), tmp_path) as slide:
+        assert overlap(find_tissue(slide), planted()) > 0.93
+
+
+@pytest.mark.parametrize(("depth", "torn"), [(0.3, 0.0), (0.15, 0.0), (0.3, 0.2)])
+def test_fat_of_hardly_seen_and_torn_membranes_is_tissue_where_it_hangs_on_some(tmp_path, depth, torn):
+    """Cells of 100 um with membranes of 2 um, drawn at 2 um/px, beside a square of uneven tissue and far from it."""
+    chance = np.random.default_rng(4)
+    places = np.stack(np.meshgrid(np.arange(1000) + 0.5, np.arange(800) + 0.5), -1)
+    distances, nearest = cKDTree(chance.uniform(0, (1000, 800), (320, 2))).query(places, k=2)
+    seen = chance.random((320, 320)) >= torn
+    membrane = (np.diff(distances)[..., 0] < 1.4) & seen[nearest.min(axis=2), nearest.max(axis=2)]
+    fat = np.zeros((800, 1000), dtype=bool)
+    fat[240:640, 600:900] = True
+    shade = 10 ** -(depth * (membrane & fat)[..., None] * np.array([0.35, 1.0, 0.5]))
+    beside = np.asarray(stroma(1.0, (1.0, 1.0, 1.0)).resize((1000, 800)))
+    image = Image.fromarray(np.round((beside * shade).clip(0, 255)).astype(np.uint8))
+    with slide_of(image, tmp_path, 2.0) as slide:
+        found = find_tissue(slide).holds(places.reshape(-1, 2)).reshape(800, 1000)
+    assert found[fat].mean() > 0.6
+    fat[240:640, 200:600] = True
+    assert found[~fat].mean() < 0.01
+
+
+def test_bluer_haematoxylin_is_no_ink(tmp_path):
+    image = np.asarray(stroma(1.0, (1.0, 1.0, 1.0))).astype(float)
+    bluer = Image.fromarray(np.round(GLASS * (image / GLASS) ** np.array([2.45, 1.0, 1.0])).astype(np.uint8))
+    with slide_of(bluer, tmp_path) as slide:
         assert overlap(find_tissue(slide), planted()) > 0.93
 
 
