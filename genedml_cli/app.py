@@ -23,9 +23,11 @@ from genedml_cli.commands import (
     extract,
     genes,
     methods,
+    models,
     options,
     plot,
     predict,
+    push,
     report,
     score,
     train,
@@ -52,11 +54,13 @@ app.command(rich_help_panel=TRAIN, examples=methods.EXAMPLES)(methods.methods)
 app.command(rich_help_panel=TRAIN, examples=compare.EXAMPLES)(compare.compare)
 app.command(rich_help_panel=TRAIN, examples=ablate.EXAMPLES)(ablate.ablate)
 app.command(rich_help_panel=TRAIN, examples=extract.EXAMPLES)(extract.extract)
+app.command(rich_help_panel=TRAIN, examples=push.EXAMPLES)(push.push)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA, examples=genes.EXAMPLES)(genes.genes)
 app.command(rich_help_panel=MACHINE, examples=demo.EXAMPLES)(demo.demo)
 app.command(rich_help_panel=MACHINE, examples=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=MACHINE, examples=encoders.EXAMPLES)(encoders.encoders)
+app.command(rich_help_panel=MACHINE, examples=models.EXAMPLES)(models.models)
 app.command(rich_help_panel=MACHINE, examples=benchmark.EXAMPLES)(benchmark.benchmark)
 
 

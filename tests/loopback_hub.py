@@ -1,6 +1,8 @@
 """A hub on the loopback address: serves a folder as one repository, with ranges, tokens and broken connections."""
 
+import base64
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ class LoopbackHub(ThreadingHTTPServer):
         gated: whether it asks for the token.
 
     ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are
-    given, further ones refused. ``gets`` holds path and Range header of every GET.
+    given, further ones refused. ``gets`` holds path and Range header of every GET, ``made`` what was asked to be made.
     """
 
     def __init__(self, folder: Path, repository: str = "datasets/MahmoodLab/hest", gated: bool = True) -> None:
@@ -34,6 +36,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.cut_after: int | None = None
         self.refuse_after: int | None = None
         self.gets: list[tuple[str, str | None]] = []
+        self.made: list[dict[str, object]] = []
 
     @property
     def url(self) -> str:
@@ -69,6 +72,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
+
+    def do_POST(self) -> None:
+        """What a push asks for: leave, how files are to come (all in the commit itself), and the commit."""
+        asked = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if self.headers.get("Authorization") != f"Bearer {ACCEPTED}":
+            return self._refuse(401, {})
+        if self.path.endswith("/preupload/main"):
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(asked)["files"]]
+            return self._reply({"files": [file | {"shouldIgnore": False} for file in files]})
+        if self.path.endswith("/commit/main"):
+            rows = [json.loads(line) for line in asked.splitlines()]
+            for file in (row["value"] for row in rows if row["key"] == "file"):
+                (self.server.folder / file["path"]).write_bytes(base64.b64decode(file["content"]))
+            page = f"{self.server.url}/{self.server.repository}"
+            return self._reply({"commitOid": COMMIT, "commitUrl": f"{page}/commit/{COMMIT}"})
+        if self.path == "/api/repos/create":
+            self.server.made.append(json.loads(asked))
+        return self._reply({"url": f"{self.server.url}/{self.server.repository}", "warnings": [], "errors": []})
+
+    def _reply(self, value: object) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _answer(self, with_body: bool) -> None:
         match = re.fullmatch(rf"/{self.server.repository}/resolve/(?:main|{COMMIT})/(.+)", unquote(self.path))

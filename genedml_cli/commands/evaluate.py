@@ -18,7 +18,7 @@ def evaluate(
         typer.Argument(
             metavar="TARGET",
             help="A run folder, or an .h5ad that predict wrote; several runs stand in one table, held against the "
-            "first. (default: newest under runs/)",
+            "first; hf://OWNER/NAME with --external. (default: newest under runs/)",
             show_default=False,
         ),
     ] = None,

@@ -35,7 +35,7 @@ SlidesOption = Annotated[
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="A run folder, one fold's file, or pretrained: the small one that "
+        help="A run folder, one fold's file, hf://OWNER/NAME[@REVISION] of the hub, or pretrained: the small one that "
         "comes with genedml. (default: GENEDML_MODEL, else pretrained)",
         rich_help_panel=MODEL,
         show_default=False,

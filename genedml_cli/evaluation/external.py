@@ -42,6 +42,7 @@ from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.outputs.hub_models import from_hub, results_of
 from genedml_cli.outputs.prediction_record import PredictionRecord, set_record
 from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
 from genedml_cli.outputs.reference_layers import held_out_column
@@ -134,8 +135,8 @@ def evaluate_external(
     the models' transform from the genes that are there: a library over the panel is over these.
 
     Args:
-        run: the run folder, of which the folds' models are scored, or that of all sections if there is no fold; the
-            newest under ``runs/`` if None.
+        run: the run folder, or ``hf://owner/name``, of which the folds' models are scored, or that of all sections if
+            there is no fold; the newest under ``runs/`` if None.
         external: a sample sheet, or the name of a data set, such as ``visium-breast``.
         root: folder that holds the data.
         allow_partial: use a data set of which sections are missing, and say so.
@@ -150,7 +151,7 @@ def evaluate_external(
     """
     found = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
     sections = replace(found, gene_map=gene_map)
-    runs = [newest_run() if run is None else run]
+    runs = [newest_run() if run is None else from_hub(run)]
     (result,) = score_external(runs, sections, features, weights, compute, full=True)
     return replace(result, written=write_if_possible(result.write))
 
@@ -213,7 +214,7 @@ def _models_of(run: Path) -> list[Path]:
 
 
 def _folder(run: Path, sections: ExternalSections) -> Path:
-    return run / f"external-{sections.name}"
+    return results_of(run) / f"external-{sections.name}"
 
 
 def _external(
@@ -221,7 +222,8 @@ def _external(
 ) -> External:
     published, published_notes = _published(run, name, models.cards)
     return External(
-        f"{run.name} on {name}: {console.count(len(scored), 'section')}, {console.count(len(models.files), 'model')}",
+        f"{results_of(run).name} on {name}: {console.count(len(scored), 'section')}, "
+        f"{console.count(len(models.files), 'model')}",
         tuple(evaluation for evaluation, _ in scored),
         tuple(spots for _, spots in scored),
         len(_all_genes(models.cards)),

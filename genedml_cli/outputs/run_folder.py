@@ -10,6 +10,7 @@ from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.text_files import read_json
+from genedml_cli.outputs.hub_models import from_hub
 
 CONTENT = "_sha256"
 RECORD = "run.json"
@@ -83,7 +84,10 @@ def reference_file(checkpoint: Path, kind: str) -> Path:
     return checkpoint.with_name(f"{kind}-{checkpoint.stem.removeprefix('fold-')}.safetensors")
 
 
-GIVE_MODEL = "Give a run folder or a .safetensors file of genedml train, or pretrained: the one that is shipped."
+GIVE_MODEL = (
+    "Give a run folder or a .safetensors file of genedml train, hf://OWNER/NAME of the hub, or pretrained: the one "
+    "that is shipped."
+)
 
 
 BUNDLED = Path("pretrained")
@@ -105,14 +109,15 @@ def default_model() -> Path:
 
 @takes_paths
 def model_files(model: Path, fold: str | None = None) -> list[Path]:
-    """The checkpoints that ``model`` stands for: one file, those of a run folder, or those of :data:`BUNDLED`.
+    """The checkpoints that ``model`` stands for: one file, those of a run folder, of :data:`BUNDLED`, or of the hub.
 
     Of a run folder it is the model of all sections, if it is there and ``fold`` names no other; else the folds.
     ``fold`` may also be ``all`` (the folds) or ``all-sections``.
 
     Raises:
-        GeneDMLError: nothing there, no model, or no such fold.
+        GeneDMLError: nothing there, no model, or no such fold; as :func:`genedml_cli.outputs.hub_models.from_hub`.
     """
+    model = from_hub(model)
     if model.suffix.lower() == ".h5ad":
         raise GeneDMLError(f"{model} is AnnData, a prediction or counts, and no model. {GIVE_MODEL}")
     if model.is_file():

@@ -13,6 +13,7 @@ from genedml_cli.figures.maps import SHARED_RULE
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import beside, write_text
+from genedml_cli.outputs.hub_models import is_hub_name
 from genedml_cli.report import curves
 from genedml_cli.report.comparison_page import contents_of_runs
 from genedml_cli.report.contents import Contents
@@ -48,6 +49,11 @@ def report(
     out = beside(first, "comparison.html" if others else "report.html") if out is None else out
     if out.suffix.lower() not in SUFFIXES:
         raise GeneDMLError(f"{out} must end with .html.")
+    if any(map(is_hub_name, [first, *others])):
+        raise GeneDMLError(
+            "A model of the hub comes without predictions and truth, of which a run's page is made: predict a slide "
+            "with it and report that .h5ad. What is known of the model is on its page at the hub."
+        )
     if first.suffix == ".h5ad" and not others:
         contents = contents_of_prediction(first, genes, truth)
     elif truth is not None:
