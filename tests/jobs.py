@@ -8,7 +8,8 @@ import torch
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.machine.executors import Place, Processes
+from genedml_cli.machine.crew import Place
+from genedml_cli.machine.executors import Processes
 
 TWO = Processes(2, ["cpu"])
 

@@ -5,20 +5,32 @@ import sys
 import time
 from pathlib import Path
 
-from genedml_cli.machine.executors import Place, Processes
+import torch
+
+from genedml_cli import app
+from genedml_cli.machine import stopping
+from genedml_cli.machine.crew import Place
+from genedml_cli.machine.executors import executor
 
 
-def folder_of(place: Place) -> Path:
-    return Path(sys.argv[1])
+def place_of(place: Place) -> Place:
+    return place
 
 
-def linger(folder: Path, job: str) -> str:
-    (folder / f"{job}.pid").write_text(str(os.getpid()))
+def linger(place: Place, file: Path) -> Path:
+    file.write_text(str(os.getpid()))
     time.sleep(60)
-    return job
+    return file
+
+
+def command() -> None:
+    from lingering import linger, place_of  # processes do not know the script that began them
+
+    folder, on = Path(sys.argv[1]), sys.argv[2]
+    with stopping.on_stop("All is kept."):
+        list(executor(on, torch.device("cpu")).run(place_of, linger, [folder / f"{job}.pid" for job in "ab"]))
 
 
 if __name__ == "__main__":
-    from lingering import folder_of, linger  # processes do not know the script that began them
-
-    list(Processes(2, ["cpu"]).run(folder_of, linger, ["a", "b"]))
+    app.app = command
+    app.main()

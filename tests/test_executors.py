@@ -17,7 +17,8 @@ from genedml_cli import console
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.machine import devices
 from genedml_cli.machine.compute import Compute
-from genedml_cli.machine.executors import Failed, Processes, executor
+from genedml_cli.machine.crew import Failed
+from genedml_cli.machine.executors import Processes, executor
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import threads_for
 

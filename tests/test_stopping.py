@@ -81,7 +81,7 @@ def test_a_second_signal_ends_a_long_call_at_once(tmp_path):
 
 def test_processes_end_with_the_one_that_began_them(tmp_path):
     files = [tmp_path / "a.pid", tmp_path / "b.pid"]
-    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path)], env=ENVIRONMENT) as leader:
+    with subprocess.Popen([sys.executable, str(HERE / "lingering.py"), str(tmp_path), "2"], env=ENVIRONMENT) as leader:
         until = time.monotonic() + 100
         while not all(file.exists() and file.read_text() for file in files):
             assert time.monotonic() < until

@@ -19,8 +19,9 @@ from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.crew import Executor, Failed
 from genedml_cli.machine.devices import all_deterministic, pick_device
-from genedml_cli.machine.executors import HERE, Executor, Failed, executor
+from genedml_cli.machine.executors import HERE, executor
 from genedml_cli.machine.shards import Shard
 from genedml_cli.machine.stopping import on_stop
 from genedml_cli.notes import marks_of
@@ -156,7 +157,7 @@ def predict_cohort(
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
     slides = read_cohort(sheet, placing)
-    engine = executor(on, pick_device(compute.device))
+    engine = executor(on, pick_device(compute.device), compute.device != "cpu")
     suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
     results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
     for suffix in suffixes:

@@ -1,5 +1,6 @@
 """One slide of a cohort: predicted into its file, kept as it is there, or failed with a reason."""
 
+import socket
 import time
 import traceback
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from genedml_cli.features.overlap import share_threads
 from genedml_cli.files.provenance import command_line
 from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.executors import Place
+from genedml_cli.machine.crew import Place
 from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
@@ -74,7 +75,7 @@ class Outcome:
 class CohortTask:
     """What every slide of a cohort is predicted with; whoever predicts one loads the models by it.
 
-    ``command`` is that of the process which asks for it, not of one that does it.
+    ``command`` and ``host`` are those of the process which asks for it, not of one that does it.
     """
 
     files: tuple[Path, ...]
@@ -87,6 +88,7 @@ class CohortTask:
     resume: bool = True
     formats: tuple[str, ...] = ()
     command: str = field(default_factory=command_line)
+    host: str = field(default_factory=socket.gethostname)
 
     def load_at(self, place: Place) -> Ensemble:
         """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
@@ -107,7 +109,8 @@ class CohortTask:
                 if not problem:
                     problem = f"{type(error).__name__}: {error} (unforeseen; {ERROR_LOG} has the traceback)"
                     log = traceback.format_exc()
-                outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(problem), log=log)
+                where = "" if socket.gethostname() == self.host else f" This was on {socket.gethostname()}."
+                outcome = Outcome(slide.name, slide.slide, FAILED, problem=shown(f"{problem}{where}"), log=log)
         return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 
 

@@ -309,14 +309,15 @@ SpotsPitchOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-ON = "here|N|gpus"
+ON = "here|N|gpus|ray"
 OnOption = Annotated[
     str | None,
     typer.Option(
         "--on",
         metavar=ON,
-        help="Folds one after the other, or so many at a time, each in a process; gpus: a process a GPU. The bytes are "
-        "the same. (default: here; folds of small networks on a CPU as many at a time as torch has threads)",
+        help="Folds one after the other, or so many at a time, each in a process; gpus: a process a GPU; ray: on the "
+        "cluster of RAY_ADDRESS or ray://host:port, else one of this machine. The bytes are the same. (default: here; "
+        "folds of small networks on a CPU as many at a time as torch has threads)",
         show_default=False,
         rich_help_panel=RUN,
     ),

@@ -115,7 +115,8 @@ CohortOnOption = Annotated[
         "--on",
         metavar=options.ON,
         help="With --slides: slides one after the other, or so many at a time, each in a process with models of "
-        "its own; gpus: a process a GPU. (default: here)",
+        "its own; gpus: a process a GPU; ray: on the cluster of RAY_ADDRESS or ray://host:port, else one of this "
+        "machine. (default: here)",
         show_default=False,
         rich_help_panel=RUN,
     ),

@@ -95,13 +95,18 @@ def all_deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the device is first used
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
+    make_deterministic()
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def make_deterministic() -> None:
+    """Kernels that give the same each time, from now on; before anything is computed on CUDA."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the device is first used
+    torch.use_deterministic_algorithms(True)
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:

@@ -1,89 +1,39 @@
-"""Work that is spread: jobs done in this process, or in several processes of this machine.
-
-A job is a small picklable value that names what is to be done. Whoever does it reads its inputs and writes its result
-itself, whole or not at all, and returns little. So another engine, of a cluster say, is a class with
-:meth:`Executor.run` in a file of its own, and one more case in :func:`executor`.
-"""
+"""Jobs done in this process, in several of this machine, or on a cluster; see :mod:`genedml_cli.machine.crew`."""
 
 import multiprocessing
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, cast
 
 import torch
 
-from genedml.errors import GeneDMLError, lines_of
+from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.machine.crew import (
+    DIED,
+    ERROR,
+    READY,
+    RESULT,
+    Crew,
+    Executor,
+    Failed,
+    Job,
+    Place,
+    Result,
+    State,
+    Worker,
+    portable,
+)
 from genedml_cli.machine.stopping import end_with_parent
 
-State = TypeVar("State")
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-HERE, GPUS = "here", "gpus"
-READY, RESULT, ERROR = "ready", "result", "error"  # what a process sends, besides notes and warnings
+HERE, GPUS, RAY = "here", "gpus", "ray"
 PATIENCE_S = 3.0  # for all processes that were told to end
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where jobs are done: in one process, of one or several.
-
-    Args:
-        device: of torch.
-        threads: of torch, as many as in the process that hands out the jobs: another number rounds in another way.
-        number: of this place, from 0.
-        of: how many places there are.
-        deterministic: whether torch is held to operations that give the same each time.
-    """
-
-    device: str
-    threads: int
-    number: int = 0
-    of: int = 1
-    deterministic: bool = False
-
-    def settle(self) -> None:
-        """Let this process compute as the one that hands out the jobs does."""
-        torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
-        if self.device.startswith("cuda"):
-            torch.cuda.set_device(self.device)
-
-
-@dataclass(frozen=True)
-class Failed(Generic[Job]):
-    """A job whose process died, and of what: a signal or an exit code."""
-
-    job: Job
-    reason: str
-
-
-@runtime_checkable
-class Executor(Protocol):
-    """Does jobs."""
-
-    def run(
-        self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[Result | Failed[Job]]:
-        """What ``call`` returns for each job, in the order in which they are done.
-
-        Args:
-            setup: makes, once at each place, what all its jobs share.
-            call: does one job with that.
-            jobs: longest first, where that is known.
-
-        Raises:
-            Exception: what ``setup`` or ``call`` raises. Jobs under way are finished, no more are begun.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -104,103 +54,68 @@ class Processes:
         threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
         devices = [self.devices[number % len(self.devices)] for number in range(count)]
         places = [Place(device, threads, number, count, deterministic) for number, device in enumerate(devices)]
-        if count == 1:
-            state = setup(places[0])
-            for job in jobs:
-                yield call(state, job)
+        if count > 1:
+            yield from Crew(_Spawning(setup, call), jobs).run(places)
             return
-        crew = _Crew(setup, call, jobs)
-        try:
-            yield from crew.run(places)
-        finally:
-            crew.end()
+        state = setup(places[0])
+        for job in jobs:
+            yield call(state, job)
 
 
-@dataclass
-class _Member:
-    place: Place
-    process: BaseProcess
-    pipe: Connection
-    ready: bool = False
-    job: Any = None
+class _Spawning:
+    """An engine of processes of this machine; the handle of a worker is its process and the pipe to it."""
 
+    tries = 1
 
-class _Crew:
-    """The processes of one call."""
-
-    def __init__(self, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any], jobs: Sequence[Any]) -> None:
-        self._calls, self._waiting = (setup, call), list(reversed(jobs))
+    def __init__(self, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]) -> None:
+        self._calls = setup, call
         self._context = multiprocessing.get_context("spawn")  # a process forked from one that uses CUDA cannot use it
-        self._members: list[_Member] = []
-        self._error: Exception | None = None
+        self._workers: dict[Connection, Worker] = {}
 
-    def run(self, places: Sequence[Place]) -> Iterator[Any]:
-        for place in places:
-            self._start(place)
-        while self._waiting or any(member.job is not None for member in self._members):
-            for pipe in wait([member.pipe for member in self._members]):
-                yield from self._hear(next(member for member in self._members if member.pipe is pipe))
-            for member in self._members:
-                if member.ready and member.job is None and self._waiting:
-                    member.job = self._waiting.pop()
-                    with suppress(OSError):  # it died: its end of the pipe says so next
-                        member.pipe.send(member.job)
-        if self._error is not None:
-            raise self._error
-
-    def end(self) -> None:
-        """End the processes, within seconds."""
-        for member in self._members:
-            member.process.terminate()
-        until = time.monotonic() + PATIENCE_S
-        for member in self._members:
-            member.process.join(max(0.0, until - time.monotonic()))
-            member.process.kill()
-            member.pipe.close()
-
-    def _start(self, place: Place) -> None:
+    def start(self, place: Place) -> Worker:
+        """See :class:`Engine`."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, place, *self._calls), daemon=True)
         with _without_script():
             process.start()
         theirs.close()
-        self._members.append(_Member(place, process, ours))
+        self._workers[ours] = Worker(place, (process, ours))
+        return self._workers[ours]
 
-    def _hear(self, member: _Member) -> Iterator[Any]:
-        """Take what a process sends; yields the result of its job, if it is that."""
-        try:
-            kind, value = member.pipe.recv()
-        except (EOFError, OSError):
-            yield from self._replace(member)
-            return
-        if kind == READY:
-            member.ready = True
-        elif kind == RESULT:
-            member.job = None
-            yield value
-        elif kind == ERROR:
-            self._error, self._waiting = self._error or value, []
-            member.job, member.ready = None, False
-        else:
-            console.pass_on((kind, value))
+    def give(self, worker: Worker, job: Any) -> None:
+        """See :class:`Engine`."""
+        with suppress(OSError):  # it died: its end of the pipe says so next
+            worker.handle[1].send(job)
 
-    def _replace(self, dead: _Member) -> Iterator[Failed[Any]]:
-        dead.process.join()
-        dead.pipe.close()
-        self._members.remove(dead)
-        if self._error is not None and dead.job is None:
-            return
-        code = dead.process.exitcode or 0
-        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if not dead.ready:
-            raise GeneDMLError(
-                f"A process ended ({reason}) before its first job, as the system ends those for which there is no "
-                "memory left. Give fewer with --on."
-            )
-        if self._waiting:
-            self._start(dead.place)
-        if dead.job is not None:
-            yield Failed(dead.job, reason)
+    def hear(self) -> Iterator[tuple[Worker, str, Any]]:
+        """See :class:`Engine`."""
+        for pipe in wait(list(self._workers)):
+            worker = self._workers[cast(Connection, pipe)]
+            try:
+                kind, value = worker.handle[1].recv()
+            except (EOFError, OSError):
+                kind, value = DIED, self._bury(worker)
+            yield worker, kind, value
+
+    def end(self) -> None:
+        """See :class:`Engine`."""
+        handles = [worker.handle for worker in self._workers.values()]
+        for process, _ in handles:
+            process.terminate()
+        until = time.monotonic() + PATIENCE_S
+        for process, pipe in handles:
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+            pipe.close()
+
+    def _bury(self, dead: Worker) -> str:
+        """Of what a process died."""
+        process, pipe = dead.handle
+        process.join()
+        pipe.close()
+        del self._workers[pipe]
+        code = process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 @contextmanager
@@ -229,29 +144,27 @@ def _serve(pipe: Connection, place: Place, setup: Callable[[Place], Any], call: 
             pipe.send((RESULT, call(state, job)))
     except Exception as error:
         with suppress(OSError):  # nobody is at the other end any more
-            pipe.send((ERROR, _portable(error)))
+            pipe.send((ERROR, portable(error)))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _portable(error: Exception) -> Exception:
-    """An error as another process can raise it: one that a user can fix, else with the traceback for its text."""
-    if isinstance(error, GeneDMLError):
-        return error
-    lines = lines_of(error)
-    return GeneDMLError("\n".join(lines)) if lines else RuntimeError(traceback.format_exc())
-
-
-def executor(on: str, device: torch.device) -> Executor:
+def executor(on: str, device: torch.device, gpus: bool = True) -> Executor:
     """What ``--on`` names.
 
     Args:
-        on: ``here``, this process; a number of processes; or ``gpus``, a process for each CUDA device.
+        on: ``here``, this process; a number of processes; ``gpus``, a process for each CUDA device; ``ray``, the
+            cluster that ``RAY_ADDRESS`` names or one on this machine alone; or ``ray://host:port``.
         device: where the arithmetic runs. Processes on CUDA take the CUDA devices that torch sees in turn.
+        gpus: whether a cluster's GPUs are taken, whatever this machine has.
 
     Raises:
         GeneDMLError: it names something else, or there are no CUDA devices to be had.
     """
+    if on == RAY or on.startswith(f"{RAY}://"):
+        from genedml_cli.machine.ray_executor import OnRay
+
+        return OnRay("" if on == RAY else on, str(device), gpus)
     cuda = device.type == "cuda"
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if cuda else [str(device)]
     if on == HERE:
@@ -261,5 +174,5 @@ def executor(on: str, device: torch.device) -> Executor:
     if on == GPUS:
         raise GeneDMLError(f"--on gpus takes GPUs of NVIDIA, and this is to run on {device}. Give a number, or here.")
     if not on.isdecimal() or int(on) < 1:
-        raise GeneDMLError(f"--on takes here, gpus or a number of processes; it was given {on!r}.")
+        raise GeneDMLError(f"--on takes here, gpus, ray or a number of processes; it was given {on!r}.")
     return Processes(int(on), devices)

@@ -23,8 +23,8 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.files.storage import atomic_write
+from genedml_cli.machine.crew import Place
 from genedml_cli.machine.devices import threads_of_torch
-from genedml_cli.machine.executors import Place
 from genedml_cli.notes import Note, texts_of
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_record import PredictionRecord

@@ -24,8 +24,9 @@ from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed, exclusive
 from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.files.text_files import read_text
+from genedml_cli.machine.crew import Executor, Failed
 from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
-from genedml_cli.machine.executors import Executor, Failed, executor
+from genedml_cli.machine.executors import executor
 from genedml_cli.machine.shards import Shard
 from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, plan_file, written_in
 from genedml_cli.runs.count_tables import CountTables
@@ -84,7 +85,7 @@ def train_runs(
     """
     check_panel(settings.panel)
     device = pick_device(settings.compute.device)
-    engine = None if settings.on is None else executor(settings.on, device)
+    engine = None if settings.on is None else executor(settings.on, device, settings.compute.device != "cpu")
     chosen = _share({out: _chosen(samples, settings.fold, out) for out in configs}, settings.shard)
     records = _records(samples, configs, settings)
     counts = CountTables()

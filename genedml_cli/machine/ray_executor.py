@@ -1,0 +1,278 @@
+"""Work on the machines of a Ray cluster, or on this one by a cluster of its own.
+
+Of Ray only actors are used, one a GPU, or a few cores where there is none. They read and write files themselves: what
+goes through Ray is the names of jobs and small outcomes, no pixels and no features.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from genedml.errors import GeneDMLError
+from genedml_cli import console
+from genedml_cli.machine.crew import (
+    DIED,
+    ERROR,
+    READY,
+    RESULT,
+    Crew,
+    Failed,
+    Job,
+    Place,
+    Result,
+    State,
+    Worker,
+    portable,
+)
+from genedml_cli.machine.stopping import SIGNALS
+
+TRIES = 3
+FEW_CORES = 4
+STORE_BYTES = 80 * 2**20
+"""Of Ray's object store, nearly the least it takes: outcomes do not need it."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # the environment of the workers is the one that is there
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # an actor without a GPU sees none
+}
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # where it is 0, on Linux too, all ports listen on 127.0.0.1 alone
+    "RAY_AUTH_MODE": "token",
+}
+Answer = tuple[str, Any, list[console.Message]]
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Actors of Ray, each in a process of its own. One that dies costs its job only if that kills three.
+
+    Args:
+        address: of a cluster, as ``ray://host:port``; else that in ``RAY_ADDRESS``, else one is started here.
+        device: where actors compute that have no GPU.
+        gpus: whether GPUs of the cluster are taken, where there are some.
+    """
+
+    address: str
+    device: str
+    gpus: bool
+
+    def run(
+        self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[Result | Failed[Job]]:
+        """As :meth:`genedml_cli.machine.crew.Executor.run`.
+
+        Raises:
+            GeneDMLError: Ray is not installed, or there is no cluster at the address.
+        """
+        if not jobs:
+            return
+        with _connected(self.address or os.environ.get("RAY_ADDRESS", ""), self.gpus) as ray:
+            engine = _Actors(ray, setup, call)
+            places = engine.places(self.device, self.gpus)[: len(jobs)]
+            console.note(
+                f"{console.count(len(places), 'worker')} on {console.count(engine.machines, 'machine')} of Ray."
+            )
+            yield from Crew(engine, jobs).run(places)
+
+
+class _Actors:
+    """An engine of Ray actors; the handle of a worker is its actor."""
+
+    tries = TRIES
+
+    def __init__(self, ray: ModuleType, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]) -> None:
+        self._ray, self._calls = ray, (setup, call)
+        self._nodes: dict[int, dict[str, Any]] = {}
+        self._inbox: SimpleQueue[tuple[Worker, Future[Answer]]] = SimpleQueue()
+        self._actors: list[Any] = []
+
+    @property
+    def machines(self) -> int:
+        """How many nodes the places are on."""
+        return len({node["NodeID"] for node in self._nodes.values()})
+
+    def places(self, device: str, gpus: bool) -> list[Place]:
+        """One a GPU of the cluster; where none is to be taken, one a few cores. Those of a node are numbered apart."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        with_gpus = [node for node in nodes if gpus and node["Resources"].get("GPU")]
+        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        places: list[list[Place]] = []
+        for node in with_gpus or nodes:
+            resources = node["Resources"]
+            count = int(resources["GPU"]) if with_gpus else max(1, int(resources["CPU"]) // FEW_CORES)
+            first = len(self._nodes)
+            self._nodes |= {first + number: node for number in range(count)}
+            where = "cuda:0" if with_gpus else device
+            places.append([Place(where, threads, first + number, count, deterministic) for number in range(count)])
+        longest = max(map(len, places), default=0)
+        return [of_node[row] for row in range(longest) for of_node in places if row < len(of_node)]
+
+    def start(self, place: Place) -> Worker:
+        """See :class:`genedml_cli.machine.crew.Engine`."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = self._nodes[place.number]
+        on_gpu = place.device.startswith("cuda")
+        actor = (
+            self._ray.remote(_Actor)
+            .options(
+                num_cpus=1 if on_gpu else min(FEW_CORES, int(node["Resources"]["CPU"])),
+                num_gpus=1 if on_gpu else 0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            )
+            .remote(place, Path.cwd(), *self._calls)
+        )
+        self._actors.append(actor)
+        worker = Worker(place, actor)
+        self._expect(worker, actor.load.remote())
+        return worker
+
+    def give(self, worker: Worker, job: Any) -> None:
+        """See :class:`genedml_cli.machine.crew.Engine`."""
+        self._expect(worker, worker.handle.do.remote(job))
+
+    def hear(self) -> Iterator[tuple[Worker, str, Any]]:
+        """See :class:`genedml_cli.machine.crew.Engine`.
+
+        It waits in Python: Ray's own waiting would swallow the exception that a signal raises.
+        """
+        worker, answer = self._inbox.get()
+        errors = self._ray.exceptions
+        try:
+            kind, value, messages = answer.result()
+        except errors.RayTaskError:  # a bug, not a death
+            raise
+        except errors.RayError as error:
+            why = str(error).splitlines()[-1].strip().split(". ")[0]
+            yield worker, DIED, f"on {self._nodes[worker.place.number]['NodeManagerHostname']}: {why}"
+            return
+        for message in messages:
+            yield worker, *message
+        yield worker, kind, value
+
+    def end(self) -> None:
+        """See :class:`genedml_cli.machine.crew.Engine`."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def _expect(self, worker: Worker, reference: Any) -> None:
+        reference.future().add_done_callback(lambda answer: self._inbox.put((worker, answer)))
+
+
+class _Actor:
+    """In a process of Ray: what all jobs at its place share."""
+
+    def __init__(
+        self, place: Place, folder: Path, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]
+    ) -> None:
+        self._place, self._folder, self._setup, self._call = place, folder, setup, call
+
+    def load(self) -> Answer:
+        """Make what the jobs share."""
+        return self._answer(READY, self._load)
+
+    def do(self, job: Any) -> Answer:
+        """Do a job."""
+        return self._answer(RESULT, lambda: self._call(self._state, job))
+
+    def _load(self) -> None:
+        try:
+            os.chdir(self._folder)  # so that relative paths are those of the command
+        except OSError as error:
+            raise GeneDMLError(
+                f"There is no folder {self._folder}, from which this command is run. All machines of the cluster must "
+                "see the same files under the same paths: run it in a folder that they share."
+            ) from error
+        threadpool_limits(self._place.threads)  # Ray gives libraries one thread; another number rounds in another way
+        self._place.settle()
+        self._state = self._setup(self._place)
+
+    def _answer(self, kind: str, work: Callable[[], Any]) -> Answer:
+        messages: list[console.Message] = []
+        console.relay(messages.append)
+        try:
+            return kind, work(), messages
+        except Exception as error:
+            raised = portable(error)
+            raised.add_note(f"This was on {socket.gethostname()}.")
+            return ERROR, raised, messages
+
+
+@contextmanager
+def _connected(address: str, gpus: bool) -> Iterator[ModuleType]:
+    """Ray, connected with the cluster at an address, or with one that is started here and ended with the block.
+
+    Raises:
+        GeneDMLError: Ray is not installed, or there is no cluster.
+    """
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    temporary = None if address else Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets have short names
+    try:
+        if "ray" not in sys.modules:  # it reads them when it is imported
+            for name, value in (
+                QUIET if address else {**QUIET, **LOOPBACK, "RAY_AUTH_TOKEN": os.urandom(32).hex()}
+            ).items():
+                os.environ.setdefault(name, value)
+        ray = _import_ray()
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            ray.init(address or "local", **settings, **({} if temporary is None else _cluster_here(temporary, gpus)))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = f"No Ray cluster can be reached at {address}" if address else "Ray cannot start here"
+            raise GeneDMLError(f"{where}: {str(error).splitlines()[0]}") from error
+        finally:
+            for number, handler in handlers.items():  # Ray has one of its own for SIGTERM
+                signal.signal(number, handler)
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray
+    except ImportError as error:
+        raise GeneDMLError("--on ray takes Ray, which is not installed: pip install 'genedml[ray]'.") from error
+    ray._private.worker.print_to_stdstream = _unsaid
+    return ray
+
+
+def _unsaid(*message: Any, **how: Any) -> None:
+    """In place of what prints Ray's own words on dead workers to stdout, where results alone go."""
+
+
+def _cluster_here(temporary: Path, gpus: bool) -> dict[str, Any]:
+    """A cluster of this machine alone, of the processors and GPUs that this process was given."""
+    return {
+        "num_cpus": processors(),
+        "num_gpus": torch.cuda.device_count() if gpus else 0,  # those of CUDA_VISIBLE_DEVICES
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+        "_temp_dir": str(temporary),
+    }
+
+
+def processors() -> int:
+    """How many processors this process was given: by SLURM, or else by the system."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    given = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")]
+    return next((int(number) for number in given if number.isdecimal()), allowed)

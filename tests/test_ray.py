@@ -1,0 +1,139 @@
+"""Ray on loopback: what its workers make is what one process makes, whichever of them die."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from conftest import tiny_config
+from deadly import TinyTask
+from jobs import do, place_of
+from test_ablation import contents
+from test_cohort import write_broken, write_good, write_sheet
+from test_shards import results
+
+from genedml.errors import GeneDMLError
+from genedml_cli.cohort import cohort
+from genedml_cli.cohort.slide import PREDICTED
+from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.crew import Failed
+from genedml_cli.machine.executors import executor
+from genedml_cli.machine.ray_executor import LOOPBACK, QUIET, STORE_BYTES, processors
+from genedml_cli.runs.ablation import ablate
+from genedml_cli.runs.planning import RunSettings
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'genedml[ray]'"),
+]
+HERE = Path(__file__).parent
+NODE = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_gpus": 0}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without processors and two nodes with one each, on loopback, which RAY_ADDRESS names."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (*QUIET, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+            patch.setenv(name, {**QUIET, **LOOPBACK}[name])
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *sys.path]))
+        from ray.cluster_utils import Cluster
+
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+        for _ in range(2):
+            nodes.add_node(num_cpus=1, **NODE)
+        patch.setenv("RAY_ADDRESS", nodes.address)
+        yield nodes
+        nodes.shutdown()
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of the actors."""
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if any("ray::_Actor" in word for word in process.cmdline()[:1])]
+
+
+def test_an_ablation_of_two_settings_and_three_folds_is_that_made_here(cluster, world, tmp_path):
+    samples, config = read_sheet(world / "samples.csv"), tiny_config()
+    for name, on in (("here", "here"), ("ray", "ray")):
+        settings = RunSettings(features=tmp_path / "features", compute=Compute("cpu"), on=on)
+        ablate(samples, tmp_path / name, "k", config, (3, 4), 1, settings)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    assert len(list((tmp_path / "ray").rglob("fold-*.safetensors"))) == 6
+
+
+def test_errors_are_raised_here_and_what_kills_every_worker_fails_alone(cluster):
+    engine = executor("ray", torch.device("cpu"))
+    done = list(engine.run(place_of, do, ["killed", "a", "b"]))
+    (failed,) = [one for one in done if isinstance(one, Failed)]
+    assert failed.job == "killed" and "the last of 3 workers" in failed.reason
+    assert sorted(one[0] for one in done if not isinstance(one, Failed)) == ["a", "b"]
+    with pytest.raises(GeneDMLError, match="fixed by the user on cpu") as raised:
+        list(engine.run(place_of, do, ["fixed by the user"]))
+    assert any(note.startswith("This was on ") for note in raised.value.__notes__)
+
+
+def test_a_cohort_loses_a_worker_and_a_node_and_is_that_predicted_here(
+    cluster, quick_run, tmp_path, monkeypatch, capsys
+):
+    broken = dict(list(write_broken(tmp_path).items())[:2])
+    rows = {f"s{number}": write_good(tmp_path, number) for number in range(10)}
+    sheet = write_sheet(tmp_path, {name: row for name, (row, _) in broken.items()} | rows)
+    monkeypatch.setattr(cohort, "CohortTask", TinyTask)
+    monkeypatch.chdir(tmp_path)
+    cohort.predict_cohort(sheet, quick_run, Path("here"), fold="P1", compute=Compute("cpu"))
+    heard, append = [], cohort._append_log
+
+    def disturb(path, outcome):
+        heard.append(outcome.name)
+        if len(heard) == 2:
+            os.kill(workers()[0].pid, signal.SIGKILL)
+        if len(heard) == 6:
+            cluster.remove_node(cluster.list_all_nodes()[-1])
+        append(path, outcome)
+
+    monkeypatch.setattr(cohort, "_append_log", disturb)
+    done = cohort.predict_cohort(sheet, quick_run, Path("ray"), fold="P1", compute=Compute("cpu"), on="ray")
+    assert sorted(heard) == sorted([*rows, *broken])
+    assert {one.name for one in done.outcomes if one.state == PREDICTED} == set(rows)
+    assert results(tmp_path / "ray") == results(tmp_path / "here")
+    tables = [pd.read_csv(tmp_path / folder / "summary.csv").drop(columns="minutes") for folder in ("ray", "here")]
+    pd.testing.assert_frame_equal(*tables)
+    assert "its job is given to another" in capsys.readouterr().err
+
+
+def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_ends_within_seconds_of_ctrl_c(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]), "SLURM_CPUS_PER_TASK": "8"}
+    call = [sys.executable, HERE / "lingering.py", tmp_path, "ray"]
+    with subprocess.Popen([*map(str, call)], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not all((tmp_path / f"{job}.pid").exists() for job in "ab"):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.2)
+        below = psutil.Process(process.pid).children(recursive=True)
+        listening = [one for each in below for one in each.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        assert listening
+        assert {one.laddr.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.splitlines()[-1]) == (130, "Stopped. All is kept.")
+    assert time.monotonic() - began < 9
+    assert not psutil.wait_procs(below, 5)[1]
+
+
+def test_processors_are_those_that_slurm_gave(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert processors() == 6
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5})
+    assert processors() == 3
