@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError, lines_of
 from genedml_cli.commands import (
     ablate,
     benchmark,
+    cluster,
     compare,
     data,
     demo,
@@ -57,6 +58,7 @@ app.command(rich_help_panel=TRAIN, examples=extract.EXAMPLES)(extract.extract)
 app.command(rich_help_panel=TRAIN, examples=push.EXAMPLES)(push.push)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 app.command(rich_help_panel=DATA, examples=genes.EXAMPLES)(genes.genes)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=MACHINE)
 app.command(rich_help_panel=MACHINE, examples=demo.EXAMPLES)(demo.demo)
 app.command(rich_help_panel=MACHINE, examples=doctor.EXAMPLES)(doctor.doctor)
 app.command(rich_help_panel=MACHINE, examples=encoders.EXAMPLES)(encoders.encoders)

@@ -34,10 +34,12 @@ from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.preview import preview
 from genedml_cli.runs.record import RunRecord
+from genedml_cli.slides import slide_files
 from genedml_cli.spots.placing import Placing
 
 SIDE_PX = 700
 TOGETHER = {cohort.SUMMARY, cohort.PSEUDOBULK, cohort.PAGE}
+WITH_RESULTS = TOGETHER | {cohort_slide.FINGERPRINTS}
 TWO = Processes(2, ["cpu"])
 MEMORY_TOLERANCE = 60e6  # of a process of about a gigabyte; a network or a slide kept a time would be more
 
@@ -133,7 +135,7 @@ def test_every_broken_slide_says_what_is_wrong_and_leaves_nothing(run, tmp_path)
     for name, (_, sentence) in broken.items():
         assert sentence in problems[name]
         assert "unforeseen" not in problems[name], name
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.h5ad", *TOGETHER}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"good.h5ad", *WITH_RESULTS}
     table = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("name")
     assert table.loc["good", ["state", "spots", "genes"]].tolist() == [PREDICTED, 9, 20]
     assert (table.drop("good")["state"] == FAILED).all()
@@ -172,6 +174,31 @@ def test_resuming_keeps_what_was_made_from_the_same_and_refuses_the_rest(run, tm
     assert "made from other references." in predict_cohort(sheet, without, out, fold="P1").outcomes[0].problem
     anew = predict_cohort(sheet, run, out, fold="P1", resume=False)
     assert [one.state for one in anew.outcomes] == [PREDICTED] * 4
+
+
+def test_a_slide_is_read_again_only_where_size_or_time_differ_or_to_verify(run, tmp_path, monkeypatch):
+    sheet, out, slide = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out", tmp_path / "s1.png"
+    predict_cohort(sheet, run, out, fold="P1")
+    read, sha256_of = [], slide_files.sha256_of
+    monkeypatch.setattr(slide_files, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+
+    def state(**how: bool) -> tuple[str, list[str]]:
+        slide_files._content_sha256.cache_clear()  # as in a new process
+        read.clear()
+        return predict_cohort(sheet, run, out, fold="P1", **how).outcomes[0].state, list(read)
+
+    assert state() == (KEPT, [])
+    assert state(verify=True) == (KEPT, ["s1.png"])
+    times = slide.stat()
+    os.utime(slide, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    assert state() == (KEPT, ["s1.png"])
+    assert state() == (KEPT, [])
+    content = bytearray(slide.read_bytes())
+    content[len(content) // 2] ^= 1
+    slide.write_bytes(content)
+    os.utime(slide, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    assert state() == (KEPT, [])  # which is why there is --verify
+    assert state(verify=True) == (FAILED, ["s1.png"])
 
 
 def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
@@ -428,7 +455,7 @@ def test_merging_more_than_memory_holds_is_a_sentence_and_costs_no_result(run, t
     monkeypatch.setattr("genedml_cli.cohort.results.free_on_host", lambda: 10)
     with pytest.raises(GeneDMLError, match=r"of memory; .* leave out --merge"):
         predicted_pair(run, tmp_path, merge=True)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.h5ad", "b.h5ad", *TOGETHER}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.h5ad", "b.h5ad", *WITH_RESULTS}
 
 
 def test_a_slide_cannot_be_called_as_a_file_of_the_whole_cohort(tmp_path):

@@ -125,6 +125,7 @@ def predict_cohort(
     merge: bool = False,
     shard: Shard | None = None,
     collect: bool = False,
+    verify: bool = False,
 ) -> Cohort:
     """Predict every slide of a sheet.
 
@@ -149,6 +150,8 @@ def predict_cohort(
         merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort.results.merge`.
         shard: predict the slides of this shard alone. What is of all slides is left to ``collect``.
         collect: predict none: join what the shards left.
+        verify: read every slide of a result that is there, to see whether it is the same; else one is, whose files have
+            the size and the time of last time.
 
     Returns:
         What became of every slide. A slide that fails does not stop the others.
@@ -166,7 +169,7 @@ def predict_cohort(
     together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
     refuse_overwriting_inputs([*together, *results], [sheet, *read])
     files = tuple(model_files(model or default_model(), fold))
-    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes)
+    task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes, verify=verify)
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
     with (
         claimed(out / SUMMARY, f"The cohort in {out}", wanted=shard is None),

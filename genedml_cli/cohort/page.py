@@ -20,6 +20,7 @@ from genedml_cli.cohort.slide import FAILED, Outcome
 from genedml_cli.figures.maps import COLOURS, PERCENTILES, SectionPicture, show_tissue, spot_shapes
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import write_text
+from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.report.pictures import section_picture
 from genedml_cli.report.template import template
 
@@ -29,26 +30,25 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class SlideRow:
-    """One slide of the page; without a section where it failed.
+    """One slide of the page; without a file where it failed.
 
     Args:
         outcome: what became of it.
-        section: its spots and its tissue, small.
+        file: its result, read again when its map is drawn, so that one section at a time is in memory.
         values: of the gene that is shown.
         novelty: the median over its spots, if that is known.
     """
 
     outcome: Outcome
-    section: SectionPicture | None = None
+    file: Path | None = None
     values: Float[np.ndarray, " S"] | None = None
     novelty: float | None = None
 
 
-def slide_row(outcome: Outcome, data: anndata.AnnData, gene: str) -> SlideRow:
+def slide_row(outcome: Outcome, file: Path, data: anndata.AnnData, gene: str) -> SlideRow:
     """The row of a slide that was predicted."""
-    section = _small(section_picture(outcome.name, data, None, {}))
     values = np.asarray(data[:, gene].X, dtype=np.float64).ravel()
-    return SlideRow(outcome, section, values, float(data.obs["novelty"].median()) if "novelty" in data.obs else None)
+    return SlideRow(outcome, file, values, float(data.obs["novelty"].median()) if "novelty" in data.obs else None)
 
 
 def write_cohort_page(path: Path, rows: Sequence[SlideRow], gene: str) -> None:
@@ -82,12 +82,13 @@ def _cells(row: SlideRow, low: float, high: float) -> dict[str, object]:
         "novelty": "-" if row.novelty is None else f"{row.novelty:.2f}",
         "marks": list(dict.fromkeys((note.mark, str(note)) for note in one.marks)),
         "problem": f"{FAILED}: {one.problem}" if one.state == FAILED else "",
-        "map": "" if row.section is None or row.values is None else _map(row.section, row.values, low, high),
+        "map": "" if row.file is None or row.values is None else _map(_section(row.file), row.values, low, high),
     }
 
 
-def _small(section: SectionPicture) -> SectionPicture:
-    """The section with tissue of about the map's pixels, so that many fit into memory."""
+def _section(file: Path) -> SectionPicture:
+    """The section of a result with tissue of about the map's pixels."""
+    section = section_picture(file.stem, read_prediction(file), None, {})
     if section.tissue is None:
         return section
     step = max(1, int(min(section.tissue.shape[:2]) / (2 * MAP_PX)))

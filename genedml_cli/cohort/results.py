@@ -45,10 +45,11 @@ def gather(folder: Path, outcomes: Sequence[Outcome]) -> None:
         if outcome.state == FAILED:
             rows.append(SlideRow(outcome))
             continue
-        data = read_prediction(folder / f"{outcome.name}.h5ad")
+        file = folder / f"{outcome.name}.h5ad"
+        data = read_prediction(file)
         means[outcome.name] = data.to_df().mean()
         shown = shown or best_gene(data)
-        rows.append(slide_row(outcome, data, shown))
+        rows.append(slide_row(outcome, file, data, shown))
     marks = {outcome.name: marks_of(outcome.marks) for outcome in outcomes if outcome.name in means}
     table = pd.DataFrame(means).T.rename_axis(SLIDE).assign(marks=pd.Series(marks, dtype=str))
     write_text(folder / PSEUDOBULK, table.round(5).to_csv())

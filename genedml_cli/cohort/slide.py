@@ -5,17 +5,19 @@ import time
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import anndata
 
 from genedml.errors import GeneDMLError, lines_of
+from genedml.schema import from_dict
 from genedml_cli import console
 from genedml_cli.features.feature_file import features_beside
 from genedml_cli.features.overlap import share_threads
 from genedml_cli.files.provenance import command_line
-from genedml_cli.files.storage import sha256_of
+from genedml_cli.files.storage import sha256_of, write_json
+from genedml_cli.files.text_files import read_json
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.crew import Place
 from genedml_cli.notes import Note
@@ -25,13 +27,15 @@ from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.ensemble import Ensemble, load_models, say_which
 from genedml_cli.prediction.prediction import predict_slide
 from genedml_cli.prediction.section import BATCH_SPOTS
-from genedml_cli.slides.slide_files import content_sha256
+from genedml_cli.slides.slide_files import Fingerprint, fingerprint
 from genedml_cli.spots.placing import Placing
 from genedml_cli.spots.spot_files import spots_file
 from genedml_cli.text import shown
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
 ERROR_LOG = "errors.log"
+FINGERPRINTS = ".fingerprints"
+"""The folder beside the results that holds by what each slide is known again."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class CohortTask:
     formats: tuple[str, ...] = ()
     command: str = field(default_factory=command_line)
     host: str = field(default_factory=socket.gethostname)
+    verify: bool = False
 
     def load_at(self, place: Place) -> Ensemble:
         """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
@@ -128,8 +133,19 @@ def _predict_or_keep(task: CohortTask, models: Ensemble, slide: CohortSlide) -> 
         record = record_of(data)
         set_record(data, replace(record, inputs={"slide": record.slide_sha256, **asked}, command=task.command))
         write(data, file)
+    _sha256_of(slide, task)
     _write_formats(task, data, slide)
     return _done(slide, PREDICTED, data.shape, record.notes)
+
+
+def _sha256_of(slide: CohortSlide, task: CohortTask) -> str:
+    """The content of a slide, which is read where size or time of its files are not those of the last time."""
+    file = task.out / FINGERPRINTS / f"{slide.name}.json"
+    last = from_dict(Fingerprint, read_json(file)) if file.exists() and not task.verify else None
+    now = fingerprint(slide.slide, last)
+    if now != last:
+        write_json(file, asdict(now))
+    return now.sha256
 
 
 def _keep(task: CohortTask, file: Path, models: Ensemble, slide: CohortSlide) -> Outcome:
@@ -146,7 +162,7 @@ def _keep(task: CohortTask, file: Path, models: Ensemble, slide: CohortSlide) ->
     record = record_of(data)
     if record.inputs is None:
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
-    wanted = {"slide": content_sha256(slide.slide), **_asked(task, slide, models)}
+    wanted = {"slide": _sha256_of(slide, task), **_asked(task, slide, models)}
     differ = [key.replace("_", " ") for key, value in wanted.items() if record.inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")

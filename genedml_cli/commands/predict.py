@@ -121,6 +121,15 @@ CohortOnOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="With --slides: read the slides of kept results whole to see that they are the same, rather than go by "
+        "size and time of their files.",
+        rich_help_panel=RUN,
+    ),
+]
 MergeOption = Annotated[
     bool,
     typer.Option(
@@ -173,6 +182,7 @@ class CohortOptions:
     merge: MergeOption = False
     shard: options.ShardOption = None
     collect: options.CollectOption = False
+    verify: VerifyOption = False
 
 
 def predict(
@@ -192,7 +202,9 @@ def predict(
     if (slide is None) == (slides is None):
         raise typer.BadParameter("Give either a SLIDE or --slides SHEET.csv.")
     if slides is None and cohort != CohortOptions():
-        raise typer.BadParameter("--on, --no-resume, --format, --merge, --shard and --collect go with --slides.")
+        raise typer.BadParameter(
+            "--on, --no-resume, --format, --merge, --shard, --collect and --verify go with --slides."
+        )
     if cohort.shard and cohort.collect:
         raise typer.BadParameter("Give either --shard or --collect.")
     if slides is not None and force:
@@ -272,6 +284,7 @@ def _predict_cohort(
         merge=options_of_cohort.merge,
         shard=options_of_cohort.shard,
         collect=options_of_cohort.collect,
+        verify=options_of_cohort.verify,
     )
     if json_:
         console.document(done.to_dict())

@@ -84,6 +84,10 @@ class OnRay:
         with _connected(self.address or os.environ.get("RAY_ADDRESS", ""), self.gpus) as ray:
             engine = _Actors(ray, setup, call)
             places = engine.places(self.device, self.gpus)[: len(jobs)]
+            if not places:
+                raise GeneDMLError(
+                    "The Ray cluster has no processors. Start nodes that have some: ray start --num-cpus N."
+                )
             console.note(
                 f"{console.count(len(places), 'worker')} on {console.count(engine.machines, 'machine')} of Ray."
             )
@@ -232,7 +236,7 @@ def _connected(address: str, gpus: bool) -> Iterator[ModuleType]:
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             ray.init(address or "local", **settings, **({} if temporary is None else _cluster_here(temporary, gpus)))
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
             where = f"No Ray cluster can be reached at {address}" if address else "Ray cannot start here"
             raise GeneDMLError(f"{where}: {str(error).splitlines()[0]}") from error
         finally:

@@ -1,6 +1,7 @@
 """The files that a slide consists of: their content, and whether they stay as they are while they are read."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -42,6 +43,31 @@ def content_sha256(path: Path) -> str:
         GeneDMLError: one cannot be read.
     """
     return _content_sha256(path.absolute(), tuple(_state_of(path) or ()))
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The content of a slide, and by what it is known again without reading it.
+
+    Args:
+        files: name, length and time of the last change (ns) of every file of the slide.
+        sha256: as :func:`content_sha256` gives it.
+    """
+
+    files: tuple[tuple[str, int, int], ...]
+    sha256: str
+
+
+def fingerprint(path: Path, last: Fingerprint | None = None) -> Fingerprint:
+    """The fingerprint of a slide; its content is read only where its files are not as those of ``last``.
+
+    Raises:
+        GeneDMLError: one cannot be read.
+    """
+    files = tuple(_state_of(path) or ())
+    if last is not None and files and files == last.files:
+        return last
+    return Fingerprint(files, _content_sha256(path.absolute(), files))
 
 
 @cache

@@ -1,0 +1,36 @@
+"""genedml cluster slurm"""
+
+from typing import Annotated
+
+import typer
+
+from genedml_cli.commands import options
+
+EXAMPLES = (
+    "genedml cluster slurm --nodes 4 -- predict --slides cohort.csv -o results",
+    "genedml cluster slurm --gpus-per-node 4 -- train --samples s.csv -o mine",
+)
+app = options.App(
+    no_args_is_help=True, help="Work on the machines of a cluster: slurm.", epilog=options.epilog(EXAMPLES)
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps ``slurm`` a command of its own while it is the only one."""
+
+
+@app.command(examples=EXAMPLES)
+def slurm(
+    words: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, after two dashes.")],
+    nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Machines.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, metavar="N", help="GPUs of each; one worker a GPU.")] = 0,
+    cpus_per_node: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Cores of each; without GPUs one worker four cores.")
+    ] = 16,
+) -> None:
+    """Print a file for sbatch that starts Ray on the nodes of a job and runs a command on it; submits nothing."""
+    from genedml_cli import console
+    from genedml_cli.machine.slurm import sbatch_file
+
+    console.say(sbatch_file(words, nodes, gpus_per_node, cpus_per_node).rstrip())

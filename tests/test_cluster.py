@@ -1,0 +1,62 @@
+"""The file for sbatch: bash takes it, and it runs one command on Ray over all nodes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from genedml.errors import GeneDMLError
+from genedml_cli import app
+from genedml_cli.machine.slurm import sbatch_file
+
+RECORD = '#!/bin/bash\necho "$(basename "$0") $*" >> "$CALLS"\n'
+STATUS = '[ "$1" = status ] && printf " 1 node_a\\n 1 node_b\\n 1 node_c\\n"\nexit 0\n'
+
+
+def calls_of(script: str, folder: Path) -> list[str]:
+    """What the script calls, where programs of the cluster note that they are called and do nothing."""
+    for name in ("srun", "ray", "genedml"):
+        (folder / name).write_text(RECORD + (STATUS if name == "ray" else ""))
+        (folder / name).chmod(0o755)
+    given = {"SLURM_JOB_ID": "123456", "SLURM_CPUS_PER_TASK": "8", "CALLS": str(folder / "calls")}
+    environment = os.environ | given | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash"], input=script, text=True, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return (folder / "calls").read_text().splitlines()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash")
+def test_the_file_starts_ray_on_every_node_and_then_the_command(tmp_path):
+    script = sbatch_file(["predict", "--slides", "my cohort.csv", "-o", "out"], nodes=3, gpus=4, cpus=8)
+    for line in ("--nodes=3", "--gpus-per-node=4", "--cpus-per-task=8", "--ntasks-per-node=1"):
+        assert f"#SBATCH {line}\n" in script
+    calls = calls_of(script, tmp_path)
+    head, others = (next(call for call in calls if word in call) for word in ("--head", "--exclude"))
+    port = 20000 + 123456 % 10000
+    assert f"--port={port} " in head and "--include-dashboard=false" in head
+    assert (f"--ray-client-server-port={port + 10000}" in head) == (find_spec("grpc") is not None)
+    assert "--nodes=2 --ntasks=2" in others and f":{port}" in others
+    assert all("--num-cpus=8 --num-gpus=4" in call and "--disable-usage-stats" in call for call in (head, others))
+    assert calls[-1] == "genedml predict --slides my cohort.csv -o out --on ray"
+    assert "'my cohort.csv'" in script
+    assert "TOKEN" not in "".join(calls)
+
+
+def test_one_node_without_gpus_and_what_cannot_be_spread():
+    script = sbatch_file(["train", "-o", "runs/mine"], nodes=1, gpus=0, cpus=8)
+    assert "--gpus-per-node" not in script and "--exclude" not in script
+    for words in ([], ["report", "x.h5ad"], ["train", "--on", "2"], ["train", "--on=gpus"]):
+        with pytest.raises(GeneDMLError, match=r"--(on)?"):
+            sbatch_file(words, 1, 0, 8)
+
+
+def test_the_command_prints_it_and_no_more():
+    words = ["cluster", "slurm", "--nodes", "2", "--", "predict", "--slides", "cohort.csv", "-o", "out"]
+    shown = CliRunner().invoke(app.app, words)
+    assert shown.exit_code == 0
+    assert shown.stdout == sbatch_file(words[5:], 2, 0, 16)
