@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -12,17 +13,22 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import tiny_config
 from scipy.io import mmwrite
 from scipy.sparse import csc_matrix, csr_matrix
 from test_expression import COUNTS, GENES, SPOTS, write_10x_h5, write_mtx
 
+from genedml.checkpoint import load_checkpoint
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
+from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.expression.counts import RAW, gene_ids_of, read_counts
 from genedml_cli.expression.gene_map import read_gene_map, with_gene_map
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.expression.panels import gene_columns, join_genes, match_panel
 from genedml_cli.files.text_tables import read_count_table, read_rows
+from genedml_cli.runs.run import train
 from genedml_cli.spots.spots import Spots
 
 IDS = [f"ENSG0000000000{number}" for number in range(4)]
@@ -604,3 +610,29 @@ def test_what_joined_the_genes_of_a_panel_is_said_unless_all_are_by_name(capfd):
 def test_rows_of_text_have_no_empty_end_either(text, tmp_path):
     (tmp_path / "spots.csv").write_text(text)
     assert read_rows(tmp_path / "spots.csv") == (["name", "x", "y"], [["s0", "1", "2"]])
+
+
+def test_a_run_with_a_gene_map_is_the_run_on_counts_of_one_way_of_naming(world, tmp_path, capfd):
+    samples, features, config = read_sheet(world / "samples.csv"), tmp_path / "features", tiny_config()
+    counts = [pd.read_csv(sample.counts, sep="\t", index_col=0) for sample in samples]
+    panel = list(counts[0].columns[: config.labels.panel_size])
+    (tmp_path / "panel.txt").write_text("\n".join(panel))
+    (tmp_path / "map.csv").write_text(f"alias,gene\nOLD1,{panel[0]}\n")
+    counts[1].rename(columns={panel[0]: "OLD1"}).to_csv(tmp_path / "P2.csv")
+    renamed = [replace(sample, counts=tmp_path / "P2.csv") if sample.name == "P2" else sample for sample in samples]
+    said = {"panel": str(tmp_path / "panel.txt"), "features": features, "fold": "1"}
+    with pytest.raises(GeneDMLError, match=rf"1 of the panel's .* not in the counts of P2: {panel[0]} .*--gene-map"):
+        train(renamed, tmp_path / "mapped", config, **said)
+    train(samples, tmp_path / "plain", config, **said)
+    capfd.readouterr()
+    train(renamed, tmp_path / "mapped", config, gene_map=tmp_path / "map.csv", **said)
+    line = (
+        f"P2: Of the panel's {len(panel)} genes the counts have {len(panel)}: {len(panel) - 1} by name, 1 by gene map"
+    )
+    assert line in " ".join(capfd.readouterr().err.split())
+    first, second = (load_checkpoint(tmp_path / run / "fold-1.safetensors")[1] for run in ("plain", "mapped"))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, second.state_dict()[name]), name
+    (tmp_path / "map.csv").write_text(f"alias,gene\nOLD2,{panel[0]}\n")
+    with pytest.raises(GeneDMLError, match=r"mapped holds another run \(gene_map"):
+        train(renamed, tmp_path / "mapped", config, gene_map=tmp_path / "map.csv", **said)

@@ -107,6 +107,7 @@ def check(
     pitch_um: options.PitchOption = None,
     allow_partial: options.PartialOption = False,
     skip_off_image: options.OffImageOption = False,
+    gene_map: options.GeneMapOption = None,
     json_: options.JsonOption = False,
 ) -> None:
     """Look at every section: image opens, um/px as in the table, spots on the image, counts join, panel genes there."""
@@ -118,10 +119,12 @@ def check(
     chosen, _ = choices.choose_samples([], samples, root, allow_partial, None, pitch_um) if samples else ([], "")
     if (name is None) == (samples is None) or (name and pitch_um):
         raise typer.BadParameter("Give either a data set, or --samples SHEET.csv and, if you like, --pitch-um.")
+    if name is None and gene_map is not None:
+        raise typer.BadParameter("--gene-map goes with a data set, whose panel it joins to the counts.")
     if name is None:
         checks = checking.check_samples(chosen, skip_off_image=skip_off_image)
     else:
-        checks = checking.check_dataset(name, root or Path(), skip_off_image)
+        checks = checking.check_dataset(name, root or Path(), skip_off_image, gene_map)
     if json_:
         console.document([check.to_dict() for check in checks])
     elif name is None:

@@ -42,15 +42,7 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
-    gene_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--gene-map",
-            metavar="FILE.csv",
-            help="Genes that were renamed: CSV with the columns alias,gene. With --truth or --external.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    gene_map: options.GeneMapOption = None,
     root: options.RootOption = None,
     allow_partial: options.PartialOption = False,
     allow_off_tissue: options.OffTissueOption = False,

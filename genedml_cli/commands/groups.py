@@ -87,6 +87,7 @@ class TrainingOptions(SectionOptions):
     """Sections, configuration and folds: what is trained."""
 
     panel: options.PanelOption = None
+    gene_map: options.GeneMapOption = None
     target: options.TargetOption = None
     select_on: options.SelectOnOption = None
     fold: options.FoldOption = "all"
@@ -117,6 +118,7 @@ class TrainingOptions(SectionOptions):
             backbone_weights,
             self.shard,
             self.collect,
+            self.gene_map,
         )
 
     def say_shard_done(self, folder: Path, json_: bool) -> None:

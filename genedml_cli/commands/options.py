@@ -217,6 +217,16 @@ BatchTilesOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+GeneMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--gene-map",
+        metavar="FILE.csv",
+        help="Genes that were renamed: CSV with the columns alias,gene; joins counts to a panel or a model.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
 TargetOption = Annotated[
     Target | None,
     typer.Option(

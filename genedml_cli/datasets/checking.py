@@ -16,8 +16,9 @@ from genedml_cli.datasets.duplicates import SectionCounts, find_twins, same_plac
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.datasets.shared_counts import same_rows, shared_note, told_apart
 from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.joins import TOLD_APART, doubt_of, without_counts
-from genedml_cli.expression.panels import gene_columns
+from genedml_cli.expression.panels import join_genes, say_join
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.patches import PATCHES_SUFFIX, open_patches
@@ -70,8 +71,16 @@ class SectionCheck:
 
 
 @takes_paths
-def check_dataset(name: str, root: Path, skip_off_image: bool = False) -> list[SectionCheck]:
+def check_dataset(
+    name: str, root: Path, skip_off_image: bool = False, gene_map: Path | None = None
+) -> list[SectionCheck]:
     """Look at every section of a data set below ``root``: image, um/px, spots, counts, panel.
+
+    Args:
+        name: of the data set.
+        root: the folder that holds its files.
+        skip_off_image: leave out spots that lie off the image.
+        gene_map: of genes that were renamed, see :mod:`genedml_cli.expression.gene_map`.
 
     Raises:
         GeneDMLError: no such data set, or none of its sections is there.
@@ -88,7 +97,9 @@ def check_dataset(name: str, root: Path, skip_off_image: bool = False) -> list[S
             advance(note=section.name)
             check = SectionCheck(section, here=section.name in found)
             if check.here:
-                counts = _check_section(check, found[section.name], known.pitch_um, panel, skip_off_image)
+                counts = _check_section(
+                    check, found[section.name], known.pitch_um, panel, skip_off_image, gene_map=gene_map
+                )
                 counted |= {section.name: counts} if counts else {}
             checks.append(check)
     _check_shared(checks, found, counted)
@@ -173,6 +184,7 @@ def _check_section(
     panel: Sequence[str],
     skip_off_image: bool,
     apart: bool = False,
+    gene_map: Path | None = None,
 ) -> SectionCounts | None:
     spots, counted = None, None
     try:
@@ -187,7 +199,7 @@ def _check_section(
     except GeneDMLError as error:
         check.problems.append(str(error))
     try:
-        counted = _check_counts(check, sample, spots, panel, apart)
+        counted = _check_counts(check, sample, spots, panel, apart, gene_map)
     except GeneDMLError as error:
         check.problems.append(str(error))
     if spots is not None:
@@ -221,10 +233,17 @@ def _check_patches(check: SectionCheck, sample: Sample, spots: Spots) -> None:
 
 
 def _check_counts(
-    check: SectionCheck, sample: Sample, spots: Spots | None, panel: Sequence[str], apart: bool
+    check: SectionCheck,
+    sample: Sample,
+    spots: Spots | None,
+    panel: Sequence[str],
+    apart: bool,
+    gene_map: Path | None,
 ) -> SectionCounts | None:
-    counts = read_counts(sample.counts)
-    missing = [gene for gene, at in zip(panel, gene_columns(counts, panel), strict=True) if at < 0]
+    counts = with_gene_map(read_counts(sample.counts), gene_map)
+    join = join_genes(counts, panel)
+    say_join(join, f"{sample.name}: ")
+    missing = [gene for gene, at in zip(panel, join.columns, strict=True) if at < 0]
     check.panel_genes = len(panel) - len(missing) if panel else None
     if missing:
         check.problems.append(

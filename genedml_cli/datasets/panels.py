@@ -9,7 +9,7 @@ from genedml.errors import GeneDMLError, reading
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.expression.panels import derive_panel, gene_columns
+from genedml_cli.expression.panels import derive_panel, join_genes, say_join
 from genedml_cli.files.text_files import check_names, read_text
 
 
@@ -24,20 +24,23 @@ def check_panel(panel: str) -> None:
 
 
 def check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, anndata.AnnData]) -> None:
-    """Refuse panels with genes that a section's counts lack.
+    """Refuse panels with genes that a section's counts lack; says what joins them, where not all are by name.
 
     Raises:
         GeneDMLError: naming the section and the first genes.
     """
     for genes in {tuple(genes) for genes in panels.values()}:
         for name, section in counts.items():
-            missing = [gene for gene, at in zip(genes, gene_columns(section, genes), strict=True) if at < 0]
+            join = join_genes(section, genes)
+            missing = [gene for gene, at in zip(genes, join.columns, strict=True) if at < 0]
             if missing:
                 raise GeneDMLError(
                     f"{len(missing)} of the panel's {len(genes)} genes are not in the counts of {name}: "
                     f"{', '.join(missing[:3])} ...; these have {', '.join(section.var_names[:3])} ... Name genes as "
-                    "the counts do (symbols or Ensembl ids), and leave out those that a section lacks."
+                    "the counts do (symbols or Ensembl ids), say what was renamed (--gene-map), and leave out those "
+                    "that a section lacks."
                 )
+            say_join(join, f"{name}: ")
 
 
 def load_panel(panel: str, fold: Fold, counts: Mapping[str, anndata.AnnData], size: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Every read of a section goes to one of two halves by the toss of a coin, as if t
 half the depth. What the labels of the halves do not share is noise that no slide shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -18,6 +18,7 @@ from genedml.metrics import column_nanmean, nanmean, partial_pcc, pcc
 from genedml_cli import console
 from genedml_cli.evaluation.scores import SPLIT_HALVES, FoldScores
 from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.expression.labels import make_labels
 from genedml_cli.notes import Note
 from genedml_cli.outputs.prediction_record import record_of
@@ -45,10 +46,10 @@ def split_halves(run: Path, folds: Mapping[str, Sequence[anndata.AnnData]]) -> t
     Raises:
         GeneDMLError: counts that are no longer there, or not whole numbers.
     """
-    counts, scores = _counts_of(run), []
+    read, scores = _reader(run), []
     with console.progress("Split halves", len(folds)) as advance:
         for fold, sections in folds.items():
-            scores.append(_fold_scores(fold, sections, counts))
+            scores.append(_fold_scores(fold, sections, read))
             advance(note=f"fold {fold}")
     return tuple(scores)
 
@@ -85,13 +86,13 @@ def thin(counts: anndata.AnnData, random: np.random.Generator) -> tuple[anndata.
     return first, second
 
 
-def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], counts: Mapping[str, Path]) -> FoldScores:
+def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], read: Callable[[str], anndata.AnnData]) -> FoldScores:
     genes = tuple(sections[0].var_names)
     plain, partial = [], []
     for section in sections:
         record = record_of(section)
         seed = [SEED, crc32(record.sample.encode())]
-        table = _read(counts, record.sample)
+        table = read(record.sample)
         halves = split_half_pcc(table, spots_of(section), genes, record.label_settings, seed)
         plain.append(halves[0])
         partial.append(halves[1])
@@ -110,13 +111,19 @@ def _fold_scores(fold: str, sections: Sequence[anndata.AnnData], counts: Mapping
     )
 
 
-def _counts_of(run: Path) -> Mapping[str, Path]:
-    return {sample["name"]: Path(sample["counts"]) for sample in read_record(run)["samples"]}
+def _reader(run: Path) -> Callable[[str], anndata.AnnData]:
+    """What reads the counts of a section of a run, with the run's gene map."""
+    stored = read_record(run)
+    files = {sample["name"]: Path(sample["counts"]) for sample in stored["samples"]}
+    gene_map = stored.get("gene_map")
 
+    def read(sample: str) -> anndata.AnnData:
+        try:
+            return with_gene_map(read_counts(files[sample]), None if gene_map is None else Path(gene_map))
+        except GeneDMLError as error:
+            error.add_note(
+                f"The ceiling of {sample} needs the counts where train found them: run it in the same folder."
+            )
+            raise
 
-def _read(counts: Mapping[str, Path], sample: str) -> anndata.AnnData:
-    try:
-        return read_counts(counts[sample])
-    except GeneDMLError as error:
-        error.add_note(f"The ceiling of {sample} needs the counts where train found them: run it in the same folder.")
-        raise
+    return read

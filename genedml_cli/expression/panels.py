@@ -80,9 +80,7 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
                 else "are both of one species and named in one way (symbols or Ensembl ids)?"
             )
         )
-    if len(join.by) > 1 or (join.by and BY_NAME not in join.by):
-        said = ", ".join(f"{number} by {how}" for how, number in join.by.items())
-        console.note(f"Of the panel's {len(panel)} genes the counts have {len(found)}: {said}.")
+    say_join(join)
     return found, tuple(gene for gene, is_there in zip(panel, there, strict=True) if not is_there)
 
 
@@ -91,6 +89,14 @@ class GeneJoin(NamedTuple):
 
     columns: Int[np.ndarray, " M"]
     by: dict[str, int]
+
+
+def say_join(join: GeneJoin, section: str = "") -> None:
+    """A line of how many genes of a panel were joined by what, where not all are by name; ``section`` begins it."""
+    if len(join.by) > 1 or (join.by and BY_NAME not in join.by):
+        counted = ", ".join(f"{number} by {how}" for how, number in join.by.items())
+        there = int((join.columns >= 0).sum())
+        console.note(f"{section}Of the panel's {len(join.columns)} genes the counts have {there}: {counted}.")
 
 
 def gene_columns(counts: anndata.AnnData, panel: Sequence[str]) -> Int[np.ndarray, " M"]:

@@ -88,7 +88,7 @@ def train_runs(
     engine = None if settings.on is None else executor(settings.on, device, settings.compute.device != "cpu")
     chosen = _share({out: _chosen(samples, settings.fold, out) for out in configs}, settings.shard)
     records = _records(samples, configs, settings)
-    counts = CountTables()
+    counts = CountTables(settings.gene_map)
     with ExitStack() as ends:
         for out, folds in chosen.items():
             for fold in folds:
@@ -139,10 +139,15 @@ def _records(samples: Sequence[Sample], configs: Mapping[Path, Config], settings
         "dataset": settings.dataset,
         "partial": settings.partial,
         "deterministic": settings.compute.deterministic,
+        "gene_map": None if settings.gene_map is None else str(settings.gene_map),
     }
     sheet = describe(samples)
     records = {out: RunRecord.of(out, config, sheet, said) for out, config in configs.items()}
-    read = [Path(settings.panel), *(file for sample in samples for file in sample.files)]
+    read = [
+        Path(settings.panel),
+        *filter(None, [settings.gene_map]),
+        *(file for sample in samples for file in sample.files),
+    ]
     for out, record in records.items():
         record.check()
         refuse_overwriting_inputs(written_in(out), read)

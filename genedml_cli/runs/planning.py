@@ -55,9 +55,10 @@ class RunSettings:
     backbone_weights: Path | None = None
     shard: Shard | None = None
     collect: bool = False
+    gene_map: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("features", "weights", "backbone_weights"):
+        for name in ("features", "weights", "backbone_weights", "gene_map"):
             given = getattr(self, name)
             object.__setattr__(self, name, None if given is None else Path(given))
 

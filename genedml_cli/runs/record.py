@@ -33,6 +33,8 @@ from genedml_cli.outputs.run_folder import (
 )
 from genedml_cli.slides.slide_files import content_sha256
 
+FILES = ("panel", "gene_map")
+"""Of a run, besides those of its sections."""
 SHOWN = 5
 """Differences that a message names."""
 
@@ -57,11 +59,11 @@ class RunRecord:
             folder: of the run.
             config: of the run.
             sheet: the sections, as :func:`describe` gives them.
-            said: what else the run is told, its panel among it.
+            said: what else the run is told, its panel and its gene map among it.
         """
-        panel = Path(str(said.get("panel", "")))
-        of_panel = {f"panel{CONTENT}": sha256_of(panel)} if panel.is_file() else {}
-        return cls(folder, json.loads(json.dumps({"config": to_dict(config), **said, **of_panel, "samples": [*sheet]})))
+        files = {what: Path(str(said.get(what) or "")) for what in FILES}
+        contents = {f"{what}{CONTENT}": sha256_of(file) for what, file in files.items() if file.is_file()}
+        return cls(folder, json.loads(json.dumps({"config": to_dict(config), **said, **contents, "samples": [*sheet]})))
 
     def check(self) -> None:
         """Refuse to add to a folder what is of another run.
@@ -93,7 +95,7 @@ class RunRecord:
         Raises:
             GeneDMLError: naming the file.
         """
-        files = [(self.description, "panel")]
+        files = [(self.description, what) for what in FILES]
         for sample in self.description["samples"]:
             files += [(sample, "spots"), (sample, "counts")]
             known = sample[f"slide{CONTENT}"]

@@ -36,6 +36,7 @@ def train(
     backbone_weights: Path | None = None,
     shard: Shard | None = None,
     collect: bool = False,
+    gene_map: Path | None = None,
 ) -> Evaluation | None:
     """Train and test a network on every fold of ``samples``, or train one model on all of them.
 
@@ -61,6 +62,7 @@ def train(
         backbone_weights: weights file that the network's own backbone starts from, instead of the hub.
         shard: train the folds of this shard alone, and score none.
         collect: train none: score those that shards trained.
+        gene_map: of genes that were renamed, see :mod:`genedml_cli.expression.gene_map`.
 
     Returns:
         The scores over the folds that are there; None where there are none, and of a shard.
@@ -82,6 +84,7 @@ def train(
         backbone_weights,
         shard,
         collect,
+        gene_map,
     )
     return train_with(samples, out, config, settings)
 
