@@ -620,7 +620,7 @@ def test_a_run_with_a_gene_map_is_the_run_on_counts_of_one_way_of_naming(world, 
     (tmp_path / "map.csv").write_text(f"alias,gene\nOLD1,{panel[0]}\n")
     counts[1].rename(columns={panel[0]: "OLD1"}).to_csv(tmp_path / "P2.csv")
     renamed = [replace(sample, counts=tmp_path / "P2.csv") if sample.name == "P2" else sample for sample in samples]
-    said = {"panel": str(tmp_path / "panel.txt"), "features": features, "fold": "1"}
+    said = {"panel": str(tmp_path / "panel.txt"), "features": features, "fold": "P1"}
     with pytest.raises(GeneDMLError, match=rf"1 of the panel's .* not in the counts of P2: {panel[0]} .*--gene-map"):
         train(renamed, tmp_path / "mapped", config, **said)
     train(samples, tmp_path / "plain", config, **said)
@@ -630,7 +630,7 @@ def test_a_run_with_a_gene_map_is_the_run_on_counts_of_one_way_of_naming(world, 
         f"P2: Of the panel's {len(panel)} genes the counts have {len(panel)}: {len(panel) - 1} by name, 1 by gene map"
     )
     assert line in " ".join(capfd.readouterr().err.split())
-    first, second = (load_checkpoint(tmp_path / run / "fold-1.safetensors")[1] for run in ("plain", "mapped"))
+    first, second = (load_checkpoint(tmp_path / run / "fold-P1.safetensors")[1] for run in ("plain", "mapped"))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
     (tmp_path / "map.csv").write_text(f"alias,gene\nOLD2,{panel[0]}\n")
