@@ -43,12 +43,12 @@ from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.hub_models import from_hub, results_of
-from genedml_cli.outputs.prediction_record import PredictionRecord, set_record
+from genedml_cli.outputs.prediction_record import PredictionRecord, record_of, set_record
 from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
 from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
-from genedml_cli.prediction.intervals import add_interval, interval_of_cards
+from genedml_cli.prediction.intervals import add_interval, interval_of_cards, one_patient_note
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
 from genedml_cli.references.linear import load_linear
@@ -254,6 +254,7 @@ def _score_section(
     unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
     notes = [*filter(None, dict.fromkeys(joined)), *section.shared, *found.notes]
     notes += filter(None, [models.size_note(found.spots, found.um_per_px)])
+    notes += dict.fromkeys(note for data in tested for note in record_of(data).notes)
     notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
     if not counts.uns[RAW]:
         notes.append(not_raw_note([section.sample.counts.name]))
@@ -281,7 +282,7 @@ def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
     set_record(data, record)
     interval = interval_of_cards([card], list(data.var_names), None)
     if interval is not None:
-        add_interval(data, interval)
+        add_interval(data, interval, one_patient_note([card.calibration]))
 
 
 def _with_references(

@@ -184,11 +184,12 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
 def notes_for_others(cards: Sequence[ModelCard]) -> list[Note]:
     """What must be said with predictions of slides that no fold of the run has tested, each once.
 
-    That a patient is on both sides of the run's folds says nothing of another slide, but of the run's own scores.
+    That a patient is on both sides of the run's folds, or that its panel was chosen with its test sections in view,
+    says nothing of another slide, but of the run's own scores.
     """
     notes = dict.fromkeys(Note.of(text) for card in cards for text in card.notes)
-    others = [note for note in notes if note.mark is not Mark.LEAKING]
-    return others if len(others) == len(notes) else [*others, SHARED_PATIENTS]
+    others = [note for note in notes if note.mark not in (Mark.LEAKING, Mark.PANEL)]
+    return [*others, SHARED_PATIENTS] if any(note.mark is Mark.LEAKING for note in notes) else others
 
 
 def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:

@@ -1,6 +1,6 @@
 """Methods beside each other on the same sections, folds, panel and labels: a grid with seeds, and one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import refuse_overwriting_inputs
 from genedml_cli.machine.stopping import on_stop
+from genedml_cli.notes import Note
 from genedml_cli.outputs.run_folder import model_files_in
 from genedml_cli.runs.grid import seconds_of, train_grid
 from genedml_cli.runs.planning import RunSettings
@@ -44,7 +45,7 @@ def compare(
         out: the folder of the grid: ``METHOD/seed-N`` are run folders, ``references/`` is what they share. What is
             finished there is kept.
         configs: of every method by its name; they may differ in nothing that makes scores incomparable.
-        seeds: how many, counted on from each configuration's ``training.seed``.
+        seeds: how many, counted on from the first configuration's ``training.seed`` for all.
         settings: of all runs, whose folds are one queue. Of a data set of the paper its rows of tables 1 and 7 stand
             beside.
 
@@ -79,7 +80,7 @@ def compare(
             noun="method",
             folder=out,
             published=means_of(published, "method"),
-            notes=of_paper,
+            notes=[*of_paper, *_unlike(configs)],
             base=_base(configs),
             costs=_costs(out, titles),
         )
@@ -127,10 +128,11 @@ def compare_externally(
 
 def _cells(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
     """The configuration of every run, by the path of its folder in the grid's."""
+    first = next(iter(configs.values())).training.seed
     return {
-        f"{name}/seed-{config.training.seed + step}": _with_seed(config, config.training.seed + step)
+        f"{name}/seed-{seed}": _with_seed(config, seed)
         for name, config in configs.items()
-        for step in range(seeds)
+        for seed in range(first, first + seeds)
     }
 
 
@@ -154,6 +156,24 @@ def _check_alike(configs: Mapping[str, Config]) -> None:
                     f"{name} and {first} have other settings of {part}: their scores do not stand in one table. Give "
                     f"both the same, with --set or --encoder."
                 )
+
+
+def _unlike(configs: Mapping[str, Config]) -> list[Note]:
+    """What some methods see or learn from and the first does not, so that a difference is not the method's alone."""
+    reference, *others = configs.values()
+    first = title_of(reference.method)
+    parts: dict[str, Callable[[Config], object]] = {
+        "views": lambda config: config.views,
+        "training.refit": lambda config: config.training.refit,
+        "training.select_on": lambda config: config.training.select_on,
+    }
+    notes = []
+    for name, part in parts.items():
+        unlike = [title_of(config.method) for config in others if part(config) != part(reference)]
+        if unlike:
+            text = f"{', '.join(unlike)}: other {name} than {first}, so differences are not the method's alone."
+            notes.append(Note(None, text))
+    return notes
 
 
 def _with_seed(config: Config, seed: int) -> Config:

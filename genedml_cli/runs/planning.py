@@ -229,7 +229,12 @@ def _extract(
 
 def _features_key(config: Config) -> FeaturesKey:
     needs = network_class(config.method).needs(config.network)
-    return FeaturesKey(config.encoder, config.views, config.training.augment and needs.tokens, tuple(needs.tiles))
+    return FeaturesKey(
+        config.encoder,
+        config.views,
+        config.training.augment and (needs.tokens or needs.orientations),
+        tuple(needs.tiles),
+    )
 
 
 def _plan(

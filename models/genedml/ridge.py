@@ -21,6 +21,9 @@ WIDE = 1024
 """Larger matrices are decomposed in single precision, which vectors have: twice as fast. At penalties of 100 and more,
 which win at such widths, PCC of a gene changes by less than 1e-5, by less than 1e-6 from 1,000 on."""
 
+ALIKE = 1e-6
+"""PCC that differ by less are one, and the least of their penalties is taken: of one column PCC is the same for all."""
+
 Labelled = tuple[np.ndarray, np.ndarray]  # x [N W] and y [N M] of one section; N differs between sections
 
 
@@ -61,7 +64,8 @@ def fit_ridge(sections: Sequence[Labelled], groups: Sequence[str], averaged: boo
     problem = _Problem(centred, groups)
     inner = problem.inner_pcc() if len(set(groups)) > 1 else {}
     scores = {candidate: score for candidate, of_genes in inner.items() if not np.isnan(score := nanmean(of_genes))}
-    alpha = max(scores, key=scores.__getitem__) if scores else ALPHAS[len(ALPHAS) // 2]
+    best = max(scores.values(), default=0.0) - ALIKE
+    alpha = min((candidate for candidate, score in scores.items() if score >= best), default=ALPHAS[len(ALPHAS) // 2])
     solutions = problem.without(None)
     weight = solutions.weight(alpha)
     intercept = (mean_label - solutions.mean @ weight).astype(np.float32)

@@ -214,11 +214,6 @@ class EGN(Network):
         with torch.autocast(label.device.type, enabled=False):  # correlations need more bits
             return egn_losses(predicted.to(label.dtype), label, self.config.correlation_weight)
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """Let the untrained head predict about the mean label."""
-        with torch.no_grad():
-            self.head.bias.copy_(mean_label)
-
     def remember(self, batches: Iterable[Batch]) -> None:
         """Keep the pooled vector and the label of every training spot, and mean and standard deviation of the labels.
 

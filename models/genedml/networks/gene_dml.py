@@ -297,12 +297,20 @@ class GeneDML(Network):
 
     @classmethod
     def cautions(cls, config: GeneDMLConfig) -> list[str]:
-        """That the alignment terms weigh less than the paper's, and what else is in the output, where it is so."""
+        """What is not the paper's: the weight of the alignment terms, averages, centring, and ridge in the output."""
         weight, share, texts = config.loss.prediction_weight, config.linear_share, []
         if weight != 1:
             texts.append(
                 f"The alignment terms weigh 1/{weight:g} against the prediction (network.loss.prediction_weight = "
                 f"{weight:g}), in the paper 1."
+            )
+        if config.array_mean:
+            texts.append(
+                "Gene-DML's output is a mean over array neighbours (network.array_mean), in the paper it is not."
+            )
+        if config.loss.centred:
+            texts.append(
+                "Errors are of labels centred within sections (network.loss.centred), in the paper they are not."
             )
         if share:
             texts.append(

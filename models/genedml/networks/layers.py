@@ -160,11 +160,6 @@ class ConstantHead(nn.Linear):
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """Predict the mean label (ST-Net's start)."""
-        with torch.no_grad():
-            self.bias.copy_(mean_label)
-
 
 @dataclass(frozen=True)
 class SpotGrid:

@@ -251,11 +251,6 @@ class M2OST(Network):
             levels = block(levels)
         return self.head(torch.cat([self.norm(level.tokens[:, 0]) for level in levels], dim=1))
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """The mean label becomes the bias of the head."""
-        with torch.no_grad():
-            self.head.bias.copy_(mean_label)
-
     def _placed(self, level: Level, positions: Float[Tensor, "_ W"]) -> Level:
         """A level with the class token first, and the vectors of its places."""
         token = self.class_token.expand(len(level.tokens), 1, -1)

@@ -39,7 +39,3 @@ class MLP(Network):
 
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
         return self.head(self.hidden(batch.pooled))
-
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """Predict the mean label of every tile until the first step."""
-        self.head.start_at(mean_label)

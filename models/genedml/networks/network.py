@@ -100,7 +100,10 @@ class Network(nn.Module):
         self.start_at(torch.cat(labels).mean(dim=0))
 
     def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """Let the untrained network predict about the mean label; by default it is left as it is."""
+        """Let the untrained network predict about the mean label: by default, what is called ``head`` begins there."""
+        if isinstance(head := getattr(self, "head", None), nn.Linear):
+            with torch.no_grad():
+                head.bias.copy_(mean_label)
 
     def remember(self, batches: Iterable[Batch]) -> None:
         """Keep in buffers, of :attr:`Shape.bank` rows, what is looked up at prediction; by default nothing.

@@ -33,13 +33,13 @@ class TablePositions(nn.Module):
             nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
         self.register_buffer("trained", torch.zeros(2, size, dtype=torch.bool))
 
-    def forward(self, grid_xy: Int[Tensor, "S 2"]) -> Float[Tensor, "S W"]:
-        """The vectors of spots; in training mode their places are marked as trained.
+    def forward(self, grid_xy: Int[Tensor, "S 2"], row: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B W"]:
+        """The vectors of the spots of a section, or of some rows of it; in training mode they are marked as trained.
 
         Raises:
             GeneDMLError: a spot stands beyond the tables, or where none stood in training.
         """
-        places = grid_xy - grid_xy.min(dim=0).values
+        places = _places(grid_xy, row)
         size = self.trained.shape[1]
         if places.max() >= size:
             name, place = _first_beyond(places, size)
@@ -72,8 +72,8 @@ class SinePositions(nn.Module):
             raise GeneDMLError(f"Sine positions need a width that 4 divides; network.width is {width}.")
         self.width = width
 
-    def forward(self, grid_xy: Int[Tensor, "S 2"]) -> Float[Tensor, "S W"]:
-        places = (grid_xy - grid_xy.min(dim=0).values).float()
+    def forward(self, grid_xy: Int[Tensor, "S 2"], row: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B W"]:
+        places = _places(grid_xy, row).float()
         steps = torch.arange(self.width // 4, device=grid_xy.device) / (self.width // 4)
         angle = places[..., None] * LONGEST_PERIOD**-steps
         return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
@@ -82,6 +82,12 @@ class SinePositions(nn.Module):
 def make_positions(kind: Position, size: int, width: int) -> nn.Module:
     """The module that maps places [S 2] to vectors [S W]; ``size`` is of tables alone."""
     return TablePositions(size, width) if kind == "table" else SinePositions(width)
+
+
+def _places(grid_xy: Int[Tensor, "S 2"], row: Int[Tensor, " B"] | None) -> Int[Tensor, "B 2"]:
+    """Column and row of spots, counted from the corner of their section."""
+    places = grid_xy - grid_xy.min(dim=0).values
+    return places if row is None else places[row]
 
 
 def _first_beyond(places: Int[Tensor, "S 2"], size: int) -> tuple[str, int]:

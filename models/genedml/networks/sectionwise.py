@@ -53,11 +53,6 @@ class SectionNetwork(Network):
         """Predicted labels of what :meth:`embed` gave."""
         return self.head(self.norm(embedded))
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """The mean label becomes the bias of the head."""
-        with torch.no_grad():
-            self.head.bias.copy_(mean_label)
-
     def embed(self, spots: Float[Tensor, "S W"], section: Section) -> Float[Tensor, "S W"]:
         """Vectors of the spots of one section, of what the stem made of them with the vectors of their places."""
         raise NotImplementedError
@@ -72,7 +67,7 @@ class SectionNetwork(Network):
             place = (batch.section == number).nonzero()[:, 0]
             row = batch.row[place]
             part = Section(section.pooled[row], section.grid_xy[row], section.hexagonal)
-            embedded.append(self.embed(seen[place] + self.positions(section.grid_xy)[row], part))
+            embedded.append(self.embed(seen[place] + self.positions(section.grid_xy, row), part))
             places.append(place)
         return torch.cat(embedded)[torch.cat(places).argsort()]
 

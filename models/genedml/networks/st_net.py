@@ -80,10 +80,6 @@ class STNet(Network):
         error = of_spots.sum() if self.config.reduction == "sum" else of_spots.mean()
         return {"prediction": error, "total": error}
 
-    def start_at(self, mean_label: Float[Tensor, " M"]) -> None:
-        """Predict the mean label of every tile until the first step."""
-        self.head.start_at(mean_label)
-
     def _predict(self, batch: Batch, orientation: int = 0) -> Float[Tensor, "B M"]:
         tokens = batch.tokens if self.backbone is None else self.backbone(turned(batch.tiles[0], orientation))
         assert tokens is not None
