@@ -26,13 +26,19 @@ from genedml_cli.runs.planning import RunSettings
 TINY = ("encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2")
 
 
+CONFIGS = {
+    "gene-dml": tiny_config(),
+    "linear": load_config(overrides=["method=linear", *TINY]),
+    "linear-refit": load_config(overrides=["method=linear", *TINY, "training.seed=7", "training.refit=true"]),
+}
+
+
 @pytest.fixture(scope="module")
 def compared(world, run, tmp_path_factory):
-    """Gene-DML and a line with two seeds on one fold, and the folder."""
+    """Gene-DML and a line in two presets with two seeds on one fold, and the folder."""
     out = tmp_path_factory.mktemp("compare")
-    configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
     samples = read_sheet(world / "samples.csv")
-    return compare(samples, out, configs, 2, RunSettings(fold="P1", features=run.parent / "features")), out
+    return compare(samples, out, CONFIGS, 2, RunSettings(fold="P1", features=run.parent / "features")), out
 
 
 def test_every_cell_is_a_run_and_the_table_their_means(compared):
@@ -49,11 +55,19 @@ def test_differences_costs_and_files_are_there(compared):
     assert table.differences().loc["Linear", ("pcc_a", "mean")] == pytest.approx(means["Linear"] - means["Gene-DML"])
     assert table.costs.loc["Linear", "parameters"] == 8 * 20 + 20
     assert (table.costs["seconds_a_fold"] > 0).all()
-    assert len(pd.read_csv(out / "seconds.csv")) == 4
+    assert len(pd.read_csv(out / "seconds.csv")) == 6
     written = json.loads((out / "compare.json").read_text())
     assert written["differences_from"] == "Gene-DML"
     assert {row.get("method") for row in written["rows"]} >= {"Gene-DML", "Linear"}
     assert (out / "compare.png").stat().st_size > 10_000
+
+
+def test_a_method_in_two_presets_is_two_rows_with_the_same_seeds_and_what_differs_is_said(compared):
+    table, _ = compared
+    assert set(table.scores["seed"]) == {2021, 2022}
+    assert table.differences()[("pcc_a", "mean")].notna().all()
+    unlike = [note.text for note in table.notes if "are not the method's alone" in note.text]
+    assert unlike == ["Linear, refit: other training.refit than Gene-DML, so differences are not the method's alone."]
 
 
 def test_what_scores_lower_than_ridge_is_said_once_with_its_name(compared):
@@ -68,9 +82,8 @@ def test_what_scores_lower_than_ridge_is_said_once_with_its_name(compared):
 def test_the_same_command_again_trains_nothing_and_names_every_cell(compared, world, run, monkeypatch, capfd):
     table, out = compared
     monkeypatch.setattr("genedml_cli.runs.fold.train_fold", lambda *_: pytest.fail("trained again"))
-    configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
     samples = read_sheet(world / "samples.csv")
-    again = compare(samples, out, configs, 2, RunSettings(fold="P1", features=run.parent / "features"))
+    again = compare(samples, out, CONFIGS, 2, RunSettings(fold="P1", features=run.parent / "features"))
     pd.testing.assert_frame_equal(again.scores, table.scores)
     told = capfd.readouterr().err
     for cell in ("gene-dml/seed-2021", "gene-dml/seed-2022", "linear/seed-2021", "linear/seed-2022"):

@@ -59,3 +59,11 @@ def test_it_is_trained_finds_the_planted_genes_and_predicts_from_its_file(method
         assert bank == sum(pd.read_csv(world / "spots" / f"{name}.csv").shape[0] for name in ("P2", "P3"))
     kept = anndata.read_h5ad(run / "predictions" / "P1.h5ad")
     assert np.allclose(again.X, kept.X, atol=1e-5)
+
+
+def test_the_turned_tiles_that_hist2st_learns_from_are_extracted(world, features, tmp_path):
+    run, loss = tmp_path / "run", "network.loss.distillation=0.5"
+    settings = [*SETTINGS, "training.augment=true", "training.epochs=1", loss, "network.loss.copies=2"]
+    config = load_config("features", overrides=["method=hist2st", *settings])
+    train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
+    assert (pd.read_csv(run / "fold-P1.log.csv")["distillation"] > 0).all()

@@ -99,16 +99,16 @@ def default_preset(method: str, dataset_name: str | None, encoder: str | None) -
 
 
 def choose_methods(names: str) -> list[str]:
-    """Names with commas between them; ``all`` for every network.
+    """Names with commas between them, each with a preset behind a colon or without; ``all`` for every network.
 
     Raises:
-        GeneDMLError: there is none of a name.
+        GeneDMLError: there is no network of a name.
     """
     if names == "all":
         return network_names()
     chosen = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in chosen:
-        network_info(name)
+        network_info(name.partition(":")[0])
     if not chosen:
         raise GeneDMLError(f"--methods names none. There are: {', '.join(network_names())}.")
     return chosen

@@ -10,7 +10,7 @@ from genedml_cli.commands.options import DATA, RUN
 
 EXAMPLES = (
     "genedml compare --samples sheet.csv -o compare",
-    "genedml compare --methods gene-dml,triplex --samples sheet.csv -o two",
+    "genedml compare --methods gene-dml,triplex,triplex:published --samples sheet.csv -o three",
 )
 
 
@@ -21,7 +21,12 @@ def compare(
     training: groups.TrainingOptions,
     machine: groups.ComputeOptions,
     methods: Annotated[
-        str, typer.Option(help="Names with commas between them, or all (see: genedml methods).", metavar="NAMES")
+        str,
+        typer.Option(
+            help="Names with commas between them, each with its preset behind a colon if it is to have another "
+            "(triplex:published), or all (see: genedml methods).",
+            metavar="NAMES",
+        ),
     ] = "all",
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Seeds a method, counted on from training.seed.")] = 3,
     external: Annotated[
@@ -51,7 +56,10 @@ def compare(
     allowed = training.allow_partial, training.allow_off_tissue, training.skip_off_image
     elsewhere = None if external is None else find_sections(external, external_root or training.root, *allowed)
     sections, partial = training.sections()
-    configs = {method: training.trained(method) for method in choices.choose_methods(methods)}
+    rows = [name.partition(":") for name in choices.choose_methods(methods)]
+    configs = {
+        "-".join(filter(None, [method, preset])): training.trained(method, preset=preset) for method, _, preset in rows
+    }
     settings = training.settings(partial, machine.compute, backbone_weights)
     result = comparison.compare(sections, out, configs, seeds, settings)
     if result is None:

@@ -3,7 +3,7 @@
 :class:`genedml_cli.commands.options.App` shows every field as an option of the command.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,9 +95,10 @@ class TrainingOptions(SectionOptions):
     shard: options.ShardOption = None
     collect: options.CollectOption = False
 
-    def trained(self, method: str | None = None, seed: int | None = None) -> "Config":
-        """The configuration of a run."""
-        return self.configuration(method, target=self.target, seed=seed, select_on=self.select_on)
+    def trained(self, method: str | None = None, seed: int | None = None, preset: str = "") -> "Config":
+        """The configuration of a run; ``preset`` in the place of the one that was given for all methods."""
+        options_of_run = replace(self, preset=preset or self.preset)
+        return options_of_run.configuration(method, target=self.target, seed=seed, select_on=self.select_on)
 
     def settings(self, partial: str, compute: Compute, backbone_weights: Path | None = None) -> "RunSettings":
         """Of all runs; ``partial`` is what must be said of sections that are missing."""

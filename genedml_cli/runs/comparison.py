@@ -44,7 +44,8 @@ def compare(
         samples: the sections, with their folds.
         out: the folder of the grid: ``METHOD/seed-N`` are run folders, ``references/`` is what they share. What is
             finished there is kept.
-        configs: of every method by its name; they may differ in nothing that makes scores incomparable.
+        configs: of every row by the name of its method, or by ``METHOD-PRESET`` where a method has several; they may
+            differ in nothing that makes scores incomparable.
         seeds: how many, counted on from the first configuration's ``training.seed`` for all.
         settings: of all runs, whose folds are one queue. Of a data set of the paper its rows of tables 1 and 7 stand
             beside.
@@ -65,7 +66,7 @@ def compare(
         if not whole:
             return None
         check_comparable({out / cell: list(finished_sections(out / cell).values()) for cell in cells})
-        titles = {name: title_of(config.method) for name, config in configs.items()}
+        titles = _titles(configs)
         scored = [
             Scored(titles[cell.split("/")[0]], cells[cell].training.seed, evaluation)
             for cell, evaluation in evaluations.items()
@@ -81,7 +82,7 @@ def compare(
             folder=out,
             published=means_of(published, "method"),
             notes=[*of_paper, *_unlike(configs)],
-            base=_base(configs),
+            base=_base(titles),
             costs=_costs(out, titles),
         )
         result.write()
@@ -107,20 +108,20 @@ def compare_externally(
     Raises:
         GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
     """
-    name, cells = f"external-{sections.name}", _cells(configs, seeds)
+    name, cells, titles = f"external-{sections.name}", _cells(configs, seeds), _titles(configs)
     refuse_overwriting_inputs(out.glob(f"{name}.*"), [file for sample in sections.samples for file in sample.files])
     with claimed(out / f"{name}.csv", f"The comparison on {sections.name} in {out}"):
         runs = [out / cell for cell in cells]
         each = score_external(runs, sections, settings.features, settings.weights, settings.compute)
         result = compared_externally(
             [
-                (title_of(config.method), config.training.seed, external)
-                for config, external in zip(cells.values(), each, strict=True)
+                (titles[cell.split("/")[0]], config.training.seed, external)
+                for (cell, config), external in zip(cells.items(), each, strict=True)
             ],
             title=f"Methods on {sections.name}",
             name=name,
             folder=out,
-            base=_base(configs),
+            base=_base(titles),
         )
         result.write()
     return result
@@ -136,10 +137,18 @@ def _cells(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
     }
 
 
-def _base(configs: Mapping[str, Config]) -> str:
-    """The title of the method that the others are held against: Gene-DML, or else the first."""
-    methods = [config.method for config in configs.values()]
-    return title_of(DEFAULT_METHOD if DEFAULT_METHOD in methods else methods[0])
+def _titles(configs: Mapping[str, Config]) -> dict[str, str]:
+    """What every row is called: its method as the paper prints it, and the preset where it is named."""
+    presets = {name: name.removeprefix(config.method).removeprefix("-") for name, config in configs.items()}
+    return {
+        name: title_of(config.method) + (f", {presets[name]}" if presets[name] else "")
+        for name, config in configs.items()
+    }
+
+
+def _base(titles: Mapping[str, str]) -> str:
+    """The title of the row that the others are held against: Gene-DML, or else the first."""
+    return titles.get(DEFAULT_METHOD, next(iter(titles.values())))
 
 
 def _check_alike(configs: Mapping[str, Config]) -> None:
@@ -160,8 +169,7 @@ def _check_alike(configs: Mapping[str, Config]) -> None:
 
 def _unlike(configs: Mapping[str, Config]) -> list[Note]:
     """What some methods see or learn from and the first does not, so that a difference is not the method's alone."""
-    reference, *others = configs.values()
-    first = title_of(reference.method)
+    (first, reference), *others = ((title, configs[name]) for name, title in _titles(configs).items())
     parts: dict[str, Callable[[Config], object]] = {
         "views": lambda config: config.views,
         "training.refit": lambda config: config.training.refit,
@@ -169,7 +177,7 @@ def _unlike(configs: Mapping[str, Config]) -> list[Note]:
     }
     notes = []
     for name, part in parts.items():
-        unlike = [title_of(config.method) for config in others if part(config) != part(reference)]
+        unlike = [title for title, config in others if part(config) != part(reference)]
         if unlike:
             text = f"{', '.join(unlike)}: other {name} than {first}, so differences are not the method's alone."
             notes.append(Note(None, text))

@@ -45,7 +45,7 @@ from genedml_cli.training.loop import Trained, learnt_from, shape_of, threads_fo
 
 @dataclass(frozen=True)
 class FoldDone:
-    """A fold that is finished, and how long it took from its plan to its files."""
+    """A fold that is finished, and the seconds of its training, without the references that all networks share."""
 
     job: FoldJob
     seconds: float
@@ -64,14 +64,13 @@ class FoldTrainer:
         Repeatable, in any process that sees the same files: neither place nor order nor other folds change what it
         writes. The checkpoint is written last, so that it marks a finished fold.
         """
-        started, plan, device = time.monotonic(), read_plan(job), torch.device(self.place.device)
+        plan, device = read_plan(job), torch.device(self.place.device)
         sections = {name: section.open_features() for name, section in plan.sections.items()}
         shape = shape_of(next(iter(sections.values())), len(plan.genes), plan.config)
         with threads_of_torch(threads_for(plan.config, shape, device)):
-            self._run(job.run, plan, sections, device)
-        return FoldDone(job, time.monotonic() - started)
+            return FoldDone(job, self._run(job.run, plan, sections, device))
 
-    def _run(self, out: Path, plan: FoldPlan, sections: Mapping[str, SectionFeatures], device: torch.device) -> None:
+    def _run(self, out: Path, plan: FoldPlan, sections: Mapping[str, SectionFeatures], device: torch.device) -> float:
         fold, config = plan.fold, _config_of(plan.fold, plan.config)
         tables = {sample.name: self.counts.read_planned(sample, plan.sections[sample.name]) for sample in fold.sections}
         train, validation, test = (
@@ -80,7 +79,9 @@ class FoldTrainer:
         )
         state, log = state_file(out, fold.name), log_file(out, fold.name)
         words, at_once = in_words(fold.name), self.place.of
+        started = time.monotonic()
         trained = train_fold(train, validation, test, config, device, words, at_once, state, log, plan.start)
+        took_s = time.monotonic() - started
         learnt, seen = learnt_from(train, validation, config.training), [*train, *validation]
         content = {name: features.slide_sha256 for name, features in sections.items()}
         twins = {name: section.twins for name, section in plan.sections.items()}
@@ -94,6 +95,7 @@ class FoldTrainer:
         references = find_references(learnt, seen, test, config.labels.smooth, plan.references)
         _write(out, card, trained, references, test, device)
         state.unlink(missing_ok=True)
+        return took_s
 
 
 def _write(
