@@ -10,7 +10,7 @@ from genedml_cli.commands.options import DATA, RUN
 
 EXAMPLES = (
     "genedml compare --samples sheet.csv -o compare",
-    "genedml compare --methods gene-dml,triplex,triplex:published --samples sheet.csv -o three",
+    "genedml compare --methods triplex,triplex:published --samples s.csv -o two",
 )
 
 
