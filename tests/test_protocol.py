@@ -428,7 +428,7 @@ def test_native_tiles_are_level_0_pixels(noise, monkeypatch):
     encoder, seen = load_encoder("tiny"), []
     forward = type(encoder).forward
     monkeypatch.setattr(
-        type(encoder), "forward", lambda self, tiles: seen.extend(tiles.numpy()) or forward(self, tiles)
+        type(encoder), "forward", lambda self, tiles, *_: seen.extend(tiles.numpy()) or forward(self, tiles)
     )
     with open_slide(noise) as slide:
         encode_section(slide, spots, encoder, ViewsConfig(um_per_px="native", neighbor_grid=1))
