@@ -17,7 +17,7 @@ from genedml_cli import console
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.machine import devices
 from genedml_cli.machine.compute import Compute
-from genedml_cli.machine.crew import Failed
+from genedml_cli.machine.crew import DIED, READY, RESULT, Crew, Failed, Place, Worker
 from genedml_cli.machine.executors import Processes, executor
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import threads_for
@@ -126,3 +126,32 @@ def test_threads_follow_the_size_of_the_network(monkeypatch):
         threads_for(load_config(name), Shape(250, 1024, 196, 5), CPU) for name in ("HER2ST", "STNet", "skinST")
     ] == [6] * 3
     assert threads_for(load_config("small"), Shape(250, 64, 9, 5), torch.device("cuda")) == 6
+
+
+class Mortal:
+    """An engine of one place, whose first workers die before they are ready."""
+
+    def __init__(self, tries: int, early_deaths: int) -> None:
+        self.tries, self.early_deaths, self.heard = tries, early_deaths, []
+
+    def start(self, place: Place) -> Worker:
+        worker = Worker(place, None)
+        self.early_deaths -= 1
+        self.heard.append((worker, READY, None) if self.early_deaths < 0 else (worker, DIED, "lost"))
+        return worker
+
+    def give(self, worker: Worker, job: int) -> None:
+        self.heard.append((worker, RESULT, 10 * job))
+
+    def hear(self):
+        return [self.heard.pop(0)]
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_place_is_given_up_after_as_many_early_deaths_as_a_job_is_given_workers():
+    assert list(Crew(Mortal(3, 2), [1, 2]).run([Place("cpu", 1)])) == [10, 20]
+    for engine in (Mortal(3, 3), Mortal(1, 1)):
+        with pytest.raises(GeneDMLError, match=r"\(lost\) before its first job"):
+            list(Crew(engine, [1, 2]).run([Place("cpu", 1)]))

@@ -58,7 +58,8 @@ def cluster():
 def workers() -> list[psutil.Process]:
     """The processes of the actors."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if any("ray::_Actor" in word for word in process.cmdline()[:1])]
+    alive = [process for process in below if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in alive if any("ray::_Actor" in word for word in process.cmdline()[:1])]
 
 
 def test_an_ablation_of_two_settings_and_three_folds_is_that_made_here(cluster, world, tmp_path):

@@ -6,6 +6,7 @@ methods of :class:`Engine` in a file of its own, and one more case in :func:`gen
 """
 
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
@@ -129,10 +130,13 @@ class Crew:
     def __init__(self, engine: Engine, jobs: Sequence[Any]) -> None:
         self._engine, self._waiting = engine, [Attempt(job) for job in reversed(jobs)]
         self._workers: list[Worker] = []
+        self._early: Counter[int] = Counter()
         self._error: Exception | None = None
 
     def run(self, places: Sequence[Place]) -> Iterator[Any]:
-        """As :meth:`Executor.run`, at these places. A place whose worker dies before its first job is given up.
+        """As :meth:`Executor.run`, at these places.
+
+        A place is given up where as many workers in a row die before their first job as a job is given to.
 
         Raises:
             GeneDMLError: no place is left.
@@ -177,7 +181,9 @@ class Crew:
             else:
                 times = f", the last of {attempt.deaths} workers" if attempt.deaths > 1 else ""
                 yield Failed(attempt.job, f"{reason}{times}")
-        if dead.ready and self._waiting:
+        place = dead.place.number
+        self._early[place] = 0 if dead.ready else self._early[place] + 1
+        if self._waiting and self._early[place] < self._engine.tries:
             self._workers.append(self._engine.start(dead.place))
         if not self._workers and self._waiting:
             raise GeneDMLError(
