@@ -360,3 +360,12 @@ def test_tiles_are_turned_as_the_features_are():
         expected = torch.rot90(tiles[0].permute(1, 2, 0), orientation % 4)
         expected = expected.flip(1) if orientation >= 4 else expected
         assert torch.equal(turned(tiles, orientation)[0].permute(1, 2, 0), expected)
+
+
+def test_places_of_spots_that_are_not_asked_for_are_not_marked_as_trained():
+    positions = TablePositions(5, 4)
+    grid_xy = torch.tensor([[10, 20], [11, 21], [13, 24]])
+    assert torch.equal(
+        positions(grid_xy, torch.tensor([1])), positions.tables[0].weight[[1]] + positions.tables[1].weight[[1]]
+    )
+    assert positions.trained.nonzero().tolist() == [[0, 1], [1, 1]]

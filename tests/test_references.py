@@ -89,6 +89,15 @@ def test_large_matrices_in_single_precision_choose_the_same(monkeypatch):
     np.testing.assert_allclose(single.inner_pcc, exact.inner_pcc, atol=1e-5)
 
 
+def test_the_penalty_of_one_column_is_the_least_as_pcc_is_the_same_for_all_but_for_rounding():
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        parts = [((x := random.normal(size=(180, 1))), 2 * x + random.normal(size=(180, 40))) for _ in range(3)]
+        model = fit_ridge([(x.astype(np.float32), y) for x, y in parts], ["a", "b", "c"])
+        assert model.alpha == ALPHAS[0]
+        assert model.weight == pytest.approx(np.full((1, 40), 2.0), abs=0.3)
+
+
 def test_how_sections_differ_teaches_ridge_nothing_and_predictions_keep_the_mean_label():
     parts = sections(12)
     shifted = [(x, y + 100 * number) for number, (x, y) in enumerate(parts)]
