@@ -24,7 +24,8 @@ def calls_of(script: str, folder: Path) -> list[str]:
         (folder / name).write_text(RECORD + (STATUS if name == "ray" else ""))
         (folder / name).chmod(0o755)
     given = {"SLURM_JOB_ID": "123456", "SLURM_CPUS_PER_TASK": "8", "CALLS": str(folder / "calls")}
-    environment = os.environ | given | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    programs = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | given | {"PATH": programs}
     done = subprocess.run(["bash"], input=script, text=True, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return (folder / "calls").read_text().splitlines()
