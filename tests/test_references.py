@@ -22,6 +22,7 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
+from genedml_cli.references.depth import fit_depth_line
 from genedml_cli.references.linear import VECTORS, fit_linear, load_linear, predict_linear, save_linear
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import save_reference
@@ -190,3 +191,40 @@ def test_the_file_of_an_earlier_version_is_ridge_on_vectors_that_are_not_average
     predicted = predict_linear(load_linear(checkpoint, ["X", "Y"], "0"), features)
     assert list(predicted) == [RIDGE]
     np.testing.assert_allclose(predicted[RIDGE], pooled_features(features) @ weight + 1, atol=1e-5)
+
+
+def of_depth(name: str, depth: np.ndarray, y: np.ndarray) -> SectionData:
+    """A section of nine spots, the last without a label, with these depths and labels of two genes."""
+    data = section(name)
+    labels = replace(data.labels, y=y.astype(np.float32), depth=depth)
+    return SectionData(data.sample, data.features, labels)
+
+
+def test_the_line_over_depth_is_of_spots_within_sections_and_not_of_how_sections_differ():
+    """Labels rise with depth in each section, and the deeper sections have the lower ones."""
+    random, data, low = np.random.default_rng(0), [], np.linspace(0, 1, 9)
+    for number, name in enumerate("ABC"):
+        rising = 0.5 * low - 3.0 * number
+        y = np.column_stack([rising, -rising]) + 0.01 * random.normal(size=(9, 2))
+        y[8] = np.nan
+        data.append(of_depth(name, low + 2 * number, y))
+    depth, y = (
+        np.concatenate([values[:8] for values in tables])
+        for tables in zip(*((section.labels.depth, section.labels.y) for section in data), strict=True)
+    )
+    pooled = [np.polyfit(depth, y[:, gene], 1)[0] for gene in range(2)]
+    slope, intercept = fit_depth_line(data)
+    assert (np.sign(pooled) == [-1, 1]).all()
+    assert slope == pytest.approx([0.5, -0.5], abs=0.05)
+    assert slope * depth.mean() + intercept == pytest.approx(y.mean(axis=0), abs=1e-6)
+
+
+def test_a_single_section_has_the_line_of_least_squares_and_one_of_one_depth_the_mean():
+    random = np.random.default_rng(1)
+    depth, y = random.normal(3, 0.2, 9), random.normal(size=(9, 2))
+    slope, intercept = fit_depth_line([of_depth("A", depth, y)])
+    expected = np.polyfit(depth[:8], y[:8], 1)
+    np.testing.assert_allclose([slope, intercept], expected, rtol=1e-5)
+    slope, intercept = fit_depth_line([of_depth("A", np.full(9, 3.0), y)])
+    assert (slope == 0).all()
+    np.testing.assert_allclose(intercept, y[:8].mean(axis=0), rtol=1e-5)

@@ -30,11 +30,18 @@ def label_sd(sections: Sequence[SectionData]) -> Float[np.ndarray, " M"]:
 
 
 def fit_depth_line(sections: Sequence[SectionData]) -> DepthLine:
-    """Slope and intercept of every gene's label over a spot's depth (METHOD section 6), by least squares."""
-    y = np.concatenate([data.labels.y[data.labels.valid] for data in sections]).astype(np.float64)
-    depth = np.concatenate([data.labels.depth[data.labels.valid] for data in sections])
-    slope, intercept = np.linalg.lstsq(np.column_stack([depth, np.ones(len(depth))]), y, rcond=None)[0]
-    return slope, intercept
+    """Slope and intercept of every gene's label over a spot's depth (METHOD section 6), by least squares.
+
+    The slope is of labels and depths less their section's means: which sections were sequenced deeper says nothing of
+    spots, and can turn its sign round. The line goes through the means over all spots; it is level where no depth
+    varies.
+    """
+    labelled = [(data.labels.y[data.labels.valid], data.labels.depth[data.labels.valid]) for data in sections]
+    centred = np.concatenate([depth - depth.mean() for _, depth in labelled])
+    y, depth = np.concatenate([y for y, _ in labelled]).astype(np.float64), np.concatenate([d for _, d in labelled])
+    spread = np.square(centred).sum()
+    slope = centred @ y / spread if spread > 0 else np.zeros(y.shape[1])
+    return slope, y.mean(axis=0) - slope * depth.mean()
 
 
 def reference_layers(
