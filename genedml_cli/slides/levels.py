@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from genedml_cli.slides.sources import Source
+from genedml_cli.slides.sources import Size, Source
 
 ROUNDING_PX = 2.0
 """By which the sides of a level may differ from those of level 0 over one factor."""
@@ -21,8 +21,6 @@ LEAST_CONTRAST = 2.0
 # On HER2ST sections, of levels 1/4 to 1/32, made by averaging, by leaving out pixels, or of JPEG quality 30: .975 to
 # 1.00. Padded by 4 px .69 to .91, by 8 px .34 to .81, by 40 px -.07 to .32; of another section -.01 to .55.
 LEAST_LIKENESS = 0.8
-
-Size = tuple[int, int]
 
 
 def why_not(source: Source, finer: int, level: int) -> str:

@@ -6,8 +6,22 @@ import re
 
 PIXELS = re.compile(r"<(?:\w+:)?Pixels\b([^>]*)>")
 SIZE = re.compile(r"\b(PhysicalSize[XY](?:Unit)?)\s*=\s*[\"']([^\"']*)[\"']")
-MICROMETRES = {"\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-MICROMETRES["\u00c5"] = MICROMETRES["\u212b"] = 1e-4
+METRES = {
+    "p": -12,
+    "n": -9,
+    "u": -6,
+    "\u00b5": -6,
+    "\u03bc": -6,
+    "m": -3,
+    "c": -2,
+    "d": -1,
+    "": 0,
+    "da": 1,
+    "h": 2,
+    "k": 3,
+}
+MICROMETRES = {f"{prefix}m": 10.0 ** (power + 6) for prefix, power in METRES.items()}
+MICROMETRES |= {"micron": 1.0, "\u00c5": 1e-4, "\u212b": 1e-4, "thou": 25.4, "in": 25_400.0, "pt": 25_400 / 72}
 MICROMETRE = "\u00b5m"  # where no unit is given, as OME's schema says
 
 

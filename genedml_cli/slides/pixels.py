@@ -1,5 +1,6 @@
 """What kind of pixels an image holds: refused by name unless they are the colours of a stain."""
 
+import re
 from pathlib import Path
 
 import tifffile
@@ -9,9 +10,12 @@ from genedml.errors import GeneDMLError
 
 ORIENTATION = 0x0112
 UPRIGHT = 1
+WHITE = 255
 COLOURLESS = {"1": "black and white", "L": "greyscale", "LA": "greyscale"}
 TIFF_MODES = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB", 9: "LAB", 10: "LAB"}
 """Photometric interpretations of TIFF as modes of Pillow."""
+GREY = (0, 1)
+THREE_CHANNELS = re.compile(r"""<(?:\w+:)?Pixels\b[^>]*\bSizeC=["']3["']""")
 
 
 def check_pixels(path: Path, image: ImageFile.ImageFile) -> None:
@@ -53,6 +57,11 @@ def check_tiff(path: Path, size_px: tuple[int, int]) -> str:
         raise GeneDMLError(
             f"{path} holds an image of {size_px[0]} x {size_px[1]} px beside its first of {first_px[0]} x "
             f"{first_px[1]} px: a label or macro? Export the slide anew, its full resolution first."
+        )
+    if photometric in GREY and THREE_CHANNELS.search(description):
+        raise GeneDMLError(
+            f"{path} holds three channels as greyscale images of their own. If they are the red, green and blue of "
+            "H&E, write them as one: raw2ometiff --rgb."
         )
     mode = TIFF_MODES.get(photometric, f"photometric {photometric}")
     _check_mode(path, "1" if mode == "L" and bits == 1 else mode, deep=bits > 8)
@@ -108,3 +117,15 @@ def check_whole(path: Path, image: ImageFile.ImageFile) -> None:
             f"{path} says {image.width} x {image.height} px, but holds {share:.0%} of them. Fetch the file again or "
             "export it anew."
         )
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An image in memory, in colours, with white where it is transparent."""
+    if image.mode == "RGB":
+        image.load()
+        return image.copy()
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() == (WHITE, WHITE):
+        return image.convert("RGB")
+    background = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
+    return Image.alpha_composite(background, image).convert("RGB")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from genedml.config import UmPerPx
 from genedml.errors import GeneDMLError
-from genedml_cli.slides.pyramids import WHITE
+from genedml_cli.slides.pixels import WHITE
 from genedml_cli.slides.slide import Slide, best_level
 
 COARSEST = 4.0

@@ -17,8 +17,8 @@ from genedml_cli import console
 from genedml_cli.machine.memory import check_memory
 from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.physical_size import ome_um_per_px
-from genedml_cli.slides.pixels import check_pixels, check_upright
-from genedml_cli.slides.pyramids import UM_PER_PX_RANGE, on_white, open_pyramid, plausible
+from genedml_cli.slides.pixels import check_pixels, check_upright, on_white
+from genedml_cli.slides.pyramids import UM_PER_PX_RANGE, open_pyramid, plausible
 from genedml_cli.slides.slide_files import Watched
 from genedml_cli.slides.sources import ScannedArea, Source
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from scipy.ndimage import binary_propagation, distance_transform_edt, gaussian_filter, label, uniform_filter
 
-from genedml_cli.slides.pyramids import WHITE
+from genedml_cli.slides.pixels import WHITE
 
 # Glass is where a spot fits (100 um, of Spatial Transcriptomics); narrower gaps are the lumens of fat cells and clefts.
 SPOT_UM = 100.0
