@@ -148,6 +148,19 @@ def test_a_backbone_comes_from_the_hub_once_and_its_model_predicts_without(hub, 
     assert kept.uns["genedml"]["backbone_sha256"] == start
 
 
+def test_what_extract_made_for_a_method_train_takes_without_encoding_or_reading(six_spots, monkeypatch, capsys):
+    folder, words = six_spots
+    words = (*words, "--set", "network.pretrained=false")
+    assert genedml(monkeypatch, "extract", *words[1:]) == 0
+    assert "18 as raw pixels" in flat(capsys.readouterr().out)
+    made = {file.name: file.stat().st_mtime_ns for file in (folder / "features").iterdir()}
+    assert sum(".tiles-224px-x1." in name for name in made) == 3
+    for place in ("extraction.encode_plan", "tiles.read_tiles"):
+        monkeypatch.setattr(f"genedml_cli.features.{place}", lambda *_: pytest.fail("it reads the slide again"))
+    assert genedml(monkeypatch, *words, "--fold", "P1", "--out", folder / "run") == 0
+    assert {file.name: file.stat().st_mtime_ns for file in (folder / "features").iterdir()} == made
+
+
 def test_a_fold_of_other_starting_weights_is_not_added_to_a_run(six_spots, monkeypatch, capfd):
     folder, words = six_spots
     for seed in (1, 2):

@@ -128,7 +128,7 @@ def plan_runs(
         content = {said["name"]: said[f"counts{CONTENT}"] for said in run.record.description["samples"]}
         sections = {
             name: SectionPlan.of(section, content[name], TOLD_APART in tables[name].uns, shared.get(name), twins[name])
-            for name, section in features[_features_key(run.config)].items()
+            for name, section in features[features_key(run.config)].items()
         }
         encoder = encoder_record(encoders[run.config.encoder])
         plans[run.folder] = [
@@ -216,18 +216,19 @@ def _check_labelled(
 def _extract(
     runs: Sequence[Run], samples: Sequence[Sample], encoders: Mapping[str, Encoder], settings: RunSettings
 ) -> dict[FeaturesKey, dict[str, SectionFeatures]]:
-    """The features of every section, by :func:`_features_key`."""
+    """The features of every section, by :func:`features_key`."""
     made: dict[FeaturesKey, dict[str, SectionFeatures]] = {}
     allowed = settings.allow_off_tissue, settings.skip_off_image
     # Features in eight orientations also serve where one is asked, so they are made first.
-    for key in sorted({_features_key(run.config) for run in runs}, key=lambda key: not key.flips):
+    for key in sorted({features_key(run.config) for run in runs}, key=lambda key: not key.flips):
         made[key] = extract(
             samples, encoders[key.encoder], key.views, settings.features, key.flips, *allowed, tiles=key.tiles
         )
     return made
 
 
-def _features_key(config: Config) -> FeaturesKey:
+def features_key(config: Config) -> FeaturesKey:
+    """What of a configuration the features of a section depend on."""
     needs = network_class(config.method).needs(config.network)
     return FeaturesKey(
         config.encoder,

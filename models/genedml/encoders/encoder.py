@@ -168,7 +168,16 @@ def backbone_info(name: str) -> EncoderInfo:
         return EncoderInfo(name, 0, 0, "see timm", architecture=name)
     if settings.fixed_input_size:
         _check_tile_size(name, settings.input_size)
-    return EncoderInfo(name, 0, 0, settings.license or "see timm", hub=settings.hf_hub_id, architecture=name)
+    return EncoderInfo(
+        name,
+        0,
+        0,
+        settings.license or "see timm",
+        hub=settings.hf_hub_id,
+        architecture=name,
+        mean=tuple(settings.mean),
+        std=tuple(settings.std),
+    )
 
 
 def starting_weights(name: str, file: Path | None = None) -> StartingWeights:

@@ -18,7 +18,7 @@ AT_ONCE = 64
 
 
 class Backbone(nn.Module):
-    """A model of timm without its classifier: tiles in [0, 1], standardised by ImageNet's colours, to tokens.
+    """A model of timm without its classifier: tiles in [0, 1], standardised as its weights were trained, to tokens.
 
     Of a convolutional model tokens are the cells of the last map, so that their mean is its pooled vector. Its weights
     are random until :meth:`load` is called; a checkpoint holds them with all others.
@@ -32,9 +32,10 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        info = backbone_info(name)
         self.name = name
-        self.standardise = Standardise()
-        self.model = build_backbone(backbone_info(name))
+        self.standardise = Standardise(info.mean, info.std)
+        self.model = build_backbone(info)
 
     @property
     def width(self) -> int:

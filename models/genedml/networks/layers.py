@@ -4,6 +4,7 @@ Letters: N sequences, L tokens of a sequence, W width, S spots of a section, C o
 M genes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,15 +130,15 @@ class RelativePositionBias(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Tiles in [0, 1] to ImageNet's mean and standard deviation of each colour."""
+    """Tiles in [0, 1] less a mean of each colour, over its standard deviation: ImageNet's, where none are given."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, tiles: Float[Tensor, "N 3 H H"]) -> Float[Tensor, "N 3 H H"]:
         return (tiles - self.mean) / self.std

@@ -6,8 +6,8 @@ Differs from the publication:
 - with ``stem = "features"`` tokens are those of a frozen encoder, and a tile is predicted as it stands. As published,
   with ``stem = "pixels"``, they are the cells of the last map of a DenseNet-121 that is trained, and with
   ``turned_mean`` a prediction is the mean over the eight orientations of its tile;
-- tiles are standardised by the colours of ImageNet, not by those of the training tiles, and turned and flipped alike in
-  all eight ways (``training.augment``);
+- tiles are standardised by the colours that the backbone's weights were trained with, not by those of the training
+  tiles, and turned and flipped in all eight ways (``training.augment``);
 - labels are ours, so the head starts at their mean; tiles at the border are kept, white beyond the slide;
 - epochs are chosen on patients held out, not by an inner cross-validation.
 """
