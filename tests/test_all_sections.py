@@ -108,7 +108,7 @@ def test_predict_takes_it_and_the_folds_when_told_to(after_folds, p1, capfd):
     assert list(data.var_names) == list(find_panel(str(after_folds)))
     assert data.n_vars == 12
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
-    assert {"ridge", "ridge_own_tile", "lower", "upper", "z"} == set(data.layers)
+    assert {"ridge", "ridge_own_tile", "place_alone", "lower", "upper", "z"} == set(data.layers)
     assert [note.mark for note in record_of(data).notes if note.warns] == [Mark.ALL_SECTIONS, Mark.SEEN]
     assert len(predict(**p1, model=after_folds, fold="all").uns["genedml"]["models"]) == 3
     assert model_files(after_folds, "P2") == [after_folds / "fold-P2.safetensors"]

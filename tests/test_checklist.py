@@ -24,7 +24,7 @@ DONE, NOT_DONE, NOT_POSSIBLE = State.DONE, State.NOT_DONE, State.NOT_POSSIBLE
 def run_section(patient: str, seed: int, **of_record: object) -> anndata.AnnData:
     """A test section of a run as it is written today, with all references."""
     data = section(square(9, 8), seed)
-    for layer in ("ridge_own_tile", "nuclei_alone"):
+    for layer in ("ridge_own_tile", "nuclei_alone", "place_alone"):
         data.layers[layer] = data.layers["ridge"]
     data.var["held_out_pcc"] = 0.5
     values = {"genedml": "0", "method": "gene-dml", "label_settings": TARGETS["paper"], "notes": (), "interval": 0.9}

@@ -147,7 +147,11 @@ def test_a_result_is_that_of_predicting_the_slide_alone(run, tmp_path):
     alone = predict(tmp_path / "s1.png", tmp_path / "s1.csv", run, um_per_px=0.5)
     made = anndata.read_h5ad(tmp_path / "out" / "one.h5ad")
     assert np.array_equal(made.X, alone.X)
-    assert set(layers_of(made)) == set(layers_of(alone)) == {"std", "ridge", "ridge_own_tile", "lower", "upper", "z"}
+    assert (
+        set(layers_of(made))
+        == set(layers_of(alone))
+        == {"std", "ridge", "ridge_own_tile", "place_alone", "lower", "upper", "z"}
+    )
     assert made.uns["genedml"]["models"].tolist() == alone.uns["genedml"]["models"]
 
 

@@ -46,7 +46,7 @@ def test_every_cell_is_a_run_and_the_table_their_means(compared):
     for name, title in (("gene-dml", "Gene-DML"), ("linear", "Linear")):
         each = [evaluate(out / name / f"seed-{seed}").summary().loc[title, ("pcc_a", "mean")] for seed in (2021, 2022)]
         assert table.summary().loc[title, ("pcc_a", "mean")] == pytest.approx(sum(each) / 2)
-    assert set(table.references["method"]) == {"ridge", "ridge own tile", "depth alone", "constant"}
+    assert set(table.references["method"]) == {"ridge", "ridge own tile", "place alone", "depth alone", "constant"}
 
 
 def test_differences_costs_and_files_are_there(compared):
@@ -134,7 +134,9 @@ def test_external_scores_are_files_beside_those_of_the_comparison(compared, caps
     _, out = compared
     lines = pd.read_csv(out / "external-others.csv").set_index(["section", "row"])
     assert [*lines.index.unique("section")] == ["all sections", "X1", "X2"]
-    assert {"Gene-DML", "Linear", "ridge", "ridge own tile", "depth alone", "constant"} == set(lines.loc["X1"].index)
+    assert {"Gene-DML", "Linear", "ridge", "ridge own tile", "place alone", "depth alone", "constant"} == set(
+        lines.loc["X1"].index
+    )
     folds = pd.read_csv(out / "external-others.folds.csv")
     means = folds.groupby(["section", "method"])["pcc_a"].mean()
     assert lines.loc[("X2", "Linear"), "pcc_a_mean"] == pytest.approx(means[("X2", "Linear")])

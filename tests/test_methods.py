@@ -48,7 +48,14 @@ def test_it_is_trained_finds_the_planted_genes_and_predicts_from_its_file(method
     config = load_config("features", overrides=[f"method={method}", *SETTINGS, *OTHERWISE.get(method, ())])
     train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
     title = NETWORKS[method].title
-    assert list(evaluate(run).summary().index) == [title, "ridge", "ridge own tile", "depth alone", "constant"]
+    assert list(evaluate(run).summary().index) == [
+        title,
+        "ridge",
+        "ridge own tile",
+        "place alone",
+        "depth alone",
+        "constant",
+    ]
     genes = pd.read_csv(run / "genes.csv")
     planted = genes["gene"].isin(planted_genes(SyntheticConfig(genes=20)))
     assert genes["pcc"][planted].mean() > 0.3

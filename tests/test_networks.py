@@ -52,7 +52,7 @@ def test_one_file_and_one_row_train_and_are_scored_under_their_own_name(line_run
     assert card.config.method == "line"
     assert to_dict(card.config.network) == {"scale": 0.5}
     scores = evaluate(line_run)
-    assert list(scores.summary().index) == ["Line", "ridge", "ridge own tile", "depth alone", "constant"]
+    assert list(scores.summary().index) == ["Line", "ridge", "ridge own tile", "place alone", "depth alone", "constant"]
     genes = pd.read_csv(line_run / "genes.csv")
     assert {"pcc", "pcc_sd", "ridge_pcc"} <= set(genes)
     planted = genes["gene"].isin(planted_genes(SyntheticConfig(genes=20)))

@@ -31,6 +31,7 @@ ISOLATED = torch.tensor([(0, 0), (1, 0), (0, 1), (40, 40)])
 SECTIONWISE = {
     "histogene": (HisToGene, HISTOGENE),
     "histogene-tables": (HisToGene, replace(HISTOGENE, position="table")),
+    "histogene-nowhere": (HisToGene, replace(HISTOGENE, position="none")),
     "hist2st": (Hist2ST, HIST2ST),
     "hist2st-published-graph": (Hist2ST, replace(HIST2ST, graph=GraphConfig(self_loop=False))),
 }
@@ -179,6 +180,20 @@ def test_sines_tell_every_place_apart_and_near_places_are_alike():
     assert apart[0, 1] < apart[0, 3]
     with pytest.raises(GeneDMLError, match="width that 4 divides"):
         SinePositions(6)
+
+
+def test_a_network_told_no_places_predicts_the_same_wherever_spots_stand_and_one_that_is_told_says_so():
+    section = make_section(SQUARE)
+    moved = replace(section, grid_xy=SQUARE.flip(0))
+    for position, alike in (("none", True), ("sine", False)):
+        torch.manual_seed(0)
+        config = replace(HISTOGENE, position=position)
+        network = HisToGene(config, SHAPE).eval()
+        (here,), (there,) = (network.see_sections([one]) for one in (section, moved))
+        assert torch.equal(here, there) is alike
+        assert [f'network.position = "{position}"' in text for text in HisToGene.cautions(config)] == [True] * (
+            not alike
+        )
 
 
 def spot_names(edges: Tensor, spots: int) -> list[set[int]]:

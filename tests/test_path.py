@@ -59,7 +59,7 @@ def test_no_patient_of_a_fold_was_trained_or_chosen_on(run):
 def test_the_table_has_the_references_and_the_files_say_the_same(run):
     result = evaluate(run)
     summary = result.summary()
-    assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "depth alone", "constant"]
+    assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "place alone", "depth alone", "constant"]
     assert np.isnan(summary.loc["constant", ("pcc_a", "mean")])
     assert summary.loc["constant", ("mse", "mean")] > summary.loc["ridge", ("mse", "mean")]
     written = json.loads((run / "metrics.json").read_text())["methods"]["ridge"]["pcc_a"]["mean"]
@@ -197,7 +197,8 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     assert own["pcc_a"] == pytest.approx(of_run["pcc_a"], abs=2e-3)
     both = (evaluate(run).values().query("fold == 'P1'"), result.values())
     references = [
-        table.set_index("method").loc[["ridge", "ridge own tile", "depth alone", "constant"]] for table in both
+        table.set_index("method").loc[["ridge", "ridge own tile", "place alone", "depth alone", "constant"]]
+        for table in both
     ]
     for metric in ("mse", "pcc_a", "pcc_h_held_out"):
         assert np.allclose(references[0][metric], references[1][metric], atol=2e-3, equal_nan=True)

@@ -94,6 +94,7 @@ def test_paper_rows_stand_over_a_run_of_their_data_set(run, monkeypatch, capsys)
         "Gene-DML",
         "ridge",
         "ridge own tile",
+        "place alone",
         "depth alone",
         "constant",
     }
@@ -233,7 +234,7 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
             assert values.loc[(section, "P3"), metric] == pytest.approx(own[metric], rel=1e-3, abs=1e-4)
         assert values.loc[(section, "P3"), "above_null"] == own["above_null"]
     summary = result.sections[0].summary()
-    assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "depth alone", "constant"]
+    assert list(summary.index) == ["Gene-DML", "ridge", "ridge own tile", "place alone", "depth alone", "constant"]
     assert summary.loc["Gene-DML", ("mse", "std")] > 0
 
 
@@ -258,7 +259,7 @@ def test_external_references_are_the_runs_own(run, world, elsewhere, tmp_path):
     features = extract([sample], load_encoder("tiny"), ViewsConfig(), tmp_path / "features")["P1"]
     fold, network = run / "fold-P1.safetensors", network_sha256(run / "fold-P1.safetensors")
     layers = predict_linear(load_linear(fold, card.genes, network), features)
-    assert list(layers) == ["ridge", "ridge_own_tile"]  # nuclei are a column of stain-texture alone
+    assert list(layers) == ["ridge", "ridge_own_tile", "place_alone"]  # nuclei are a column of stain-texture alone
     for layer, predicted in layers.items():
         again = pd.DataFrame(predicted, features.spots.names)
         np.testing.assert_allclose(again.loc[tested.obs_names], tested.layers[layer], atol=1e-4)

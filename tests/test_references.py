@@ -20,7 +20,7 @@ from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.labels import Labels
 from genedml_cli.features.section_data import SectionData
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
+from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, PLACE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.depth import fit_depth_line
 from genedml_cli.references.linear import VECTORS, fit_linear, load_linear, predict_linear, save_linear
@@ -145,6 +145,7 @@ def test_nuclei_are_averaged_where_labels_are_and_the_own_tile_never_is():
         (RIDGE, True),
         (OWN_TILE, False),
         (NUCLEI, True),
+        (PLACE, False),
     ]
     assert not any(model.averaged for model in alone.values())
     truth = data[0].labels.y[:8]
@@ -159,7 +160,29 @@ def test_nuclei_are_averaged_where_labels_are_and_the_own_tile_never_is():
 
 def test_nuclei_are_of_one_encoder_alone():
     data = [section(name, encoder="uni", seed=seed) for seed, name in enumerate("AB")]
-    assert list(fit_linear(data, True)) == [RIDGE, OWN_TILE]
+    assert list(fit_linear(data, True)) == [RIDGE, OWN_TILE, PLACE]
+
+
+def test_place_alone_knows_what_sections_have_at_the_same_place_wherever_they_lie_on_their_slides():
+    """And what they have at different places it does not know."""
+    array_xy = np.stack(np.divmod(np.arange(300), 15), axis=1)
+    made = {}
+    for number, name in enumerate("ABC"):
+        data = section(name, encoder="uni", seed=number)
+        xy_px = (100.0 + 10 * number) * array_xy + 1000 * number
+        spots = Spots(tuple(map(str, range(300))), xy_px, array_xy)
+        tiles = torch.as_tensor(np.random.default_rng(number).normal(size=(300, 4)), dtype=torch.float32)
+        every = torch.arange(300)
+        local, grid = torch.zeros(1, 300, 1, 4), every[:, None]
+        features = replace(data.features, spots=spots, local=local, tiles=tiles, own=every, neighbor=grid)
+        x, y = array_xy.T
+        label = np.column_stack([np.sin(x / 4), (x - 9) * (y - 7), np.sin(x / 4 + 2 * number)]).astype(np.float32)
+        labels = Labels(label, label, np.ones(300, dtype=bool), np.ones(300), 0, 1)
+        made[name] = replace(data, features=features, labels=labels)
+    layers = predict_linear(fit_linear([made["A"], made["B"]], True), made["C"].features)
+    same, too, elsewhere = pcc(made["C"].labels.y, layers[PLACE])
+    assert min(same, too) > 0.99 > 0.1 > elsewhere
+    assert np.abs(pcc(made["C"].labels.y, layers[RIDGE])).max() < 0.3
 
 
 def test_references_are_fitted_on_what_the_network_is_fitted_on():

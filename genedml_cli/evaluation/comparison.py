@@ -14,7 +14,7 @@ from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
-from genedml_cli.evaluation.scores import DEPTH, METRICS, RIDGE, Evaluation, read_checklist, reference_notes
+from genedml_cli.evaluation.scores import DEPTH, METRICS, PLACE, RIDGE, Evaluation, read_checklist, reference_notes
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
@@ -212,9 +212,9 @@ def _checklist(evaluation: Evaluation) -> Sequence[Point]:
 
 
 def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:
-    """Which rows ridge or depth alone scores higher than."""
+    """Which rows ridge, place or depth alone scores higher than."""
     notes = []
-    for name in (RIDGE, DEPTH):
+    for name in (RIDGE, PLACE, DEPTH):
         behind = [str(row) for row, score in rows.items() if round(score, 3) < round(references.get(name, 0.0), 3)]
         if behind:
             notes.append(

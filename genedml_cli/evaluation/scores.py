@@ -22,7 +22,9 @@ from genedml_cli.files.text_files import read_json
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.reference_layers import REFERENCES
 
-RIDGE, DEPTH, CONSTANT = (REFERENCES[layer].title for layer in ("ridge", "depth_alone", "constant"))
+RIDGE, PLACE, DEPTH, CONSTANT = (
+    REFERENCES[layer].title for layer in ("ridge", "place_alone", "depth_alone", "constant")
+)
 OWN_TILE, NUCLEI = (REFERENCES[layer].title for layer in ("ridge_own_tile", "nuclei_alone"))
 SPLIT_HALVES, ATTAINABLE = "split halves", "attainable"
 METRICS = {
@@ -222,7 +224,12 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
     values = _values(scores)
     means = values.groupby("method")[["pcc_a", "pcc_h"]].mean()
     notes = _ahead_of_ridge(values, scores[0].method)
-    for method, name in ((RIDGE, "Ridge regression on the same features"), (DEPTH, "Sequencing depth alone")):
+    others = {
+        RIDGE: "Ridge regression on the same features",
+        PLACE: "Where a spot stands in its section, without any image,",
+        DEPTH: "Sequencing depth alone",
+    }
+    for method, name in others.items():
         if method not in means.index:
             continue
         own, other = means.loc[scores[0].method], means.loc[method]

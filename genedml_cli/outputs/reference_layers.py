@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-RIDGE, OWN_TILE, NUCLEI, DEPTH, CONSTANT = "ridge", "ridge_own_tile", "nuclei_alone", "depth_alone", "constant"
+RIDGE, OWN_TILE, NUCLEI, PLACE = "ridge", "ridge_own_tile", "nuclei_alone", "place_alone"
+DEPTH, CONSTANT = "depth_alone", "constant"
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,11 @@ REFERENCES: Mapping[str, ReferenceLayer] = {
     NUCLEI: ReferenceLayer(
         "nuclei alone", "label predicted from the share of the spot's tile that is nuclei", "stain-texture"
     ),
+    PLACE: ReferenceLayer("place alone", "label predicted from where the spot stands in its section, without an image"),
     DEPTH: ReferenceLayer("depth alone", "label predicted from the sequencing depth alone"),
     CONSTANT: ReferenceLayer("constant", "mean label in training"),
 }
-"""By the name of their layer. :mod:`genedml_cli.references.linear` fits the first three."""
+"""By the name of their layer. :mod:`genedml_cli.references.linear` fits the first four."""
 
 
 def held_out_column(layer: str) -> str:

@@ -1,8 +1,8 @@
-"""The linear references of a fold: ridge regression on all that the network's features say, and on parts of it.
+"""The linear references of a fold: ridge regression on all that the features say, on parts of it, on where spots stand.
 
 Each is a row of :data:`VECTORS`. They are fitted on the sections that the network's weights were fitted on, with labels
-centred within sections; where a label is a mean over array neighbours, so are the vectors, but for the spot's own tile
-alone (METHOD section 9). Letters: S spots, W width of the vectors, D encoder width, M genes.
+centred within sections; where a label is a mean over array neighbours, so are the vectors of tiles, but for the spot's
+own tile alone (METHOD section 9). Letters: S spots, W width of the vectors, D encoder width, M genes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,9 @@ from genedml.errors import reading
 from genedml.ridge import RidgeModel, fit_ridge
 from genedml_cli.features.section_data import SectionData, left_out_together
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, REFERENCES, RIDGE
+from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, PLACE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
+from genedml_cli.references.place import place_waves
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import load_reference, save_reference
 from genedml_cli.spots.spots import Spots
@@ -47,6 +48,7 @@ VECTORS: Mapping[str, Vectors] = {
     RIDGE: Vectors(pooled_features, averaged=True),
     OWN_TILE: Vectors(own_tile, averaged=False),
     NUCLEI: Vectors(nuclei, averaged=True),
+    PLACE: Vectors(place_waves, averaged=False),
 }
 """By the layers of :data:`genedml_cli.outputs.reference_layers.REFERENCES`."""
 

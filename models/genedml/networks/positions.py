@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genedml.errors import GeneDMLError
 
-Position = Literal["table", "sine"]
+Position = Literal["table", "sine", "none"]
 LONGEST_PERIOD = 10_000
 """Of the sines, over 2 pi spots."""
 
@@ -79,9 +79,23 @@ class SinePositions(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
 
+class NoPositions(nn.Module):
+    """Zeros: spots are told apart by what is seen of them alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, grid_xy: Int[Tensor, "S 2"], row: Int[Tensor, " B"] | None = None) -> Float[Tensor, "B W"]:
+        """No vector for any of the spots of a section, or of some rows of it."""
+        return torch.zeros(len(grid_xy) if row is None else len(row), self.width, device=grid_xy.device)
+
+
 def make_positions(kind: Position, size: int, width: int) -> nn.Module:
     """The module that maps places [S 2] to vectors [S W]; ``size`` is of tables alone."""
-    return TablePositions(size, width) if kind == "table" else SinePositions(width)
+    if kind == "table":
+        return TablePositions(size, width)
+    return SinePositions(width) if kind == "sine" else NoPositions(width)
 
 
 def _places(grid_xy: Int[Tensor, "S 2"], row: Int[Tensor, " B"] | None) -> Int[Tensor, "B 2"]:

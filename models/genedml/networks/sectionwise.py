@@ -49,6 +49,16 @@ class SectionNetwork(Network):
             return None
         return [self.predict(self._embed_section(section)) for section in sections]
 
+    @classmethod
+    def cautions(cls, config: Any) -> list[str]:
+        """That it is told where spots stand."""
+        if config.position == "none":
+            return []
+        return [
+            f'It is told where spots stand (network.position = "{config.position}"), and sections of one patient are '
+            'alike at the same place: where they are on both sides of a fold, see the row "place alone".'
+        ]
+
     def predict(self, embedded: Float[Tensor, "*B W"]) -> Float[Tensor, "*B M"]:
         """Predicted labels of what :meth:`embed` gave."""
         return self.head(self.norm(embedded))
