@@ -1,18 +1,26 @@
 """Every network that comes with genedml, trained on the tiny world from its preset for features."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
-from genedml.checkpoint import load_card
+from genedml.checkpoint import checkpoint_bytes, load_card, load_state
 from genedml.config import DEFAULT_METHOD, load_config
+from genedml.errors import GeneDMLError
 from genedml.networks.registry import NETWORKS, network_class
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
+from genedml_cli.expression.counts import read_counts
+from genedml_cli.expression.labels import make_labels
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.runs.run import train
+from genedml_cli.spots.spot_files import read_spots
 
 METHODS = [name for name in NETWORKS if name != DEFAULT_METHOD]  # which the session's run is of
 SETTINGS = (
@@ -62,10 +70,33 @@ def test_it_is_trained_finds_the_planted_genes_and_predicts_from_its_file(method
     assert genes["pcc"][planted].mean() > genes["pcc"][~planted].mean() + 0.2
     again = predict(p1["slide"], p1["spots"], run, tmp_path / "again.h5ad", fold="P1")
     if network_class(method).needs(config.network).bank:
-        bank = load_card(run / "fold-P1.safetensors").shape.bank
-        assert bank == sum(pd.read_csv(world / "spots" / f"{name}.csv").shape[0] for name in ("P2", "P3"))
+        check_bank(run / "fold-P1.safetensors", world, ("P2", "P3"))
     kept = anndata.read_h5ad(run / "predictions" / "P1.h5ad")
     assert np.allclose(again.X, kept.X, atol=1e-5)
+
+
+def check_bank(file: Path, world: Path, sections: Sequence[str]) -> None:
+    """The card names each row of the bank by section and spot; its label is that spot's; none is of other sections."""
+    card, label = load_card(file), load_state(file)["bank.label"]
+    expected = {}
+    for name in sections:
+        spots = read_spots(world / "spots" / f"{name}.csv")
+        labels = make_labels(read_counts(world / "counts" / f"{name}.tsv.gz"), spots, card.genes, card.config.labels)
+        expected |= {(name, spot): y for spot, y in zip(spots.names, labels.y, strict=True)}
+    assert len(card.bank) == card.shape.bank == len(label)
+    assert {*card.bank} == expected.keys()
+    assert np.allclose(label, np.stack([expected[row] for row in card.bank]))
+
+
+def test_names_of_a_bank_of_other_length_or_of_unseen_sections_are_refused(world, features, tmp_path):
+    config = load_config("features", overrides=["method=bleep", *SETTINGS, "training.epochs=1"])
+    train(read_sheet(world / "samples.csv"), tmp_path, config, fold="P1", features=features)
+    file = tmp_path / "fold-P1.safetensors"
+    card, state = load_card(file), load_state(file)
+    for bank in (card.bank[1:], (("elsewhere", "3x4"), *card.bank[1:])):
+        file.write_bytes(checkpoint_bytes(replace(card, bank=bank), state))
+        with pytest.raises(GeneDMLError, match=f"it names {len(bank)} spots for a bank of {card.shape.bank}"):
+            load_card(file)
 
 
 def test_the_turned_tiles_that_hist2st_learns_from_are_extracted(world, features, tmp_path):

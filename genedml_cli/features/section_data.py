@@ -18,6 +18,11 @@ class SectionData:
     labels: Labels
     notes: tuple[Note, ...] = ()
 
+    @property
+    def labelled_spots(self) -> list[str]:
+        """Names of the spots that have a label."""
+        return [name for name, valid in zip(self.features.spots.names, self.labels.valid, strict=True) if valid]
+
 
 def left_out_together(sections: Sequence[SectionData]) -> list[str]:
     """The group of every section, where one at a time is left out: its donor; of a single donor, the section itself."""

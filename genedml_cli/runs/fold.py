@@ -168,6 +168,7 @@ def _card(
         training_slides={sample.name: slides[sample.name] for sample in chosen_by},
         training_patients=tuple(sorted({sample.patient for sample in chosen_by})),
         training_donors=tuple(sorted({sample.donor for sample in chosen_by})),
+        bank=trained.bank,
         notes=tuple(texts_of(dict.fromkeys(notes))),
         scores={
             "epoch": trained.epoch,

@@ -108,11 +108,17 @@ class Learner:
 
 
 @torch.no_grad()
-def remember(network: Network, batches: Iterable[Batch]) -> None:
-    """Let a network that needs a bank fill it from all spots that it is trained on."""
-    if network.takes.bank:
-        network.eval()
-        network.remember(batches)
+def remember(network: Network, batches: Iterable[Batch]) -> list[int]:
+    """Let a network that needs a bank fill it from all spots that it is trained on.
+
+    Returns:
+        Which of them each row of the bank holds, counted over ``batches``; nothing where there is no bank.
+    """
+    if not network.takes.bank:
+        return []
+    network.eval()
+    order = network.remember(batches)
+    return [] if order is None else order.tolist()
 
 
 def _optimiser(network: Network, settings: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:

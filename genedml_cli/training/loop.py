@@ -52,6 +52,7 @@ class Trained:
         epoch: the chosen epoch.
         log: every loss part and score of every epoch.
         held_out_pcc: each gene's PCC on the sections the epoch was chosen on; None if there were none.
+        bank: section and spot of every row of the network's bank; nothing where it has none.
     """
 
     state: Mapping[str, Tensor]
@@ -59,6 +60,7 @@ class Trained:
     epoch: int
     log: Sequence[Mapping[str, float]]
     held_out_pcc: Float[np.ndarray, " M"] | None
+    bank: tuple[tuple[str, str], ...] = ()
 
 
 def train_fold(
@@ -393,7 +395,7 @@ def _fit(
     if start is not None:
         network.load_backbone(start.file)
     network.to(device).start_from(loader.sections())
-    remember(network, loader.sections())
+    rows = remember(network, loader.sections())
     learner, course = Learner(network, settings, device), _Course()
     if passes.begun is not None:
         learner.restore(passes.begun, generator)
@@ -404,7 +406,8 @@ def _fit(
         advance(len(course.log))
         while len(course.log) < epochs and len(course.log) - course.epoch < settings.patience:
             entry = {"epoch": len(course.log) + 1, **learner.train_epoch(loader.epoch(generator), generator)}
-            remember(learner.averaged, loader.sections())
+            if network.takes.bank_moves:
+                remember(learner.averaged, loader.sections())
             scores = _mean_pcc(learner.averaged, sections, select) if select else None
             if scores is not None:
                 entry["held_out_pcc"] = nanmean(scores)
@@ -420,7 +423,14 @@ def _fit(
     passes.table.write(passes.epochs(course), last=True)
     if select:
         learner.averaged.load_state_dict(course.weights)
-    remember(learner.averaged, loader.sections())
+    if network.takes.bank_moves:
+        remember(learner.averaged, loader.sections())
+    named = [(data.sample.name, name) for data in train for name in data.labelled_spots]
     return Trained(
-        learner.averaged.state_dict(), learner.averaged.shape, course.epoch, passes.epochs(course), course.held_out_pcc
+        learner.averaged.state_dict(),
+        learner.averaged.shape,
+        course.epoch,
+        passes.epochs(course),
+        course.held_out_pcc,
+        tuple(named[row] for row in rows),
     )

@@ -96,6 +96,8 @@ class ModelCard:
             them. A model of views in level-0 pixels is for slides of about these.
         spot_um: sizes of the pseudo-spots it was trained on, each once; nothing of measured spots.
         gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
+        bank: section and spot of every row of what the network looks up at prediction, in its order; nothing of one
+            that looks nothing up, and of models of earlier versions.
         notes: what must be said with everything it predicts and every score of it; those that warn begin in capitals.
         scores: what was measured when it was made.
         cross_validated: what its genes were worth over the folds of its run; None until a run has scored them.
@@ -118,6 +120,7 @@ class ModelCard:
     um_per_px: tuple[float, ...] = ()
     spot_um: tuple[float, ...] = ()
     gene_ids: tuple[str, ...] = ()
+    bank: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
@@ -187,14 +190,15 @@ def load_card(file: Path) -> ModelCard:
 
 
 def fingerprint(file: Path) -> str:
-    """SHA-256 of all that a checkpoint predicts by: weights and card, without what later folds add to it.
+    """SHA-256 of all that a checkpoint predicts by: weights and card, without what later folds add to it, and without
+    the names of what it looks up.
 
     Raises:
         GeneDMLError: as :func:`load_card`.
     """
     card, weights = _read_card(file)
     values = asdict(replace(card, cross_validated=None, made_by={}))
-    del values["calibration"]
+    del values["calibration"], values["bank"]
     return hashlib.sha256(f"{weights} {json.dumps(values, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -279,6 +283,8 @@ def _check_card(card: ModelCard) -> None:
         raise ValueError("its references are no numbers")
     if len(card.um_per_px) not in (0, 2) or not all(0 < value < math.inf for value in card.um_per_px):
         raise ValueError(f"its um/px are {card.um_per_px}")
+    if len(card.bank) not in (0, card.shape.bank) or not {name for name, _ in card.bank} <= {*card.training_slides}:
+        raise ValueError(f"it names {len(card.bank)} spots for a bank of {card.shape.bank}, or some it never saw")
     if len(card.gene_ids) not in (0, genes):
         raise ValueError(f"it has {len(card.gene_ids)} ids for {genes} genes")
     for scores in (card.scores["held_out_pcc"], card.scores.get("morans_i", [])):

@@ -35,8 +35,11 @@ class Bank(nn.Module):
         self.register_buffer("patient", torch.full((spots,), EMPTY))
 
     @torch.no_grad()
-    def fill(self, batches: Iterable[Batch], key_of: Callable[[Batch], Float[Tensor, "B W"]]) -> None:
+    def fill(self, batches: Iterable[Batch], key_of: Callable[[Batch], Float[Tensor, "B W"]]) -> Int[Tensor, " N"]:
         """Keep all spots of ``batches``, in an order that depends on their labels alone.
+
+        Returns:
+            Which spot each row holds, counted over ``batches``.
 
         Raises:
             GeneDMLError: they are of other genes, or not as many as the bank is for.
@@ -57,6 +60,7 @@ class Bank(nn.Module):
         self.key.copy_(key[order])
         self.label.copy_(label[order])
         self.patient.copy_(patient[order])
+        return order
 
     @torch.no_grad()
     def nearest(

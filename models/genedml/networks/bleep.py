@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -124,9 +124,10 @@ class BLEEP(Network):
     @classmethod
     def needs(cls, config: BLEEPConfig) -> Needs:
         """A bank of references, and the pixels of its own tile where they are not features."""
-        if config.stem == "pixels":
-            return Needs(tiles=(Tile(TILE_PX),), bank=True, backbone=config.backbone if config.pretrained else "")
-        return Needs(bank=True)
+        if config.stem == "features":
+            return Needs(bank=True, bank_moves=True)
+        backbone = config.backbone if config.pretrained else ""
+        return Needs(tiles=(Tile(TILE_PX),), bank=True, bank_moves=True, backbone=backbone)
 
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
         """Mean label of the K references whose expression embedding has the greatest cosine with the tile's.
@@ -159,9 +160,9 @@ class BLEEP(Network):
         assert batch.label is not None
         return self.gene_head(batch.label if self.expression is None else self.expression(batch.label, batch))
 
-    def remember(self, batches: Iterable[Batch]) -> None:
+    def remember(self, batches: Iterable[Batch]) -> Int[Tensor, " N"]:
         """Keep the expression embedding, of unit length, and the label of every training spot."""
-        self.bank.fill(batches, self._key)
+        return self.bank.fill(batches, self._key)
 
     def _key(self, batch: Batch) -> Float[Tensor, "B W"]:
         return functional.normalize(self.embed_labels(batch), dim=1)

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -214,13 +214,13 @@ class EGN(Network):
         with torch.autocast(label.device.type, enabled=False):  # correlations need more bits
             return egn_losses(predicted.to(label.dtype), label, self.config.correlation_weight)
 
-    def remember(self, batches: Iterable[Batch]) -> None:
+    def remember(self, batches: Iterable[Batch]) -> Int[Tensor, " N"]:
         """Keep the pooled vector and the label of every training spot, and mean and standard deviation of the labels.
 
         Raises:
             GeneDMLError: all spots are of one patient, so that none has an exemplar while training.
         """
-        self.bank.fill(batches, lambda batch: batch.pooled)
+        order = self.bank.fill(batches, lambda batch: batch.pooled)
         if len(self.bank.patient.unique()) == 1:
             raise GeneDMLError(
                 "EGN looks up spots of other patients while it is trained, and all training spots are of one patient "
@@ -228,6 +228,7 @@ class EGN(Network):
             )
         self.label_mean.copy_(self.bank.label.mean(dim=0))
         self.label_sd.copy_(self.bank.label.std(dim=0).clamp(min=1e-3))
+        return order
 
 
 def egn_losses(

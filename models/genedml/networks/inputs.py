@@ -48,6 +48,7 @@ class Needs:
         array_means: its predictions are means over array neighbours: in training a batch holds all labelled spots of
             its sections; at prediction :meth:`genedml.networks.network.Network.finish` sees the whole section.
         bank: it looks things up at prediction, which :meth:`genedml.networks.network.Network.remember` keeps.
+        bank_moves: what it keeps there depends on its weights.
         backbone: the model of timm, as ``resnet18.tv_in1k``, whose weights a training starts from; empty for none. See
             :meth:`genedml.networks.network.Network.load_backbone`.
     """
@@ -60,6 +61,7 @@ class Needs:
     orientations: bool = False
     array_means: bool = False
     bank: bool = False
+    bank_moves: bool = False
     backbone: str = ""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -105,10 +105,14 @@ class Network(nn.Module):
             with torch.no_grad():
                 head.bias.copy_(mean_label)
 
-    def remember(self, batches: Iterable[Batch]) -> None:
+    def remember(self, batches: Iterable[Batch]) -> Int[Tensor, " N"] | None:
         """Keep in buffers, of :attr:`Shape.bank` rows, what is looked up at prediction; by default nothing.
 
-        Called in evaluation mode and without gradients, before the training, before sections held out are predicted,
-        and after the training, where :attr:`Needs.bank` asks for it. ``batches``: the labelled spots of the training, a
-        section at a time, with label and patient, without raw tiles.
+        Called in evaluation mode and without gradients before the training, where :attr:`Needs.bank` asks for it, and
+        where :attr:`Needs.bank_moves` says so again before sections held out are predicted and after the training.
+        ``batches``: the labelled spots of the training, a section at a time, with label and patient, without raw tiles.
+
+        Returns:
+            Which spot each of the N rows holds, counted over ``batches``, so that the model's card can name it.
         """
+        return None
