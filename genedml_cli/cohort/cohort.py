@@ -13,7 +13,7 @@ from genedml_cli.cohort import results as cohort_results
 from genedml_cli.cohort.results import MERGED, PAGE, PSEUDOBULK
 from genedml_cli.cohort.shares import Share, join_shares, settings_of
 from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome
-from genedml_cli.datasets.sheets import FIRST_LINE, is_file_name, number, read_rows
+from genedml_cli.datasets.sheets import FIRST_LINE, Row, is_file_name, number, read_rows
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
@@ -33,7 +33,9 @@ from genedml_cli.spots.placing import Placing
 from genedml_cli.text import shown
 
 REQUIRED_COLUMNS = ("slide",)
-OPTIONAL_COLUMNS = dict.fromkeys(("name", "spots", "um_per_px", "pitch_um", "tissue"), True)  # their cells may be empty
+OPTIONAL_COLUMNS = dict.fromkeys(
+    ("name", "spots", "um_per_px", "pitch_um", "tissue", "section"), True
+)  # their cells may be empty
 SUMMARY = "summary.csv"
 RESERVED = [Path(name).stem for name in (SUMMARY, PSEUDOBULK, MERGED, PAGE)]
 NAMED = 10
@@ -84,7 +86,7 @@ class Cohort:
 
 
 def read_cohort(path: Path, placing: Placing) -> list[CohortSlide]:
-    """Read a sheet of slides: CSV with ``slide`` and, if you like, ``name,spots,um_per_px,pitch_um,tissue``.
+    """Read a sheet of slides: CSV with ``slide`` and, if you like, ``name,spots,um_per_px,pitch_um,tissue,section``.
 
     Paths are relative to the sheet. Without a name, a result is called as its slide; without spots, it is predicted on
     a grid. ``placing`` is for the rows that do not say their own.
@@ -99,11 +101,24 @@ def read_cohort(path: Path, placing: Placing) -> list[CohortSlide]:
         name, spots, tissue = row["name"] or slide.stem, row["spots"], row["tissue"]
         own: dict[str, Any] = {column: number(row, column, path, name) for column in ("um_per_px", "pitch_um")}
         own["tissue"] = None if tissue is None else path.parent / tissue
+        own["section"] = section_of(row, path, name)
         said = {column: value for column, value in own.items() if value is not None}
         where = None if spots is None else path.parent / spots
         slides.append(CohortSlide(name, slide, where, replace(placing, **said)))
     _check_names([slide.name for slide in slides], path)
     return slides
+
+
+def section_of(row: Row, path: Path, name: str) -> int | None:
+    """The section that a row asks for; None where its cell is empty.
+
+    Raises:
+        GeneDMLError: no whole number from 1 on.
+    """
+    section = number(row, "section", path, name)
+    if section is not None and not (section >= 1 and section.is_integer()):
+        raise GeneDMLError(f"{path}: section of {name} is {section:g}. Give 1, 2 and so on, as --preview numbers them.")
+    return None if section is None else int(section)
 
 
 @takes_paths

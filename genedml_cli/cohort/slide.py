@@ -178,10 +178,10 @@ def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) 
 
 def _asked(task: CohortTask, slide: CohortSlide, models: Ensemble) -> dict[str, str]:
     """All but its slide that a result depends on, each by what a difference of it is called."""
-    tissue = slide.placing.tissue
+    tissue, section = slide.placing.tissue, slide.placing.section
     return {
         "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(spots_file(slide.spots)),
-        "tissue": "found" if tissue is None else sha256_of(tissue),
+        "tissue": ("found" if tissue is None else sha256_of(tissue)) + (f", section {section}" if section else ""),
         "models": " ".join(models.fingerprints),
         "um_per_px": str(slide.placing.um_per_px),
         "pitch_um": str(slide.placing.pitch_um),

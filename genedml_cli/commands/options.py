@@ -363,6 +363,17 @@ TissueOption = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+SectionOption = Annotated[
+    int | None,
+    typer.Option(
+        "--section",
+        min=1,
+        metavar="N",
+        help="Of several sections on the slide, 1 mm or more apart, only this one; --preview numbers them.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
 PreviewOption = Annotated[
     Path | None,
     typer.Option(

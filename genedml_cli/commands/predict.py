@@ -28,7 +28,7 @@ SlidesOption = Annotated[
     typer.Option(
         "--slides",
         help="Instead of SLIDE, a CSV sheet of many: column slide, optional name, spots, um_per_px, pitch_um, "
-        "tissue; paths relative to it. A slide that fails does not stop the others.",
+        "tissue, section; paths relative to it. A slide that fails does not stop the others.",
         rich_help_panel=DATA,
     ),
 ]
@@ -150,6 +150,7 @@ class PlaceOptions:
     skip_off_image: options.OffImageOption = False
     um_per_px: options.UmPerPxOption = None
     pitch_um: options.SpotsPitchOption = None
+    section: options.SectionOption = None
 
     @property
     def placing(self) -> "Placing":
@@ -157,7 +158,7 @@ class PlaceOptions:
         from genedml_cli.spots.placing import Placing
 
         allowed = self.allow_off_tissue, self.skip_off_image
-        return Placing(self.um_per_px, self.pitch_um, self.grid.value, self.tissue, *allowed)
+        return Placing(self.um_per_px, self.pitch_um, self.grid.value, self.tissue, *allowed, self.section)
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,9 @@ def predict(
     if preview is not None and out is None and json_:
         raise typer.BadParameter("--json goes with --out; --preview alone draws a picture.")
     if slides is not None:
-        if out is None or spots or preview or place.tissue:
+        if out is None or spots or preview or place.tissue or place.section:
             raise typer.BadParameter(
-                "--slides goes with --out FOLDER and without --preview; spots and tissue are columns of the sheet."
+                "--slides goes with --out FOLDER and without --preview; the sheet has columns spots, tissue, section."
             )
         if out.suffix in (".h5ad", ".csv", ".zarr"):
             raise typer.BadParameter(f"With --slides, --out is a folder; {out} looks like a file.")

@@ -49,6 +49,7 @@ def predict(
     tissue: Path | None = None,
     allow_off_tissue: bool = False,
     skip_off_image: bool = False,
+    section: int | None = None,
     weights: Path | None = None,
     compute: Compute = AUTO,
     batch_spots: int = BATCH_SPOTS,
@@ -69,7 +70,8 @@ def predict(
             0.99; 0 for none. None is 0.9 where the model knows intervals: with a slide alone nothing else says how far
             off a value may be.
         um_per_px: of level 0, where the slide does not say; a model of native views needs none, a grid does.
-        pitch_um, grid, tissue, allow_off_tissue, skip_off_image: see :class:`genedml_cli.spots.placing.Placing`.
+        pitch_um, grid, tissue, allow_off_tissue, skip_off_image, section: as of
+            :class:`genedml_cli.spots.placing.Placing`.
         weights: the encoder's weights file, instead of the hub.
         compute: where and how the arithmetic runs.
         force: write over a result that is there.
@@ -84,7 +86,7 @@ def predict(
     if out is not None:
         check_output_path(out)
         refuse_overwriting_inputs([out], [slide, spots, tissue])
-    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image)
+    placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image, section)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         if out is not None:
             check_free(out, force)

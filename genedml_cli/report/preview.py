@@ -21,6 +21,7 @@ from genedml_cli.figures.style import DOTS_PER_INCH, STYLE, check_picture_path
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import atomic_write, refuse_overwriting_inputs
 from genedml_cli.outputs.predictions import spot_diameter_px
+from genedml_cli.slides.sections import number_sections
 from genedml_cli.slides.slide import Slide
 from genedml_cli.spots.placing import Placing, Site, place_spots
 
@@ -47,7 +48,7 @@ def preview(slide: Path, spots: Path | None, out: Path, placing: Placing) -> str
         rc_context(STYLE),
         atomic_write(out) as temporary,
     ):
-        preview_figure(placed).savefig(temporary, dpi=DOTS_PER_INCH)
+        preview_figure(placed, placing.section is None).savefig(temporary, dpi=DOTS_PER_INCH)
         return describe(placed)
 
 
@@ -64,8 +65,11 @@ def describe(placed: Site) -> str:
     return f"{len(placed.spots):,} spots ({origin}); tissue{area} ({placed.tissue.source})"
 
 
-def preview_figure(placed: Site) -> Figure:
-    """The whole slide, the outline of the tissue, and spots at their size, with a legend, a scale bar and um/px."""
+def preview_figure(placed: Site, numbered: bool = True) -> Figure:
+    """The whole slide, the outline of the tissue, and spots at their size, with a legend, a scale bar and um/px.
+
+    ``numbered`` puts a number to every section, where there are several.
+    """
     width, height = placed.slide.size_px
     longer = max(width, height)
     across, down = max(width / longer * SIDE_INCHES, NARROWEST_INCHES), height / longer * SIDE_INCHES
@@ -87,12 +91,24 @@ def preview_figure(placed: Site) -> Figure:
             axis.add_collection(_circles(placed, chosen, colour, axis))
             label = f"{chosen.sum():,} spots {where}"
             signs.append(Line2D([], [], linewidth=0, marker="o", markerfacecolor="none", color=colour, label=label))
+    if numbered:
+        _number_sections(placed, axis)
     axis.set(xlim=(0, width), ylim=(height, 0))
     axis.set_axis_off()
     figure.text(LINE / 2 / across, 1 - LINE / 2 / inches, "\n".join(lines), va="top")
     figure.legend(handles=signs, loc="lower left", frameon=False, fontsize=7, borderpad=0)
     _draw_scale(figure, axis, placed.slide)
     return figure
+
+
+def _number_sections(placed: Site, axis: Axes) -> None:
+    """At the middle of every section its number, where a slide has several."""
+    numbers = number_sections(placed.tissue, placed.slide) * placed.tissue.mask
+    to_px = np.array(placed.slide.size_px) / numbers.shape[::-1]
+    box = {"facecolor": "white", "edgecolor": OUTLINE, "boxstyle": "circle", "linewidth": 0.8}
+    for number in range(1, numbers.max() + 1) if numbers.max() > 1 else ():
+        x, y = (np.argwhere(numbers == number)[:, ::-1].mean(axis=0) + 0.5) * to_px
+        axis.text(x, y, str(number), ha="center", va="center", bbox=box)
 
 
 def _circles(placed: Site, chosen: Bool[np.ndarray, " S"], colour: str, axis: Axes) -> EllipseCollection:

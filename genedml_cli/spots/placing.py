@@ -10,13 +10,14 @@ import numpy as np
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.notes import Mark, Note
+from genedml_cli.slides.sections import only_section
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.slides.tissue import Tissue, find_tissue, read_tissue
 from genedml_cli.spots.grid import lay_grid
 from genedml_cli.spots.lattice import Lattice, slopes
 from genedml_cli.spots.section import check_full_image, open_section
 from genedml_cli.spots.spot_files import read_spots, spots_file
-from genedml_cli.spots.spots import Spots, on_image
+from genedml_cli.spots.spots import Spots, on_image, some_of
 
 GRID_PITCH_UM = 100.0
 
@@ -70,6 +71,8 @@ class Placing:
         tissue: what is tissue, over what is found (see :func:`genedml_cli.slides.tissue.read_tissue`).
         allow_off_tissue: take a table's spots even if most lie off the tissue.
         skip_off_image: leave out a table's spots that lie off the image, with a note; else they are refused.
+        section: of several on the slide, the only one whose spots are taken or over which a grid is laid (see
+            :mod:`genedml_cli.slides.sections`).
     """
 
     um_per_px: float | None = None
@@ -78,6 +81,7 @@ class Placing:
     tissue: Path | None = None
     allow_off_tissue: bool = False
     skip_off_image: bool = False
+    section: int | None = None
 
 
 @contextmanager
@@ -91,7 +95,8 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         scale_needed: whether um/px of a table's slide has to be known.
 
     Raises:
-        GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid.
+        GeneDMLError: as the functions named; spots that are not of the slide; no tissue or um/px to lay a grid; a
+            section that the slide has not, or without spots.
     """
     spots = None if spots is None else spots_file(spots)
     table = None if spots is None else read_spots(spots)
@@ -106,6 +111,9 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
         if table is None:
             check_full_image(opened)
         where = find_tissue(opened) if placing.tissue is None else read_tissue(placing.tissue, opened)
+        if placing.section is not None:
+            where, ground = only_section(where, opened, placing.section)
+            table = None if table is None else spots_on(ground, table, opened)
         notes = [*opened.notes, *left_out]
         if spots is None or table is None:
             pitch_um = GRID_PITCH_UM if placing.pitch_um is None else placing.pitch_um
@@ -117,6 +125,22 @@ def place_spots(slide: Path, spots: Path | None, placing: Placing, scale_needed:
             site = Site(opened, table, where, spots.name, share, notes=tuple(notes))
         say_what_is_derived(opened, table, placing.pitch_um)
         yield site
+
+
+def spots_on(ground: Tissue, spots: Spots, slide: Slide) -> Spots:
+    """The spots that lie at a section.
+
+    Raises:
+        GeneDMLError: none does.
+    """
+    chosen = ground.holds(spots.xy_px)
+    if not chosen.any():
+        raise GeneDMLError(
+            f"None of the {len(spots)} spots lies at the section asked for of {slide.path.name} ({ground.source}). "
+            "Look at them: genedml predict SLIDE --spots FILE --preview FILE.png."
+        )
+    console.note(f"{chosen.sum()} of {len(spots)} spots lie at the section asked for ({ground.source}).")
+    return some_of(spots, chosen)
 
 
 def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue: bool = False) -> float:
