@@ -12,7 +12,7 @@ from test_null import square
 from genedml.config import TARGETS
 from genedml_cli.evaluation.checklist import POINTS, Evidence, checklist
 from genedml_cli.evaluation.fold_scores import score_fold
-from genedml_cli.evaluation.null import moved_maps
+from genedml_cli.evaluation.null import moves_of
 from genedml_cli.evaluation.points import Point, State, lines_of, merged
 from genedml_cli.evaluation.scores import SPLIT_HALVES, Evaluation
 from genedml_cli.notes import Mark, Note
@@ -62,8 +62,8 @@ def test_a_table_of_today_has_all_but_a_label_without_depth_a_ceiling_and_gene_s
         "ceiling of the labels",
         "gene sets and regions",
     }
-    moves = len(moved_maps(square(9, 8)))
-    assert found["null of moved maps"].why.startswith(f"100% of the genes above it, given depth 100%; {moves} moves")
+    draws = len(moves_of(square(9, 8)))
+    assert found["null of moved maps"].why.startswith(f"100% of the genes above it, given depth 100%; {draws} draws")
     assert found["errors over patients"].why.startswith("mean and sd over 2 folds of 2 patients")
 
 
@@ -118,7 +118,10 @@ def test_too_few_spots_for_a_null_are_counted():
     set_record(data, record_of(run_section("A", 0)))
     point = points([data])["null of moved maps"]
     assert point.state is NOT_POSSIBLE
-    assert "99 are needed" in point.why
+    assert "99 moves" in point.why
+    some = points([data, run_section("B", 1)])["null of moved maps"]
+    assert some.state is DONE
+    assert "none for 1 fold of small sections" in some.why
 
 
 def test_a_ceiling_is_done_not_done_or_not_possible(sections):

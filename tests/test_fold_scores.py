@@ -10,7 +10,7 @@ from test_null import of_array, smooth, square
 
 from genedml.metrics import attainable, pcc
 from genedml_cli.evaluation.fold_scores import THIRDS, moran_groups, score_fold
-from genedml_cli.evaluation.null import above_null, moved_maps, null_p_values
+from genedml_cli.evaluation.null import above_null, moves_of, null_p_values
 from genedml_cli.evaluation.scores import (
     CONSTANT,
     DEPTH,
@@ -55,9 +55,9 @@ def test_every_score_of_a_fold_equals_a_loop_over_sections_and_genes():
     assert list(scores) == ["Gene-DML", RIDGE, DEPTH, CONSTANT]
     for name, layer in (("Gene-DML", None), (RIDGE, "ridge")):
         each: dict[str, list[float]] = {}
-        for data, of_section in zip(sections, spots, strict=True):
+        for data in sections:
             predicted = data.X if layer is None else data.layers[layer]
-            truth, moved = data.layers["truth"], moved_maps(of_section)
+            truth = data.layers["truth"]
             plain, unsmoothed = pcc(truth, predicted), pcc(data.layers[UNSMOOTHED], predicted)
             each.setdefault("pcc_unsmoothed", []).append(sum(unsmoothed) / GENES)
             for third, start in zip(THIRDS, (0, 4, 8), strict=True):
@@ -65,11 +65,15 @@ def test_every_score_of_a_fold_equals_a_loop_over_sections_and_genes():
             each.setdefault("pcc_spatial", []).append(sum(plain) / GENES)
             inside = [np.mean(truth[:, gene] <= data.layers["upper"][:, gene]) for gene in range(GENES)]
             each.setdefault("coverage", []).append(np.nan if layer else sum(inside) / GENES)
-            each.setdefault("above_null", []).append(sum(above_null(null_p_values(truth, predicted, moved))) / GENES)
             ratios = [np.var(predicted[:, gene]) / np.var(truth[:, gene]) for gene in range(GENES)]
             each.setdefault("variance_ratio", []).append(float(np.median(ratios)))
         for key, values in each.items():
             assert scores[name].full[key] == pytest.approx(sum(values) / 2, nan_ok=True), key
+        truth = [data.layers["truth"] for data in sections]
+        predicted = [data.X if layer is None else data.layers[layer] for data in sections]
+        p_values = null_p_values(truth, predicted, [moves_of(of_section) for of_section in spots])
+        assert scores[name].per_gene["above_null"].tolist() == above_null(p_values).tolist()
+        assert scores[name].full["above_null"] == pytest.approx(sum(above_null(p_values)) / GENES)
     assert scores["Gene-DML"].full["above_null"] > 0.9
     assert scores["Gene-DML"].full["above_null_given_depth"] > 0.9
     assert scores["Gene-DML"].full["pcc_unsmoothed"] < scores["Gene-DML"].pcc_a

@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import norm, pearsonr
 
 from genedml.metrics import partial_pcc, pcc, residual
-from genedml_cli.evaluation.null import DRAWS, FEWEST_DRAWS, LEAST_OVERLAP, above_null, moved_maps, null_p_values
+from genedml_cli.evaluation.null import (
+    DRAWS,
+    FEWEST_DRAWS,
+    LEAST_OVERLAP,
+    Moves,
+    above_null,
+    draws_of,
+    fewest_found,
+    moves_of,
+    null_p_values,
+)
 from genedml_cli.spots.lattice import flat
 from genedml_cli.spots.spots import Spots
 
@@ -30,9 +40,21 @@ def smooth(spots: Spots, genes: int, seed: int, times: int = 2) -> np.ndarray:
     return values
 
 
+def sources(moves: Moves, spots: int) -> np.ndarray:
+    """For every draw and spot, the spot whose value stands there after the move; -1 where there is none."""
+    table = np.full((len(moves), spots), -1)
+    stands = {tuple(cell): spot for cell, spot in zip(moves.cells.tolist(), moves.spot, strict=True)}
+    for draw, (symmetry, shift) in enumerate(zip(moves.symmetry, moves.shift, strict=True)):
+        for place, spot in zip((moves.turned[symmetry] + shift).tolist(), moves.spot, strict=True):
+            if tuple(place) in stands:
+                table[draw, stands[tuple(place)]] = spot
+    assert ((table >= 0).sum(axis=1) == moves.covered).all()
+    return table
+
+
 @pytest.mark.parametrize(("spots", "turns"), [(square(7, 5), 4), (visium(6, 7), 6)])
 def test_every_draw_is_a_turn_or_mirror_image_and_a_shift_of_the_array(spots, turns):
-    source, places = moved_maps(spots), flat(spots.array.steps, spots.lattice)
+    source, places = sources(moves_of(spots), len(spots)), flat(spots.array.steps, spots.lattice)
     moves = set()
     for draw in source:
         covered = draw >= 0
@@ -61,35 +83,84 @@ def test_every_draw_is_a_turn_or_mirror_image_and_a_shift_of_the_array(spots, tu
 
 def test_all_moves_are_drawn_where_they_are_few_and_so_many_where_they_are_more():
     # Of 4 x 4 squares, shifts of (1, 1), (2, 0) and less cover half: 13 with each of 7 symmetries, none by itself.
-    assert len(moved_maps(square(4, 4))) == 7 * 13
-    assert len(moved_maps(square(20, 17))) == DRAWS
-    assert len(moved_maps(visium(14, 20))) == DRAWS
-    assert (moved_maps(square(20, 17)) == moved_maps(square(20, 17))).all()
+    assert len(moves_of(square(4, 4))) == 7 * 13
+    assert len(moves_of(square(20, 17))) == sum(len(moves) for moves in every_move(square(20, 17)))
+    assert len(moves_of(square(60, 50))) == DRAWS
+    for field in ("symmetry", "shift"):
+        assert (getattr(moves_of(square(60, 50)), field) == getattr(moves_of(square(60, 50)), field)).all()
 
 
-@pytest.mark.parametrize("spots", [square(9, 6), visium(7, 7)])
-def test_p_values_equal_a_loop(spots):
-    truth, predicted = smooth(spots, 5, 0), smooth(spots, 5, 1)
-    predicted[:, :2] += truth[:, :2]
-    truth[:, 3], predicted[:, 4] = 0.3, 0.7
-    truth[:, 2] = np.arange(len(spots)) == len(spots) // 2  # in one spot: constant wherever that is not covered
-    source = moved_maps(spots)
-    expected = []
-    for gene in range(5):
-        observed = pcc(truth, predicted)[gene]
-        at_least = draws = 1
-        for draw in source:
-            covered = [spot for spot in range(len(spots)) if draw[spot] >= 0]
-            there = truth[covered, gene]
-            moved = predicted[draw[covered], gene]
-            if np.ptp(there) == 0:
-                continue
-            draws += 1
-            at_least += (0 if np.ptp(moved) == 0 else pearsonr(there, moved).statistic) >= observed - 1e-9
-        expected.append(at_least / draws if not np.isnan(observed) and draws > FEWEST_DRAWS else np.nan)
-    assert np.isnan(expected).tolist() == [False, False, False, True, False]
-    assert expected[4] == 1
-    np.testing.assert_allclose(null_p_values(truth, predicted, source), expected)
+def every_move(spots: Spots) -> list[np.ndarray]:
+    """By each symmetry of a full rectangle, the shifts that cover half of it, a shift alone by more than two."""
+    width, height = spots.array_xy.max(axis=0) + 1
+    moves = []
+    for number in range(8):
+        w, h = (width, height) if number % 2 == 0 else (height, width)
+        dx, dy = np.meshgrid(np.arange(-w + 1, width), np.arange(-h + 1, height))
+        covered = [
+            np.minimum(side, shift + own) - np.maximum(0, shift)
+            for side, own, shift in ((width, w, dx), (height, h, dy))
+        ]
+        enough = np.prod(covered, axis=0) >= LEAST_OVERLAP * width * height
+        far = np.maximum(abs(dx), abs(dy)) > 2
+        moves.append(np.argwhere(enough & (far if number == 0 else True)))
+    return moves
+
+
+def test_p_values_equal_a_loop_over_draws_and_sections():
+    sections = [square(9, 6), visium(7, 7)]
+    truth = [smooth(spots, 5, 0) for spots in sections]
+    predicted = [smooth(spots, 5, 1) for spots in sections]
+    moves = [moves_of(spots) for spots in sections]
+    for number, spots in enumerate(sections):
+        predicted[number][:, :2] += 0.4 * truth[number][:, :2]
+        truth[number][:, 3], predicted[number][:, 4] = 0.3, 0.7
+        # In one spot: constant wherever that is not covered.
+        truth[number][:, 2] = np.arange(len(spots)) == len(spots) // 2
+    alone = [p_values_by_loop(*part) for part in zip(truth, predicted, sections, moves, strict=True)]
+    for place, expected in enumerate(alone):
+        found = null_p_values([truth[place]], [predicted[place]], [moves[place]])
+        assert np.isnan(found).tolist() == [False, False, False, True, False]
+        np.testing.assert_allclose(found, expected)
+        assert found[4] == 1
+    # Both together: sums of z of one draw of each, which are drawn at random.
+    together = null_p_values(truth, predicted, moves)
+    z = [z_by_loop(*part) for part in zip(truth, predicted, sections, moves, strict=True)]
+    every = np.stack([(z[0][1][:, None, gene] + z[1][1][None, :, gene]).ravel() for gene in range(2)], axis=1)
+    observed = z[0][0][:2] + z[1][0][:2]
+    expected = np.maximum((every >= observed).mean(axis=0), norm.sf(observed / np.sqrt(np.square(every).mean(axis=0))))
+    np.testing.assert_allclose(together[:2], expected, atol=0.01)
+    assert together[1] < min(alone[0][1], alone[1][1])  # evidence of both adds up
+
+
+def z_by_loop(truth, predicted, spots, moves) -> tuple[np.ndarray, np.ndarray]:
+    """Fisher's z by the root of spots less three, of the map in its place and of every draw, by gene."""
+
+    def z(here: np.ndarray, there: np.ndarray) -> float:
+        if np.ptp(here) == 0:
+            return np.nan
+        r = 0.0 if np.ptp(there) == 0 else pearsonr(here, there).statistic
+        return np.arctanh(np.clip(r, -1 + 1e-9, 1 - 1e-9)) * (len(here) - 3) ** 0.5
+
+    moved = [
+        [z(truth[draw >= 0, gene], predicted[draw[draw >= 0], gene]) for gene in range(truth.shape[1])]
+        for draw in sources(moves, len(spots))
+    ]
+    return np.array([z(truth[:, gene], predicted[:, gene]) for gene in range(truth.shape[1])]), np.array(moved)
+
+
+def p_values_by_loop(truth, predicted, spots, moves) -> np.ndarray:
+    observed, moved = z_by_loop(truth, predicted, spots, moves)
+    p_values = []
+    for here, draws in zip(observed, moved.T, strict=True):
+        draws = draws[~np.isnan(draws)]
+        if np.isnan(here) or len(draws) < FEWEST_DRAWS:
+            p_values.append(np.nan)
+            continue
+        counted = (1 + sum(draws >= here - 1e-9)) / (1 + len(draws))
+        rms = np.sqrt(np.mean(draws**2))
+        p_values.append(max(counted, norm.sf(here / rms) if rms else 0.5))
+    return np.array(p_values)
 
 
 def test_a_map_of_its_gene_is_above_the_null_and_one_in_another_place_is_not():
@@ -97,16 +168,35 @@ def test_a_map_of_its_gene_is_above_the_null_and_one_in_another_place_is_not():
     truth = smooth(spots, 40, 0)
     predicted = truth + 0.5 * truth.std() * smooth(spots, 40, 1, times=1)
     elsewhere = np.roll(predicted.reshape(15, 16, 40), (5, 6), axis=(0, 1)).reshape(240, 40)
-    source = moved_maps(spots)
-    assert above_null(null_p_values(truth, predicted, source)).mean() == 1
-    assert above_null(null_p_values(truth, elsewhere, source)).mean() == 0
+    moves = moves_of(spots)
+    assert above_null(null_p_values([truth], [predicted], [moves])).mean() == 1
+    assert above_null(null_p_values([truth], [elsewhere], [moves])).mean() == 0
 
 
-def test_maps_of_other_genes_are_better_than_chance_by_chance_alone():
-    spots = square(16, 15)
-    p_values = null_p_values(smooth(spots, 300, 0), smooth(spots, 300, 1), moved_maps(spots))
-    assert (p_values <= 0.05).mean() <= 0.06
-    assert above_null(p_values).mean() == 0
+@pytest.mark.parametrize("times", [1, 6])
+def test_p_values_of_maps_of_other_genes_are_what_they_say(times):
+    """Independent maps, rough and smooth: p is below a level about as often as the level says, and none is found."""
+    for spots in (square(16, 15), visium(12, 14)):
+        p_values = null_p_values([smooth(spots, 1000, 0, times)], [smooth(spots, 1000, 1, times)], [moves_of(spots)])
+        below = [(p_values <= level).mean() for level in (0.01, 0.05, 0.2, 0.5)]
+        np.testing.assert_allclose(below, [0.01, 0.05, 0.2, 0.5], atol=0.04)
+        assert below[0] <= 0.02
+        assert 0.03 <= below[1] <= 0.075
+        assert above_null(p_values).mean() == 0
+
+
+def test_one_true_gene_among_many_is_found_where_there_are_draws_enough():
+    spots = square(40, 30)
+    truth, predicted = smooth(spots, 250, 0), smooth(spots, 250, 1)
+    predicted[:, 7] += 3 * truth[:, 7]
+    moves = moves_of(spots)
+    assert draws_of([moves]) == DRAWS
+    assert fewest_found(DRAWS, 250) == 1
+    assert above_null(null_p_values([truth], [predicted], [moves])).nonzero()[0].tolist() == [7]
+    few = moves_of(square(9, 8))
+    assert fewest_found(len(few), 250) > 1
+    assert draws_of([few, few]) == DRAWS  # combinations of theirs
+    assert fewest_found(499, 250) == 10
 
 
 def test_a_map_of_depth_alone_is_above_the_null_and_not_above_that_given_depth():
@@ -114,22 +204,22 @@ def test_a_map_of_depth_alone_is_above_the_null_and_not_above_that_given_depth()
     depth = smooth(spots, 1, 2)[:, 0]
     truth = 2 * depth[:, None] + smooth(spots, 30, 3)
     predicted = 3 * depth[:, None] + 0.05 * smooth(spots, 30, 4)
-    source = moved_maps(spots)
+    moves = moves_of(spots)
     assert pcc(truth, predicted).mean() > 0.8
-    assert above_null(null_p_values(truth, predicted, source)).mean() == 1
+    assert above_null(null_p_values([truth], [predicted], [moves])).mean() == 1
     assert abs(partial_pcc(truth, predicted, depth)).mean() < 0.3
-    given_depth = null_p_values(residual(truth, depth), residual(predicted, depth), source)
+    given_depth = null_p_values([residual(truth, depth)], [residual(predicted, depth)], [moves])
     assert above_null(given_depth).mean() == 0
-    pure = null_p_values(residual(truth, depth), residual(np.tile(depth[:, None], 30), depth), source)
+    pure = null_p_values([residual(truth, depth)], [residual(np.tile(depth[:, None], 30), depth)], [moves])
     assert (pure == 1).all()
 
 
 def test_without_an_array_or_with_too_few_spots_there_is_no_null():
     scattered = Spots(("a", "b", "c"), np.random.default_rng(0).random((3, 2)) * 1000)
-    assert len(moved_maps(scattered)) == 0
+    assert len(moves_of(scattered)) == 0
     for spots in (scattered, of_array(np.array([[3, 4]])), square(3, 2)):
         values = np.random.default_rng(1).normal(size=(len(spots), 4))
-        p_values = null_p_values(values, values, moved_maps(spots))
+        p_values = null_p_values([values], [values], [moves_of(spots)])
         assert np.isnan(p_values).all()
         assert np.isnan(above_null(p_values)).all()
 
@@ -137,13 +227,14 @@ def test_without_an_array_or_with_too_few_spots_there_is_no_null():
 def test_spots_apart_from_the_others_and_two_in_one_place_take_part_once():
     array_xy = np.array([*square(8, 8).array_xy, (30, 30), (0, 0)])
     spots = of_array(array_xy)
-    source = moved_maps(spots)
+    moves = moves_of(spots)
+    source = sources(moves, len(spots))
     assert len(source) >= FEWEST_DRAWS
     assert (source[:, 65] == -1).all()
     assert (source != 65).all()
     assert ((source >= 0).sum(axis=1) >= LEAST_OVERLAP * 65).all()
     truth = smooth(spots, 3, 0)
-    assert (null_p_values(truth, truth, source) < 0.02).all()
+    assert (null_p_values([truth], [truth], [moves]) < 0.02).all()
 
 
 def test_false_discoveries_equal_a_loop_and_genes_without_p_value_do_not_count():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from genedml.metrics import nanmean
 from genedml_cli.console import count
-from genedml_cli.evaluation.null import FEWEST_DRAWS, LEAST_OVERLAP
+from genedml_cli.evaluation.null import FEWEST_DRAWS, LEAST_OVERLAP, fewest_found
 from genedml_cli.evaluation.points import Point, State
 from genedml_cli.evaluation.scores import ABOVE_NULL, DEPTH, Evaluation
 from genedml_cli.notes import Mark
@@ -129,14 +129,17 @@ def _spatial(evidence: Evidence) -> Result:
 
 
 def _null(evidence: Evidence) -> Result:
-    draws = min(score.draws for score in evidence.evaluation.scores)
-    if draws < FEWEST_DRAWS:
-        return (
-            State.NOT_POSSIBLE,
-            f"the spots of a section allow {draws} moves that cover half of them, {FEWEST_DRAWS} are needed.",
+    own = [score for score in evidence.evaluation.scores if score.method == evidence.evaluation.method]
+    drawn = [score.draws for score in own if score.draws]
+    if not drawn:
+        return State.NOT_POSSIBLE, (
+            f"no section allows {FEWEST_DRAWS} moves that cover {LEAST_OVERLAP:.0%} of its spots, as are needed."
         )
     shares = f"{evidence.mean('above_null'):.0%} of the genes above it, given depth {evidence.mean(ABOVE_NULL):.0%}"
-    return State.DONE, f"{shares}; {draws} moves or more a section, over {LEAST_OVERLAP:.0%} of its spots or more."
+    lacking = f", none for {count(len(own) - len(drawn), 'fold')} of small sections" if len(drawn) < len(own) else ""
+    fewest = max(fewest_found(score.draws, len(score.genes)) for score in own if score.draws)
+    limit = f": {fewest} genes must be above it for any to be found" if fewest > 1 else ""
+    return State.DONE, f"{shares}; {min(drawn)} draws or more a fold{lacking}{limit}."
 
 
 def _ceiling(evidence: Evidence) -> Result:

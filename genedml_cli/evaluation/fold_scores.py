@@ -1,7 +1,7 @@
 """The scores of every method on the test sections of a fold.
 
-Letters: S spots, M genes, D draws of the null. What is defined within a section (all but MSE and MAE) is averaged like
-PCC: over the section's genes, then over the fold's sections (METHOD section 6).
+Letters: S spots, M genes. What is defined within a section (all but MSE and MAE) is averaged like
+PCC: over the section's genes, then over the fold's sections (METHOD section 6). The null is of all sections together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 
 from genedml.metrics import HIGH_GENES, column_nanmean, nanmean, partial_pcc, pcc, residual, variance_ratio
 from genedml_cli.evaluation.intervals import coverage
-from genedml_cli.evaluation.null import above_null, moved_maps, null_p_values
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, FoldScores
+from genedml_cli.evaluation.null import Moves, above_null, draws_of, moves_of, null_p_values
+from genedml_cli.evaluation.scores import ABOVE_NULL, CONSTANT, DEPTH, FoldScores
 from genedml_cli.outputs.predictions import UNSMOOTHED, spots_of
 from genedml_cli.outputs.reference_layers import REFERENCES, held_out_column
 
@@ -35,8 +35,8 @@ def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str, full
     """
     layers = {reference.title: layer for layer, reference in REFERENCES.items() if layer in sections[0].layers}
     methods: dict[str, str | None] = {method: None, **layers}
-    moved = [moved_maps(spots_of(section)) for section in sections] if full else []
-    return [_score_method(name, layer, fold, sections, moved) for name, layer in methods.items()]
+    moves = [moves_of(spots_of(section)) for section in sections] if full else []
+    return [_score_method(name, layer, fold, sections, moves) for name, layer in methods.items()]
 
 
 def moran_groups(morans_i: Float[np.ndarray, " M"]) -> Mapping[str, Int[np.ndarray, " _"]]:
@@ -52,23 +52,27 @@ def _score_method(
     layer: str | None,
     fold: str,
     sections: Sequence[anndata.AnnData],
-    moved: Sequence[Int[np.ndarray, "_ _"]],
+    moves: Sequence[Moves],
 ) -> FoldScores:
     plain, partial, errors, more = [], [], [], []
-    for number, section in enumerate(sections):
+    for section in sections:
         truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
         predicted = section.X if layer is None else section.layers[layer]
         undefined = np.full(truth.shape[1], np.nan)
         plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
         errors.append(np.asarray(truth - predicted, dtype=np.float64))
-        if moved:
+        if moves:
             covered = coverage(section) if layer is None else None
-            more.append({**_more_scores(name, section, predicted, moved[number]), "coverage": undefined})
-            if covered is not None:
-                more[-1]["coverage"] = covered
+            more.append(
+                _more_scores(name, section, predicted) | {"coverage": undefined if covered is None else covered}
+            )
     held_out = "held_out_pcc" if layer is None else held_out_column(layer)
-    var, error = sections[0].var, np.concatenate(errors)
+    var, error, of_fold, of_genes = sections[0].var, np.concatenate(errors), {}, {}
+    if moves:
+        null, morans_i = _above_null(name, layer, sections, moves), _morans_i(sections[0])
+        of_fold = _of_fold(plain, more, morans_i) | {key: nanmean(genes) for key, genes in null.items()}
+        of_genes = _of_genes([{"pcc_given_depth": genes} for genes in partial], more, morans_i) | null
     return FoldScores(
         name,
         fold,
@@ -80,29 +84,38 @@ def _score_method(
         column_nanmean(np.stack(plain)),
         var[held_out].to_numpy(dtype=float) if held_out in var else None,
         int(np.isnan(plain).sum()),
-        _of_fold(plain, more, _morans_i(sections[0])) if moved else {},
-        _of_genes([{"pcc_given_depth": genes} for genes in partial], more, _morans_i(sections[0])) if moved else {},
-        min(map(len, moved), default=0),
+        of_fold,
+        of_genes,
+        draws_of(moves),
     )
 
 
-def _more_scores(
-    name: str, section: anndata.AnnData, predicted: Float[np.ndarray, "S M"], moved: Int[np.ndarray, "D S"]
-) -> OfGenes:
+def _more_scores(name: str, section: anndata.AnnData, predicted: Float[np.ndarray, "S M"]) -> dict[str, np.ndarray]:
     """What is scored of every gene of one section beside PCC, PCC given depth and errors; NaN where it cannot be."""
-    truth, depth = section.layers["truth"], section.obs["depth"].to_numpy(dtype=float)
-    unsmoothed = section.layers.get(UNSMOOTHED)
+    truth, unsmoothed = section.layers["truth"], section.layers.get(UNSMOOTHED)
     undefined = np.full(truth.shape[1], np.nan)
-    scores = dict.fromkeys(("pcc_unsmoothed", "above_null", "above_null_given_depth"), undefined)
-    scores["variance_ratio"] = variance_ratio(truth, predicted)
+    scored = unsmoothed is not None and name != CONSTANT
+    return {
+        "pcc_unsmoothed": pcc(unsmoothed, predicted) if scored else undefined,
+        "variance_ratio": variance_ratio(truth, predicted),
+    }
+
+
+def _above_null(
+    name: str, layer: str | None, sections: Sequence[anndata.AnnData], moves: Sequence[Moves]
+) -> dict[str, np.ndarray]:
+    """Which genes are above the null of all sections together, and which given depth: 1 or 0, NaN where it has none."""
+    undefined = np.full(sections[0].n_vars, np.nan)
+    scores = {"above_null": undefined, ABOVE_NULL: undefined}
     if name == CONSTANT:
         return scores
-    if unsmoothed is not None:
-        scores["pcc_unsmoothed"] = pcc(unsmoothed, predicted)
-    scores["above_null"] = above_null(null_p_values(truth, predicted, moved))
+    truth = [section.layers["truth"] for section in sections]
+    predicted = [section.X if layer is None else section.layers[layer] for section in sections]
+    scores["above_null"] = above_null(null_p_values(truth, predicted, moves))
     if name != DEPTH:
-        left = residual(truth, depth), residual(predicted, depth)
-        scores["above_null_given_depth"] = above_null(null_p_values(*left, moved))
+        depths = [section.obs["depth"].to_numpy(dtype=float) for section in sections]
+        truth, predicted = (list(map(residual, tables, depths)) for tables in (truth, predicted))
+        scores[ABOVE_NULL] = above_null(null_p_values(truth, predicted, moves))
     return scores
 
 
@@ -126,7 +139,7 @@ def _of_fold(
 def _of_genes(
     partial: Sequence[OfGenes], more: Sequence[OfGenes], morans_i: Float[np.ndarray, " M"]
 ) -> dict[str, Float[np.ndarray, " M"]]:
-    """Means over sections; of the null, the share of the sections in which a gene is above it."""
+    """Means over sections."""
     each = [{**given_depth, **scores} for given_depth, scores in zip(partial, more, strict=True)]
     means = {name: column_nanmean(np.stack([scores[name] for scores in each])) for name in each[0]}
     return {**means, "morans_i": morans_i}

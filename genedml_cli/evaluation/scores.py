@@ -63,7 +63,7 @@ class FoldScores:
     has of spots. Of PCC, which is within a section, it is the mean over the test sections. ``held_out_pcc`` is each
     gene's PCC inside the training side, by which PCC(H) held out chooses its genes. ``full`` are those of
     :data:`FULL_METRICS` that are known of the fold besides, ``per_gene`` scores of every gene, mean over the sections,
-    ``draws`` the moves of the null, where a section has fewest.
+    ``draws`` those of the null, 0 where it has none.
     """
 
     method: str
