@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 
 import anndata
 import huggingface_hub.constants
@@ -92,6 +93,15 @@ def test_one_step_of_the_published_preset_moves_the_layer_that_sees_the_pixels(m
     assert all(np.isfinite(value) for value in trained.log[-1].values())
     assert after.isfinite().all()
     assert (after != before).float().mean() > 0.5
+
+
+def test_a_network_on_pixels_that_is_given_vectors_alone_says_what_to_extract(two_spots):
+    config = load_config("published", overrides=["method=m2ost", *ONE_STEP, *SMALLER["m2ost"]])
+    sections = [replace(data, features=replace(data.features, raw=())) for data in sections_of(two_spots, config)]
+    with pytest.raises(
+        GeneDMLError, match=r"looks at raw pixels, and the features of 2 of 2 sections are vectors alone"
+    ):
+        train_fold(sections, [], [], config, "cpu")
 
 
 TINY = "test_resnet.r160_in1k"
@@ -187,7 +197,9 @@ def test_a_hub_out_of_reach_is_one_sentence_with_the_way_out_and_leaves_nothing(
 
 def test_a_file_for_a_method_without_backbone_is_refused_before_anything_is_done(six_spots, tmp_path):
     folder, _ = six_spots
-    config = load_config("features", overrides=["method=st-net", "encoder=tiny", "labels.panel_size=20"])
+    config = load_config(
+        "features", overrides=["method=st-net", "encoder=tiny", "labels.panel_size=20", "views.local_grid=0"]
+    )
     samples, file = read_sheet(folder / "samples.csv"), tmp_path / "any.safetensors"
     with pytest.raises(GeneDMLError, match="--backbone-weights is a file of one backbone, and here none starts from"):
         train(samples, folder / "run", config, features=folder / "features", backbone_weights=file)

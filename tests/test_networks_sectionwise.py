@@ -191,9 +191,20 @@ def test_a_network_told_no_places_predicts_the_same_wherever_spots_stand_and_one
         network = HisToGene(config, SHAPE).eval()
         (here,), (there,) = (network.see_sections([one]) for one in (section, moved))
         assert torch.equal(here, there) is alike
-        assert [f'network.position = "{position}"' in text for text in HisToGene.cautions(config)] == [True] * (
-            not alike
-        )
+        assert any(f'network.position = "{position}"' in text for text in HisToGene.cautions(config)) is not alike
+
+
+@pytest.mark.parametrize("kind", [HisToGene, Hist2ST])
+def test_a_network_for_whole_sections_says_that_it_predicts_from_the_spots_that_are_given(kind):
+    config = HISTOGENE if kind is HisToGene else HIST2ST
+    assert kind.cautions(config)[0].startswith(f"{kind.__name__} predicts a spot from all spots given of its section")
+
+
+def test_batch_norms_that_learned_from_few_spots_are_said():
+    few = "A training section has 31 labelled spots: the batch norms of Hist2ST's stem learn rough statistics"
+    for stem, spots, said in (("pixels", (40, 31), True), ("pixels", (40, 32), False), ("features", (31,), False)):
+        texts = Hist2ST.cautions(replace(HIST2ST, stem=stem), spots)
+        assert any(text.startswith(few) for text in texts) is said
 
 
 def spot_names(edges: Tensor, spots: int) -> list[set[int]]:
@@ -317,12 +328,6 @@ def test_hist2st_makes_and_asks_for_no_more_than_its_losses_take():
     assert (everything.whole_sections, everything.counts, everything.orientations) == (True, True, True)
     losses = Hist2ST(plain, SHAPE).losses(make_batch([replace(make_section(SQUARE), turned=None)]))
     assert losses.keys() == {"prediction", "total"}
-
-
-def test_distillation_without_turned_tiles_is_an_error_that_says_what_to_set():
-    upright = replace(make_section(SQUARE), turned=None)
-    with pytest.raises(GeneDMLError, match=r"set training.augment = true, or network.loss.distillation = 0"):
-        Hist2ST(HIST2ST, SHAPE).losses(make_batch([upright]))
 
 
 @pytest.mark.parametrize(("genes", "count"), [(785, 75_789_833), (171, 73_272_433), (250, 73_596_333)])

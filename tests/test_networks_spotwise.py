@@ -297,11 +297,6 @@ def test_egn_reads_the_expression_of_its_exemplars():
     assert not torch.allclose(network(make_batch()), before, atol=1e-4)
 
 
-def test_egn_refuses_a_training_of_one_patient():
-    with pytest.raises(GeneDMLError, match=r"all training spots are of one patient and one section: train on more"):
-        make_network("egn").remember([make_batch(BANK, patients=1)])
-
-
 def test_the_order_and_the_parts_of_the_references_do_not_matter(banked):
     expected, spots = banked(make_batch()), training_spots()
     shuffled = torch.randperm(BANK, generator=torch.Generator().manual_seed(5))

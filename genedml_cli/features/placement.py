@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Batch, Needs
 from genedml_cli import console
 from genedml_cli.features.encoding import orient
@@ -40,6 +41,9 @@ class PlacedFeatures:
         device: where batches are wanted.
         needs: what batches hold.
         where: the place.
+
+    Raises:
+        GeneDMLError: the network looks at raw pixels, which were not extracted.
     """
 
     def __init__(
@@ -49,6 +53,12 @@ class PlacedFeatures:
         needs: Needs,
         where: Placement = Placement.disk,
     ) -> None:
+        lacking = sum(len(one.raw) < len(needs.tiles) for one in features)
+        if lacking:
+            raise GeneDMLError(
+                f"This network looks at raw pixels, and the features of {lacking} of {len(features)} sections are "
+                "vectors alone: extract them with its tiles (genedml extract --method NAME --preset published)."
+            )
         self._needs = needs
         self.sections = [one.section(device, needs.orientations) for one in features]
         self._device = torch.device(device)

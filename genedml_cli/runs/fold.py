@@ -85,7 +85,8 @@ class FoldTrainer:
         learnt, seen = learnt_from(train, validation, config.training), [*train, *validation]
         content = {name: features.slide_sha256 for name, features in sections.items()}
         twins = {name: section.twins for name, section in plan.sections.items()}
-        notes = [*fold_notes(fold, config), None if fold.tests_nothing else plan.panel_note]
+        notes = [*fold_notes(fold, config, [len(data.labelled_spots) for data in learnt])]
+        notes += [None if fold.tests_nothing else plan.panel_note]
         notes += [Note.of(plan.partial) if plan.partial else None]
         notes += [same_slides_note(fold, content), twins_note(fold, twins)]
         notes += [counts_note(fold, tables), scale_note(seen, test, config)]

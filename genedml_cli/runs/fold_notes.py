@@ -22,16 +22,16 @@ ALL_NOTE = Note(
 LEAKS_NOTE = Note(Mark.LEAKING, "a patient is on both sides of a fold, so these scores say nothing of a new patient.")
 
 
-def fold_notes(fold: Fold, config: Config) -> list[Note | None]:
+def fold_notes(fold: Fold, config: Config, spots: Sequence[int]) -> list[Note | None]:
     """What must be said of whatever the fold's model predicts: who chose its epoch, who is on both sides, who was left
-    out, what its settings do that the method's paper does not.
+    out, what its settings do that the method's paper does not; ``spots``: labelled ones of the sections learnt from.
     """
     return [
         ALL_NOTE if fold.tests_nothing else None,
         _epoch_note(fold, config),
         LEAKS_NOTE if fold.leaks else None,
         fold.left_out_note,
-        *(Note(None, text) for text in network_class(config.method).cautions(config.network)),
+        *(Note(None, text) for text in network_class(config.method).cautions(config.network, spots)),
     ]
 
 

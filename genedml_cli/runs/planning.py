@@ -20,7 +20,6 @@ from genedml_cli.datasets.panels import check_panels, load_panel
 from genedml_cli.datasets.samples import EVERY_FOLD, Sample
 from genedml_cli.datasets.shared_counts import check_shared
 from genedml_cli.expression.joins import TOLD_APART
-from genedml_cli.expression.labels import check_labelled, make_labels
 from genedml_cli.features.extraction import extract
 from genedml_cli.features.section_features import SectionFeatures, encoder_record
 from genedml_cli.machine.compute import AUTO, Compute
@@ -28,11 +27,11 @@ from genedml_cli.machine.devices import prepare_encoder
 from genedml_cli.machine.shards import Shard
 from genedml_cli.outputs.run_folder import CONTENT, model_files_in
 from genedml_cli.runs.count_tables import CountTables
+from genedml_cli.runs.fold_checks import check_folds, check_network
 from genedml_cli.runs.fold_notes import panel_note
 from genedml_cli.runs.fold_plan import FoldPlan, SectionPlan
 from genedml_cli.runs.fold_references import shared_file
 from genedml_cli.runs.record import RunRecord
-from genedml_cli.spots.spot_files import read_spots
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,15 @@ def plan_runs(
     encoders = _prepare_encoders(checked, settings)
     if not begun:
         return {}
+    for run in begun:
+        check_network(run.config, encoders[run.config.encoder].info)
     starts = _starting_weights(begun, settings)
     used = [sample for sample in samples if any(sample in fold.sections for run in begun for fold in run.folds)]
     tables = {sample.name: counts.read(sample) for sample in used}
     shared, twins = check_shared(used, tables), warn_of_twins(used, tables)
     panels = _panels(begun, settings.panel, tables)
-    _check_labelled(begun, panels, tables)
+    planned = [(fold, run.config, panels[_panel_key(fold, run.config)]) for run in begun for fold in run.folds]
+    check_folds(planned, tables, settings.skip_off_image)
     features = _extract(begun, used, encoders, settings)
     slides = {name: section.slide_sha256 for made in features.values() for name, section in made.items()}
     begun[0].record.check_unchanged(slides)
@@ -197,22 +199,6 @@ def _panel_key(fold: Fold, config: Config) -> object:
     return fold.train, fold.validation, config.labels.panel_size
 
 
-def _check_labelled(
-    runs: Sequence[Run], panels: Mapping[object, tuple[str, ...]], tables: Mapping[str, anndata.AnnData]
-) -> None:
-    """Refuse a section of which no spot has counts in the panel of a fold that it is of."""
-    triples = {  # which spots have a label does not depend on smoothing
-        (sample, panels[_panel_key(fold, run.config)], replace(run.config.labels, smooth=False))
-        for run in runs
-        for fold in run.folds
-        for sample in fold.sections
-    }
-    spots = {sample: read_spots(sample.spots) for sample, _, _ in triples}
-    for sample, genes, config in sorted(triples, key=lambda triple: triple[0].name):
-        labels = make_labels(tables[sample.name], spots[sample], genes, config)
-        check_labelled(labels, sample.name, sample.counts)
-
-
 def _extract(
     runs: Sequence[Run], samples: Sequence[Sample], encoders: Mapping[str, Encoder], settings: RunSettings
 ) -> dict[FeaturesKey, dict[str, SectionFeatures]]:
@@ -233,7 +219,7 @@ def features_key(config: Config) -> FeaturesKey:
     return FeaturesKey(
         config.encoder,
         config.views,
-        config.training.augment and (needs.tokens or needs.orientations),
+        needs.orientations or (config.training.augment and needs.tokens),
         tuple(needs.tiles),
     )
 

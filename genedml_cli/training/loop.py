@@ -90,10 +90,10 @@ def train_fold(
     on_test = settings.select_on == "test"
     trained_on = learnt_from(train, validation, settings)
     chosen_on = test if on_test else () if settings.refit else validation
-    _check_choosable(chosen_on)
-    features = [data.features if settings.augment else data.features.upright for data in trained_on]
-    features += [data.features.upright for data in chosen_on]
     needs = network_class(config.method).needs(config.network)
+    turned = settings.augment or needs.orientations
+    features = [data.features if turned else data.features.upright for data in trained_on]
+    features += [data.features.upright for data in chosen_on]
     sections = _Sections([*trained_on, *chosen_on], place(features, device, needs, at_once))
     first, last = len(train), len(train) + len(validation)
     file = TrainingState(state, _depends_on((train, validation, test), config, device, start))
@@ -122,21 +122,6 @@ def learnt_from(train: Sequence[Member], validation: Sequence[Member], settings:
     no second training of the presets that have none.
     """
     return [*train, *(validation if settings.select_on == "test" or settings.refit else ())]
-
-
-def _check_choosable(sections: Sequence[SectionData]) -> None:
-    """Refuse, before anything is trained, sections that cannot choose an epoch: no gene's label varies over a section.
-
-    Raises:
-        GeneDMLError: naming the sections.
-    """
-    labels = [data.labels.y[data.labels.valid] for data in sections]
-    if labels and all(np.isnan(pcc(y, y)).all() for y in labels):
-        raise GeneDMLError(
-            f"No PCC is defined on {', '.join(data.sample.name for data in sections)}, held out to choose the epoch: "
-            "no gene's label varies over its labelled spots. There are too few of them, or the panel is of one gene, "
-            "which is always all of it: give more genes, or --set labels.library=all."
-        )
 
 
 def threads_for(config: Config, shape: Shape, device: torch.device) -> int:

@@ -16,7 +16,7 @@ Differs from the publication:
 - positions start with the spread ``position_sd`` (published: 1) and are added before every block, once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from genedml.errors import GeneDMLError
 from genedml.networks.bank import Bank
-from genedml.networks.inputs import Batch, Needs, Stem, Tile
+from genedml.networks.inputs import Batch, Needs, Places, Stem, Tile
 from genedml.networks.layers import Block, Standardise, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.schema import STRICT, Count, Positive, TransformerConfig
@@ -190,6 +190,16 @@ class EGN(Network):
             return Needs(tiles=(Tile(TILE_PX),), bank=True)
         return Needs(tokens=True, bank=True)
 
+    @classmethod
+    def check(cls, config: EGNConfig, trained: Sequence[Places], predicted: Sequence[Places]) -> None:
+        """Refuse to learn from one section: exemplars are of other patients or, of a single patient, other sections."""
+        if len(trained) == 1:
+            raise GeneDMLError(
+                f"EGN looks up spots of other patients or sections while it is trained, and {trained[0].name} is the "
+                "only section that it would be trained on: give more, or hold out none with --set "
+                "training.select_on=test."
+            )
+
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
         """Predicted labels. A batch that knows its patients is shown no exemplar of the same."""
         seen = batch.tiles[0] if self.config.stem == "pixels" else batch.tokens
@@ -215,17 +225,8 @@ class EGN(Network):
             return egn_losses(predicted.to(label.dtype), label, self.config.correlation_weight)
 
     def remember(self, batches: Iterable[Batch]) -> Int[Tensor, " N"]:
-        """Keep the pooled vector and the label of every training spot, and mean and standard deviation of the labels.
-
-        Raises:
-            GeneDMLError: all spots are of one patient, so that none has an exemplar while training.
-        """
+        """Keep the pooled vector and label of every training spot, and mean and standard deviation of the labels."""
         order = self.bank.fill(batches, lambda batch: batch.pooled)
-        if len(self.bank.patient.unique()) == 1:
-            raise GeneDMLError(
-                "EGN looks up spots of other patients while it is trained, and all training spots are of one patient "
-                "and one section: train on more, or hold out no patient with --set training.select_on=test."
-            )
         self.label_mean.copy_(self.bank.label.mean(dim=0))
         self.label_sd.copy_(self.bank.label.std(dim=0).clamp(min=1e-3))
         return order

@@ -296,7 +296,7 @@ class GeneDML(Network):
         return parts | {"total": total}
 
     @classmethod
-    def cautions(cls, config: GeneDMLConfig) -> list[str]:
+    def cautions(cls, config: GeneDMLConfig, spots: Sequence[int] = ()) -> list[str]:
         """What is not the paper's: the weight of the alignment terms, averages, centring, and ridge in the output."""
         weight, share, texts = config.loss.prediction_weight, config.linear_share, []
         if weight != 1:

@@ -13,6 +13,7 @@ Differs from the publication where that is at fault or needs pixels:
 Every prediction depends on which spots of the section are given.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -34,6 +35,8 @@ from genedml.schema import STRICT, Count, Depth, TransformerConfig
 TILE_PX = 112
 PIXEL_WIDTH = 1024
 """Numbers that the published stem makes of a tile: 4 channels of 16 x 16."""
+FEW_SPOTS = 32
+"""Of a section, from which statistics of a batch norm are rough."""
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -57,7 +60,7 @@ class Hist2STLossConfig:
     counts: Weight = 0.25
     """Of the likelihood of raw counts."""
     distillation: Weight = 0.0
-    """Of the error to the prediction from turned tiles, published as .5; of features, ``training.augment`` has them."""
+    """Of the error to the prediction from turned tiles, published as .5."""
     copies: Annotated[int, Field(ge=1, le=7)] = 5
     """Orientations that one step draws for the distillation."""
 
@@ -164,6 +167,17 @@ class Hist2ST(SectionNetwork):
             orientations=loss.distillation > 0 and not pixels,
         )
 
+    @classmethod
+    def cautions(cls, config: Hist2STConfig, spots: Sequence[int] = ()) -> list[str]:
+        """Also that its batch norms learned from few spots, if they did."""
+        texts = super().cautions(config, spots)
+        if config.stem == "pixels" and spots and min(spots) < FEW_SPOTS:
+            texts.append(
+                f"A training section has {min(spots)} labelled spots: the batch norms of Hist2ST's stem learn rough "
+                f"statistics from fewer than {FEW_SPOTS} at a time."
+            )
+        return texts
+
     def embed(self, spots: Float[Tensor, "S W"], section: Section) -> Float[Tensor, "S W"]:
         """Vectors of the spots of one section, of what the stem made of them with the vectors of their places."""
         tokens = spots[None]
@@ -212,13 +226,6 @@ class Hist2ST(SectionNetwork):
         self, batch: Batch, generator: torch.Generator | None
     ) -> tuple[Float[Tensor, "C B M"], Float[Tensor, "C B"]]:
         """Predictions from turned tiles and their weights; in a copy all spots are turned alike, as published."""
-        if self.takes.orientations and any(
-            section.turned is None or len(section.turned) < ORIENTATIONS for section in batch.sections
-        ):
-            raise GeneDMLError(
-                "Hist2ST's distillation learns from turned tiles, which these features lack: set "
-                "training.augment = true, or network.loss.distillation = 0."
-            )
         drawn = torch.randperm(ORIENTATIONS - 1, generator=generator)[: self.config.loss.copies] + 1
         embedded = torch.stack([self.embed_batch(batch, number) for number in drawn.tolist()])
         return self.predict(embedded), self.weigh(embedded)[..., 0]

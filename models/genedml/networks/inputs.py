@@ -66,6 +66,17 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Places:
+    """What is known of a section before its slide is read: its name, which of its spots have a label, and the places of
+    all on the spot grid; None where spots may yet be left out.
+    """
+
+    name: str
+    labelled: Int[Tensor, " B"]
+    grid_xy: Int[Tensor, "S 2"] | None
+
+
+@dataclass(frozen=True)
 class Section:
     """All spots of one section: the pooled vector of each spot's own tile, and its place on the spot grid.
 

@@ -244,6 +244,16 @@ class M2OST(Network):
             return Needs(tiles=tuple(Tile(TILE_PX, zoom) for zoom in (1.0, 2.0, 4.0)))
         return Needs(tokens=True, neighbors=True)
 
+    @classmethod
+    def cautions(cls, config: M2OSTConfig, spots: Sequence[int] = ()) -> list[str]:
+        """That it is not the published method where it sees features."""
+        if config.stem == "pixels":
+            return []
+        return [
+            "M2OST (features): it joins the encoder's vectors of three fields of view; the published one learns from "
+            "three fields of pixels (--preset published)."
+        ]
+
     def forward(self, batch: Batch, context: Any = None) -> Float[Tensor, "B M"]:
         """Predicted labels, each of its own spot alone."""
         levels = [self._placed(level, places) for level, places in zip(self.stem(batch), self.positions, strict=True)]

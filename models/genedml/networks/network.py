@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genedml.networks.backbone import Backbone
-from genedml.networks.inputs import Batch, Needs, Section
+from genedml.networks.inputs import Batch, Needs, Places, Section
 from genedml.schema import STRICT, Count
 
 
@@ -65,8 +65,24 @@ class Network(nn.Module):
         return {"prediction": error, "total": error}
 
     @classmethod
-    def cautions(cls, config: Any) -> list[str]:
-        """What must be said of tables of these settings; by default nothing."""
+    def check(cls, config: Any, trained: Sequence[Places], predicted: Sequence[Places]) -> None:
+        """Refuse, before anything is extracted, sections that it cannot learn from or predict; by default none.
+
+        Args:
+            config: its settings.
+            trained: sections that it is going to be trained on.
+            predicted: sections that it is then going to predict.
+
+        Raises:
+            GeneDMLError: what is in the way, and what to set.
+        """
+
+    @classmethod
+    def cautions(cls, config: Any, spots: Sequence[int] = ()) -> list[str]:
+        """What must be said of tables of these settings; by default nothing.
+
+        ``spots``: labelled ones of every section that it was trained on, where there is a model.
+        """
         return []
 
     def optional_parts(self) -> tuple[str, ...]:

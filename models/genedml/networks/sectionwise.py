@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genedml.networks.inputs import Batch, Section
+from genedml.errors import GeneDMLError
+from genedml.networks.inputs import Batch, Places, Section
 from genedml.networks.layers import Block, turned
 from genedml.networks.network import Network, Shape
-from genedml.networks.positions import make_positions
+from genedml.networks.positions import TablePositions, make_positions
 
 
 class SectionNetwork(Network):
@@ -39,6 +40,23 @@ class SectionNetwork(Network):
         )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, shape.genes)
 
+    @classmethod
+    def check(cls, config: Any, trained: Sequence[Places], predicted: Sequence[Places]) -> None:
+        """Refuse a spot that stands where the tables of positions have no vector, or none that training reaches."""
+        if config.position != "table":
+            return
+        positions = TablePositions(config.positions, 1)
+        for sections, training in ((trained, True), (predicted, False)):
+            positions.train(training)
+            for section in sections:
+                if section.grid_xy is None:
+                    return
+                try:
+                    positions(section.grid_xy, section.labelled if training and config.stem == "pixels" else None)
+                except GeneDMLError as error:
+                    error.add_note(f"This was section {section.name}.")
+                    raise
+
     def forward(self, batch: Batch, context: Sequence[Float[Tensor, "_ M"]] | None = None) -> Float[Tensor, "B M"]:
         """Predicted labels. ``context``: what :meth:`see_sections` gave for ``batch.sections``."""
         return self.predict(self.embed_batch(batch)) if context is None else batch.of_spots(context)
@@ -50,13 +68,15 @@ class SectionNetwork(Network):
         return [self.predict(self._embed_section(section)) for section in sections]
 
     @classmethod
-    def cautions(cls, config: Any) -> list[str]:
-        """That it is told where spots stand."""
+    def cautions(cls, config: Any, spots: Sequence[int] = ()) -> list[str]:
+        """That a prediction is of the spots that are given, and that it is told where they stand."""
+        given = f"{cls.__name__} predicts a spot from all spots given of its section: give all that lie under tissue."
         if config.position == "none":
-            return []
+            return [given]
         return [
+            given,
             f'It is told where spots stand (network.position = "{config.position}"), and sections of one patient are '
-            'alike at the same place: where they are on both sides of a fold, see the row "place alone".'
+            'alike at the same place: where they are on both sides of a fold, see the row "place alone".',
         ]
 
     def predict(self, embedded: Float[Tensor, "*B W"]) -> Float[Tensor, "*B M"]:

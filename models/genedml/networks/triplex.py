@@ -131,6 +131,11 @@ class TRIPLEX(Network):
             return Needs(tiles=(Tile(TILE_PX),), neighbors=True, backbone=config.backbone if config.pretrained else "")
         return Needs(tokens=True, neighbors=True)
 
+    @classmethod
+    def cautions(cls, config: TRIPLEXConfig, spots: Sequence[int] = ()) -> list[str]:
+        """That a prediction is of the spots that are given."""
+        return ["TRIPLEX sees all spots given of a section for each of them: give all that lie under tissue."]
+
     def forward(self, batch: Batch, context: Sequence[Float[Tensor, "S d"]] | None = None) -> Float[Tensor, "B M"]:
         """Predicted labels: those of the fused head.
 
