@@ -9,12 +9,21 @@ import pytest
 from anndata import AnnData
 from hostile import small_card
 
-from genedml.checkpoint import checkpoint_bytes, fingerprint, load_card, load_state
+from genedml.checkpoint import Calibration, checkpoint_bytes, fingerprint, load_card, load_state
 from genedml.errors import GeneDMLError
+from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.intervals import coverage
+from genedml_cli.notes import Mark
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of
-from genedml_cli.prediction.intervals import TAILS, calibrate, interval_of, interval_of_cards, upper_quantiles
+from genedml_cli.prediction.intervals import (
+    TAILS,
+    calibrate,
+    interval_note,
+    interval_of,
+    interval_of_cards,
+    upper_quantiles,
+)
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.runs.intervals import record_intervals
 
@@ -59,6 +68,43 @@ def test_a_gene_that_some_folds_lack_is_calibrated_by_the_others():
     interval = interval_of([(["A", "B", "C"], known)], ["C", "B"], 0.9)
     assert np.isnan(interval.lower[0])
     assert interval.upper[1] == 6.0
+
+
+@pytest.mark.parametrize(("groups", "held"), [(2, 0.83), (3, 0.85), (8, 0.88)])
+def test_intervals_of_few_patients_hold_fewer_labels_than_they_say_as_the_page_says(groups, held):
+    """Offsets between patients as large as what varies within them; level .9."""
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(300):
+        *calibrating, to_come = left_out(rng, groups + 1, 0.5**0.5)
+        known = calibrate(calibrating, [str(number) for number in range(groups)], ["A"], "patients", [0.05])
+        interval = interval_of([(["A"], known)], ["A"], 0.9)
+        residual = to_come["A"].to_numpy()
+        shares.append(((interval.lower <= residual) & (residual <= interval.upper)).mean())
+    assert np.mean(shares) == pytest.approx(held, abs=0.02)
+
+
+def test_few_patients_are_marked_where_no_quantile_of_so_few_is_finite():
+    def note(groups: tuple[int, ...], level: float, of: str = "patients"):
+        table = tuple((0.0,) for _ in groups)
+        return interval_note([Calibration((0.05,), of, groups, table, table), None], level)
+
+    assert note((2, 3), 0.9).mark is Mark.FEW_PATIENTS
+    assert "on 2 to 3 left-out patients; with fewer than 9" in note((2, 3), 0.9).text
+    assert note((8, 9), 0.9).mark is Mark.FEW_PATIENTS
+    assert note((9, 0), 0.9) is None  # a gene of no group has no interval
+    assert note((4, 4), 0.8) is None
+    assert note((4, 4), 0.9, of="sections").mark is Mark.ONE_PATIENT
+    assert note((0,), 0.9) is None
+
+
+def test_few_patients_stand_in_a_runs_files_its_scores_and_its_predictions(run, p1):
+    of_file = record_of(read_prediction(run / "predictions" / "P1.h5ad")).notes
+    predicted, narrow = (record_of(predict(**p1, model=run, interval=level)).notes for level in (0.9, 0.5))
+    for notes in (of_file, predicted, evaluate(run).notes):
+        assert [note.text[:42] for note in notes if note.mark is Mark.FEW_PATIENTS] == [
+            "intervals are calibrated on 2 left-out pat"
+        ]
+    assert not any(note.mark is Mark.FEW_PATIENTS for note in narrow)
 
 
 def test_coverage_is_the_share_of_labels_inside():

@@ -157,8 +157,8 @@ def _intervals(evidence: Evidence) -> Result:
     if np.isnan(held) or asked is None:
         return State.NOT_DONE, "these predictions have no intervals."
     figures = f"{held:.1%} of the labels lie in intervals for {asked:.0%}"
-    if one_patient := evidence.marked(Mark.ONE_PATIENT):
-        return State.NOT_POSSIBLE, f"{figures}, but {one_patient}"
+    if of_few := evidence.marked(Mark.ONE_PATIENT) or evidence.marked(Mark.FEW_PATIENTS):
+        return State.NOT_POSSIBLE, f"{figures}, but {of_few}"
     if len(evidence.donors) == 1:
         return State.NOT_POSSIBLE, f"{figures}, but they were calibrated on sections of the same patient."
     return State.DONE, f"{figures}."

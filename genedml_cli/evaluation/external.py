@@ -48,7 +48,7 @@ from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
 from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
-from genedml_cli.prediction.intervals import add_interval, interval_of_cards, one_patient_note
+from genedml_cli.prediction.intervals import add_interval, interval_note, interval_of_cards
 from genedml_cli.prediction.section import predict_section
 from genedml_cli.references.depth import reference_layers
 from genedml_cli.references.linear import load_linear
@@ -282,7 +282,7 @@ def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
     set_record(data, record)
     interval = interval_of_cards([card], list(data.var_names), None)
     if interval is not None:
-        add_interval(data, interval, one_patient_note([card.calibration]))
+        add_interval(data, interval, interval_note([card.calibration], interval.level))
 
 
 def _with_references(

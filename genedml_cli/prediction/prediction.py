@@ -24,7 +24,7 @@ from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import default_model, model_files, reference_file
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
 from genedml_cli.prediction.ensemble import Ensemble, genes_left_out, load_models, notes_for_others, say_which
-from genedml_cli.prediction.intervals import add_interval, interval_of_cards, one_patient_note
+from genedml_cli.prediction.intervals import add_interval, interval_note, interval_of_cards
 from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.prediction.worth import add_novelty, gene_columns
 from genedml_cli.references.linear import load_linear, predict_linear
@@ -133,7 +133,7 @@ def predict_slide(
     _add_references(data, models, features)
     _add_worth(data, models, features)
     if ends is not None:
-        add_interval(data, ends, one_patient_note(card.calibration for card in models.cards))
+        add_interval(data, ends, interval_note((card.calibration for card in models.cards), ends.level))
     return data if min_cv_pcc is None else keep_worthy(data, min_cv_pcc)
 
 

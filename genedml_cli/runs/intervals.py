@@ -16,7 +16,7 @@ from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import NoLabelledSpotError, read_prediction
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.run_folder import model_file, model_files_in, read_record
-from genedml_cli.prediction.intervals import TAILS, USUAL, add_interval, calibrate, interval_of, one_patient_note
+from genedml_cli.prediction.intervals import TAILS, USUAL, add_interval, calibrate, interval_note, interval_of
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,13 @@ def _write_interval(of_fold: Sequence[TestedSection], others: Sequence[TestedSec
         return
     genes = list(of_fold[0].residuals)
     calibration = _calibrate(others, genes, [round((1 - USUAL) / 2, 9)])
-    interval, note = interval_of([(genes, calibration)], genes, USUAL), one_patient_note([calibration])
+    interval, note = interval_of([(genes, calibration)], genes, USUAL), interval_note([calibration], USUAL)
     for section in of_fold:
         data = read_prediction(section.file)
-        before = data.layers.get("lower"), data.layers.get("upper")
+        before = data.layers.get("lower"), data.layers.get("upper"), record_of(data)
         add_interval(data, interval, note)
-        if not all(_equal(was, data.layers[name]) for was, name in zip(before, ("lower", "upper"), strict=True)):
+        alike = [_equal(was, data.layers[name]) for was, name in zip(before[:2], ("lower", "upper"), strict=True)]
+        if not all(alike) or record_of(data) != before[2]:
             write(data, section.file)
 
 
