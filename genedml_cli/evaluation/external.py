@@ -87,7 +87,7 @@ class External:
 
     def values(self) -> pd.DataFrame:
         """One row for each section, method and fold's model; of what was measured only."""
-        tables = [one.values().assign(marks=marks_of(self.notes)) for one in self.sections]
+        tables = [one.values().assign(marks=marks_of([*self.notes, *one.notes])) for one in self.sections]
         for table, one, spots in zip(tables, self.sections, self.spots, strict=True):
             table.insert(0, "section", one.title)
             table.insert(1, "spots", spots)
