@@ -303,6 +303,16 @@ def _write_plain(path: Path) -> None:
     Image.fromarray(_tissue(40)).save(path)
 
 
+def _write_sub_images(path: Path) -> None:
+    """An OME-TIFF of two levels."""
+    settings = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib"}
+    sizes = {"PhysicalSizeX": 500, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 500, "PhysicalSizeYUnit": "nm"}
+    whole = Image.fromarray(_tissue(128))
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(np.asarray(whole), subifds=1, metadata={"axes": "YXS", **sizes}, **settings)
+        writer.write(np.asarray(whole.reduce(2)), subfiletype=1, **settings)
+
+
 def _tissue(side: int) -> np.ndarray:
     return np.random.default_rng(1).integers(60, 250, (side, side, 3), dtype=np.uint8)
 
@@ -436,6 +446,7 @@ PARSERS: dict[str, Parser] = {
     "png": Parser("slide.png", _write_plain, _slide),
     "jpeg": Parser("slide.jpg", _write_plain, _slide),
     "tiff": Parser("slide.tif", _write_plain, _slide),
+    "sub-images": Parser("slide.ome.tif", _write_sub_images, _slide),
     "tiled": Parser(
         "slide.tif",
         lambda path: tifffile.imwrite(

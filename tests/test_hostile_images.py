@@ -113,6 +113,12 @@ def test_pixels_that_are_not_square_have_no_known_scale(tmp_path, capsys):
     assert "oblong.tif says 0.25 x 0.5 um/px, so its pixels are not square" in capsys.readouterr().err
 
 
+def test_a_czi_that_openslide_cannot_read_says_how_to_convert_it(tmp_path):
+    file = write(tmp_path / "slide.czi", b"ZISRAWFILE" + bytes(600))
+    with pytest.raises(GeneDMLError, match=r"slide\.czi cannot be read: .* bfconvert FILE\.czi slide\.ome\.tiff"):
+        open_slide(file)
+
+
 def test_several_images_in_one_file_are_refused(tmp_path):
     pages = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])

@@ -150,6 +150,14 @@ def test_colours_that_are_images_of_their_own_are_refused_with_what_to_do(tmp_pa
         open_slide(tmp_path / "slide.ome.tif")
 
 
+def test_a_first_image_without_pixels_is_refused(section, tmp_path):
+    path = write_ome(tmp_path / "slide.ome.tif", pyramid_of(section))
+    with tifffile.TiffFile(path, mode="r+b") as written:
+        written.pages.first.tags["ImageLength"].overwrite(0, dtype="I")
+    with pytest.raises(GeneDMLError, match=r"slide\.ome\.tif cannot be read: its level 0 says 1400 x 0 px"):
+        open_slide(path)
+
+
 def test_a_sub_image_of_another_kind_than_the_first_is_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "slide.tif") as writer:
         writer.write(np.full((512, 512, 3), 99, np.uint8), photometric="rgb", tile=(128, 128), subifds=1)

@@ -1,5 +1,6 @@
 """What kind of pixels an image holds: refused by name unless they are the colours of a stain."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import tifffile
 from PIL import Image, ImageFile
 
 from genedml.errors import GeneDMLError
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file is an error of ours
 
 ORIENTATION = 0x0112
 UPRIGHT = 1

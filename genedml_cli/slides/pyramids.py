@@ -25,6 +25,7 @@ TILE_LIMIT_PX = 2**28  # 1 GiB when decoded; scanners write 2^16 or so
 SIDES = ("width", "height")
 ANY_TIFF = "generic-tiff"
 """OpenSlide's name for tiled TIFF of no scanner that it knows."""
+CZI_FIX = "Fetch the file again, or convert it: bfconvert FILE.czi slide.ome.tiff (Bio-Formats)."
 UM_PER_PX_RANGE = (0.05, 20.0)
 SQUARE_TOLERANCE = 0.05  # by which um/px of x and y may differ
 
@@ -74,7 +75,7 @@ def open_pyramid(path: Path, file: Watched) -> Levels | None:
     Raises:
         GeneDMLError: broken, of no scanner's size, or whose pixels are not the colours of a stain.
     """
-    with reading(str(path), "Fetch the file again or export it anew."):
+    with reading(str(path), CZI_FIX if path.suffix.lower() == ".czi" else "Fetch the file again or export it anew."):
         vendor = openslide.OpenSlide.detect_format(path)
         if vendor is None:
             return None

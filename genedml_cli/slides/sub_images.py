@@ -52,6 +52,8 @@ class SubImages(Levels):
         for number, page in enumerate(self._pages):
             if not _is_colour(page) or page.samplesperpixel != first.samplesperpixel:
                 raise ValueError(f"its level {number} has pixels of another kind than its first")
+            if min(page.imagewidth, page.imagelength, *page.chunks) < 1:
+                raise ValueError(f"its level {number} says {page.imagewidth} x {page.imagelength} px")
         sizes_px = [(page.imagewidth, page.imagelength) for page in self._pages]
         whole = np.array(sizes_px[0])
         super().__init__(path, file, sizes_px, [float((whole / size).mean()) for size in sizes_px])
