@@ -19,6 +19,7 @@ from genedml_cli.machine import devices
 from genedml_cli.machine.compute import Compute
 from genedml_cli.machine.crew import DIED, READY, RESULT, Crew, Failed, Place, Worker
 from genedml_cli.machine.executors import Processes, executor
+from genedml_cli.machine.ray_executor import OnRay
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import threads_for
 
@@ -100,6 +101,7 @@ def test_what_on_names(monkeypatch):
     assert executor("here", cuda) == Processes(1, ["cuda:0", "cuda:1"])
     assert executor("gpus", cuda) == Processes(2, ["cuda:0", "cuda:1"])
     assert executor("3", cuda) == Processes(3, ["cuda:0", "cuda:1"])
+    assert executor("ray", cuda) == OnRay("", "cpu", True)  # for nodes that have no GPU
     for on, device in (("gpus", CPU), ("0", CPU), ("-1", CPU), ("there", cuda), ("", cuda)):
         with pytest.raises(GeneDMLError, match="--on"):
             executor(on, device)

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,14 +42,18 @@ NODE = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_gpu
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head without processors and two nodes with one each, on loopback, which RAY_ADDRESS names."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A head without processors and two nodes with one each, on loopback, which RAY_ADDRESS names; and its ray://."""
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as free:
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # with it, Ray's server for clients dies as it begins
         for name in (*QUIET, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
             patch.setenv(name, {**QUIET, **LOOPBACK}[name])
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *sys.path]))
         from ray.cluster_utils import Cluster
 
-        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+        port = free.getsockname()[1]
+        free.close()
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "ray_client_server_port": port, **NODE})
+        nodes.client = f"ray://127.0.0.1:{port}"
         for _ in range(2):
             nodes.add_node(num_cpus=1, **NODE)
         patch.setenv("RAY_ADDRESS", nodes.address)
@@ -62,25 +68,27 @@ def workers() -> list[psutil.Process]:
     return [process for process in alive if any("ray::_Actor" in word for word in process.cmdline()[:1])]
 
 
-def test_an_ablation_of_two_settings_and_three_folds_is_that_made_here(cluster, world, tmp_path):
+def test_an_ablation_of_two_settings_and_three_folds_is_that_made_here(cluster, world, tmp_path, monkeypatch):
     samples, config = read_sheet(world / "samples.csv"), tiny_config()
-    for name, on in (("here", "here"), ("ray", "ray")):
-        settings = RunSettings(features=tmp_path / "features", compute=Compute("cpu"), on=on)
-        ablate(samples, tmp_path / name, "k", config, (3, 4), 1, settings)
+    monkeypatch.chdir(tmp_path)
+    for folder, on in (("here", "here"), ("ray", cluster.client)):
+        settings = RunSettings(features=Path("features"), compute=Compute("cpu"), on=on)
+        ablate(samples, Path(folder), "k", config, (3, 4), 1, settings)
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
     assert len(list((tmp_path / "ray").rglob("fold-*.safetensors"))) == 6
 
 
-def test_errors_are_raised_here_and_what_kills_every_worker_fails_alone(cluster, capsys):
-    engine = executor("ray", torch.device("cpu"))
+def test_errors_are_raised_here_and_what_kills_every_worker_fails_alone(cluster, capsys, monkeypatch):
+    engine = executor(cluster.client, torch.device("cpu"))
     done = list(engine.run(place_of, do, ["killed", "a", "b"]))
     (failed,) = [one for one in done if isinstance(one, Failed)]
     assert failed.job == "killed" and "the last of 3 workers" in failed.reason
     assert capsys.readouterr().err.count("its job is given to another") == 2
     assert sorted(one[0] for one in done if not isinstance(one, Failed)) == ["a", "b"]
-    with pytest.raises(GeneDMLError, match="fixed by the user on cpu") as raised:
-        list(engine.run(place_of, do, ["fixed by the user"]))
-    assert any(note.startswith("This was on ") for note in raised.value.__notes__)
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/only/here"))
+    with pytest.raises(GeneDMLError, match="There is no folder /only/here, from which this command is run") as raised:
+        list(engine.run(place_of, do, ["a"]))
+    assert f"This was on {socket.gethostname()}." in raised.value.__notes__
 
 
 def test_a_cohort_loses_a_worker_and_a_node_and_is_that_predicted_here(cluster, quick_run, tmp_path, monkeypatch):
@@ -119,15 +127,24 @@ def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_ends_within_sec
             assert time.monotonic() < until and process.poll() is None
             time.sleep(0.2)
         below = psutil.Process(process.pid).children(recursive=True)
-        listening = [one for each in below for one in each.net_connections("inet") if one.status == psutil.CONN_LISTEN]
-        assert listening
-        assert {one.laddr.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
+        assert listened_at(below) == {"127.0.0.1"}
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said.splitlines()[-1]) == (130, "Stopped. All is kept.")
-    assert time.monotonic() - began < 9
-    assert not psutil.wait_procs(below, 5)[1]
+    assert time.monotonic() - began < 15  # two where nothing else runs
+    assert not psutil.wait_procs(below, 15)[1]
+
+
+def listened_at(processes: list[psutil.Process]) -> set[str]:
+    """The addresses at which any of the processes listens."""
+    addresses = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            addresses |= {
+                each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN
+            }
+    return {address.removeprefix("::ffff:") for address in addresses}
 
 
 def test_processors_are_those_that_slurm_gave(monkeypatch):

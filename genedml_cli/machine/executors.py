@@ -15,21 +15,8 @@ import torch
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.machine.crew import (
-    DIED,
-    ERROR,
-    READY,
-    RESULT,
-    Crew,
-    Executor,
-    Failed,
-    Job,
-    Place,
-    Result,
-    State,
-    Worker,
-    portable,
-)
+from genedml_cli.machine import crew
+from genedml_cli.machine.crew import Executor, Job, Place, Result, State, Worker
 from genedml_cli.machine.stopping import end_with_parent
 
 HERE, GPUS, RAY = "here", "gpus", "ray"
@@ -48,14 +35,14 @@ class Processes:
 
     def run(
         self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[Result | Failed[Job]]:
+    ) -> Iterator[Result | crew.Failed[Job]]:
         """As :meth:`Executor.run`; to processes ``setup``, ``call``, jobs and results are pickled."""
         count = max(1, min(self.count, len(jobs)))
         threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
         devices = [self.devices[number % len(self.devices)] for number in range(count)]
         places = [Place(device, threads, number, count, deterministic) for number, device in enumerate(devices)]
         if count > 1:
-            yield from Crew(_Spawning(setup, call), jobs).run(places)
+            yield from crew.Crew(_Spawning(setup, call), jobs).run(places)
             return
         state = setup(places[0])
         for job in jobs:
@@ -94,7 +81,7 @@ class _Spawning:
             try:
                 kind, value = worker.handle[1].recv()
             except (EOFError, OSError):
-                kind, value = DIED, self._bury(worker)
+                kind, value = crew.DIED, self._bury(worker)
             yield worker, kind, value
 
     def end(self) -> None:
@@ -138,13 +125,13 @@ def _serve(pipe: Connection, place: Place, setup: Callable[[Place], Any], call: 
     try:
         place.settle()
         state = setup(place)
-        pipe.send((READY, None))
+        pipe.send((crew.READY, None))
         while True:
             job = pipe.recv()
-            pipe.send((RESULT, call(state, job)))
+            pipe.send((crew.RESULT, call(state, job)))
     except Exception as error:
         with suppress(OSError):  # nobody is at the other end any more
-            pipe.send((ERROR, portable(error)))
+            pipe.send((crew.ERROR, crew.portable(error)))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -164,7 +151,7 @@ def executor(on: str, device: torch.device, gpus: bool = True) -> Executor:
     if on == RAY or on.startswith(f"{RAY}://"):
         from genedml_cli.machine.ray_executor import OnRay
 
-        return OnRay("" if on == RAY else on, str(device), gpus)
+        return OnRay("" if on == RAY else on, "cpu" if device.type == "cuda" else str(device), gpus)
     cuda = device.type == "cuda"
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if cuda else [str(device)]
     if on == HERE:

@@ -25,20 +25,8 @@ from threadpoolctl import threadpool_limits
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.machine.crew import (
-    DIED,
-    ERROR,
-    READY,
-    RESULT,
-    Crew,
-    Failed,
-    Job,
-    Place,
-    Result,
-    State,
-    Worker,
-    portable,
-)
+from genedml_cli.machine import crew
+from genedml_cli.machine.crew import Job, Place, Result, State, Worker
 from genedml_cli.machine.stopping import SIGNALS
 
 TRIES = 3
@@ -73,7 +61,7 @@ class OnRay:
 
     def run(
         self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[Result | Failed[Job]]:
+    ) -> Iterator[Result | crew.Failed[Job]]:
         """As :meth:`genedml_cli.machine.crew.Executor.run`.
 
         Raises:
@@ -88,10 +76,9 @@ class OnRay:
                 raise GeneDMLError(
                     "The Ray cluster has no processors. Start nodes that have some: ray start --num-cpus N."
                 )
-            console.note(
-                f"{console.count(len(places), 'worker')} on {console.count(engine.machines, 'machine')} of Ray."
-            )
-            yield from Crew(engine, jobs).run(places)
+            where = f"{console.count(engine.machines, 'machine')} of Ray"
+            console.note(f"{console.count(len(places), 'worker')} on {where}, computing on {places[0].device}.")
+            yield from crew.Crew(engine, jobs).run(places)
 
 
 class _Actors:
@@ -163,7 +150,7 @@ class _Actors:
             raise
         except errors.RayError as error:
             why = str(error).splitlines()[-1].strip().split(". ")[0]
-            yield worker, DIED, f"on {self._nodes[worker.place.number]['NodeManagerHostname']}: {why}"
+            yield worker, crew.DIED, f"on {self._nodes[worker.place.number]['NodeManagerHostname']}: {why}"
             return
         for message in messages:
             yield worker, *message
@@ -188,11 +175,11 @@ class _Actor:
 
     def load(self) -> Answer:
         """Make what the jobs share."""
-        return self._answer(READY, self._load)
+        return self._answer(crew.READY, self._load)
 
     def do(self, job: Any) -> Answer:
         """Do a job."""
-        return self._answer(RESULT, lambda: self._call(self._state, job))
+        return self._answer(crew.RESULT, lambda: self._call(self._state, job))
 
     def _load(self) -> None:
         try:
@@ -212,9 +199,9 @@ class _Actor:
         try:
             return kind, work(), messages
         except Exception as error:
-            raised = portable(error)
+            raised = crew.portable(error)
             raised.add_note(f"This was on {socket.gethostname()}.")
-            return ERROR, raised, messages
+            return crew.ERROR, raised, messages
 
 
 @contextmanager
@@ -238,7 +225,7 @@ def _connected(address: str, gpus: bool) -> Iterator[ModuleType]:
             ray.init(address or "local", **settings, **({} if temporary is None else _cluster_here(temporary, gpus)))
         except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
             where = f"No Ray cluster can be reached at {address}" if address else "Ray cannot start here"
-            raise GeneDMLError(f"{where}: {str(error).splitlines()[0]}") from error
+            raise GeneDMLError(f"{where}: {_reason(error)}") from error
         finally:
             for number, handler in handlers.items():  # Ray has one of its own for SIGTERM
                 signal.signal(number, handler)
@@ -249,6 +236,12 @@ def _connected(address: str, gpus: bool) -> Iterator[ModuleType]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    """What Ray says, in one line; of a traceback of its server the last."""
+    text = str(error).strip()
+    return text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
 
 
 def _import_ray() -> ModuleType:

@@ -16,6 +16,7 @@ SCRIPT = """\
 #SBATCH --cpus-per-task={cpus}
 {gpu_line}set -euo pipefail
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK RAY_USAGE_STATS_ENABLED=0
+export GRPC_ENABLE_FORK_SUPPORT=0  # with it, Ray's server for ray:// dies as it begins
 
 # Whoever has not this job's token is kept out of its cluster; ports are this job's own.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')
