@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_config
+from hostile import small_card
 
-from genedml.config import load_config
+from genedml.config import load_config, preset_of
 from genedml.errors import GeneDMLError
 from genedml_cli.commands.choices import choose_methods
+from genedml_cli.commands.tables.comparison import comparison_rows, show_comparison
 from genedml_cli.commands.tables.external import show_external_comparison
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
@@ -20,7 +23,7 @@ from genedml_cli.evaluation.external_comparison import ExternalComparison
 from genedml_cli.evaluation.external_sections import find_sections
 from genedml_cli.evaluation.published import published_rows
 from genedml_cli.features import encoding, extraction
-from genedml_cli.runs.comparison import compare, compare_externally
+from genedml_cli.runs.comparison import compare, compare_externally, tile_um
 from genedml_cli.runs.planning import RunSettings
 
 TINY = ("encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2")
@@ -53,13 +56,37 @@ def test_differences_costs_and_files_are_there(compared):
     table, out = compared
     means = table.summary().xs("mean", axis=1, level=1)["pcc_a"]
     assert table.differences().loc["Linear", ("pcc_a", "mean")] == pytest.approx(means["Linear"] - means["Gene-DML"])
-    assert table.costs.loc["Linear", "parameters"] == 8 * 20 + 20
-    assert (table.costs["seconds_a_fold"] > 0).all()
+    assert table.particulars.loc["Linear", "parameters"] == 8 * 20 + 20
+    assert (table.particulars["seconds_a_fold"] > 0).all()
+    lines = pd.read_csv(out / "compare.csv").set_index("row")
+    assert lines.loc[["Gene-DML", "Linear"], ["encoder", "tile_um"]].to_numpy().tolist() == [["tiny", 112]] * 2
+    assert lines.loc["Linear", "preset"] == "features"
+    assert np.isnan(lines.loc["Gene-DML", "preset"])  # its widths are of no preset
     assert len(pd.read_csv(out / "seconds.csv")) == 6
     written = json.loads((out / "compare.json").read_text())
     assert written["differences_from"] == "Gene-DML"
     assert {row.get("method") for row in written["rows"]} >= {"Gene-DML", "Linear"}
     assert (out / "compare.png").stat().st_size > 10_000
+
+
+def test_the_table_shows_encoder_preset_and_tile_where_rows_differ(compared, capsys):
+    table, _ = compared
+    show_comparison(table)
+    shown = capsys.readouterr().out
+    assert "preset" in shown and "tile um" not in shown and "encoder" not in shown.split("Difference from")[0]
+    particulars = table.particulars.assign(tile_um=["112", "112", "77, 154"])
+    show_comparison(replace(table, particulars=particulars))
+    assert "tile um" in capsys.readouterr().out
+    assert (comparison_rows(replace(table, particulars=particulars))[2][-3:-1]) == ["77, 154", "180"]
+
+
+def test_tiles_are_told_in_um_of_every_field_that_a_network_looks_at():
+    config, card = load_config("published", overrides=["method=m2ost"]), small_card()
+    for um_per_px, told in ((0.5, "112, 224, 448"), ("native", "154-157, 308-314, 616-627")):
+        views = replace(config.views, um_per_px=um_per_px)
+        native = replace(card, config=replace(config, views=views), um_per_px=(0.6875, 0.7))
+        assert tile_um(native) == told
+    assert preset_of(config) == "published"
 
 
 def test_a_method_in_two_presets_is_two_rows_with_the_same_seeds_and_what_differs_is_said(compared):

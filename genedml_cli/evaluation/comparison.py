@@ -56,7 +56,7 @@ class Comparison:
         marks: what must stand in every table of them.
         folder: where they are written.
         base: the row that the others are held against, fold by fold and seed by seed; empty for none.
-        costs: ``parameters`` and ``seconds_a_fold`` of every row, where they are known.
+        particulars: of every row, by what is told: encoder, preset, tile in um, parameters, seconds a fold.
         checklist: what a trustworthy table contains, and which of it the rows' own tables do.
     """
 
@@ -70,7 +70,7 @@ class Comparison:
     marks: str
     folder: Path
     base: str = ""
-    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    particulars: pd.DataFrame = field(default_factory=pd.DataFrame)
     checklist: tuple[Point, ...] = ()
 
     @property
@@ -122,8 +122,8 @@ class Comparison:
                 row: dict[str, Any] = {kind: name, "measured": _means(values), "paper": paper}
                 if name in apart.index:
                     row["difference"] = _means(apart.loc[name])
-                if name in self.costs.index:
-                    row |= self.costs.loc[name].to_dict()
+                if name in self.particulars.index:
+                    row |= self.particulars.loc[name].to_dict()
                 rows.append(row)
         values = {
             "title": self.title,
@@ -136,12 +136,12 @@ class Comparison:
         return values | ({"differences_from": self.base} if self.base else {})
 
     def table(self) -> pd.DataFrame:
-        """A line a row: mean and sd of every metric, the paper's means, differences and costs."""
+        """A line a row: mean and sd of every metric, the paper's means, particulars and differences."""
         tables = []
         for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
             tables.append(_flat(summary).rename_axis("row").reset_index().assign(kind=kind))
         table = pd.concat(tables, ignore_index=True)
-        beside = [self.published.add_prefix("paper_"), self.costs]
+        beside = [self.published.add_prefix("paper_"), self.particulars]
         beside += [_flat(self.differences()).add_prefix("difference_")] if self.base else []
         for columns in beside:
             if len(columns):
@@ -159,7 +159,7 @@ def compared(
     published: pd.DataFrame | None = None,
     notes: Sequence[Note] = (),
     base: str = "",
-    costs: pd.DataFrame | None = None,
+    particulars: pd.DataFrame | None = None,
 ) -> Comparison:
     """One table of what was scored on the same folds; references are those of the first.
 
@@ -167,7 +167,7 @@ def compared(
         scored: every row and seed, in order.
         published: the paper's means by row, of :func:`means_of`.
         notes: what must be said besides what is said with the scores.
-        title, name, noun, folder, base, costs: see :class:`Comparison`.
+        title, name, noun, folder, base, particulars: see :class:`Comparison`.
     """
     evaluations = [one.evaluation for one in scored]
     tables = [evaluation.values() for evaluation in evaluations]
@@ -201,7 +201,7 @@ def compared(
         " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
         folder,
         base,
-        pd.DataFrame() if costs is None else costs,
+        pd.DataFrame() if particulars is None else particulars,
         merged({f"{one.row} {one.seed or ''}".strip(): _checklist(one.evaluation) for one in scored}),
     )
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from genedml.checkpoint import build_network, load_card
-from genedml.config import DEFAULT_METHOD, Config
+from genedml.checkpoint import ModelCard, build_network, load_card
+from genedml.config import DEFAULT_METHOD, Config, preset_of
 from genedml.errors import GeneDMLError
-from genedml.networks.registry import title_of
+from genedml.networks.inputs import Tile
+from genedml.networks.registry import network_class, title_of
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.comparison import Comparison, Scored, check_comparable, compared, means_of
 from genedml_cli.evaluation.evaluation import finished_sections
@@ -83,7 +84,7 @@ def compare(
             published=means_of(published, "method"),
             notes=[*of_paper, *_unlike(configs)],
             base=_base(titles),
-            costs=_costs(out, titles),
+            particulars=_particulars(out, titles),
         )
         result.write()
     return result
@@ -188,8 +189,8 @@ def _with_seed(config: Config, seed: int) -> Config:
     return replace(config, training=replace(config.training, seed=seed))
 
 
-def _costs(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Trainable parameters of every method, and mean seconds of its folds as far as they are known."""
+def _particulars(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
+    """Encoder, preset, tile and trainable parameters of every row, and mean seconds of its folds as far as known."""
     times, rows = seconds_of(out), {}
     for name, title in titles.items():
         runs = sorted(folder.name for folder in (out / name).glob("seed-*"))
@@ -198,7 +199,19 @@ def _costs(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
         with torch.device("meta"):
             network = build_network(card)
         rows[title] = {
+            "encoder": card.encoder.name,
+            "preset": preset_of(card.config),
+            "tile_um": tile_um(card),
             "parameters": sum(value.numel() for value in network.parameters() if value.requires_grad),
             "seconds_a_fold": sum(seconds) / len(seconds) if seconds else float("nan"),
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def tile_um(card: ModelCard) -> str:
+    """Sides in um of the tiles around a spot that its network looks at; from to where slides differ in um/px."""
+    views = card.config.views
+    scales = sorted({*card.um_per_px}) if views.um_per_px == "native" else [views.um_per_px]
+    tiles = network_class(card.config.method).needs(card.config.network).tiles or (Tile(views.tile_px),)
+    sides_px = [tile.side_px * tile.zoom for tile in tiles]
+    return ", ".join("-".join(dict.fromkeys(f"{side * scale:.0f}" for scale in scales)) for side in sides_px)

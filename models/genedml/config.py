@@ -192,6 +192,15 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
         raise
 
 
+def preset_of(config: Config) -> str:
+    """The preset whose settings of the network these are; nothing where there is none."""
+    method = f"method={config.method}"
+    found = (
+        name for name in preset_names(config.method) if load_config(name, None, [method]).network == config.network
+    )
+    return next(found, "")
+
+
 def _presets(method: str) -> Any:
     return resources.files("genedml") / "presets" / method
 

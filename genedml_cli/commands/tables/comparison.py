@@ -9,14 +9,16 @@ from genedml_cli.evaluation.points import lines_of
 from genedml_cli.evaluation.scores import METRICS
 
 SHOWN = [key for key in METRICS if key != "pcc_h_held_out"]
-PARAMETERS, SECONDS = "parameters", "seconds_a_fold"
+PARAMETERS = "parameters"
+WHERE_UNLIKE = {"encoder": "encoder", "preset": "preset", "tile_um": "tile um"}
+"""What of its settings a row tells where another row has other ones."""
+ALWAYS = {PARAMETERS: "parameters", "seconds_a_fold": "s a fold"}
 
 
 def show_comparison(comparison: Comparison, written: bool = True) -> None:
     """A line a row, the paper's means below it, the references last, then differences and what must be said."""
-    costs = comparison.costs
     rows = comparison_rows(comparison)
-    columns = ["", *(METRICS[key] for key in SHOWN), *(["parameters", "s a fold"] if len(costs) else [])]
+    columns = ["", *(METRICS[key] for key in SHOWN), *_told(comparison).values()]
     console.table(f"{comparison.title}; mean ±sd over {comparison.over}", columns, rows)
     if comparison.base:
         show_differences(comparison)
@@ -29,22 +31,15 @@ def show_comparison(comparison: Comparison, written: bool = True) -> None:
 
 
 def comparison_rows(comparison: Comparison) -> list[list[str]]:
-    """Every row with the paper's means below it, then the references; costs last, where they are known."""
-    costs = comparison.costs
-    rows = []
+    """Every row with the paper's means below it, then the references; particulars last, where they are known."""
+    told, rows = _told(comparison), []
     for summary in (comparison.summary(), comparison.reference_summary()):
         for name, values in summary.iterrows():
             cells = [mean_sd(values[(key, "mean")], values[(key, "std")]) for key in SHOWN]
-            rows.append([str(name), *cells, *(_costs(costs, str(name)) if len(costs) else [])])
+            rows.append([str(name), *cells, *(_particular(comparison.particulars, str(name), key) for key in told)])
             if name in comparison.published.index:
                 paper = comparison.published.loc[name]
-                rows.append(
-                    [
-                        "  paper",
-                        *(number(paper.get(key, float("nan"))) for key in SHOWN),
-                        *(["", ""] if len(costs) else []),
-                    ]
-                )
+                rows.append(["  paper", *(number(paper.get(key, float("nan"))) for key in SHOWN), *[""] * len(told)])
     return rows
 
 
@@ -60,11 +55,19 @@ def show_differences(comparison: Comparison) -> None:
     console.table(title, ["", *(METRICS[key] for key in SHOWN)], rows)
 
 
-def _costs(costs: pd.DataFrame, name: str) -> list[str]:
-    if name not in costs.index:
-        return ["-", "-"]
-    seconds = costs.loc[name, SECONDS]
-    return [f"{costs.loc[name, PARAMETERS]:,.0f}", "-" if pd.isna(seconds) else f"{seconds:.1f}"]
+def _told(comparison: Comparison) -> dict[str, str]:
+    """The particulars that are shown, with their titles: what all rows have in common is not."""
+    table = comparison.particulars
+    if not len(table):
+        return {}
+    return {key: title for key, title in WHERE_UNLIKE.items() if table[key].nunique() > 1} | ALWAYS
+
+
+def _particular(table: pd.DataFrame, name: str, key: str) -> str:
+    value = table.loc[name, key] if name in table.index else ""
+    if isinstance(value, str):
+        return value or "-"
+    return "-" if pd.isna(value) else f"{value:,.{0 if key == PARAMETERS else 1}f}"
 
 
 def _signed(mean: float, sd: float) -> str:
