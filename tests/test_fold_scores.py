@@ -140,11 +140,14 @@ def test_the_share_of_the_ceiling_is_of_the_genes_that_have_one():
         "", (fold("Gene-DML", [0.4, 0.3, 0.6], [0.1, 0.3, 0.2]),), (), Path(), split_halves=(halves,)
     )
     row = evaluation.values().set_index("method").loc["Gene-DML"]
-    assert row["share_of_ceiling"] == pytest.approx((0.4 + 0.6) / (np.sqrt(1 / 1.5) + np.sqrt(1.6 / 1.8)))
+    assert row["share_of_ceiling"] == pytest.approx((0.4 + 0.3 + 0.6) / (np.sqrt(1 / 1.5) + np.sqrt(1.6 / 1.8)))
     assert row["share_of_ceiling_given_depth"] == pytest.approx(0.4 / (2 * np.sqrt(0.4 / 1.2)))
     genes = evaluation.per_gene().set_index("gene")
     np.testing.assert_allclose(genes.loc[["A", "C"], "attainable_pcc"], attainable(np.array([0.5, 0.8])))
-    assert np.isnan(genes.loc["B", "attainable_pcc"])
+    assert genes.loc["B", "attainable_pcc"] == 0
+    ceiling = evaluation.values().set_index("method").loc["attainable"]
+    assert ceiling["pcc_a"] == pytest.approx(attainable(np.array([0.5, -0.1, 0.8])).mean())
+    assert row["share_of_ceiling"] == pytest.approx(row["pcc_a"] / ceiling["pcc_a"])
     without = Evaluation("", evaluation.scores, (), Path()).values()
     assert without["share_of_ceiling"].isna().all()
 

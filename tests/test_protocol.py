@@ -344,26 +344,31 @@ def test_halves_are_whole_and_as_likely(tmp_path):
         thin(counts, np.random.default_rng(1))
 
 
+def halves_of(counts, spots, genes, labels):
+    return split_half_pcc(counts, lambda table: make_labels(table, spots, genes, labels), 0)
+
+
 def test_the_ceiling_tells_signal_from_noise():
     rng = np.random.default_rng(2)
     signal = rng.lognormal(0, 1, (400, 12))
     genes = [f"G{gene}" for gene in range(12)]
     deep, flat = table_of(rng.poisson(3000 * signal)), table_of(rng.poisson(3, (400, 12)))
-    assert nanmean(split_half_pcc(*deep, genes, LabelsConfig(), 0)[0]) > 0.98
-    assert abs(nanmean(split_half_pcc(*flat, genes, LabelsConfig(smooth=False), 0)[0])) < 0.15
+    assert nanmean(halves_of(*deep, genes, LabelsConfig())[0]) > 0.98
+    assert abs(nanmean(halves_of(*flat, genes, LabelsConfig(smooth=False))[0])) < 0.15
     # Whoever knows the rates scores what the split halves say is attainable.
     counts, spots = table_of(rng.poisson(3 * signal))
     labels = LabelsConfig(scale=1.0, smooth=False)
     truth = np.log10(1 + signal / signal.sum(axis=1, keepdims=True))
     knowing = nanmean(pcc(make_labels(counts, spots, genes, labels).y, truth))
-    split_half = np.array([nanmean(split_half_pcc(counts, spots, genes, labels, 0)[0])])
+    split_half = np.array([nanmean(halves_of(counts, spots, genes, labels)[0])])
     assert 0.5 < split_half[0] < knowing - 0.05
     assert attainable(split_half)[0] == pytest.approx(knowing, abs=0.02)
 
 
 def test_attainable_is_the_root_of_the_reliability():
     assert attainable(np.array([0.48, 1.0, 0.0])) == pytest.approx([0.805, 1, 0], abs=5e-4)
-    assert np.isnan(attainable(np.array([-0.1]))).all()
+    assert attainable(np.array([-0.1])) == 0  # halves that disagree
+    assert np.isnan(attainable(np.array([np.nan]))).all()
     # The truth against itself with noise of equal strength: halves of it agree at 1/3, it is found at 1/sqrt(2).
     rng = np.random.default_rng(3)
     truth = rng.normal(size=200_000)
@@ -373,24 +378,37 @@ def test_attainable_is_the_root_of_the_reliability():
     assert np.corrcoef(truth, whole)[0, 1] == pytest.approx(attainable(split_half)[0], abs=5e-3)
 
 
-def test_a_run_with_its_ceiling_has_two_rows_more(run, world):
-    result = evaluate(run, with_ceiling=True)
+def test_a_run_with_its_ceiling_has_two_rows_more_and_keeps_them(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    result = evaluate(copy, with_ceiling=True)
     values, summary = result.values(), result.summary()
     assert list(summary.index)[-2:] == ["split halves", "attainable"]
-    halves = values[values["method"] == "split halves"]["pcc_a"].to_numpy()
-    assert values[values["method"] == "attainable"]["pcc_a"].to_numpy() == pytest.approx(
-        np.sqrt(2 * halves / (1 + halves))
-    )
+    for halves, row in zip(result.split_halves, values[values["method"] == "attainable"]["pcc_a"], strict=True):
+        r = np.clip(halves.pcc, 0, None)
+        assert row == pytest.approx(np.mean(np.sqrt(2 * r / (1 + r))))
     assert summary["mse"].loc[["split halves", "attainable"]].isna().all(axis=None)
-    assert "split_halves_pcc" in pd.read_csv(run / "genes.csv").columns
-    assert evaluate(run, with_ceiling=True).values().equals(values)
+    written = [(copy / name).read_text() for name in ("metrics.csv", "genes.csv")]
+    assert "split_halves_pcc" in written[1]
+    record = json.loads((copy / "run.json").read_text())
+    for sample in record["samples"]:
+        sample["counts"] = "gone.tsv.gz"
+    (copy / "run.json").write_text(json.dumps(record))
+    evaluate(copy)
+    assert [(copy / name).read_text() for name in ("metrics.csv", "genes.csv")] == written
 
 
-def test_a_ceiling_needs_a_run_and_its_counts(run, tmp_path):
-    (tmp_path / "x.h5ad").touch()
-    with pytest.raises(GeneDMLError):
-        evaluate(tmp_path / "x.h5ad", with_ceiling=True)
+def test_a_prediction_has_a_ceiling_where_its_counts_are_raw(run, world, tmp_path):
+    predict(world / "slides/P1.tif", world / "spots/P1.csv", run, tmp_path / "own.h5ad", fold="P1")
+    result = evaluate(tmp_path / "own.h5ad", world / "counts/P1.tsv.gz", with_ceiling=True)
+    assert 0 < result.summary().loc["attainable", ("pcc_a", "mean")] <= 1
+    of_run = next(fold for fold in evaluate(run, with_ceiling=True).split_halves if fold.fold == "P1")
+    assert result.split_halves[0].pcc == pytest.approx(of_run.pcc, abs=0.3)  # another toss of the coin
+
+
+def test_a_ceiling_needs_the_counts_of_a_run(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/ceiling.csv").unlink(missing_ok=True)
     record = json.loads((run / "run.json").read_text())
     for sample in record["samples"]:
         sample["counts"] = "gone.tsv.gz"
@@ -404,11 +422,7 @@ def test_a_ceiling_needs_a_run_and_its_counts(run, tmp_path):
 def test_the_halves_of_her2st_agree_as_the_method_says(her2st, her2st_counts):
     panel = published_panel("HER2ST")
     scores = [
-        nanmean(
-            split_half_pcc(counts, read_spots(her2st / f"ST-spotfiles/{name}_selection.tsv"), panel, LabelsConfig(), 0)[
-                0
-            ]
-        )
+        nanmean(halves_of(counts, read_spots(her2st / f"ST-spotfiles/{name}_selection.tsv"), panel, LabelsConfig())[0])
         for name, counts in her2st_counts.items()
     ]
     assert np.mean(scores) == pytest.approx(0.48, abs=0.005)

@@ -147,8 +147,6 @@ def _ceiling(evidence: Evidence) -> Result:
         return State.DONE, f"the score is {evidence.mean('share_of_ceiling'):.0%} of what is attainable."
     if evidence.no_ceiling:
         return State.NOT_POSSIBLE, evidence.no_ceiling
-    if not evidence.records[0].of_run:
-        return State.NOT_POSSIBLE, "it is computed of runs alone."
     return State.NOT_DONE, "evaluate --full reads the counts for it."
 
 

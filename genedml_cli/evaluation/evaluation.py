@@ -1,6 +1,6 @@
 """Score a run or one prediction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,8 +47,7 @@ def evaluate(
     ``with_ceiling`` and ``ceiling_if_possible`` as of :func:`evaluate_run`.
 
     Raises:
-        GeneDMLError: nothing there, an ``.h5ad`` without ``truth``, ``truth`` without an ``.h5ad``, or a ceiling asked
-            for something else than a run.
+        GeneDMLError: nothing there, an ``.h5ad`` without ``truth``, or ``truth`` without an ``.h5ad``.
     """
     target = newest_run() if target is None else target
     if not target.exists():
@@ -58,11 +57,9 @@ def evaluate(
         if truth is not None:
             raise GeneDMLError(f"--truth goes with a predicted .h5ad; {target} is a run, which holds its own truth.")
         return evaluate_run(target, with_ceiling, ceiling_if_possible)
-    if with_ceiling:
-        raise GeneDMLError(f"--ceiling goes with a run, of whose sections all counts are known; {target} is none.")
     if truth is None:
         raise GeneDMLError(f"To score {target}, give the raw counts of its section with --truth.")
-    return evaluate_prediction(target, truth, gene_map)
+    return evaluate_prediction(target, truth, gene_map, with_ceiling, ceiling_if_possible)
 
 
 @takes_paths
@@ -70,7 +67,8 @@ def evaluate_run(run: Path, with_ceiling: bool = False, ceiling_if_possible: boo
     """Score a run folder by the predictions of its test sections, and write the tables into it, if it can be written.
 
     ``with_ceiling`` adds how far the labels of two halves of the counts agree (:mod:`genedml_cli.evaluation.ceiling`);
-    with ``ceiling_if_possible`` the checklist says why, where the counts are not there or cannot be halved.
+    with ``ceiling_if_possible`` the checklist says why, where the counts are not there or cannot be halved. What was
+    computed once stays in the run, and in its scores.
 
     Raises:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
@@ -152,7 +150,8 @@ def score_run(
     for file in sorted(records, key=lambda file: _natural(records[file].fold)):
         folds.setdefault(records[file].fold, []).append(finished[file])
     scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title, full)]
-    halves, no_ceiling = _halves(run, folds, with_ceiling, ceiling_if_possible)
+    compute = with_ceiling or ceiling_if_possible
+    halves, no_ceiling = halves_if_possible(lambda: ceiling.split_halves(run, folds, compute), with_ceiling)
     dataset, panels = first.dataset, [section.var_names for section in sections]
     published, published_notes = rows_beside(dataset, first.label_settings, panels)
     evaluation = Evaluation(
@@ -175,14 +174,12 @@ def score_run(
     return replace(evaluation, checklist=checklist(evidence)) if full else evaluation
 
 
-def _halves(
-    run: Path, folds: Mapping[str, Sequence[anndata.AnnData]], asked_for: bool, if_possible: bool
+def halves_if_possible(
+    split: Callable[[], tuple[FoldScores, ...]], asked_for: bool
 ) -> tuple[tuple[FoldScores, ...], str]:
-    """The split halves of the labels, where they are asked for, and why they are not there, if that is no error."""
-    if not asked_for and not if_possible:
-        return (), ""
+    """Split halves of labels; where they cannot be had, and are not ``asked_for``, none, and why."""
     try:
-        return ceiling.split_halves(run, folds), ""
+        return split(), ""
     except GeneDMLError as error:
         if asked_for:
             raise
@@ -198,20 +195,34 @@ def _donors(run: Path) -> frozenset[str]:
 
 
 @takes_paths
-def evaluate_prediction(prediction: Path, truth: Path, gene_map: Path | None = None) -> Evaluation:
+def evaluate_prediction(
+    prediction: Path,
+    truth: Path,
+    gene_map: Path | None = None,
+    with_ceiling: bool = False,
+    ceiling_if_possible: bool = False,
+) -> Evaluation:
     """Score one ``.h5ad`` that genedml predicted against the raw counts of its section; writes tables beside it.
+
+    ``with_ceiling`` and ``ceiling_if_possible`` as of :func:`evaluate_run`.
 
     Raises:
         GeneDMLError: not a prediction of genedml, or counts that do not join.
     """
-    evaluation, _ = score_prediction(prediction, truth, gene_map)
+    evaluation, _ = score_prediction(prediction, truth, gene_map, with_ceiling, ceiling_if_possible)
     before = evaluation.folder / "metrics.json"
     if before.is_file() and read_json(before).get("title") != evaluation.title:
         console.warn(f"The scores in {evaluation.folder} were of {read_json(before).get('title')}; they are replaced.")
     return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
-def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None) -> tuple[Evaluation, anndata.AnnData]:
+def score_prediction(
+    prediction: Path,
+    truth: Path,
+    gene_map: Path | None = None,
+    with_ceiling: bool = False,
+    ceiling_if_possible: bool = False,
+) -> tuple[Evaluation, anndata.AnnData]:
     """Scores of :func:`evaluate_prediction`, unwritten, and the prediction with its truth and references as layers.
 
     ``layers["truth"]`` is NaN where a gene or a spot has no counts.
@@ -226,7 +237,8 @@ def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None
     panels = {gene for panel in record.genes_of_panels for gene in panel}
     if not panels >= set(data.var_names):
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
-    labels = labels_of_prediction(data, truth, gene_map)
+    counts = with_gene_map(read_counts(truth), gene_map)
+    labels = labels_of_prediction(data, counts)
     joined = check_join(labels, prediction.name, truth)
     data.layers["truth"], data.layers[UNSMOOTHED] = labels.y, labels.unsmoothed
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
@@ -245,11 +257,24 @@ def score_prediction(prediction: Path, truth: Path, gene_map: Path | None = None
         notes.append(left_out_note(left_out, data.n_obs))
     folder = prediction.with_suffix(".evaluation")
     title = f"{prediction.name} against {truth.name}"
-    evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, unmatched=unmatched)
-    return replace(evaluation, checklist=checklist(Evidence(evaluation, [data]))), data
+    halves: tuple[FoldScores, ...] = ()
+    no_ceiling = ""
+    if with_ceiling or ceiling_if_possible:
+
+        def split() -> tuple[FoldScores, ...]:
+            scored = ceiling.split_half_pcc(
+                counts, lambda table: labels_of_prediction(data, table), ceiling.seed_of(prediction.stem)
+            )
+            genes = tuple(data.var_names[matched])
+            return (ceiling.halves_of_fold(prediction.stem, genes, [tuple(of[matched] for of in scored)]),)
+
+        halves, no_ceiling = halves_if_possible(split, with_ceiling)
+        notes += [ceiling.NOTE] if halves else []
+    evaluation = Evaluation(title, tuple(scores), tuple(notes), folder, split_halves=halves, unmatched=unmatched)
+    return replace(evaluation, checklist=checklist(Evidence(evaluation, [data], no_ceiling=no_ceiling))), data
 
 
-def labels_of_prediction(data: anndata.AnnData, counts: Path, gene_map: Path | None = None) -> Labels:
+def labels_of_prediction(data: anndata.AnnData, table: anndata.AnnData) -> Labels:
     """Labels of a prediction's spots and genes, by the transform it was made with.
 
     A gene that the counts do not have is NaN in every spot; a library over the panel is then over its other genes.
@@ -257,7 +282,7 @@ def labels_of_prediction(data: anndata.AnnData, counts: Path, gene_map: Path | N
     Raises:
         GeneDMLError: counts that do not join, or that have too few of the genes.
     """
-    record, table, spots = record_of(data), with_gene_map(read_counts(counts), gene_map), spots_of(data)
+    record, spots = record_of(data), spots_of(data)
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
     panels = [match_panel(table, panel)[0] for panel in record.genes_of_panels]
     each = [make_labels(table, spots, genes, record.label_settings) for genes in panels]

@@ -4,7 +4,7 @@ Letters: S spots, M genes, F folds. The metrics' definitions are in METHOD secti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +119,18 @@ class Evaluation:
             rows = zip(table["method"], table["fold"], strict=True)
             table[key] = [self._share_of_ceiling(method, fold, given_depth) for method, fold in rows]
         if self.split_halves:
-            halves = _values(self.split_halves)
-            scores = [key for key in halves if key.startswith("pcc")]
-            ceiling = halves.assign(method=ATTAINABLE, **{key: attainable(halves[key].to_numpy()) for key in scores})
-            table = pd.concat([table, halves, ceiling], ignore_index=True)
+            table = pd.concat([table, _values(self.split_halves), _values(self.ceiling)], ignore_index=True)
         return table.assign(marks=self.marks)
 
     @property
     def marks(self) -> str:
         """What must stand in every table of these scores."""
         return marks_of(self.notes)
+
+    @property
+    def ceiling(self) -> tuple[FoldScores, ...]:
+        """What is attainable in every fold: of every gene, by its split halves, and the mean over genes."""
+        return tuple(_attainable(halves) for halves in self.split_halves)
 
     def summary(self) -> pd.DataFrame:
         """Mean and standard deviation over folds of every metric, a row for each method."""
@@ -154,8 +156,8 @@ class Evaluation:
         """Means over folds of what else is known of every gene's prediction, and of its ceiling."""
         tables = {name: self._over_folds(self.scores, name) for name in self.scores[0].per_gene}
         if self.split_halves:
-            halves = pd.concat([pd.Series(fold.pcc, index=fold.genes) for fold in self.split_halves], axis=1)
-            tables["attainable_pcc"] = halves.apply(lambda r: attainable(r.to_numpy())).mean(axis=1)
+            each = [pd.Series(fold.pcc, index=fold.genes) for fold in self.ceiling]
+            tables["attainable_pcc"] = pd.concat(each, axis=1).mean(axis=1)
         return tables
 
     def _over_folds(self, scores: Sequence[FoldScores], name: str) -> pd.Series:
@@ -164,14 +166,13 @@ class Evaluation:
 
     def _share_of_ceiling(self, method: str, fold: str, given_depth: bool) -> float:
         """Mean PCC of a method in a fold over the mean of what is attainable, of genes that have both."""
-        halves = next((score for score in self.split_halves if score.fold == fold), None)
+        ceiling = next((score for score in self.ceiling if score.fold == fold), None)
         score = next(one for one in self.scores if (one.method, one.fold) == (method, fold))
-        if halves is None:
+        if ceiling is None:
             return float("nan")
-        pcc, r = (one.per_gene["pcc_given_depth"] if given_depth else one.pcc for one in (score, halves))
-        ceiling = attainable(r)
-        known = ~np.isnan(pcc) & ~np.isnan(ceiling)
-        return float(pcc[known].sum() / ceiling[known].sum()) if ceiling[known].any() else float("nan")
+        pcc, most = (one.per_gene["pcc_given_depth"] if given_depth else one.pcc for one in (score, ceiling))
+        known = ~np.isnan(pcc) & ~np.isnan(most)
+        return float(pcc[known].sum() / most[known].sum()) if most[known].any() else float("nan")
 
     def write(self) -> None:
         """``metrics.csv`` (method x fold), ``metrics.json`` (summary and notes) and ``genes.csv`` in ``folder``.
@@ -277,6 +278,18 @@ def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _attainable(halves: FoldScores) -> FoldScores:
+    pcc, given_depth = attainable(halves.pcc), attainable(halves.per_gene["pcc_given_depth"])
+    return replace(
+        halves,
+        method=ATTAINABLE,
+        pcc_a=nanmean(pcc),
+        pcc_given_depth=nanmean(given_depth),
+        pcc=pcc,
+        per_gene={"pcc_given_depth": given_depth},
+    )
 
 
 def _high_scores(folds: Sequence[FoldScores]) -> list[float]:

@@ -58,7 +58,7 @@ def variance_ratio(truth: Float[np.ndarray, "S M"], predicted: Float[np.ndarray,
 
 
 def morans_i(values: Float[np.ndarray, "S M"], neighbors: csr_matrix) -> Float[np.ndarray, " M"]:
-    """Moran's I of every gene (Moran 1950): how much alike neighbouring spots are, 0 by chance, 1 at the most.
+    """Moran's I of every gene (Moran 1950): how much alike neighbouring spots are, about 0 by chance.
 
     ``(S / sum w) * sum_ij w_ij z_i z_j / sum_i z_i^2``, z being values less their mean, and w 1 between array
     neighbours. NaN of a constant gene, and where no spot has a neighbour.
@@ -76,12 +76,12 @@ def morans_i(values: Float[np.ndarray, "S M"], neighbors: csr_matrix) -> Float[n
 
 
 def attainable(split_half: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """The largest PCC with labels of whom two halves of the counts agree with PCC ``split_half``; NaN below zero.
+    """The largest PCC with labels of whom two halves of the counts agree with PCC ``split_half``.
 
     Spearman and Brown: both halves together have reliability 2 r / (1 + r). Even the truth without noise correlates
-    with such labels at its square root only.
+    with such labels at its square root only. Where halves disagree, r < 0, nothing is attainable: 0. NaN stays NaN.
     """
-    r = np.where(split_half < 0, np.nan, split_half)
+    r = np.maximum(split_half, 0.0)  # of NaN it is NaN
     return np.sqrt(2 * r / (1 + r))
 
 
