@@ -177,12 +177,7 @@ def predict_cohort(
     slides = read_cohort(sheet, placing)
     engine = executor(on, pick_device(compute.device), compute.device != "cpu")
     suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
-    results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
-    for suffix in suffixes:
-        check_output_path(out / f"{slides[0].name}{suffix}")
-    read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
-    together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
-    refuse_overwriting_inputs([*together, *results], [sheet, *read])
+    _check_outputs(sheet, slides, out, suffixes, merge)
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes, verify=verify)
     kept = f"Finished slides are kept in {out}. To go on, run the same command again."
@@ -191,15 +186,11 @@ def predict_cohort(
         on_stop(kept),
         all_deterministic(compute.deterministic),
     ):
-        if collect:
-            cohort = Cohort(out, tuple(join_shares(slides, task)))
-            for outcome in cohort.failed:
-                _append_log(out / ERROR_LOG, outcome)
-        else:
-            cohort = _predict_all(task, slides if shard is None else shard.take(slides), engine, shard)
         if shard is not None:
+            cohort = _predict_all(task, shard.take(slides), engine, shard)
             Share(shard, settings_of(task), cohort.outcomes).write(out)
             return cohort
+        cohort = _join(task, slides) if collect else _predict_all(task, slides, engine)
         cohort.write()
         cohort_results.gather(out, cohort.outcomes)
         if merge and len(cohort.failed) < len(slides):
@@ -207,7 +198,27 @@ def predict_cohort(
     return cohort
 
 
-def _predict_all(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, shard: Shard | None) -> Cohort:
+def _check_outputs(sheet: Path, slides: Sequence[CohortSlide], out: Path, suffixes: Sequence[str], merge: bool) -> None:
+    """Refuse kinds of file that cannot be written here, and to write over what is read."""
+    for suffix in suffixes:
+        check_output_path(out / f"{slides[0].name}{suffix}")
+    results = [out / f"{slide.name}{suffix}" for slide in slides for suffix in (".h5ad", *suffixes)]
+    together = [out / name for name in (SUMMARY, ERROR_LOG, PSEUDOBULK, PAGE, *([MERGED] if merge else []))]
+    read = [file for slide in slides for file in (slide.slide, slide.spots, slide.placing.tissue)]
+    refuse_overwriting_inputs([*together, *results], [sheet, *read])
+
+
+def _join(task: CohortTask, slides: Sequence[CohortSlide]) -> Cohort:
+    """What shards left of all slides."""
+    cohort = Cohort(task.out, tuple(join_shares(slides, task)))
+    for outcome in cohort.failed:
+        _append_log(task.out / ERROR_LOG, outcome)
+    return cohort
+
+
+def _predict_all(
+    task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, shard: Shard | None = None
+) -> Cohort:
     """Predict slides, the largest first; say what became of each as it comes."""
     outcomes: dict[str, Outcome] = {}
     with console.progress("Slides", len(slides)) as advance:
