@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import EXAMPLES
 
-from genedml import PRETRAINED
+from genedml import DEFAULT_PRETRAINED, PRETRAINED
 from genedml.checkpoint import fingerprint, load_card, load_state
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.files.hdf5 import layers_of
@@ -18,26 +18,27 @@ from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
 from genedml_cli.runs import panels
 
-CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(PRETRAINED.glob("fold-*.safetensors"))}
+SHIPPED = PRETRAINED[DEFAULT_PRETRAINED]
+CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(SHIPPED.glob("fold-*.safetensors"))}
 
 
 def test_it_is_small_whole_and_of_the_published_panel():
-    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) <= 5e6
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 5e6
     assert list(CARDS) == ["C2", "C3", "C4", "C5", "C6"]
     for fold, card in CARDS.items():
         assert set(card.training_slides) == set(CARDS) - {fold}
         assert card.genes == published_panel("HER2ST")
-        assert load_state(PRETRAINED / f"fold-{fold}.safetensors")
+        assert load_state(SHIPPED / f"fold-{fold}.safetensors")
 
 
 def test_its_page_and_its_table_say_what_its_models_carry():
-    table = pd.read_csv(PRETRAINED / "genes.csv", index_col="gene")
+    table = pd.read_csv(SHIPPED / "genes.csv", index_col="gene")
     for card in CARDS.values():
         scored = card.cross_validated
         assert set(scored.folds) == {5}
         carried = np.column_stack([scored.pcc, scored.pcc_sd, scored.ridge_pcc])
         assert np.allclose(table.loc[list(card.genes), ["cv_pcc", "cv_pcc_sd", "baseline_pcc"]], carried)
-    page = (PRETRAINED / "README.md").read_text(encoding="utf-8")
+    page = (SHIPPED / "README.md").read_text(encoding="utf-8")
     for row, column in (("Gene-DML", "cv_pcc"), ("ridge on the same features", "baseline_pcc")):
         said = next(line for line in page.splitlines() if line.startswith(f"| {row} |")).split("|")[2]
         assert float(said) == pytest.approx(table[column].mean(), abs=6e-4)
@@ -61,14 +62,14 @@ def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
     assert {"std", "ridge"} == set(layers_of(data))
     assert data.uns["genedml"]["panels"] == [" ".join(published_panel("HER2ST"))]
     assert "comes with genedml" in said
-    assert str(PRETRAINED / "README.md") in said.replace(" ", "")
+    assert str(SHIPPED / "README.md") in said.replace(" ", "")
 
 
 def test_the_report_cites_it_and_the_data_it_was_trained_on(p1, tmp_path):
-    predict(**p1, model=PRETRAINED / "fold-C2.safetensors", out=tmp_path / "p1.h5ad")
+    predict(**p1, model=SHIPPED / "fold-C2.safetensors", out=tmp_path / "p1.h5ad")
     cited = report(tmp_path / "p1.h5ad").read_text(encoding="utf-8").split('id="cite"')[1]
     assert "HER2ST: HER2-positive breast cancer: Andersson et al. 2021" in cited
-    assert f"fold-C2.safetensors (SHA-256 {fingerprint(PRETRAINED / 'fold-C2.safetensors')[:12]})" in cited
+    assert f"fold-C2.safetensors (SHA-256 {fingerprint(SHIPPED / 'fold-C2.safetensors')[:12]})" in cited
 
 
 def test_genedml_model_names_another(run, p1, monkeypatch):
@@ -88,7 +89,7 @@ def test_the_script_that_draws_what_marks_are_worth_runs(run, tmp_path, monkeypa
 def test_it_is_named_pretrained_where_no_run_is_called_so(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert panels.find_panel("pretrained") == published_panel("HER2ST")
-    assert model_files("pretrained", "C4") == [PRETRAINED / "fold-C4.safetensors"]
+    assert model_files("pretrained", "C4") == [SHIPPED / "fold-C4.safetensors"]
     (tmp_path / "pretrained").mkdir()
     assert len(model_files("pretrained")) == 5
     shutil.copy(run / "fold-P1.safetensors", tmp_path / "pretrained")

@@ -35,8 +35,8 @@ SlidesOption = Annotated[
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        help="A run folder, one fold's file, hf://OWNER/NAME[@REVISION] of the hub, or pretrained: the small one that "
-        "comes with genedml. (default: GENEDML_MODEL, else pretrained)",
+        help="A run folder, one fold's file, hf://OWNER/NAME[@REVISION] of the hub, or one of those that "
+        "come with genedml: pretrained, pretrained-pearson. (default: GENEDML_MODEL, else pretrained)",
         rich_help_panel=MODEL,
         show_default=False,
     ),

@@ -1,4 +1,4 @@
-"""The trained models on this machine: the one that comes along, run folders below ``runs/``, the hub's cache."""
+"""The trained models on this machine: those that come along, run folders below ``runs/``, the hub's cache."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from genedml import PRETRAINED
 from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
 from genedml_cli.outputs.hub_models import LIST
-from genedml_cli.outputs.run_folder import BUNDLED, model_files_in
+from genedml_cli.outputs.run_folder import model_files_in
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class LocalModel:
 def local_models(runs: Path = Path("runs")) -> list[LocalModel]:
     """All of them; nothing is fetched."""
     below = sorted({file.parent for file in runs.glob("*/*.safetensors")})
-    found = [(str(BUNDLED), PRETRAINED, ""), *((str(run), run, "") for run in below), *_of_hub()]
+    found = [
+        *((name, folder, "") for name, folder in PRETRAINED.items()),
+        *((str(run), run, "") for run in below),
+        *_of_hub(),
+    ]
     return [_described(name, folder, commit) for name, folder, commit in found if model_files_in(folder)]
 
 

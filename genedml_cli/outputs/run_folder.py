@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from genedml import PRETRAINED
+from genedml import DEFAULT_PRETRAINED, PRETRAINED
 from genedml.errors import GeneDMLError, reading
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
@@ -85,13 +85,9 @@ def reference_file(checkpoint: Path, kind: str) -> Path:
 
 
 GIVE_MODEL = (
-    "Give a run folder or a .safetensors file of genedml train, hf://OWNER/NAME of the hub, or pretrained: the one "
-    "that is shipped."
+    "Give a run folder or a .safetensors file of genedml train, hf://OWNER/NAME of the hub, or one that is shipped: "
+    f"{' or '.join(PRETRAINED)}."
 )
-
-
-BUNDLED = Path("pretrained")
-"""What the model that comes with genedml is called, where no run folder of that name is at hand."""
 
 
 def default_model() -> Path:
@@ -100,19 +96,20 @@ def default_model() -> Path:
     if named:
         console.note(f"Model: {named} (GENEDML_MODEL).")
         return Path(named)
+    shipped = PRETRAINED[DEFAULT_PRETRAINED]
     console.warn(
         "No --model: predicting with the one that comes with genedml, trained on five breast cancer sections of one "
-        f"patient; to try things out, not to conclude from. Its card: {PRETRAINED / 'README.md'}"
+        f"patient; to try things out, not to conclude from. Its card: {shipped / 'README.md'}"
     )
-    return PRETRAINED
+    return shipped
 
 
 @takes_paths
 def model_files(model: Path, fold: str | None = None) -> list[Path]:
-    """The checkpoints that ``model`` stands for: one file, those of a run folder, of :data:`BUNDLED`, or of the hub.
+    """The checkpoints that ``model`` stands for: one file, those of a run folder, of a shipped run, or of the hub.
 
-    Of a run folder it is the model of all sections, if it is there and ``fold`` names no other; else the folds.
-    ``fold`` may also be ``all`` (the folds) or ``all-sections``.
+    A run folder goes before a shipped run of its name. Of a run it is the model of all sections, if it is there and
+    ``fold`` names no other; else the folds. ``fold`` may also be ``all`` (the folds) or ``all-sections``.
 
     Raises:
         GeneDMLError: nothing there, no model, or no such fold; as :func:`genedml_cli.outputs.hub_models.from_hub`.
@@ -124,9 +121,7 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
         if fold is not None:
             raise GeneDMLError(f"{model} is one fold already; leave out --fold or give the run folder.")
         return [model]
-    if model == BUNDLED and not any(model.glob("fold-*.safetensors")):
-        model = PRETRAINED
-    files = model_files_in(model)
+    files = model_files_in(model) or model_files_in(PRETRAINED.get(str(model), model))
     folds = [file for name, file in files.items() if name != ALL_SECTIONS]
     if not files:
         raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")

@@ -110,7 +110,7 @@ class Ensemble:
     def trained_on(self) -> list[str]:
         """The published data sets that the folds were trained on."""
         named = [str(card.made_by.get("dataset", "")) for card in self.cards]
-        shipped = [PRETRAINED_ON for file in self.files if file.parent == PRETRAINED]
+        shipped = [PRETRAINED_ON for file in self.files if file.parent in PRETRAINED.values()]
         return list(dict.fromkeys(filter(None, [*shipped, *named])))
 
     def check_scale(self, slide: str, um_per_px: float | None) -> None:

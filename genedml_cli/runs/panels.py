@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genedml import PRETRAINED
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets.datasets import DATASETS, find_dataset, locate_counts, published_panel
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.paths import takes_paths
-from genedml_cli.outputs.run_folder import BUNDLED, model_files
+from genedml_cli.outputs.run_folder import model_files
 
 
 @takes_paths
@@ -54,9 +55,10 @@ def _panel_as_it_is(name: str) -> tuple[str, ...]:
         if DATASETS[name].panel is None:
             raise GeneDMLError(f"{name} has no published panel. Derive one: genedml genes {name} --derive --root DIR")
         return published_panel(name)
-    if Path(name) != BUNDLED and not Path(name).exists():
+    if name not in PRETRAINED and not Path(name).exists():
         raise GeneDMLError(
-            f"{name} is no data set ({', '.join(DATASETS)}), not {BUNDLED}, and no run folder or model file is there."
+            f"{name} is no data set ({', '.join(DATASETS)}), not {' or '.join(PRETRAINED)}, and no run folder or "
+            "model file is there."
         )
     return panel_of_model(Path(name))
 

@@ -3,8 +3,12 @@
 This package knows tensors, not slides: reading sections, training and writing results live in ``genedml_cli``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""The run that comes with genedml; its README is the card."""
+DEFAULT_PRETRAINED = "pretrained"
+PRETRAINED: Mapping[str, Path] = {
+    name: Path(__file__).parent / name for name in (DEFAULT_PRETRAINED, "pretrained-pearson")
+}
+"""The runs that come with genedml, by the names that ``--model`` takes; the README of each is its card."""
 PRETRAINED_ON = "HER2ST"
