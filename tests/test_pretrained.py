@@ -1,8 +1,9 @@
-"""The model that comes with genedml: its size, its card, and that predict finds it."""
+"""The models that come with genedml: their size, their cards, and that predict finds them."""
 
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from conftest import EXAMPLES
 
 from genedml import DEFAULT_PRETRAINED, PRETRAINED
 from genedml.checkpoint import fingerprint, load_card, load_state
+from genedml.config import target_name
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.outputs.run_folder import model_files
@@ -23,7 +25,7 @@ CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(SHI
 
 
 def test_it_is_small_whole_and_of_the_published_panel():
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 5e6
+    assert sum(file.stat().st_size for folder in PRETRAINED.values() for file in folder.iterdir()) <= 8e6
     assert list(CARDS) == ["C2", "C3", "C4", "C5", "C6"]
     for fold, card in CARDS.items():
         assert set(card.training_slides) == set(CARDS) - {fold}
@@ -46,8 +48,22 @@ def test_its_page_and_its_table_say_what_its_models_carry():
     assert table["cv_pcc"].idxmax() in page
 
 
-def test_nothing_of_the_machine_that_made_it_is_in_it():
-    for card in CARDS.values():
+def test_the_one_of_residuals_is_a_model_of_all_sections_that_carries_the_scores_of_its_folds(p1):
+    (file,) = model_files(Path("pretrained-pearson"))
+    card = load_card(file)
+    assert (file.stem, target_name(card.config.labels)) == ("all-sections", "pearson")
+    assert set(card.training_slides) == set(CARDS)
+    table = pd.read_csv(file.parent / "genes.csv", index_col="gene").loc[list(card.genes)]
+    assert np.allclose(table["cv_pcc"], card.cross_validated.pcc)
+    page = (file.parent / "README.md").read_text(encoding="utf-8")
+    assert f"| Gene-DML | {table['cv_pcc'].mean():.3f} ".replace("0.", ".") in page
+    data = predict(**p1, model=Path("pretrained-pearson"))
+    assert {"ridge", "lower", "upper", "z"} == set(layers_of(data))
+    assert "log1p" not in data.uns
+
+
+def test_nothing_of_the_machine_that_made_them_is_in_them():
+    for card in [*CARDS.values(), load_card(*model_files(Path("pretrained-pearson")))]:
         words = " ".join(str(value) for value in card.made_by.values()).split()
         assert words
         assert not any(word.startswith("/") for word in words)
@@ -59,7 +75,7 @@ def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
     said = " ".join(capfd.readouterr().err.split())
     assert data.n_vars == 250
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
-    assert {"std", "ridge"} == set(layers_of(data))
+    assert {"std", "ridge", "lower", "upper", "z"} == set(layers_of(data))
     assert data.uns["genedml"]["panels"] == [" ".join(published_panel("HER2ST"))]
     assert "comes with genedml" in said
     assert str(SHIPPED / "README.md") in said.replace(" ", "")
