@@ -193,7 +193,7 @@ def test_models_lists_what_is_here(pushed, run, tmp_path, monkeypatch, capfd):
     from_hub(Path(NAME))
     monkeypatch.setattr("huggingface_hub.scan_cache_dir", scan := scan_of(tmp_path / "cache"))
     found = {model.name: model for model in local_models()}
-    assert list(found) == ["pretrained", "runs/broken", "runs/mine", NAME]
+    assert list(found) == ["pretrained", "pretrained-pearson", "runs/broken", "runs/mine", NAME]
     assert (found[NAME].folds, found[NAME].genes, found[NAME].encoder, found[NAME].commit) == (3, 20, "tiny", COMMIT)
     assert "cannot be read" in found["runs/broken"].problem
     assert scan().repos
