@@ -132,9 +132,9 @@ def test_a_ceiling_is_done_not_done_or_not_possible(sections):
     assert states == [DONE, NOT_DONE, NOT_POSSIBLE]
 
 
-def test_lines_name_what_is_done_together_and_say_why_of_each_other_point():
+def test_every_point_has_a_line_with_its_figures_or_why_it_is_not_there():
     first, second = Point("a", DONE, "1 of 1."), Point("b", NOT_DONE, "because.")
-    assert lines_of([first, second]) == ["Checklist, done: a.", "b: not done: because."]
+    assert lines_of([first, second]) == ["Checklist, a: done: 1 of 1.", "Checklist, b: not done: because."]
     assert lines_of([]) == []
 
 

@@ -38,7 +38,7 @@ def test_two_runs_stand_beside_each_other_as_each_stands_alone(run, other, capsy
     assert f"Difference from {run.name}" in shown
     states = [read_checklist(path)[0].state for path in (run, other)]
     assert both.checklist[0].state is max(states, key=[*State].index)
-    assert "Checklist, done: " in shown
+    assert "Checklist, variance of the prediction: done: " in " ".join(shown.split())
     assert "ridge" in shown
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
 from genedml_cli import app
-from genedml_cli.evaluation.gene_sets import read_gene_sets, regions_of, score, set_scores
+from genedml_cli.evaluation.gene_sets import control_genes, read_gene_sets, regions_of, score, set_scores
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_record import PredictionRecord
 from genedml_cli.outputs.predictions import to_anndata
@@ -70,15 +70,32 @@ def test_a_score_is_that_of_scanpy():
     data = section()
     expected = AnnData(np.asarray(data.X).copy(), var=pd.DataFrame(index=list(GENES)))
     scanpy.tl.score_genes(expected, list(GENES[:8]), n_bins=4)  # 40 genes, ten a bin
-    found = set_scores(np.asarray(data.X), GENES, {"LEFT": GENES[:8]})
+    sets = {"LEFT": GENES[:8]}
+    controls = control_genes(np.asarray(data.X).mean(axis=0), GENES, sets)
+    found = set_scores(np.asarray(data.X), GENES, sets, controls)
     assert np.allclose(found["LEFT"], expected.obs["score"])
+
+
+def test_truth_and_prediction_are_held_against_the_same_genes(files, tmp_path):
+    """A prediction that has every gene at another height than the truth has, and so other genes near a set."""
+    data = section(noise=0.0)
+    data.layers["truth"] = data.layers["truth"] + np.linspace(0, 5, len(GENES))
+    data.X = data.layers["truth"] + np.random.default_rng(3).permutation(len(GENES)).astype(float)
+    write(data, tmp_path / "A1.h5ad")
+    found = score(tmp_path / "A1.h5ad", files / "sets.gmt")
+    assert found.pcc["Gene-DML"] == pytest.approx({"LEFT": 1, "RIGHT": 1, "FEW": np.nan, "ALL": np.nan}, nan_ok=True)
 
 
 def test_a_small_panel_has_control_genes():
     values = np.random.default_rng(0).random((30, 20))
-    scores = set_scores(values, GENES[:20], {"FIVE": GENES[:5]})["FIVE"]
-    controls = values[:, 5:].mean(axis=1)
-    assert np.corrcoef(scores, values[:, :5].mean(axis=1) - controls)[0, 1] > 0.9
+    for genes in (20, 9):
+        sets = {"SOME": GENES[:4]}
+        controls = control_genes(values[:, :genes].mean(axis=0), GENES[:genes], sets)
+        assert controls["SOME"]
+        assert not {*controls["SOME"]} & {*GENES[:4]}
+        scores = set_scores(values[:, :genes], GENES[:genes], sets, controls)["SOME"]
+        place = [GENES.index(gene) for gene in controls["SOME"]]
+        assert np.allclose(scores, values[:, :4].mean(axis=1) - values[:, place].mean(axis=1))
 
 
 def test_what_has_too_few_spots_or_genes_is_refused(files, tmp_path):

@@ -26,7 +26,7 @@ COMPONENTS, NEIGHBORS = 30, 15
 """Principal components and neighbours of a spot for Leiden, as scanpy's tutorials take them."""
 SEED = 0
 MOST_BINS, GENES_A_BIN = 25, 10
-"""Of genes with like means, from which ``score_genes`` draws controls: scanpy's number, fewer of a small panel."""
+"""Of genes with like means, of which the controls of a set are: scanpy's number, fewer of a small panel."""
 REFERENCE = "ridge"
 """The layer that is held against the truth beside the prediction."""
 
@@ -78,7 +78,8 @@ def score(
     """Score gene sets at every spot of a prediction, find regions of alike spots, and hold both against the truth.
 
     A set's score is scanpy's ``score_genes``: the mean label of its genes less that of other genes of the panel as high
-    as they are. Regions are Leiden's on the principal components of all genes.
+    as they are: in the truth where it is known, else in the prediction, and the same ones for both.
+    Regions are Leiden's on the principal components of all genes.
 
     Args:
         prediction: an ``.h5ad`` of predict, or of a run's folder ``predictions``, which holds its truth.
@@ -102,7 +103,11 @@ def score(
         notes = evaluation.notes
     kept, left_out = _scorable(sets, list(data.var_names), fewest_genes)
     values = np.asarray(data.X)
-    spots = set_scores(values, list(data.var_names), kept)
+    reference = np.asarray(data.layers["truth"]) if "truth" in data.layers else values
+    measured = ~np.isnan(reference).all(axis=1)
+    means = np.nan_to_num(reference[measured].mean(axis=0))
+    controls = control_genes(means, list(data.var_names), kept)
+    spots = set_scores(values, list(data.var_names), kept, controls)
     spots.insert(0, "region", regions_of(values, resolution))
     spots.index = pd.Index(data.obs_names, name="spot")
     write_text(out, spots.assign(marks=marks_of(notes)).to_csv())
@@ -134,18 +139,40 @@ def read_gene_sets(path: Path) -> dict[str, tuple[str, ...]]:
     return sets
 
 
-def set_scores(
-    values: Float[np.ndarray, "S M"], genes: Sequence[str], sets: Mapping[str, Sequence[str]]
-) -> pd.DataFrame:
-    """scanpy's ``score_genes`` of every set, a row a spot; with fewer bins of a small panel, to hold control genes."""
-    from scanpy.tools import score_genes
+def control_genes(
+    means: Float[np.ndarray, " M"], genes: Sequence[str], sets: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """What every set is held against: all other genes in the bins of its genes, by mean, as scanpy's ``score_genes``.
 
-    data = anndata.AnnData(values.astype(np.float32), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
-    bins, scores = max(1, min(MOST_BINS, len(genes) // GENES_A_BIN)), {}
+    scanpy draws 50 of a bin that has more, here all are taken. Where a set fills its bins, all other genes are.
+
+    Args:
+        means: of every gene, of the table by which controls are chosen.
+        genes: their names.
+        sets: genes of every set.
+    """
+    bins = max(1, min(MOST_BINS, len(genes) // GENES_A_BIN))
+    in_bin = len(genes) + 1 if bins == 1 else int(np.round(len(genes) / (bins - 1)))
+    cut = pd.Series(means, index=list(genes)).rank(method="min") // in_bin
+    controls = {}
     for name, of_set in sets.items():
-        score_genes(data, list(of_set), score_name="score", n_bins=bins, random_state=SEED)
-        scores[name] = data.obs["score"].to_numpy(np.float64)
-    return pd.DataFrame(scores)
+        others = cut.drop(list(of_set))
+        beside = others[others.isin(cut[list(of_set)])]
+        controls[name] = list((beside if len(beside) else others).index)
+    return controls
+
+
+def set_scores(
+    values: Float[np.ndarray, "S M"],
+    genes: Sequence[str],
+    sets: Mapping[str, Sequence[str]],
+    controls: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """The mean of every set's genes less that of its controls, a row a spot."""
+    table = pd.DataFrame(np.asarray(values, dtype=np.float64), columns=list(genes))
+    return pd.DataFrame(
+        {name: table[list(own)].mean(axis=1) - table[list(controls[name])].mean(axis=1) for name, own in sets.items()}
+    )
 
 
 def regions_of(values: Float[np.ndarray, "S M"], resolution: float = 1.0) -> list[str]:
@@ -201,14 +228,15 @@ def _against_truth(
     measured = data[labelled, matched]
     genes = list(measured.var_names)
     kept, _ = _scorable(sets, genes, fewest)
-    expected = set_scores(np.asarray(measured.layers["truth"]), genes, kept)
+    controls = control_genes(np.asarray(measured.layers["truth"]).mean(axis=0), genes, kept)
+    expected = set_scores(np.asarray(measured.layers["truth"]), genes, kept, controls)
     regions = regions_of(np.asarray(measured.layers["truth"]), resolution)
     methods = {record_of(data).title: np.asarray(measured.X)}
     if REFERENCE in measured.layers:
         methods[REFERENCE] = np.asarray(measured.layers[REFERENCE])
     scores, agreement = {}, {}
     for method, values in methods.items():
-        own = set_scores(values, genes, kept)
+        own = set_scores(values, genes, kept, controls)
         scores[method] = dict(zip(kept, pcc(expected.to_numpy(), own.to_numpy()).tolist(), strict=True))
         scores[method] |= {name: float("nan") for name in sets if name not in kept}
         agreement[method] = float(adjusted_rand_score(regions, regions_of(values, resolution)))

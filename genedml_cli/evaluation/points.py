@@ -49,7 +49,5 @@ def merged(checklists: Mapping[str, Sequence[Point]]) -> tuple[Point, ...]:
 
 
 def lines_of(points: Sequence[Point]) -> list[str]:
-    """The checklist as text: what is done in one line, then a line for each other point."""
-    done = ", ".join(point.name for point in points if point.state is State.DONE)
-    others = [f"{point.name}: {point.state}: {point.why}" for point in points if point.state is not State.DONE]
-    return [f"Checklist, done: {done or 'nothing'}.", *others] if points else []
+    """The checklist as text: a line a point, with its figures or why it is not there."""
+    return [f"Checklist, {point.name}: {point.state}: {point.why}" for point in points]

@@ -33,6 +33,7 @@ from genedml_cli.report.pictures import add_tissue_of_run, alike, section_pictur
 from genedml_cli.report.run_page import (
     SCORES_CAPTION,
     SCORES_SHOWN,
+    checklist_table,
     gene_groups,
     section_score,
     section_shown,
@@ -84,6 +85,7 @@ def contents_of_runs(runs: Sequence[Path], genes: Sequence[str] = ()) -> Content
         cite=citations(str(records[0]["config"]["encoder"]), [str(records[0]["dataset"])]),
         scores=_score_table(comparison),
         differences=_difference_table(comparison),
+        checklist=checklist_table(comparison.checklist) if comparison.checklist else None,
         sections=_section_table(names, sections),
     )
 

@@ -123,7 +123,7 @@ class Contents:
         tissue: the section with its spots; None where its slide is not at hand.
         tissue_note: which section it is, or why it is not there.
         scores: methods against metrics, of a run.
-        checklist: what a trustworthy table of scores contains, and which of it is here, of a run.
+        checklist: what a trustworthy table of scores contains, and which of it is here, where there is truth.
         differences: of several runs from the first.
         folds: a row a fold, of a run.
         sections: a row a section, of a run.

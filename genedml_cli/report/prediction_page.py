@@ -34,6 +34,7 @@ from genedml_cli.report.contents import (
 )
 from genedml_cli.report.images import gene_pictures, novelty_picture, small, tissue_picture
 from genedml_cli.report.pictures import section_picture
+from genedml_cli.report.run_page import checklist_table
 
 GENES_SHOWN = 9
 SHA256_SHOWN = 12
@@ -74,10 +75,10 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
     if record.of_run:
         raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
     check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    all_notes, against = (label_note(record.label_settings), *record.notes), ""
+    all_notes, against, points = (label_note(record.label_settings), *record.notes), "", ()
     if truth is not None:
         evaluation, data = score_prediction(file, truth)
-        all_notes, against = evaluation.notes, _against(evaluation, truth)
+        all_notes, against, points = evaluation.notes, _against(evaluation, truth), evaluation.checklist
     warnings, notes = parted(all_notes)
     predicted = np.asarray(data.X, dtype=np.float64)
     picture = section_picture(file.stem, data, None, {})
@@ -102,6 +103,7 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
         genes=table,
         provenance=_provenance(record),
         cite=citations(record.encoder, record.trained_on, _models_named(record)),
+        checklist=checklist_table(points) if points else None,
         novelty=novelty,
         novelty_note=novelty_note,
     )

@@ -19,6 +19,7 @@ from genedml_cli.files.text_files import read_text
 from genedml_cli.notes import texts_of
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import check_genes
+from genedml_cli.outputs.reference_layers import REFERENCES
 from genedml_cli.outputs.run_folder import read_record
 from genedml_cli.report.atlas import Mapped, atlas_of
 from genedml_cli.report.contents import (
@@ -44,8 +45,8 @@ SCORES_CAPTION = (
     "Mean \u00b1 standard deviation over folds. MSE and MAE are in the label's units, lower is better; of PCC, the "
     "correlation of truth and prediction over a section's spots, higher is. PCC(A): all genes. PCC(H): the 50 genes "
     "ranked best over the test folds, which flatters; held out: the 50 chosen inside the training side. PCC given "
-    "depth: with the spot's sequencing depth held fixed. Ridge, depth alone and constant are references fitted on the "
-    "same sections."
+    "depth: with the spot's sequencing depth held fixed. References, fitted on the same sections: "
+    f"{', '.join(reference.title for reference in REFERENCES.values())}."
 )
 NULL_CAPTION = " Above null given depth: the share of the genes that beat the same maps moved over the array."
 GENES_CAPTION = (
@@ -104,7 +105,7 @@ def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
         provenance=_provenance(record, first),
         cite=citations(first.encoder.name, [str(record["dataset"])]),
         scores=_score_table(evaluation),
-        checklist=_checklist_table(evaluation.checklist),
+        checklist=checklist_table(evaluation.checklist),
         folds=_fold_table(evaluation, logs),
         sections=_section_table(data),
         charts=charts_of(logs),
@@ -242,7 +243,7 @@ def _score_table(evaluation: Evaluation) -> Table:
     return Table("scores", ["Method", *(NARROW[key] for key in SCORES_SHOWN)], rows, SCORES_CAPTION + NULL_CAPTION)
 
 
-def _checklist_table(points: Sequence[Point]) -> Table:
+def checklist_table(points: Sequence[Point]) -> Table:
     """What a trustworthy table of scores contains, and which of it this one does."""
     rows = [[Cell(point.name), Cell(str(point.state)), Cell(point.why)] for point in points]
     return Table("checklist", ["A trustworthy table has", "Here", "Why"], rows)

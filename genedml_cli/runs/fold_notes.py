@@ -1,6 +1,7 @@
 """What must be said of a fold's model, and of all that it predicts."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import anndata
 
@@ -111,4 +112,8 @@ def panel_note(panel: str, dataset: str) -> Note | None:
             f"its genes were chosen by the counts of all sections of {panel}: those tested among them, if of {panel}."
         )
         return Note(Mark.PANEL, text)
+    if panel != "training":
+        return Note(
+            Mark.PANEL, f"its genes are of {Path(panel).name}: nothing says which sections they were chosen by."
+        )
     return None
