@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -151,7 +152,8 @@ def score_run(
         folds.setdefault(records[file].fold, []).append(finished[file])
     scores = [score for fold, of_fold in folds.items() for score in score_fold(fold, of_fold, first.title, full)]
     compute = with_ceiling or ceiling_if_possible
-    halves, no_ceiling = halves_if_possible(lambda: ceiling.split_halves(run, folds, compute), with_ceiling)
+    split = partial(ceiling.split_halves, run, folds, compute)
+    halves, no_ceiling = halves_if_possible(split, with_ceiling) if full else ((), "")
     dataset, panels = first.dataset, [section.var_names for section in sections]
     published, published_notes = rows_beside(dataset, first.label_settings, panels)
     evaluation = Evaluation(

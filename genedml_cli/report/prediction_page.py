@@ -12,6 +12,7 @@ from genedml.errors import GeneDMLError
 from genedml.metrics import pcc
 from genedml_cli.console import count
 from genedml_cli.evaluation.evaluation import label_note, score_prediction
+from genedml_cli.evaluation.points import Point
 from genedml_cli.evaluation.scores import DEPTH, Evaluation, reference_notes
 from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import SHARED_PATIENTS, Mark, texts_of
@@ -75,7 +76,8 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
     if record.of_run:
         raise GeneDMLError(f"{file} belongs to a run; report the run's folder: genedml report {file.parent.parent}")
     check_genes(genes, data, f"{file}", f"scanpy.read_h5ad({str(file)!r}).var_names")
-    all_notes, against, points = (label_note(record.label_settings), *record.notes), "", ()
+    all_notes, against = (label_note(record.label_settings), *record.notes), ""
+    points: tuple[Point, ...] = ()
     if truth is not None:
         evaluation, data = score_prediction(file, truth)
         all_notes, against, points = evaluation.notes, _against(evaluation, truth), evaluation.checklist
