@@ -119,6 +119,14 @@ def test_a_czi_that_openslide_cannot_read_says_how_to_convert_it(tmp_path):
         open_slide(file)
 
 
+@pytest.mark.parametrize("name", [".zattrs", "zarr.json"])
+def test_an_ome_zarr_folder_is_refused_with_what_to_do(tmp_path, name):
+    (tmp_path / "slide.zarr").mkdir()
+    write(tmp_path / "slide.zarr" / name, b"{}")
+    with pytest.raises(GeneDMLError, match=r"slide\.zarr is an OME-Zarr folder.* raw2ometiff --rgb"):
+        open_slide(tmp_path / "slide.zarr")
+
+
 def test_several_images_in_one_file_are_refused(tmp_path):
     pages = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])

@@ -24,6 +24,7 @@ from genedml_cli.slides.sources import ScannedArea, Source
 
 IMAGE_LIMIT_PX = 2**30
 IMAGE_DESCRIPTION = 0x010E
+ZARR_FILES = (".zattrs", ".zgroup", "zarr.json")
 IMAGE_FORMATS = ("JPEG", "PNG", "TIFF")
 
 
@@ -143,6 +144,11 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
     Raises:
         GeneDMLError: not there, not an image, broken, or too large to hold in memory as a plain image.
     """
+    if path.is_dir() and any((path / name).is_file() for name in ZARR_FILES):
+        raise GeneDMLError(
+            f"{path} is an OME-Zarr folder, which is not read as a slide. Write it as an OME-TIFF pyramid, with "
+            "raw2ometiff --rgb if bioformats2raw made it."
+        )
     if path.is_dir():
         raise GeneDMLError(f"{path} is a folder, no slide. Name a file in it; for many slides: --slides SHEET.csv.")
     if not path.is_file():
