@@ -18,11 +18,11 @@ from genedml.checkpoint import (
     load_card,
     sealed,
 )
-from genedml.config import load_config, preset_names
+from genedml.config import DEFAULT_METHOD, load_config, preset_names
 from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
 from genedml.networks.network import Shape
-from genedml.networks.registry import build
+from genedml.networks.registry import NETWORKS, build
 from genedml_cli.evaluation.published import CROSS_VALIDATION, published_rows
 
 PAGE = (Path(__file__).parents[1] / "models" / "README.md").read_text(encoding="utf-8")
@@ -47,6 +47,15 @@ def test_every_preset_has_a_row_with_its_encoder_genes_size_and_licence():
         millions = sum(value.numel() for value in network.parameters()) / 1e6
         assert (encoder, genes, licence) == (config.encoder, str(config.labels.panel_size), info.licence)
         assert size == f"{millions:.1f} M" if millions > 1 else size == f"{millions:.2f} M"
+
+
+def test_the_presets_of_every_other_method_are_listed():
+    listed = {
+        method: sorted(name.strip(" `") for name in presets.split(","))
+        for methods, presets, _ in rows_below("method | presets")
+        for method in (name.strip(" `") for name in methods.split(","))
+    }
+    assert listed == {method: preset_names(method) for method in NETWORKS if method != DEFAULT_METHOD}
 
 
 def test_the_papers_scores_are_the_tables():

@@ -107,6 +107,18 @@ def test_each_spot_is_predicted_alone_and_twice_the_same(stem):
     assert torch.allclose(network(take(batch, order[:1])), whole[order[:1]], atol=1e-5)
 
 
+@pytest.mark.parametrize("stem", ["features", "pixels"])
+def test_a_section_of_one_spot_trains_and_is_predicted_as_among_others(stem):
+    network, batch = make_network(replace(CONFIG, stem=stem)), make_batch()
+    alone = take(batch, torch.tensor([2]))
+    section = Section(batch.pooled[2:3], batch.sections[0].grid_xy[2:3])
+    alone = replace(alone, sections=[section], row=torch.tensor([0]))
+    network.losses(alone)["total"].backward()
+    assert all(value.grad.isfinite().all() for value in network.parameters())
+    network.eval()
+    assert torch.allclose(network(alone), network(batch)[2:3], atol=1e-5)
+
+
 def test_swapping_two_fields_of_view_changes_the_result():
     network, batch = make_network(replace(CONFIG, stem="pixels")).eval(), make_batch()
     one, two, four = batch.tiles

@@ -135,6 +135,21 @@ def test_training_starts_near_the_mean_label(network):
 
 
 @pytest.mark.parametrize(
+    ("kind", "width", "setting", "millions"),
+    [
+        (HisToGene, 1536, "network.transformer.depth=8", 69.1),
+        (HisToGene, 1024, "network.transformer.depth=4", 35.0),
+        (Hist2ST, 1024, "network.loss.distillation=0.0", 73.58),  # without the weighting of copies
+    ],
+)
+def test_published_sizes_on_features_of_an_encoder(kind, width, setting, millions):
+    settings = [f"method={kind.__name__.lower()}", "network.stem=features", setting]
+    with torch.device("meta"):
+        network = kind(load_config("published", overrides=settings).network, Shape(250, width, 197, 5))
+    assert parameters(network) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize(
     ("genes", "stem", "count"),
     [(785, "pixels", 106_648_337), (250, "pixels", 106_099_962), (250, "features", 68_613_370)],
 )
@@ -253,6 +268,21 @@ def test_a_graph_layer_takes_the_mean_of_neighbours():
     out = layer(spots, Section(spots, chain).edges(1.0))
     half = 0.5**0.5
     assert torch.allclose(out, torch.tensor([(0, 1), (half, half), (0, 1)]), atol=1e-6)
+
+
+def test_without_attention_and_with_itself_as_its_only_neighbour_hist2st_is_layers_and_an_lstm_of_each_spot():
+    torch.manual_seed(0)
+    network = Hist2ST(replace(HIST2ST, position="none"), SHAPE).eval()
+    network.blocks = nn.ModuleList()
+    section = make_section(10 * SQUARE)  # too far apart for edges
+    depths, spots = [], network.stem(section.pooled)
+    for layer in network.graph:
+        spots = nn.functional.normalize(layer.linear(spots).relu(), dim=1)
+        depths.append(spots)
+    of_each = [network.lstm(torch.stack(depths, dim=1)[[row]])[0].mean(dim=1) for row in range(len(SQUARE))]
+    expected = network.head(network.norm(torch.cat(of_each)))
+    assert torch.allclose(network(make_batch([section])), expected, atol=1e-5)
+    assert expected.std(dim=0).max() > 1e-3
 
 
 def test_a_spot_alone_gets_zeros_and_one_that_is_its_only_neighbour_itself():

@@ -14,8 +14,7 @@ from genedml.networks.deepspot import AveragedLinear, DeepSpot, DeepSpotConfig
 from genedml.networks.egn import EGN, AttentivePool, EGNConfig, egn_losses
 from genedml.networks.inputs import Batch, Section
 from genedml.networks.layers import RelativePositionBias, hide
-from genedml.networks.linear import Linear, LinearConfig
-from genedml.networks.mlp import MLP, MLPConfig
+from genedml.networks.mlp import MLP, LinearConfig, MLPConfig
 from genedml.networks.network import Network, Shape
 from genedml.networks.st_net import STNet, STNetConfig
 from genedml.networks.triplex import TRIPLEX, TRIPLEXConfig, triplex_losses
@@ -25,7 +24,7 @@ WIDTH, GENES, TOKENS, SIDE, BANK = 8, 5, 6, 3, 12
 SHAPE = Shape(GENES, WIDTH, TOKENS, SIDE, BANK)
 SMALL = TransformerConfig(depth=2, heads=2, mlp_width=16, dropout=0.2)
 NETWORKS = {
-    "linear": (Linear, LinearConfig()),
+    "linear": (MLP, LinearConfig()),
     "mlp": (MLP, MLPConfig(hidden_widths=(16,), dropout=0.2)),
     "st-net": (STNet, STNetConfig()),
     "bleep": (BLEEP, BLEEPConfig(shared_width=16, references=3)),
@@ -155,9 +154,7 @@ def test_the_loss_reaches_every_parameter_but_what_follows_the_last_exchange(net
 
 
 def test_the_state_holds_all_that_a_prediction_needs(network):
-    name = next(name for name, (kind, _) in NETWORKS.items() if isinstance(network, kind))
-    kind, config = NETWORKS[name]
-    again = kind(config, SHAPE).eval()
+    again = type(network)(network.config, SHAPE).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(again(make_batch()), network(make_batch()))
 
@@ -190,7 +187,7 @@ def test_the_loss_of_st_net_is_that_of_the_hand_example(reduction, expected):
 
 def test_st_net_of_features_and_the_linear_floor_are_the_published_head():
     assert parameters(STNet(STNetConfig(), Shape(250, 1024, 1, 5))) == 256_250
-    assert parameters(Linear(LinearConfig(), Shape(250, 1024, 1, 5))) == 256_250
+    assert parameters(MLP(LinearConfig(), Shape(250, 1024, 1, 5))) == 256_250
 
 
 IDENTITY, SWAPPED, SLANTED = torch.eye(2), torch.eye(2).flip(0), torch.tensor([[1.0, 0.0], [1.0, 1.0]])

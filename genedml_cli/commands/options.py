@@ -157,7 +157,8 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="HER2ST, STNet, skinST or small; features or published for other methods. (default: small for "
+        help="HER2ST, STNet, skinST or small; features or published for other methods, of which some have more (see: "
+        "genedml methods). (default: small for "
         "stain-texture, else the data set's, else HER2ST; features for other methods)",
         show_default=False,
         rich_help_panel=MODEL,

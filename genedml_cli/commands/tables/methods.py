@@ -76,7 +76,7 @@ def show_methods(rows: Sequence[MethodRow], encoder: str) -> None:
         [
             row.method,
             row.preset,
-            str(row.year or "-"),
+            f"{row.paper.partition(':')[0]} {row.year or ''}".strip() or "-",
             row.input or "-",
             f"{row.parameters / 1e6:.2f} M",
             "yes" if row.raw_pixels else "no",
@@ -85,5 +85,5 @@ def show_methods(rows: Sequence[MethodRow], encoder: str) -> None:
         for row in rows
     ]
     title = f"Networks, with {encoder} for {GENES} genes"
-    console.table(title, ["method", "preset", "year", "sees", "parameters", "pixels", "authors' code"], cells)
+    console.table(title, ["method", "preset", "paper", "sees", "parameters", "pixels", "authors' code"], cells)
     console.say("genedml train --method NAME [--preset features|published]. All code here is our own, under MIT.")

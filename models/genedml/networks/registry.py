@@ -123,8 +123,8 @@ GENE_DML = NetworkInfo(
 LINEAR = NetworkInfo(
     "linear",
     "Linear",
-    "genedml.networks.linear:Linear",
-    "genedml.networks.linear:LinearConfig",
+    "genedml.networks.mlp:MLP",
+    "genedml.networks.mlp:LinearConfig",
     paper="no publication: a floor",
     input="the pooled vector of its tile",
     licence="MIT, ours",
