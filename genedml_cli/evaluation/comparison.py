@@ -225,7 +225,7 @@ def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:
 
 def compare_runs(runs: Sequence[Path]) -> Comparison:
     """Run folders beside each other, held against the first; raises as :func:`read_comparable`."""
-    return compare_scores({run: score_run(run, of_run, full=False) for run, of_run in read_comparable(runs).items()})
+    return compare_scores({run: score_run(run, of_run) for run, of_run in read_comparable(runs).items()})
 
 
 def read_comparable(runs: Sequence[Path]) -> dict[Path, dict[Path, anndata.AnnData]]:

@@ -74,7 +74,7 @@ def evaluate_run(run: Path, with_ceiling: bool = False, ceiling_if_possible: boo
     Raises:
         GeneDMLError: no such run, none of its folds is finished, or sections with different label transforms.
     """
-    evaluation = score_run(run, finished_sections(run), with_ceiling, ceiling_if_possible=ceiling_if_possible)
+    evaluation = score_run(run, finished_sections(run), with_ceiling, True, ceiling_if_possible)
     return replace(evaluation, written=write_if_possible(evaluation.write))
 
 
@@ -130,7 +130,7 @@ def score_run(
     run: Path,
     finished: Mapping[Path, anndata.AnnData],
     with_ceiling: bool = False,
-    full: bool = True,
+    full: bool = False,
     ceiling_if_possible: bool = False,
 ) -> Evaluation:
     """Score :func:`finished_sections` of a run; writes nothing. Without ``full`` only what a comparison shows.

@@ -54,7 +54,7 @@ def contents_of_runs(runs: Sequence[Path], genes: Sequence[str] = ()) -> Content
         GeneDMLError: runs that do not stand in one table, one by an earlier version, or they have no such gene.
     """
     predictions = read_comparable(runs)
-    evaluations = {run: score_run(run, of_run, full=False) for run, of_run in predictions.items()}
+    evaluations = {run: score_run(run, of_run) for run, of_run in predictions.items()}
     comparison = compare_scores(evaluations)
     names = [str(name) for name in comparison.summary().index]
     by_section = [{record_of(data).sample: data for data in of_run.values()} for of_run in predictions.values()]

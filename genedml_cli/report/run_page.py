@@ -69,7 +69,7 @@ def contents_of_run(run: Path, genes: Sequence[str] = ()) -> Contents:
     """
     finished = finished_sections(run)
     record = read_record(run)
-    evaluation = score_run(run, finished)
+    evaluation = score_run(run, finished, full=True)
     data = {record_of(section).sample: section for section in finished.values()}
     cards = {fold: load_card(run / f"fold-{fold}.safetensors") for fold in _folds(evaluation)}
     first = next(iter(cards.values()))
