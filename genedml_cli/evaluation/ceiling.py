@@ -66,7 +66,7 @@ def split_halves(
         write_if_possible(lambda: _write_kept(run, kept))
     each = {fold: [kept.get(record_of(section).sample) for section in sections] for fold, sections in folds.items()}
     return tuple(
-        halves_of_fold(fold, tuple(folds[fold][0].var_names), [(one["pcc"], one["pcc_given_depth"]) for one in known])
+        halves_of_fold(fold, tuple(folds[fold][0].var_names), [_as_arrays(one) for one in known])
         for fold, of_fold in each.items()
         if len(known := [one for one in of_fold if one is not None]) == len(of_fold)
     )
@@ -133,6 +133,10 @@ def thin(counts: anndata.AnnData, random: np.random.Generator) -> tuple[anndata.
     first, second = counts.copy(), counts.copy()
     first.X.data, second.X.data = half.astype(np.float32), (reads - half).astype(np.float32)
     return first, second
+
+
+def _as_arrays(table: pd.DataFrame) -> HalvesPCC:
+    return table["pcc"].to_numpy(), table["pcc_given_depth"].to_numpy()
 
 
 def _of_section(section: anndata.AnnData, counts: anndata.AnnData) -> pd.DataFrame:
