@@ -96,12 +96,8 @@ def default_model() -> Path:
     if named:
         console.note(f"Model: {named} (GENEDML_MODEL).")
         return Path(named)
-    shipped = PRETRAINED[DEFAULT_PRETRAINED]
-    console.warn(
-        "No --model: predicting with the one that comes with genedml, trained on five breast cancer sections of one "
-        f"patient; to try things out, not to conclude from. Its card: {shipped / 'README.md'}"
-    )
-    return shipped
+    console.note(f"No --model: {DEFAULT_PRETRAINED}.")
+    return PRETRAINED[DEFAULT_PRETRAINED]
 
 
 @takes_paths

@@ -27,7 +27,7 @@ from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import prepare_encoder
 from genedml_cli.notes import SHARED_PATIENTS, Mark, Note, panels_note
-from genedml_cli.outputs.run_folder import reference_file
+from genedml_cli.outputs.run_folder import model_files_in, reference_file
 from genedml_cli.prediction.section import BATCH_SPOTS, predict_section
 from genedml_cli.spots.spots import Spots, size_note
 
@@ -184,12 +184,13 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
 def notes_for_others(cards: Sequence[ModelCard]) -> list[Note]:
     """What must be said with predictions of slides that no fold of the run has tested, each once.
 
-    That a patient is on both sides of the run's folds, or that its panel was chosen with its test sections in view,
+    That a patient is on both sides of the run's folds, as it is where all sections are of one, or that its panel was chosen with its test sections in view,
     says nothing of another slide, but of the run's own scores.
     """
     notes = dict.fromkeys(Note.of(text) for card in cards for text in card.notes)
     others = [note for note in notes if note.mark not in (Mark.LEAKING, Mark.PANEL)]
-    return [*others, SHARED_PATIENTS] if any(note.mark is Mark.LEAKING for note in notes) else others
+    of_one = any(card.cross_validated and len(set(card.training_donors)) == 1 for card in cards)
+    return [*others, SHARED_PATIENTS] if of_one or any(note.mark is Mark.LEAKING for note in notes) else others
 
 
 def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:
@@ -199,8 +200,14 @@ def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:
 
 
 def say_which(models: Ensemble) -> None:
-    """Say which of a run's models predict, where that is not plain, and whether genes are left out."""
-    if [card.fold for card in models.cards] == [ALL_SECTIONS]:
+    """Say which of a run's models predict, where that is not plain, what they are for, and whether genes are left out."""
+    folder = models.files[0].parent
+    if folder in PRETRAINED.values():
+        console.warn(
+            f"The model {folder.name} comes with genedml. It was trained on five breast cancer sections of one patient: "
+            f"to try things out, not to conclude from. Its card: {folder / 'README.md'}"
+        )
+    elif [card.fold for card in models.cards] == [ALL_SECTIONS] and len(model_files_in(folder)) > 1:
         console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")
     left_out = genes_left_out(models.cards)
     if left_out:

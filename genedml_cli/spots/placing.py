@@ -157,7 +157,7 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
     judged = len(spots) >= FEWEST_SPOTS
     problem = ""
     found = f"Of the {len(spots)} spots {share:.0%} lie on the tissue of {slide.path.name}"
-    if judged and exchanged - share > EXCHANGE_MARGIN:
+    if judged and exchanged >= LEAST_ON_TISSUE and exchanged - share > EXCHANGE_MARGIN:
         problem = f"{found}, but {exchanged:.0%} would with x and y exchanged. Exchange the two in the spot table."
     elif judged and share < LEAST_ON_TISSUE:
         problem = (
