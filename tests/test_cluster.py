@@ -18,14 +18,15 @@ RECORD = '#!/bin/bash\necho "$(basename "$0") $*" >> "$CALLS"\n'
 STATUS = '[ "$1" = status ] && printf " 1 node_a\\n 1 node_b\\n 1 node_c\\n"\nexit 0\n'
 
 
-def calls_of(script: str, folder: Path) -> list[str]:
-    """What the script calls, where programs of the cluster note that they are called and do nothing."""
+def calls_of(script: str, folder: Path, **slurm: str) -> list[str]:
+    """What the script calls in a job of SLURM, where programs note that they are called and do nothing."""
     for name in ("srun", "ray", "genedml"):
         (folder / name).write_text(RECORD + (STATUS if name == "ray" else ""))
         (folder / name).chmod(0o755)
-    given = {"SLURM_JOB_ID": "123456", "SLURM_CPUS_PER_TASK": "8", "CALLS": str(folder / "calls")}
+    given = {"SLURM_JOB_ID": "123456", "CALLS": str(folder / "calls"), **slurm}
     programs = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | given | {"PATH": programs}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment = ours | given | {"PATH": programs}
     done = subprocess.run(["bash"], input=script, text=True, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return (folder / "calls").read_text().splitlines()
@@ -36,7 +37,7 @@ def test_the_file_starts_ray_on_every_node_and_then_the_command(tmp_path):
     script = sbatch_file(["predict", "--slides", "my cohort.csv", "-o", "out"], nodes=3, gpus=4, cpus=8)
     for line in ("--nodes=3", "--gpus-per-node=4", "--cpus-per-task=8", "--ntasks-per-node=1"):
         assert f"#SBATCH {line}\n" in script
-    calls = calls_of(script, tmp_path)
+    calls = calls_of(script, tmp_path, SLURM_CPUS_PER_TASK="8", SLURM_GPUS_ON_NODE="4")
     head, others = (next(call for call in calls if word in call) for word in ("--head", "--exclude"))
     port = 20000 + 123456 % 10000
     assert f"--port={port} " in head and "--include-dashboard=false" in head
@@ -46,6 +47,20 @@ def test_the_file_starts_ray_on_every_node_and_then_the_command(tmp_path):
     assert calls[-1] == "genedml predict --slides my cohort.csv -o out --on ray"
     assert "'my cohort.csv'" in script
     assert "TOKEN" not in "".join(calls)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash")
+@pytest.mark.parametrize(
+    ("slurm", "resources"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "2"}, "--num-cpus=8 --num-gpus=2 "),
+        ({}, "--num-cpus=16 --num-gpus=4 "),
+    ],
+    ids=["other options of sbatch", "those of the file"],
+)
+def test_a_node_of_ray_has_the_cores_and_gpus_that_slurm_gave(tmp_path, slurm, resources):
+    calls = calls_of(sbatch_file(["train", "-o", "run"], nodes=3, gpus=4, cpus=16), tmp_path, **slurm)
+    assert [resources in call for call in calls if "srun" in call] == [True, True]
 
 
 def test_one_node_without_gpus_and_what_cannot_be_spread():

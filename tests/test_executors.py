@@ -68,7 +68,9 @@ def test_a_bug_in_a_process_keeps_its_traceback():
 
 def test_a_process_that_dies_costs_one_job_and_another_takes_its_place():
     done = list(TWO.run(place_of, do, ["killed", "b", "slow", "c"]))
-    assert [one for one in done if isinstance(one, Failed)] == [Failed("killed", "SIGKILL")]
+    assert [one for one in done if isinstance(one, Failed)] == [
+        Failed("killed", "SIGKILL", "If it was killed for want of memory, give fewer processes with --on")
+    ]
     assert sorted(one[0] for one in done if not isinstance(one, Failed)) == ["b", "c", "slow"]
 
 
@@ -133,6 +135,8 @@ def test_threads_follow_the_size_of_the_network(monkeypatch):
 class Mortal:
     """An engine of one place, whose first workers die before they are ready."""
 
+    remedy = "Look for the machine"
+
     def __init__(self, tries: int, early_deaths: int) -> None:
         self.tries, self.early_deaths, self.heard = tries, early_deaths, []
 
@@ -155,5 +159,5 @@ class Mortal:
 def test_a_place_is_given_up_after_as_many_early_deaths_as_a_job_is_given_workers():
     assert list(Crew(Mortal(3, 2), [1, 2]).run([Place("cpu", 1)])) == [10, 20]
     for engine in (Mortal(3, 3), Mortal(1, 1)):
-        with pytest.raises(GeneDMLError, match=r"\(lost\) before its first job"):
+        with pytest.raises(GeneDMLError, match=r"\(lost\) before its first job, .* Look for the machine\.$"):
             list(Crew(engine, [1, 2]).run([Place("cpu", 1)]))

@@ -11,7 +11,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.cohort import results as cohort_results
 from genedml_cli.cohort.results import MERGED, PAGE, PSEUDOBULK
-from genedml_cli.cohort.shares import Share, join_shares, settings_of
+from genedml_cli.cohort.shares import Share, join_shares, row_of, settings_of
 from genedml_cli.cohort.slide import ERROR_LOG, FAILED, CohortSlide, CohortTask, Outcome
 from genedml_cli.datasets.sheets import FIRST_LINE, Row, is_file_name, number, read_rows
 from genedml_cli.files.locks import claimed
@@ -187,8 +187,10 @@ def predict_cohort(
         all_deterministic(compute.deterministic),
     ):
         if shard is not None:
-            cohort = _predict_all(task, shard.take(slides), engine, shard)
-            Share(shard, settings_of(task), cohort.outcomes).write(out)
+            share = shard.take(slides)
+            cohort = _predict_all(task, share, engine, shard)
+            rows = {slide.name: row_of(slide) for slide in share}
+            Share(shard, settings_of(task), rows, cohort.outcomes).write(out)
             return cohort
         cohort = _join(task, slides) if collect else _predict_all(task, slides, engine)
         cohort.write()
@@ -252,8 +254,8 @@ def predict_slides(task: CohortTask, slides: Sequence[CohortSlide], engine: Exec
 
 def _died(failed: Failed[CohortSlide]) -> Outcome:
     problem = (
-        f"the process that predicted it died ({failed.reason}). If it was killed for want of memory, give fewer "
-        "processes with --on; else a library could not bear the file: export the slide anew."
+        f"the process that predicted it died ({failed.reason}). {failed.remedy}; else a library could not bear the "
+        "file: export the slide anew."
     )
     return Outcome(failed.job.name, failed.job.slide, FAILED, problem=problem)
 

@@ -1,6 +1,6 @@
 """A cohort predicted in shards: each leaves the outcomes of its slides, and these are joined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,11 +19,13 @@ class Share:
     Args:
         shard: which it was.
         settings: what all shards of a cohort have in common, see :func:`settings_of`.
+        rows: by the name of each of its slides, see :func:`row_of`.
         outcomes: of its slides.
     """
 
     shard: Shard
     settings: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, str]]
     outcomes: tuple[Outcome, ...]
 
     def write(self, folder: Path) -> None:
@@ -40,34 +42,63 @@ def settings_of(task: CohortTask) -> dict[str, str]:
     }
 
 
+def row_of(slide: CohortSlide) -> dict[str, str]:
+    """The files of a slide and what places its spots, by what a difference of it is called."""
+    files = {"slide": slide.slide, "spots": slide.spots, "tissue": slide.placing.tissue}
+    paths = {name: "" if file is None else str(file.resolve()) for name, file in files.items()}
+    return {name: str(value) for name, value in {**asdict(slide.placing), **paths}.items()}
+
+
 def join_shares(slides: Sequence[CohortSlide], task: CohortTask) -> list[Outcome]:
-    """The outcome of every slide; one that no shard has predicted, or whose result is gone, has failed.
+    """The outcome of every slide; one that its shard has not predicted, or whose result is gone, has failed.
 
     Raises:
-        GeneDMLError: there is no shard, or one was made with other models or settings.
+        GeneDMLError: there is no shard, they are of different N, or one was made with other models, settings or rows.
     """
     files = sorted(task.out.glob("shard-*-of-*.json"))
     if not files:
         raise GeneDMLError(f"No shard of this cohort is in {task.out}. Run the same command with --shard I/N first.")
-    settings, outcomes, counts = settings_of(task), dict[str, Outcome](), set[int]()
-    for file in files:
-        share = from_dict(Share, read_json(file))
-        differ = [name for name, value in settings.items() if share.settings.get(name) != value]
-        if differ:
-            raise GeneDMLError(f"{file} was made with other {', '.join(differ)}. Run that shard again, or remove it.")
-        counts.add(share.shard.count)
-        for outcome in share.outcomes:
-            if outcome.name not in outcomes or outcomes[outcome.name].state == FAILED:
-                outcomes[outcome.name] = outcome
+    shares = {file: from_dict(Share, read_json(file)) for file in files}
+    counts = sorted({share.shard.count for share in shares.values()})
+    if len(counts) > 1:
+        raise GeneDMLError(
+            f"{task.out} holds shards of different N: {', '.join(map(str, counts))}. Remove the files "
+            "shard-*-of-N.json of all but one."
+        )
+    settings, outcomes = settings_of(task), dict[str, Outcome]()
+    for file, share in shares.items():
+        own_slides = share.shard.take(slides)
+        _refuse_others(file, share, settings, own_slides)
+        by_name = {outcome.name: outcome for outcome in share.outcomes}
+        outcomes |= {slide.name: by_name[slide.name] for slide in own_slides if slide.name in by_name}
     return [
-        _checked(outcomes.get(slide.name), slide, task, [f"{place % count}/{count}" for count in sorted(counts)])
+        _checked(outcomes.get(slide.name), slide, task, f"{place % counts[0]}/{counts[0]}")
         for place, slide in enumerate(slides)
     ]
 
 
-def _checked(outcome: Outcome | None, slide: CohortSlide, task: CohortTask, shards: Sequence[str]) -> Outcome:
-    again = f"Run the same command with --shard {' or '.join(shards)}."
-    if outcome is None or outcome.slide.name != slide.slide.name:
+def _refuse_others(file: Path, share: Share, settings: Mapping[str, str], slides: Iterable[CohortSlide]) -> None:
+    """Refuse a share that was made with other settings, or rows that are not those of the sheet.
+
+    Raises:
+        GeneDMLError: naming the differing settings, and of the first differing slide what differs.
+    """
+    differ = _differing(settings, share.settings)
+    for slide in slides:
+        if slide.name in share.rows and (of_row := _differing(row_of(slide), share.rows[slide.name])):
+            differ.append(f"{', '.join(of_row)} of {slide.name}")
+            break
+    if differ:
+        raise GeneDMLError(f"{file} was made with other {', '.join(differ)}. Run that shard again, or remove it.")
+
+
+def _differing(asked: Mapping[str, str], recorded: Mapping[str, str]) -> list[str]:
+    return [name for name, value in asked.items() if recorded.get(name) != value]
+
+
+def _checked(outcome: Outcome | None, slide: CohortSlide, task: CohortTask, shard: str) -> Outcome:
+    again = f"Run the same command with --shard {shard}."
+    if outcome is None:
         return Outcome(slide.name, slide.slide, FAILED, problem=f"no shard has predicted it. {again}")
     file = task.out / f"{slide.name}.h5ad"
     if outcome.state != FAILED and not file.exists():

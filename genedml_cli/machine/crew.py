@@ -52,10 +52,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Failed(Generic[Job]):
-    """A job whose process died, and of what: a signal or an exit code."""
+    """A job whose process died, and of what: a signal or an exit code; with the engine's remedy."""
 
     job: Job
     reason: str
+    remedy: str
 
 
 @runtime_checkable
@@ -102,6 +103,8 @@ class Engine(Protocol):
 
     tries: int
     """How many workers a job is given to, where they die over it, before it has failed."""
+    remedy: str
+    """What the user can do where workers die: a sentence without its full stop."""
 
     def start(self, place: Place) -> Worker:
         """Start a worker. It says READY when it can be given a job."""
@@ -180,15 +183,14 @@ class Crew:
                 self._waiting.append(attempt)
             else:
                 times = f", the last of {attempt.deaths} workers" if attempt.deaths > 1 else ""
-                yield Failed(attempt.job, f"{reason}{times}")
+                yield Failed(attempt.job, f"{reason}{times}", self._engine.remedy)
         place = dead.place.number
         self._early[place] = 0 if dead.ready else self._early[place] + 1
         if self._waiting and self._early[place] < self._engine.tries:
             self._workers.append(self._engine.start(dead.place))
         if not self._workers and self._waiting:
             raise GeneDMLError(
-                f"A process ended ({reason}) before its first job, as the system ends those for which there is no "
-                "memory left, and no other is left. Give fewer with --on."
+                f"A process ended ({reason}) before its first job, and no other is left. {self._engine.remedy}."
             )
 
 

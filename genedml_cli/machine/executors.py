@@ -53,6 +53,7 @@ class _Spawning:
     """An engine of processes of this machine; the handle of a worker is its process and the pipe to it."""
 
     tries = 1
+    remedy = "If it was killed for want of memory, give fewer processes with --on"
 
     def __init__(self, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]) -> None:
         self._calls = setup, call

@@ -85,6 +85,10 @@ class _Actors:
     """An engine of Ray actors; the handle of a worker is its actor."""
 
     tries = TRIES
+    remedy = (
+        "If its machine was lost, start it again (ray status lists them); if its memory was full, start that node with "
+        "a smaller --num-cpus or --num-gpus"
+    )
 
     def __init__(self, ray: ModuleType, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]) -> None:
         self._ray, self._calls = ray, (setup, call)

@@ -15,7 +15,8 @@ SCRIPT = """\
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task={cpus}
 {gpu_line}set -euo pipefail
-export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK RAY_USAGE_STATS_ENABLED=0
+cpus=${{SLURM_CPUS_PER_TASK:-{cpus}}} gpus=${{SLURM_GPUS_ON_NODE:-{gpus}}}  # those of sbatch's own options, if given
+export SRUN_CPUS_PER_TASK=$cpus RAY_USAGE_STATS_ENABLED=0
 export GRPC_ENABLE_FORK_SUPPORT=0  # with it, Ray's server for ray:// dies as it begins
 
 # Whoever has not this job's token is kept out of its cluster; ports are this job's own.
@@ -24,7 +25,7 @@ head=${{SLURMD_NODENAME:-$(hostname -s)}} address=$(hostname -I | cut -d' ' -f1)
 port=$((20000 + SLURM_JOB_ID % 10000))
 client=$(python -c 'import grpc' 2> /dev/null && echo "--ray-client-server-port=$((port + 10000))" || true)
 export RAY_ADDRESS=$address:$port
-node=(ray start --block --disable-usage-stats --num-cpus={cpus} --num-gpus={gpus} --object-store-memory={store})
+node=(ray start --block --disable-usage-stats --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory={store})
 trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "/tmp/ray-$SLURM_JOB_ID"' EXIT
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" "${{node[@]}}" --head \\

@@ -208,8 +208,8 @@ def _train_folds(jobs: Sequence[FoldJob], engine: Executor, counts: CountTables,
     if failed:
         named = "; ".join(f"{in_words(one.job.fold)} of {one.job.run}: {one.reason}" for one in failed)
         raise GeneDMLError(
-            f"A process ended without a word, as the system ends those for which there is no memory left ({named}). "
-            "What was finished stays; run the same command again, in fewer processes (--on) if need be."
+            f"A process ended without a word ({named}). {failed[0].remedy}. What was finished stays; run the same "
+            "command again."
         )
 
 

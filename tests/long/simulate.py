@@ -30,6 +30,7 @@ class Imagined:
     """An engine whose workers take the time that a slide is said to take, and at most the time until they die."""
 
     tries = 3
+    remedy = ""
 
     def __init__(self, durations_s: dict[str, float], dies_at_s: dict[int, float]) -> None:
         self._durations_s, self._dies_at_s = durations_s, dies_at_s
