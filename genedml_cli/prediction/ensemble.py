@@ -184,8 +184,8 @@ def common_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
 def notes_for_others(cards: Sequence[ModelCard]) -> list[Note]:
     """What must be said with predictions of slides that no fold of the run has tested, each once.
 
-    That a patient is on both sides of the run's folds, as it is where all sections are of one, or that its panel was chosen with its test sections in view,
-    says nothing of another slide, but of the run's own scores.
+    That a patient is on both sides of the run's folds, as it is where all sections are of one, or that its panel was
+    chosen with its test sections in view, says nothing of another slide, but of the run's own scores.
     """
     notes = dict.fromkeys(Note.of(text) for card in cards for text in card.notes)
     others = [note for note in notes if note.mark not in (Mark.LEAKING, Mark.PANEL)]
@@ -200,12 +200,12 @@ def genes_left_out(cards: Sequence[ModelCard]) -> Note | None:
 
 
 def say_which(models: Ensemble) -> None:
-    """Say which of a run's models predict, where that is not plain, what they are for, and whether genes are left out."""
+    """Say which models predict, where that is not plain, what they are for, and whether genes are left out."""
     folder = models.files[0].parent
     if folder in PRETRAINED.values():
         console.warn(
-            f"The model {folder.name} comes with genedml. It was trained on five breast cancer sections of one patient: "
-            f"to try things out, not to conclude from. Its card: {folder / 'README.md'}"
+            f"The model {folder.name} comes with genedml. It was trained on five breast cancer sections of one "
+            f"patient: to try things out, not to conclude from. Its card: {folder / 'README.md'}"
         )
     elif [card.fold for card in models.cards] == [ALL_SECTIONS] and len(model_files_in(folder)) > 1:
         console.note(f"Model: {models.files[0]}, trained on all sections; --fold all gives the mean of a run's folds.")
