@@ -23,16 +23,16 @@ from genedml_cli.evaluation.external_comparison import ExternalComparison
 from genedml_cli.evaluation.external_sections import find_sections
 from genedml_cli.evaluation.published import published_rows
 from genedml_cli.features import encoding, extraction
-from genedml_cli.runs.comparison import compare, compare_externally, tile_um
+from genedml_cli.runs.comparison import base_of, compare, compare_externally, paper_beside, tile_um
 from genedml_cli.runs.planning import RunSettings
 
 TINY = ("encoder=tiny", "labels.panel_size=20", "views.local_grid=0", "training.epochs=2")
 
 
 CONFIGS = {
-    "gene-dml": tiny_config(),
-    "linear": load_config(overrides=["method=linear", *TINY]),
-    "linear-refit": load_config(overrides=["method=linear", *TINY, "training.seed=7", "training.refit=true"]),
+    ("gene-dml", ""): tiny_config(),
+    ("linear", ""): load_config(overrides=["method=linear", *TINY]),
+    ("linear", "refit"): load_config(overrides=["method=linear", *TINY, "training.seed=7", "training.refit=true"]),
 }
 
 
@@ -97,6 +97,23 @@ def test_a_method_in_two_presets_is_two_rows_with_the_same_seeds_and_what_differ
     assert unlike == ["Linear, refit: other training.refit than Gene-DML, so differences are not the method's alone."]
 
 
+def test_the_papers_means_stand_by_rows_without_a_preset_and_with_a_published_one():
+    published = means_of(published_rows((1,), "HER2ST"), "method")
+    rows = [("triplex", ""), ("triplex", "published"), ("triplex", "features"), ("gene-dml", "HER2ST"), ("linear", "")]
+    beside = paper_beside(published, rows, "HER2ST")
+    assert [*beside.index] == ["TRIPLEX", "TRIPLEX, published", "Gene-DML, HER2ST"]
+    assert beside.loc["TRIPLEX, published"].equals(published.loc["TRIPLEX"])
+    assert beside.loc["Gene-DML, HER2ST"].equals(published.loc["Gene-DML"])
+    assert paper_beside(means_of((), "method"), rows, "").empty
+
+
+def test_rows_are_held_against_the_first_of_gene_dml_whatever_its_preset():
+    triplex, small = load_config(overrides=["method=triplex"]), load_config("small")
+    configs = {("triplex", ""): triplex, ("gene-dml", "small"): small, ("gene-dml", ""): small}
+    assert base_of(configs) == "Gene-DML, small"
+    assert base_of({("triplex", "published"): triplex}) == "TRIPLEX, published"
+
+
 def test_what_scores_lower_than_ridge_is_said_once_with_its_name(compared):
     table, _ = compared
     means, ridge = table.summary()[("pcc_a", "mean")], table.reference_summary().loc["ridge", ("pcc_a", "mean")]
@@ -135,7 +152,7 @@ def test_methods_are_scored_on_the_same_external_sections_each_encoded_once(comp
     encoded = []
     monkeypatch.setattr(extraction, "encode_plan", lambda *call: encoded.append(call[4]) or encoding.encode_plan(*call))
     settings = RunSettings(fold="P1", features=out / "features")
-    configs = {"gene-dml": tiny_config(), "linear": load_config(overrides=["method=linear", *TINY])}
+    configs = {row: CONFIGS[row] for row in (("gene-dml", ""), ("linear", ""))}
     with pytest.raises(GeneDMLError, match="--skip-off-image leaves them out"):
         compare_externally(out, configs, 2, find_sections(str(elsewhere)), settings)
     assert not (out / "external-others.csv").exists()
@@ -191,8 +208,8 @@ def test_table_2_stands_over_the_methods_where_it_is_of_the_same_data(compared, 
 
 def test_methods_whose_scores_do_not_compare_are_refused_before_anything_is_trained(world, tmp_path):
     configs = {
-        "gene-dml": tiny_config(),
-        "linear": load_config(overrides=["method=linear", *TINY, "labels.smooth=false"]),
+        ("gene-dml", ""): tiny_config(),
+        ("linear", ""): load_config(overrides=["method=linear", *TINY, "labels.smooth=false"]),
     }
     with pytest.raises(GeneDMLError, match="linear and gene-dml have other settings of labels"):
         compare(read_sheet(world / "samples.csv"), tmp_path / "out", configs)

@@ -1,6 +1,7 @@
 """Several runs in one table: what is paired, what is refused, what is said."""
 
 import shutil
+from dataclasses import replace
 
 import anndata
 import numpy as np
@@ -11,10 +12,11 @@ from conftest import tiny_config
 from genedml.errors import GeneDMLError
 from genedml_cli.commands.tables.comparison import show_comparison
 from genedml_cli.datasets.samples import read_sheet
-from genedml_cli.evaluation.comparison import Comparison, compare_runs
+from genedml_cli.evaluation.comparison import Comparison, compare_runs, compare_scores
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.points import State
 from genedml_cli.evaluation.scores import METRICS, read_checklist
+from genedml_cli.notes import Mark, Note
 from genedml_cli.runs.run import train
 
 
@@ -42,13 +44,28 @@ def test_two_runs_stand_beside_each_other_as_each_stands_alone(run, other, capsy
     assert "ridge" in shown
 
 
+def test_every_row_has_the_marks_of_its_own_run_and_a_note_names_the_rows_it_is_of(run, other):
+    of_all, of_other = Note(Mark.PARTIAL, "2 of 3 sections."), Note(Mark.LEAKING, "shared tissue.")
+    notes = {run: (of_all,), other: (of_all, of_other)}
+    both = compare_scores({path: replace(evaluate(path), notes=of_run) for path, of_run in notes.items()})
+    expected = {run.name: str(of_all), other.name: f"{of_all} {of_other}", "ridge": str(of_all)}
+    rows = {row.get("run") or row["reference"]: row["marks"] for row in both.to_dict()["rows"]}
+    for marks in (both.table().set_index("row")["marks"], rows):
+        assert {row: marks[row] for row in expected} == expected
+    folds = both.folds().groupby("run")["marks"].unique()
+    assert {row: [*marks] for row, marks in folds.items()} == {path.name: [expected[path.name]] for path in notes}
+    named = Note(Mark.LEAKING, f"{other.name}: shared tissue.")
+    assert [note for note in both.notes if note.warns] == [of_all, named]
+    assert both.marks == f"{of_all} {named}"
+
+
 def test_differences_are_paired_by_fold_and_seed(tmp_path):
     rows = [(row, seed, fold, value) for row, values in SCORES.items() for (seed, fold), value in values.items()]
     scores = pd.DataFrame(rows, columns=["method", "seed", "fold", "pcc_a"]).assign(
         **{key: 0.0 for key in METRICS if key != "pcc_a"}
     )
     empty = pd.DataFrame(columns=["method", "fold", *METRICS])
-    table = Comparison("", "compare", "method", scores, empty, pd.DataFrame(), (), "", tmp_path, base="A")
+    table = Comparison("", "compare", "method", scores, empty, pd.DataFrame(), (), {}, tmp_path, base="A")
     found = table.differences().loc["B", "pcc_a"]
     assert found["mean"] == pytest.approx(0.1)
     assert found["std"] == pytest.approx(np.std([0.0, 0.1, 0.1, 0.2], ddof=1))

@@ -87,7 +87,7 @@ def test_settings_that_no_network_can_have(method, settings, sentence, samples, 
 
 
 def test_a_comparison_is_refused_whole_before_its_first_method_is_trained(samples, tmp_path):
-    configs = {"gene-dml": tiny_config(), "egn": config_of("egn")}
+    configs = {("gene-dml", ""): tiny_config(), ("egn", ""): config_of("egn")}
     with pytest.raises(GeneDMLError, match="EGN looks up spots of other patients"):
         compare(samples, tmp_path / "out", configs, 1, RunSettings(fold="P1", features=tmp_path / "features"))
     assert not (tmp_path / "features").exists()

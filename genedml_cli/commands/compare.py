@@ -57,9 +57,7 @@ def compare(
     elsewhere = None if external is None else find_sections(external, external_root or training.root, *allowed)
     sections, partial = training.sections()
     rows = [name.partition(":") for name in choices.choose_methods(methods)]
-    configs = {
-        "-".join(filter(None, [method, preset])): training.trained(method, preset=preset) for method, _, preset in rows
-    }
+    configs = {(method, preset): training.trained(method, preset=preset) for method, _, preset in rows}
     settings = training.settings(partial, machine.compute, backbone_weights)
     result = comparison.compare(sections, out, configs, seeds, settings)
     if result is None:

@@ -1,7 +1,7 @@
 """Several configurations in one table: methods, settings or runs, scored on the same folds, panel, labels and spots."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from genedml_cli.evaluation.scores import DEPTH, METRICS, PLACE, RIDGE, Evaluati
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
-from genedml_cli.notes import Note, texts_of
+from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.reference_layers import REFERENCES
 
@@ -53,7 +53,7 @@ class Comparison:
         references: method, fold and metrics of what all rows have in common: ridge, depth, constant.
         published: the paper's means, rows in rows, metrics in columns; without rows where there are none.
         notes: what must be said with them.
-        marks: what must stand in every table of them.
+        warnings: the notes that warn of every run, by its row and seed: its marks in every table.
         folder: where they are written.
         base: the row that the others are held against, fold by fold and seed by seed; empty for none.
         particulars: of every row, by what is told: encoder, preset, tile in um, parameters, seconds a fold.
@@ -67,7 +67,7 @@ class Comparison:
     references: pd.DataFrame
     published: pd.DataFrame
     notes: tuple[Note, ...]
-    marks: str
+    warnings: Mapping[tuple[str, int], Sequence[Note]]
     folder: Path
     base: str = ""
     particulars: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -77,6 +77,25 @@ class Comparison:
     def over(self) -> str:
         """What means and standard deviations are taken over."""
         return " x ".join(console.count(self.scores[key].nunique(), key) for key in ("fold", "seed"))
+
+    @property
+    def marks(self) -> str:
+        """The marks of all runs, for the picture; of which rows, where a mark is not of all."""
+        return marks_of(_with_rows(self.warnings))
+
+    def row_marks(self) -> dict[str, str]:
+        """The marks of the runs of every row; of a reference those of the first run, whose it is."""
+        of_first = marks_of(next(iter(self.warnings.values())))
+        of_rows: dict[str, list[Note]] = {}
+        for (row, _), notes in self.warnings.items():
+            of_rows.setdefault(row, []).extend(notes)
+        references = dict.fromkeys(self.references["method"], of_first)
+        return references | {row: marks_of(notes) for row, notes in of_rows.items()}
+
+    def folds(self) -> pd.DataFrame:
+        """Row x seed x fold: every metric, and the marks of the run."""
+        runs = zip(self.scores[self.noun], self.scores["seed"], strict=True)
+        return self.scores.assign(marks=[marks_of(self.warnings[run]) for run in runs])
 
     @property
     def picture(self) -> Path:
@@ -101,8 +120,7 @@ class Comparison:
     def write(self) -> None:
         """``NAME.csv`` (a line a row), ``NAME.folds.csv`` (row x seed x fold), ``NAME.json``, ``NAME.png``."""
         write_text(self.folder / f"{self.name}.csv", self.table().to_csv(index=False))
-        folds = self.scores.assign(marks=self.marks)
-        write_text(self.folder / f"{self.name}.folds.csv", folds.to_csv(index=False))
+        write_text(self.folder / f"{self.name}.folds.csv", self.folds().to_csv(index=False))
         write_json(self.folder / f"{self.name}.json", self.to_dict())
         self.draw(self.picture)
 
@@ -115,11 +133,11 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Title, notes, and of every row mean and sd of every metric, beside the paper's means."""
         apart = self.differences() if self.base else pd.DataFrame()
-        rows = []
+        rows, marks = [], self.row_marks()
         for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
             for name, values in summary.iterrows():
                 paper = self.published.loc[name].to_dict() if name in self.published.index else None
-                row: dict[str, Any] = {kind: name, "measured": _means(values), "paper": paper}
+                row: dict[str, Any] = {kind: name, "measured": _means(values), "paper": paper, "marks": marks[name]}
                 if name in apart.index:
                     row["difference"] = _means(apart.loc[name])
                 if name in self.particulars.index:
@@ -146,7 +164,7 @@ class Comparison:
         for columns in beside:
             if len(columns):
                 table = table.merge(columns.rename_axis("row").reset_index(), how="left", on="row")
-        return table.assign(over=self.over, marks=self.marks)
+        return table.assign(over=self.over, marks=table["row"].map(self.row_marks()))
 
 
 def compared(
@@ -178,12 +196,15 @@ def compared(
     titles = [reference.title for reference in REFERENCES.values()]
     references = tables[0][tables[0]["method"].isin(titles)]
     # What a run says of the paper's rows is said of those of its own table.
-    of_runs = [
-        note
-        for evaluation in evaluations
-        for note in evaluation.notes
-        if not note.text.startswith(PAPER) and note not in reference_notes(evaluation.scores)
-    ]
+    told = {
+        (one.row, one.seed): [
+            note
+            for note in one.evaluation.notes
+            if not note.text.startswith(PAPER) and note not in reference_notes(one.evaluation.scores)
+        ]
+        for one in scored
+    }
+    of_runs = _with_rows(told)
     folds = console.count(references["fold"].nunique(), "fold")
     over = Note(
         None, f"{', '.join(references['method'].unique())}: over the {folds} of the first run alone, not over seeds."
@@ -198,12 +219,26 @@ def compared(
         references[["method", "fold", *METRICS]],
         means_of((), "method") if published is None else published,
         tuple(dict.fromkeys([*of_runs, over, *notes])),
-        " ".join(dict.fromkeys(evaluation.marks for evaluation in evaluations)),
+        {run: [note for note in of_run if note.warns] for run, of_run in told.items()},
         folder,
         base,
         pd.DataFrame() if particulars is None else particulars,
         merged({f"{one.row} {one.seed or ''}".strip(): _checklist(one.evaluation) for one in scored}),
     )
+
+
+def _with_rows(notes: Mapping[tuple[str, int], Iterable[Note]]) -> list[Note]:
+    """What is said of runs, each once; a warning that is not of all of them names its rows."""
+    runs: dict[Note, dict[tuple[str, int], None]] = {}
+    for run, of_run in notes.items():
+        for note in of_run:
+            runs.setdefault(note, {})[run] = None
+    return [
+        replace(note, text=f"{', '.join(dict.fromkeys(row for row, _ in warned))}: {note.text}")
+        if note.warns and len(warned) < len(notes)
+        else note
+        for note, warned in runs.items()
+    ]
 
 
 def _checklist(evaluation: Evaluation) -> Sequence[Point]:

@@ -15,7 +15,7 @@ from genedml_cli.evaluation.published import PublishedRow
 from genedml_cli.evaluation.scores import METRICS
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
-from genedml_cli.notes import Note, marks_of, texts_of
+from genedml_cli.notes import Note, texts_of
 
 ALL = "all sections"
 """The mean over the sections, where there are several."""
@@ -55,7 +55,7 @@ class ExternalComparison:
             scores=_mean([one.scores for one in every], [every[0].noun, "seed", "fold"]),
             references=_mean([one.references for one in every], ["method", "fold"]),
             notes=self.shared_notes,
-            marks=marks_of([note for one in every for note in one.notes]),
+            warnings={run: [note for one in every for note in one.warnings[run]] for run in every[0].warnings},
         )
         return {ALL: mean, **self.sections}
 
@@ -78,7 +78,7 @@ class ExternalComparison:
         tables = [_of_section(name, part.table().assign(**self._size(name))) for name, part in self.parts.items()]
         tables += [_paper_table(self.published)] if self.published else []
         write_text(self.folder / f"{self.name}.csv", pd.concat(tables, ignore_index=True).to_csv(index=False))
-        folds = [_of_section(name, part.scores.assign(marks=part.marks)) for name, part in self.sections.items()]
+        folds = [_of_section(name, part.folds()) for name, part in self.sections.items()]
         write_text(self.folder / f"{self.name}.folds.csv", pd.concat(folds, ignore_index=True).to_csv(index=False))
         write_json(self.folder / f"{self.name}.json", self.to_dict())
         first = next(iter(self.parts.values()))
@@ -115,6 +115,7 @@ def compared_externally(
         base: see :class:`genedml_cli.evaluation.comparison.Comparison`.
     """
     first = scored[0][2]
+    of_all = [note for note in first.notes if not note.warns]
     sections = {}
     for place, section in enumerate(first.sections):
         each = [
@@ -122,7 +123,7 @@ def compared_externally(
             for method, seed, one in scored
         ]
         sections[section.title] = compared(
-            each, title=section.title, name=name, noun="method", folder=folder, notes=first.notes, base=base
+            each, title=section.title, name=name, noun="method", folder=folder, notes=of_all, base=base
         )
     sizes = {
         section.title: (spots, first.panel - len(section.unmatched))

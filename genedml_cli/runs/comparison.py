@@ -1,6 +1,6 @@
 """Methods beside each other on the same sections, folds, panel and labels: a grid with seeds, and one table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +30,15 @@ from genedml_cli.runs.planning import RunSettings
 
 NAME = "compare"
 
+Row = tuple[str, str]
+"""A method and its preset, which is empty where it is not named."""
+
 
 @takes_paths
 def compare(
     samples: Sequence[Sample],
     out: Path,
-    configs: Mapping[str, Config],
+    configs: Mapping[Row, Config],
     seeds: int = 3,
     settings: RunSettings = RunSettings(),  # noqa: B008  frozen
 ) -> Comparison | None:
@@ -43,10 +46,9 @@ def compare(
 
     Args:
         samples: the sections, with their folds.
-        out: the folder of the grid: ``METHOD/seed-N`` are run folders, ``references/`` is what they share. What is
-            finished there is kept.
-        configs: of every row by the name of its method, or by ``METHOD-PRESET`` where a method has several; they may
-            differ in nothing that makes scores incomparable.
+        out: the folder of the grid: ``METHOD/seed-N`` or ``METHOD-PRESET/seed-N`` are run folders, ``references/`` is
+            what they share. What is finished there is kept.
+        configs: of every row; they may differ in nothing that makes scores incomparable.
         seeds: how many, counted on from the first configuration's ``training.seed`` for all.
         settings: of all runs, whose folds are one queue. Of a data set of the paper its rows of tables 1 and 7 stand
             beside.
@@ -81,9 +83,9 @@ def compare(
             name=NAME,
             noun="method",
             folder=out,
-            published=means_of(published, "method"),
+            published=paper_beside(means_of(published, "method"), configs, settings.dataset),
             notes=[*of_paper, *_unlike(configs)],
-            base=_base(titles),
+            base=base_of(configs),
             particulars=_particulars(out, titles),
         )
         result.write()
@@ -93,7 +95,7 @@ def compare(
 @takes_paths
 def compare_externally(
     out: Path,
-    configs: Mapping[str, Config],
+    configs: Mapping[Row, Config],
     seeds: int,
     sections: ExternalSections,
     settings: RunSettings = RunSettings(),  # noqa: B008  frozen
@@ -122,55 +124,75 @@ def compare_externally(
             title=f"Methods on {sections.name}",
             name=name,
             folder=out,
-            base=_base(titles),
+            base=base_of(configs),
         )
         result.write()
     return result
 
 
-def _cells(configs: Mapping[str, Config], seeds: int) -> dict[str, Config]:
+def _cells(configs: Mapping[Row, Config], seeds: int) -> dict[str, Config]:
     """The configuration of every run, by the path of its folder in the grid's."""
     first = next(iter(configs.values())).training.seed
     return {
-        f"{name}/seed-{seed}": _with_seed(config, seed)
-        for name, config in configs.items()
+        f"{_folder(row)}/seed-{seed}": _with_seed(config, seed)
+        for row, config in configs.items()
         for seed in range(first, first + seeds)
     }
 
 
-def _titles(configs: Mapping[str, Config]) -> dict[str, str]:
-    """What every row is called: its method as the paper prints it, and the preset where it is named."""
-    presets = {name: name.removeprefix(config.method).removeprefix("-") for name, config in configs.items()}
-    return {
-        name: title_of(config.method) + (f", {presets[name]}" if presets[name] else "")
-        for name, config in configs.items()
-    }
+def _folder(row: Row) -> str:
+    return "-".join(filter(None, row))
 
 
-def _base(titles: Mapping[str, str]) -> str:
-    """The title of the row that the others are held against: Gene-DML, or else the first."""
-    return titles.get(DEFAULT_METHOD, next(iter(titles.values())))
+def _title(row: Row) -> str:
+    """What a row is called: its method as the paper prints it, and the preset where it is named."""
+    method, preset = row
+    return ", ".join(filter(None, [title_of(method), preset]))
 
 
-def _check_alike(configs: Mapping[str, Config]) -> None:
+def _titles(rows: Iterable[Row]) -> dict[str, str]:
+    """The title of every row, by its folder in the grid's."""
+    return {_folder(row): _title(row) for row in rows}
+
+
+def base_of(configs: Mapping[Row, Config]) -> str:
+    """The title of the row that the others are held against: the first of Gene-DML, or else the first."""
+    of_default = (row for row, config in configs.items() if config.method == DEFAULT_METHOD)
+    return _title(next(of_default, next(iter(configs))))
+
+
+def paper_beside(published: pd.DataFrame, rows: Iterable[Row], dataset: str) -> pd.DataFrame:
+    """The paper's means of a method by the titles of its rows: those without a named preset or with a published one.
+
+    Args:
+        published: of every method, by its title.
+        rows: of the comparison.
+        dataset: Gene-DML's published presets are called by theirs.
+    """
+    of_paper = [row for row in rows if row[1] in ("", dataset) or row[1].startswith("published")]
+    beside = {_title(row): title_of(row[0]) for row in of_paper if title_of(row[0]) in published.index}
+    return published.loc[[*beside.values()]].set_axis([*beside])
+
+
+def _check_alike(configs: Mapping[Row, Config]) -> None:
     """Refuse, before anything is trained, settings whose scores do not stand in one table.
 
     Raises:
         GeneDMLError: naming the part.
     """
     (first, reference), *others = configs.items()
-    for name, config in others:
+    for row, config in others:
         for part in ("encoder", "labels"):
             if getattr(config, part) != getattr(reference, part):
                 raise GeneDMLError(
-                    f"{name} and {first} have other settings of {part}: their scores do not stand in one table. Give "
-                    f"both the same, with --set or --encoder."
+                    f"{_folder(row)} and {_folder(first)} have other settings of {part}: their scores do not stand in "
+                    "one table. Give both the same, with --set or --encoder."
                 )
 
 
-def _unlike(configs: Mapping[str, Config]) -> list[Note]:
+def _unlike(configs: Mapping[Row, Config]) -> list[Note]:
     """What some methods see or learn from and the first does not, so that a difference is not the method's alone."""
-    (first, reference), *others = ((title, configs[name]) for name, title in _titles(configs).items())
+    (first, reference), *others = ((_title(row), config) for row, config in configs.items())
     parts: dict[str, Callable[[Config], object]] = {
         "views": lambda config: config.views,
         "training.refit": lambda config: config.training.refit,
