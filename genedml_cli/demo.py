@@ -14,6 +14,7 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes, write_dataset
 from genedml_cli.evaluation.evaluation import evaluate_prediction, labels_of_prediction
 from genedml_cli.evaluation.scores import Evaluation
+from genedml_cli.expression.counts import read_counts
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.machine.compute import Compute
 from genedml_cli.machine.stopping import on_stop
@@ -62,7 +63,7 @@ def run_demo(folder: Path) -> DemoResult:
     with_: dict[str, Any] = {"fold": held_out.fold, "compute": Compute("cpu"), "force": True}
     data = predict(held_out.slide, held_out.spots, run, prediction, **with_)
     evaluation = evaluate_prediction(prediction, held_out.counts)
-    truth = labels_of_prediction(data, held_out.counts).y
+    truth = labels_of_prediction(data, read_counts(held_out.counts)).y
     picture = folder / f"{held_out.name}.png"
     plot([prediction], GENES_SHOWN, picture, truth=held_out.counts)
     return DemoResult(folder, prediction, picture, evaluation, *_planted_and_noise(data, truth, settings))

@@ -18,7 +18,7 @@ from genedml_cli.commands.ablate import Table
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.published import published_rows
-from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, OWN_TILE, RIDGE, Evaluation, FoldScores
+from genedml_cli.evaluation.scores import CONSTANT, DEPTH, METRICS, OWN_TILE, PLACE, RIDGE, Evaluation, FoldScores
 from genedml_cli.figures import settings
 from genedml_cli.notes import Mark, Note, texts_of
 from genedml_cli.runs import ablation, count_tables, fold_references
@@ -119,7 +119,7 @@ def test_an_interrupted_grid_goes_on_and_makes_once_what_no_cell_changes(world, 
     pd.testing.assert_frame_equal(resumed.summary(), whole.summary())
     assert contents(grid) == contents(tmp_path / "whole")
     assert load_config(file=grid / "k=3" / "seed-2021" / "config.toml").network.loss.groups == 3
-    assert list(resumed.reference_summary().index) == [RIDGE, OWN_TILE, DEPTH, CONSTANT]
+    assert list(resumed.reference_summary().index) == [RIDGE, OWN_TILE, PLACE, DEPTH, CONSTANT]
     assert (grid / "k.png").stat().st_size > 10_000
 
 

@@ -109,7 +109,8 @@ def test_predict_takes_it_and_the_folds_when_told_to(after_folds, p1, capfd):
     assert data.n_vars == 12
     assert {"cv_pcc", "cv_pcc_sd", "cv_folds", "baseline_pcc"} <= set(data.var)
     assert {"ridge", "ridge_own_tile", "place_alone", "lower", "upper", "z"} == set(data.layers)
-    assert [note.mark for note in record_of(data).notes if note.warns] == [Mark.ALL_SECTIONS, Mark.SEEN]
+    marks = [note.mark for note in record_of(data).notes if note.warns]
+    assert marks == [Mark.ALL_SECTIONS, Mark.SEEN, Mark.FEW_PATIENTS]
     assert len(predict(**p1, model=after_folds, fold="all").uns["genedml"]["models"]) == 3
     assert model_files(after_folds, "P2") == [after_folds / "fold-P2.safetensors"]
     assert model_files(after_folds, ALL_SECTIONS) == model_files(after_folds)

@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.evaluation.comparison import names_beside
 from genedml_cli.evaluation.evaluation import finished_files, labels_of_prediction
+from genedml_cli.expression.counts import read_counts
 from genedml_cli.figures.genes import draw_genes
 from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_colours
 from genedml_cli.figures.style import check_picture_path
@@ -190,7 +191,7 @@ def _values(
         if "truth" in data.layers:
             truths[name] = np.asarray(data.layers["truth"])[:, column[name]]
         elif counts is not None:
-            truths[name] = labels_of_prediction(data, counts).y[:, column[name]]
+            truths[name] = labels_of_prediction(data, read_counts(counts)).y[:, column[name]]
     truth = _same(truths) if truths else None
     unmatched = [] if truth is None else [gene for gene, y in zip(genes, truth.T, strict=True) if np.isnan(y).all()]
     if unmatched and counts is not None:
