@@ -15,6 +15,8 @@ from genedml.checkpoint import fingerprint, load_card, load_state
 from genedml.config import target_name
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.notes import SHARED_PATIENTS
+from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
@@ -48,7 +50,7 @@ def test_its_page_and_its_table_say_what_its_models_carry():
     assert table["cv_pcc"].idxmax() in page
 
 
-def test_the_one_of_residuals_is_a_model_of_all_sections_that_carries_the_scores_of_its_folds(p1):
+def test_the_one_of_residuals_is_a_model_of_all_sections_that_carries_the_scores_of_its_folds(p1, capfd):
     (file,) = model_files(Path("pretrained-pearson"))
     card = load_card(file)
     assert (file.stem, target_name(card.config.labels)) == ("all-sections", "pearson")
@@ -58,6 +60,8 @@ def test_the_one_of_residuals_is_a_model_of_all_sections_that_carries_the_scores
     page = (file.parent / "README.md").read_text(encoding="utf-8")
     assert f"| Gene-DML | {table['cv_pcc'].mean():.3f} ".replace("0.", ".") in page
     data = predict(**p1, model=Path("pretrained-pearson"))
+    assert "pretrained-pearson comes with genedml" in " ".join(capfd.readouterr().err.split())
+    assert SHARED_PATIENTS in record_of(data).notes
     assert {"ridge", "lower", "upper", "z"} == set(layers_of(data))
     assert "log1p" not in data.uns
 
