@@ -183,6 +183,24 @@ def test_a_fold_of_other_starting_weights_is_not_added_to_a_run(six_spots, monke
     assert not (folder / "run" / "fold-P2.safetensors").exists()
 
 
+def test_a_comparison_starts_every_backbone_from_the_file_of_its_method(six_spots, monkeypatch):
+    folder, (_, *words) = six_spots
+    given, starts = [], {}
+    for seed, method in enumerate(("st-net", "bleep")):
+        torch.manual_seed(seed)
+        save_file(timm.create_model(TINY, num_classes=0).state_dict(), file := folder / f"{method}.safetensors")
+        given += ["--backbone-weights", f"{method}={file}"]
+        starts[method] = starting_weights(TINY, file).sha256
+    rest = words[: words.index("--method")] + words[words.index("--preset") :]
+    rest += ["--set", "views.local_grid=0"]
+    words = ("--methods", "st-net,st-net:features,bleep", *rest, *given, "--seeds", "1", "--fold", "P1")
+    assert genedml(monkeypatch, "compare", *words, "--out", folder / "two") == 0
+    cards = {method: load_card(folder / "two" / f"{method}/seed-2021/fold-P1.safetensors") for method in starts}
+    assert {method: card.made_by["backbone_sha256"] for method, card in cards.items()} == starts
+    without = load_card(folder / "two" / "st-net-features/seed-2021/fold-P1.safetensors")
+    assert "backbone_sha256" not in without.made_by
+
+
 def test_a_hub_out_of_reach_is_one_sentence_with_the_way_out_and_leaves_nothing(hub, six_spots, monkeypatch, capfd):
     folder, words = six_spots
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", NOBODY + "/{repo_id}/{filename}")
@@ -201,7 +219,7 @@ def test_a_file_for_a_method_without_backbone_is_refused_before_anything_is_done
         "features", overrides=["method=st-net", "encoder=tiny", "labels.panel_size=20", "views.local_grid=0"]
     )
     samples, file = read_sheet(folder / "samples.csv"), tmp_path / "any.safetensors"
-    with pytest.raises(GeneDMLError, match="--backbone-weights is a file of one backbone, and here none starts from"):
+    with pytest.raises(GeneDMLError, match="--backbone-weights has a file for st-net, which starts from no weights"):
         train(samples, folder / "run", config, features=folder / "features", backbone_weights=file)
     assert not (folder / "run").exists()
 

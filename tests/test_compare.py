@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from hostile import small_card
 
 from genedml.config import load_config, preset_of
 from genedml.errors import GeneDMLError
-from genedml_cli.commands.choices import choose_methods
+from genedml_cli.commands.choices import choose_backbone_weights, choose_methods
 from genedml_cli.commands.tables.comparison import comparison_rows, show_comparison
 from genedml_cli.commands.tables.external import show_external_comparison
 from genedml_cli.datasets.samples import read_sheet
@@ -221,5 +222,21 @@ def test_methods_are_chosen_by_name():
     assert {"gene-dml", "st-net", "histogene", "hist2st", "egn", "bleep", "triplex", "m2ost"} <= set(
         choose_methods("all")
     )
-    with pytest.raises(GeneDMLError, match=r"No method is called 'tripleks'"):
+    with pytest.raises(GeneDMLError, match=r"No method is called 'tripleks'. Did you mean triplex\?"):
         choose_methods("linear,tripleks")
+
+
+def test_every_method_gets_its_own_backbone_file_and_one_without_a_name_is_of_the_only_backbone():
+    published = {name: load_config("published", overrides=[f"method={name}"]) for name in ("st-net", "bleep")}
+    linear = load_config(overrides=["method=linear"])
+    files = choose_backbone_weights(["st-net=a.pth", "bleep=b=c.pth"], published.values())
+    assert files == {"st-net": Path("a.pth"), "bleep": Path("b=c.pth")}
+    assert choose_backbone_weights(["a.pth"], [linear, published["bleep"]]) == {"bleep": Path("a.pth")}
+    for given, configs, told in (
+        (["a.pth"], [linear], "here no method starts from weights"),
+        (["a.pth"], published.values(), "here st-net, bleep start from weights. Say whose it is"),
+        (["st-nett=a.pth"], published.values(), r"No method is called 'st-nett'. Did you mean st-net\?"),
+        (["bleep=a.pth", "bleep=b.pth"], published.values(), "two files for bleep"),
+    ):
+        with pytest.raises(GeneDMLError, match=told):
+            choose_backbone_weights(given, configs)

@@ -1,6 +1,6 @@
 """From options to samples and configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +112,38 @@ def choose_methods(names: str) -> list[str]:
     if not chosen:
         raise GeneDMLError(f"--methods names none. There are: {', '.join(network_names())}.")
     return chosen
+
+
+def choose_backbone_weights(given: Iterable[str], configs: Iterable[Config]) -> dict[str, Path]:
+    """Weights files by method, of ``METHOD=FILE``, or of ``FILE`` where one method starts from weights.
+
+    Raises:
+        GeneDMLError: there is no network of a name, a method is named twice, or a file without a name is not of one.
+    """
+    files: dict[str, Path] = {}
+    for text in given:
+        method, equals, file = text.partition("=")
+        if equals:
+            network_info(method)
+        else:
+            method, file = _only_backbone(configs), text
+        if method in files:
+            raise GeneDMLError(f"--backbone-weights has two files for {method}. Give it one.")
+        files[method] = Path(file)
+    return files
+
+
+def _only_backbone(configs: Iterable[Config]) -> str:
+    from genedml_cli.runs.planning import backbone_of
+
+    methods = list(dict.fromkeys(config.method for config in configs if backbone_of(config)))
+    if len(methods) == 1:
+        return methods[0]
+    start = f"{', '.join(methods)} start from weights" if methods else "no method starts from weights"
+    raise GeneDMLError(
+        f"--backbone-weights FILE is for one method, but here {start}. Say whose it is, once a method, as METHOD=FILE; "
+        "st-net, bleep and triplex take one with a published preset (st-net:published)."
+    )
 
 
 def to_overrides(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from genedml_cli.commands import groups, options
-from genedml_cli.commands.options import DATA, RUN
+from genedml_cli.commands.options import DATA, MODEL, RUN
 
 EXAMPLES = (
     "genedml compare --samples sheet.csv -o compare",
@@ -40,7 +40,15 @@ def compare(
         Path | None,
         typer.Option(help="Folder that holds their data. (default: --root)", show_default=False, rich_help_panel=DATA),
     ] = None,
-    backbone_weights: options.BackboneWeightsOption = None,
+    backbone_weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights file that a method's own backbone starts from (st-net, bleep, triplex with a published "
+            "preset), instead of the hub; once a method, as METHOD=FILE, or FILE where only one has a backbone.",
+            metavar="METHOD=FILE",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     json_: options.JsonOption = False,
 ) -> None:
     """Train several methods on the same sections, folds, panel and labels; one table, the paper's rows beside it."""
@@ -58,7 +66,8 @@ def compare(
     sections, partial = training.sections()
     rows = [name.partition(":") for name in choices.choose_methods(methods)]
     configs = {(method, preset): training.trained(method, preset=preset) for method, _, preset in rows}
-    settings = training.settings(partial, machine.compute, backbone_weights)
+    backbones = choices.choose_backbone_weights(backbone_weights or (), configs.values())
+    settings = training.settings(partial, machine.compute, backbones)
     result = comparison.compare(sections, out, configs, seeds, settings)
     if result is None:
         training.say_shard_done(out, json_)

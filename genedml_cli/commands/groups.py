@@ -3,6 +3,7 @@
 :class:`genedml_cli.commands.options.App` shows every field as an option of the command.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,8 +101,8 @@ class TrainingOptions(SectionOptions):
         options_of_run = replace(self, preset=preset or self.preset)
         return options_of_run.configuration(method, target=self.target, seed=seed, select_on=self.select_on)
 
-    def settings(self, partial: str, compute: Compute, backbone_weights: Path | None = None) -> "RunSettings":
-        """Of all runs; ``partial`` is what must be said of sections that are missing."""
+    def settings(self, partial: str, compute: Compute, backbones: Mapping[str, Path] | None = None) -> "RunSettings":
+        """Of all runs; ``partial`` is what must be said of sections that are missing, ``backbones`` files by method."""
         from genedml_cli.commands.choices import choose_panel
         from genedml_cli.runs.planning import RunSettings
 
@@ -116,7 +117,7 @@ class TrainingOptions(SectionOptions):
             self.named or "",
             self.allow_off_tissue,
             self.skip_off_image,
-            backbone_weights,
+            backbones or {},
             self.shard,
             self.collect,
             self.gene_map,

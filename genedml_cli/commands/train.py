@@ -38,7 +38,9 @@ def train(
         raise typer.BadParameter("--shard and --collect go with --out: shards of a run share its folder.")
     run = out or runs.new_run_folder()
     sections, partial = training.sections()
-    config, settings = training.trained(method, seed), training.settings(partial, machine.compute, backbone_weights)
+    config = training.trained(method, seed)
+    backbones = {} if backbone_weights is None else {config.method: backbone_weights}
+    settings = training.settings(partial, machine.compute, backbones)
     evaluation = runs.train_with(sections, run, config, settings)
     last_line = f"The run is in {run}. Next: genedml predict SLIDE --spots FILE --model {run} -o out.h5ad"
     if training.shard is not None:

@@ -1,7 +1,7 @@
 """The plans of a run's folds, and of those of all runs of a grid: what they have in common is read or made once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anndata
@@ -12,7 +12,7 @@ from genedml.encoders.encoder import Encoder, starting_weights
 from genedml.encoders.weights import StartingWeights
 from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
-from genedml.networks.registry import network_class
+from genedml.networks.registry import network_class, title_of
 from genedml_cli import console
 from genedml_cli.datasets.duplicates import warn_of_twins
 from genedml_cli.datasets.folds import Fold
@@ -51,15 +51,18 @@ class RunSettings:
     dataset: str = ""
     allow_off_tissue: bool = False
     skip_off_image: bool = False
-    backbone_weights: Path | None = None
+    backbone_weights: Mapping[str, Path] = field(default_factory=dict)
+    """By method."""
     shard: Shard | None = None
     collect: bool = False
     gene_map: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("features", "weights", "backbone_weights", "gene_map"):
+        for name in ("features", "weights", "gene_map"):
             given = getattr(self, name)
             object.__setattr__(self, name, None if given is None else Path(given))
+        files = {method: Path(file) for method, file in self.backbone_weights.items()}
+        object.__setattr__(self, "backbone_weights", files)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def plan_runs(
         return {}
     for run in begun:
         check_network(run.config, encoders[run.config.encoder].info)
-    starts = _starting_weights(begun, settings)
+    _check_backbones(runs, settings.backbone_weights)
+    starts = _starting_weights(begun, settings.backbone_weights)
     used = [sample for sample in samples if any(sample in fold.sections for run in begun for fold in run.folds)]
     tables = {sample.name: counts.read(sample) for sample in used}
     shared, twins = check_shared(used, tables), warn_of_twins(used, tables)
@@ -136,7 +140,7 @@ def plan_runs(
         plans[run.folder] = [
             replace(
                 _plan(fold, run.config, panels[_panel_key(fold, run.config)], encoder, sections, settings, references),
-                start=starts.get(_backbone_of(run.config)),
+                start=starts.get(_backbone(run)),
             )
             for fold in run.folds
         ]
@@ -157,29 +161,40 @@ def _prepare_encoders(runs: Sequence[Run], settings: RunSettings) -> dict[str, E
     return encoders
 
 
-def _starting_weights(runs: Sequence[Run], settings: RunSettings) -> dict[str, StartingWeights]:
-    """What backbones start from, by name; refuses to add folds to those of one that started from other weights."""
-    names = dict.fromkeys(filter(None, (_backbone_of(run.config) for run in runs)))
-    if settings.backbone_weights is not None and len(names) != 1:
-        named = f"{len(names)} start ({', '.join(names)})" if names else "none starts from weights"
+def _check_backbones(runs: Sequence[Run], files: Mapping[str, Path]) -> None:
+    """Refuse a weights file for a method that starts from none.
+
+    Raises:
+        GeneDMLError: naming it.
+    """
+    for method in files.keys() - {run.config.method for run in runs if backbone_of(run.config)}:
         raise GeneDMLError(
-            f"--backbone-weights is a file of one backbone, and here {named}. Leave it out, or name one method that "
-            "has a backbone, with --preset published (st-net, bleep, triplex)."
+            f"--backbone-weights has a file for {method}, which starts from no weights with these settings. Leave it "
+            "out, or take a method with a backbone, and --preset published (st-net, bleep, triplex)."
         )
-    starts = {name: starting_weights(name, settings.backbone_weights) for name in names}
-    for name, start in starts.items():
-        console.note(f"Backbone {name}, trained from {start.file}; licence: {start.licence}.")
-    for run in (run for run in runs if _backbone_of(run.config)):
-        sha256 = starts[_backbone_of(run.config)].sha256
+
+
+def _starting_weights(runs: Sequence[Run], files: Mapping[str, Path]) -> dict[tuple[str, str], StartingWeights]:
+    """What the backbone of every method starts from; refuses to add folds to those that started from other weights."""
+    backbones = dict.fromkeys(_backbone(run) for run in runs if backbone_of(run.config))
+    starts = {(method, name): starting_weights(name, files.get(method)) for method, name in backbones}
+    for (method, name), start in starts.items():
+        console.note(f"{title_of(method)}: {name}, trained from {start.file}; licence: {start.licence}.")
+    for run in (run for run in runs if _backbone(run) in starts):
         for file in model_files_in(run.folder).values():
-            if load_card(file).made_by.get("backbone_sha256") != sha256:
+            if load_card(file).made_by.get("backbone_sha256") != starts[_backbone(run)].sha256:
                 raise GeneDMLError(
                     f"The backbone of {file} started from other weights than those here now. Give another --out."
                 )
     return starts
 
 
-def _backbone_of(config: Config) -> str:
+def _backbone(run: Run) -> tuple[str, str]:
+    return run.config.method, backbone_of(run.config)
+
+
+def backbone_of(config: Config) -> str:
+    """The model of timm whose weights a network of these settings starts from; empty where it starts from none."""
     return network_class(config.method).needs(config.network).backbone
 
 

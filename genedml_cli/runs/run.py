@@ -81,7 +81,7 @@ def train(
         dataset,
         allow_off_tissue,
         skip_off_image,
-        backbone_weights,
+        {} if backbone_weights is None else {config.method: backbone_weights},
         shard,
         collect,
         gene_map,

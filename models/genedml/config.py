@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator, model_validator
 from pydantic.dataclasses import dataclass
 
-from genedml.errors import GeneDMLError, reason_of
+from genedml.errors import GeneDMLError, did_you_mean, reason_of
 from genedml.networks.registry import config_class
 from genedml.schema import STRICT, Count, Fraction, Positive, from_dict, overlaid, read_toml, to_dict
 
@@ -181,7 +181,8 @@ def load_config(preset: str | None = None, file: Path | None = None, overrides: 
     if preset is not None:
         names = preset_names(method)
         if preset not in names:
-            raise GeneDMLError(f"No preset of {method} is called {preset!r}. There are: {', '.join(names) or 'none'}.")
+            there = f"{did_you_mean(preset, names)} There are: {', '.join(names) or 'none'}."
+            raise GeneDMLError(f"No preset of {method} is called {preset!r}.{there}")
         merged = overlaid(merged, tomllib.loads((_presets(method) / f"{preset}.toml").read_text(encoding="utf-8")))
     merged = overlaid(merged, given)
     try:

@@ -2,8 +2,9 @@
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """What steers a terminal or a text file instead of standing in it: control characters, lone surrogates, what turns the
@@ -39,6 +40,12 @@ def reading(what: str, fix: str, kind: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         raise GeneDMLError(f"{what} cannot be read{kind and ' as '}{kind}: {reason_of(error)}. {fix}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question, with a blank before it, for the known name that is spelt most like one that is not; else nothing."""
+    near = get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def lines_of(error: Exception) -> list[str]:

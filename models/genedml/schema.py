@@ -4,7 +4,6 @@ import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
@@ -12,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError, did_you_mean, reading
 
 T = TypeVar("T")
 
@@ -107,15 +106,14 @@ def _sentence(kind: type, problem: Any, above: str) -> str:
     for part in problem["loc"][:-1]:
         owner = _type_of(owner, part)
     known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
-    return f"Unknown key {place}.{_did_you_mean(place, kind, above)} Known here: {', '.join(known)}."
+    return f"Unknown key {place}.{_meant(place, kind, above)} Known here: {', '.join(known)}."
 
 
-def _did_you_mean(place: str, kind: type, above: str) -> str:
+def _meant(place: str, kind: type, above: str) -> str:
     """The key of that name in another section, else the one spelt most alike."""
     every = _keys(kind, above)
     namesakes = [key for key in every if key.endswith(f".{place}")]
-    meant = namesakes or get_close_matches(place, every, 1)
-    return f" Did you mean {' or '.join(meant)}?" if meant else ""
+    return f" Did you mean {' or '.join(namesakes)}?" if namesakes else did_you_mean(place, every)
 
 
 def _keys(kind: type, above: str = "") -> list[str]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from genedml.encoders.key_styles import KeyStyle
 from genedml.encoders.stain_texture import StainTexture
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, did_you_mean
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -262,6 +262,6 @@ def encoder_info(name: str) -> EncoderInfo:
         GeneDMLError: no such encoder.
     """
     if name not in ENCODERS:
-        known = ", ".join(ENCODERS)
-        raise GeneDMLError(f"No encoder is called {name!r}. There are: {known}, and any timm model as timm:NAME.")
+        known = f"{did_you_mean(name, ENCODERS)} There are: {', '.join(ENCODERS)}"
+        raise GeneDMLError(f"No encoder is called {name!r}.{known}, and any timm model as timm:NAME.")
     return ENCODERS[name]

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from genedml.errors import GeneDMLError
+from genedml.errors import GeneDMLError, did_you_mean
 
 if TYPE_CHECKING:
     from genedml.networks.network import Network, Shape
@@ -282,7 +282,8 @@ def network_info(method: str) -> NetworkInfo:
     """
     known = NETWORKS | installed() if method not in NETWORKS else NETWORKS
     if method not in known:
-        raise GeneDMLError(f"No method is called {method!r}. There are: {', '.join(network_names())}.")
+        meant = did_you_mean(method, known)
+        raise GeneDMLError(f"No method is called {method!r}.{meant} There are: {', '.join(network_names())}.")
     return known[method]
 
 
