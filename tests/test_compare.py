@@ -17,11 +17,13 @@ from genedml_cli.commands.tables.comparison import comparison_rows, show_compari
 from genedml_cli.commands.tables.external import show_external_comparison
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
+from genedml_cli.evaluation.checklist import POINTS
 from genedml_cli.evaluation.comparison import means_of
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.external import evaluate_external
 from genedml_cli.evaluation.external_comparison import ExternalComparison
 from genedml_cli.evaluation.external_sections import find_sections
+from genedml_cli.evaluation.points import State
 from genedml_cli.evaluation.published import published_rows
 from genedml_cli.features import encoding, extraction
 from genedml_cli.runs.comparison import base_of, compare, compare_externally, paper_beside, tile_um
@@ -148,7 +150,9 @@ def elsewhere(tmp_path_factory):
     return folder / "others.csv"
 
 
-def test_methods_are_scored_on_the_same_external_sections_each_encoded_once(compared, elsewhere, run, monkeypatch):
+def test_methods_are_scored_on_the_same_external_sections_each_encoded_once(
+    compared, elsewhere, run, monkeypatch, capsys
+):
     _, out = compared
     encoded = []
     monkeypatch.setattr(extraction, "encode_plan", lambda *call: encoded.append(call[4]) or encoding.encode_plan(*call))
@@ -173,6 +177,14 @@ def test_methods_are_scored_on_the_same_external_sections_each_encoded_once(comp
     marks = table.parts["all sections"].marks
     assert [marks.count(mark) for mark in ("UNFINISHED", "OFF IMAGE")] == [1, 1]
     assert "OFF IMAGE" not in table.sections["X1"].marks
+    points = {point.name: point for point in table.checklist}
+    assert list(points) == list(POINTS)
+    assert points["unsmoothed truth"].state is State.DONE
+    assert points["null of moved maps"].state is State.NOT_DONE
+    assert "evaluate RUN --external" in points["null of moved maps"].why
+    show_external_comparison(table)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"Checklist, {name}: " in shown for name in POINTS)
 
 
 def test_external_scores_are_files_beside_those_of_the_comparison(compared, capsys):

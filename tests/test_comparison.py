@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_config
+from typer.testing import CliRunner
 
 from genedml.errors import GeneDMLError
+from genedml_cli.app import app
 from genedml_cli.commands.tables.comparison import show_comparison
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.comparison import Comparison, compare_runs, compare_scores
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.points import State
-from genedml_cli.evaluation.scores import METRICS, read_checklist
+from genedml_cli.evaluation.scores import FULL_METRICS, METRICS, read_checklist
 from genedml_cli.notes import Mark, Note
 from genedml_cli.runs.run import train
 
@@ -42,6 +44,37 @@ def test_two_runs_stand_beside_each_other_as_each_stands_alone(run, other, capsy
     assert both.checklist[0].state is max(states, key=[*State].index)
     assert "Checklist, variance of the prediction: done: " in " ".join(shown.split())
     assert "ridge" in shown
+
+
+def test_runs_in_full_are_paired_in_every_score_and_held_against_the_ceiling(run, other, capsys):
+    both = compare_runs([run, other], full=True)
+    alone = {path: evaluate(path, ceiling_if_possible=True) for path in (run, other)}
+    assert both.metrics == list(FULL_METRICS)
+    for path in (run, other):
+        expected = alone[path].summary().loc["Gene-DML"]
+        pd.testing.assert_series_equal(both.summary().loc[path.name], expected, check_names=False)
+    by_fold = [alone[path].values().query("method == 'Gene-DML'").set_index("fold") for path in (other, run)]
+    for key in ("pcc_given_depth", "above_null_given_depth", "pcc_unsmoothed", "share_of_ceiling", "variance_ratio"):
+        apart = by_fold[0][key] - by_fold[1][key]
+        difference = both.differences().loc[other.name, key]
+        assert [difference["mean"], difference["std"]] == pytest.approx([apart.mean(), apart.std()])
+    attainable = alone[run].summary().loc["attainable", ("pcc_a", "mean")]
+    assert both.reference_summary().loc["attainable", ("pcc_a", "mean")] == attainable
+    rows = {row.get("run") or row["reference"]: row for row in both.to_dict()["rows"]}
+    assert set(rows[other.name]["difference"]) == set(FULL_METRICS)
+    show_comparison(both, written=False, full=True)
+    shown = [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert all(shown.count(name) == 2 for name in FULL_METRICS.values())
+
+
+def test_runs_that_keep_their_ceiling_stand_beside_each_other_without_it(run, other):
+    for path in (run, other):
+        assert evaluate(path, with_ceiling=True).split_halves
+    both = compare_runs([run, other])
+    assert both.metrics == list(METRICS)
+    assert "attainable" not in set(both.references["method"])
+    mean = evaluate(run).summary().loc["Gene-DML", ("pcc_a", "mean")]
+    assert both.summary().loc[run.name, ("pcc_a", "mean")] == mean
 
 
 def test_every_row_has_the_marks_of_its_own_run_and_a_note_names_the_rows_it_is_of(run, other):
@@ -93,6 +126,13 @@ def test_runs_of_other_genes_spots_or_counts_are_refused(run, other, tmp_path, c
     change(anndata.read_h5ad(file)).write_h5ad(file)
     with pytest.raises(GeneDMLError, match=rf"changed and .* are of {what} \(first of section P2\)"):
         compare_runs([run, changed])
+
+
+@pytest.mark.parametrize("more", ["--per-gene", "--ceiling", "--external sheet.csv", "--deterministic"])
+def test_several_runs_go_without_what_is_of_one(run, other, more):
+    done = CliRunner().invoke(app, ["evaluate", str(run), str(other), *more.split()])
+    assert done.exit_code == 2
+    assert more.split()[0] in done.output
 
 
 def test_what_is_no_run_folder_is_called_so(run, tmp_path):

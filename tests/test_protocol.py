@@ -29,7 +29,7 @@ from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.datasets.samples import Sample, read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.evaluation import external, published
-from genedml_cli.evaluation.ceiling import split_half_pcc, thin
+from genedml_cli.evaluation.ceiling import seed_of, split_half_pcc, thin
 from genedml_cli.evaluation.checklist import POINTS
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.external import evaluate_external
@@ -240,13 +240,55 @@ def test_external_scores_are_those_of_every_folds_own_prediction(run, elsewhere,
     assert summary.loc["Gene-DML", ("mse", "std")] > 0
 
 
+def test_the_ceiling_of_external_sections_is_of_the_labels_of_their_halves(run, elsewhere, capsys):
+    features = run.parent / "features"
+    plain = evaluate_external(run, str(elsewhere), features=features)
+    full = evaluate_external(run, str(elsewhere), features=features, ceiling_if_possible=True)
+    shared = [name for name in full.values()["method"].unique() if name in set(plain.values()["method"])]
+    columns = [key for key in FULL_METRICS if not key.startswith("share_of_ceiling")]
+    ours = full.values().set_index(["section", "method", "fold"]).loc[pd.IndexSlice[:, shared, :], columns]
+    theirs = plain.values().set_index(["section", "method", "fold"])[columns]
+    pd.testing.assert_frame_equal(ours, theirs.loc[ours.index])
+    section, card = full.sections[1], load_card(run / "fold-P2.safetensors")
+    counts = read_counts(elsewhere.parent / "counts/P2.tsv.gz")
+    genes = tuple(gene for gene in card.genes if gene in set(counts.var_names))
+    spots = read_spots(elsewhere.parent / "spots/P2.csv")
+    expected, _ = split_half_pcc(
+        counts, lambda table: make_labels(table, spots, genes, card.config.labels), seed_of("X2")
+    )
+    halves = next(score for score in section.split_halves if score.fold == "P2")
+    assert halves.genes == genes
+    np.testing.assert_allclose(halves.pcc, expected)
+    own = section.values().set_index(["method", "fold"])
+    most = next(score.pcc for score in section.ceiling if score.fold == "P2")
+    assert own.loc[("ridge", "P2"), "share_of_ceiling"] == pytest.approx(
+        own.loc[("ridge", "P2"), "pcc_a"] / most.mean(), rel=1e-6
+    )
+    show_external(full, full=True)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "X2 in full; mean ±sd over models" in shown
+    assert "ceiling of the labels: done: X1: the score is" in shown
+
+
+def test_counts_without_halves_leave_external_sections_without_a_ceiling_and_say_why(run, elsewhere, tmp_path):
+    shutil.copytree(elsewhere.parent, tmp_path / "smooth")
+    for file in (tmp_path / "smooth/counts").iterdir():
+        (pd.read_csv(file, sep="\t", index_col=0) + 0.5).to_csv(file, sep="\t")
+    sheet = tmp_path / "smooth/samples.csv"
+    result = evaluate_external(run, str(sheet), features=run.parent / "features", ceiling_if_possible=True)
+    points = {point.name: point for point in result.checklist}
+    assert points["ceiling of the labels"].state is State.NOT_POSSIBLE
+    assert "not whole numbers" in points["ceiling of the labels"].why
+    assert not result.sections[0].split_halves
+
+
 def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys):
     show_external(evaluate_external(run, str(elsewhere), features=run.parent / "features"))
     shown = capsys.readouterr().out
     assert "X1, 20/20 genes" in shown
     assert "X2, 15/20 genes" in shown
     assert "Checklist, whole patients left out: done: " in shown
-    assert "ceiling of the labels: not possible here: it is computed of a run's own" in " ".join(shown.split())
+    assert "ceiling of the labels: not done: evaluate --full reads" in " ".join(shown.split())
     assert "X2: Genes: 15 of the panel's 20 are in the counts; not there: " in shown
     written = json.loads((run / "external-samples/metrics.json").read_text())["sections"]
     assert (len(written["X1"]["unmatched_genes"]), len(written["X2"]["unmatched_genes"])) == (0, 5)

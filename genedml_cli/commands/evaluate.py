@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from genedml_cli.commands import options
-from genedml_cli.commands.options import DATA
+from genedml_cli.commands import groups, options
 
 EXAMPLES = ("genedml evaluate runs/mine --per-gene", "genedml evaluate out.h5ad --truth counts.csv")
 
 
 def evaluate(
+    external: groups.ExternalOptions,
     targets: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -29,81 +29,55 @@ def evaluate(
         typer.Option(
             "--full",
             help="All scores of every method: unsmoothed truth, thirds of the genes by Moran's I, the null of moved "
-            "maps, variance ratio, and of a run the share of the ceiling, as with --ceiling.",
+            "maps, variance ratio and the share of the ceiling; of several runs also their differences.",
         ),
     ] = False,
     ceiling: Annotated[
         bool, typer.Option("--ceiling", help="Also how far two halves of a run's counts agree, so what is attainable.")
     ] = False,
-    external: Annotated[
-        str | None,
-        typer.Option(
-            help="Score every fold's model on sections of other donors: a sample sheet, or visium-breast.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
     gene_map: options.GeneMapOption = None,
-    root: options.RootOption = None,
-    allow_partial: options.PartialOption = False,
-    allow_off_tissue: options.OffTissueOption = False,
-    skip_off_image: options.OffImageOption = False,
-    weights: options.WeightsOption = None,
-    features: options.FeaturesOption = Path("features"),
-    device: options.DeviceOption = options.Device.auto,
-    deterministic: options.DeterministicOption = False,
     json_: options.JsonOption = False,
 ) -> None:
     """Score a run or a prediction: MSE, MAE and PCC beside the constant, depth and ridge references."""
-    if external is None and (root or weights or allow_partial or allow_off_tissue or skip_off_image or deterministic):
-        others = "--root, --weights, --allow-partial, --allow-off-tissue, --skip-off-image and --deterministic"
-        raise typer.BadParameter(f"{others} go with --external.")
-    if external is not None and (truth is not None or ceiling or per_gene or full):
-        raise typer.BadParameter("--external goes without --truth, --ceiling, --full and --per-gene.")
-    if targets and len(targets) > 1:
-        if truth is not None or ceiling or per_gene or full or external is not None:
-            raise typer.BadParameter("Several runs go without --truth, --ceiling, --full, --per-gene and --external.")
-        _evaluate_several(targets, json_)
-        return
-    target = targets[0] if targets else None
-    if external is None:
-        if gene_map is not None and truth is None:
-            raise typer.BadParameter("--gene-map goes with --truth or --external.")
+    external.check()
+    several, target = len(targets or ()) > 1, targets[0] if targets else None
+    if several and external.external is not None:
+        raise typer.BadParameter("--external goes with one run.")
+    if (several or external.external is not None) and (truth is not None or ceiling or per_gene):
+        raise typer.BadParameter("--truth, --ceiling and --per-gene go with one target and without --external.")
+    if gene_map is not None and truth is None and external.external is None:
+        raise typer.BadParameter("--gene-map goes with --truth or --external.")
+    if external.external is not None:
+        _evaluate_externally(target, external, full, json_, gene_map)
+    elif targets and several:
+        _evaluate_several(targets, full, json_)
+    else:
         _evaluate(target, truth, ceiling, full, per_gene, json_, gene_map)
-        return
+
+
+def _evaluate_externally(
+    run: Path | None, external: groups.ExternalOptions, full: bool, json_: bool, gene_map: Path | None
+) -> None:
     from genedml_cli import console
     from genedml_cli.commands.tables.external import show_external
-    from genedml_cli.evaluation.external import evaluate_external
-    from genedml_cli.machine.compute import Compute
 
-    compute = Compute(device, deterministic=deterministic)
-    scored = evaluate_external(
-        target,
-        external,
-        root,
-        allow_partial,
-        allow_off_tissue,
-        features,
-        skip_off_image=skip_off_image,
-        weights=weights,
-        compute=compute,
-        gene_map=gene_map,
-    )
+    scored = external.evaluated(run, gene_map, ceiling_if_possible=full or json_)
     if json_:
         console.document({**scored.to_dict(), "folder": scored.folder if scored.written else None})
     else:
-        show_external(scored)
+        show_external(scored, full)
 
 
-def _evaluate_several(runs: Sequence[Path], json_: bool) -> None:
+def _evaluate_several(runs: Sequence[Path], full: bool, json_: bool) -> None:
     from genedml_cli import console
     from genedml_cli.commands.tables.comparison import show_comparison
     from genedml_cli.evaluation.comparison import compare_runs
 
-    comparison = compare_runs(runs)
+    comparison = compare_runs(runs, full or json_)
     if json_:
         console.document(comparison.to_dict())
     else:
-        show_comparison(comparison, written=False)
+        show_comparison(comparison, written=False, full=full)
 
 
 def _evaluate(

@@ -6,7 +6,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from genedml_cli.commands import options
 from genedml_cli.machine.compute import Compute
@@ -14,6 +16,7 @@ from genedml_cli.machine.compute import Compute
 if TYPE_CHECKING:
     from genedml.config import Config
     from genedml_cli.datasets.samples import Sample
+    from genedml_cli.evaluation.external import External
     from genedml_cli.runs.planning import RunSettings
 
 
@@ -131,3 +134,53 @@ class TrainingOptions(SectionOptions):
             console.document({"folder": folder, "shard": str(self.shard)})
         elif self.shard is not None:
             console.say(self.shard.done(folder))
+
+
+@dataclass(frozen=True)
+class ExternalOptions:
+    """Sections of other donors to score the models of a run on, and what their features depend on."""
+
+    external: Annotated[
+        str | None,
+        typer.Option(
+            help="Score every fold's model on sections of other donors: a sample sheet, or visium-breast.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None
+    root: options.RootOption = None
+    allow_partial: options.PartialOption = False
+    allow_off_tissue: options.OffTissueOption = False
+    skip_off_image: options.OffImageOption = False
+    weights: options.WeightsOption = None
+    features: options.FeaturesOption = Path("features")
+    device: options.DeviceOption = options.Device.auto
+    deterministic: options.DeterministicOption = False
+
+    def check(self) -> None:
+        """Refuse options of sections without any.
+
+        Raises:
+            typer.BadParameter: naming them.
+        """
+        allowed = self.allow_partial or self.allow_off_tissue or self.skip_off_image
+        if self.external is None and (self.root or self.weights or allowed or self.deterministic):
+            others = "--root, --weights, --allow-partial, --allow-off-tissue, --skip-off-image and --deterministic"
+            raise typer.BadParameter(f"{others} go with --external.")
+
+    def evaluated(self, run: Path | None, gene_map: Path | None, ceiling_if_possible: bool) -> "External":
+        """As :func:`genedml_cli.evaluation.external.evaluate_external`."""
+        from genedml_cli.evaluation.external import evaluate_external
+
+        return evaluate_external(
+            run,
+            self.external or "",
+            self.root,
+            self.allow_partial,
+            self.allow_off_tissue,
+            self.features,
+            skip_off_image=self.skip_off_image,
+            weights=self.weights,
+            compute=Compute(self.device, deterministic=self.deterministic),
+            gene_map=gene_map,
+            ceiling_if_possible=ceiling_if_possible,
+        )

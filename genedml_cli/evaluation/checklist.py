@@ -35,12 +35,14 @@ class Evidence:
         sections: that they are of.
         donors: of all sections of the run; none where they are not known.
         no_ceiling: why the ceiling could not be computed, if that was tried.
+        no_null: how to have the null, if it was not computed.
     """
 
     evaluation: Evaluation
     sections: Sequence[anndata.AnnData]
     donors: frozenset[str] = frozenset()
     no_ceiling: str = ""
+    no_null: str = ""
 
     @property
     def records(self) -> list[PredictionRecord]:
@@ -129,6 +131,8 @@ def _spatial(evidence: Evidence) -> Result:
 
 
 def _null(evidence: Evidence) -> Result:
+    if evidence.no_null:
+        return State.NOT_DONE, evidence.no_null
     own = [score for score in evidence.evaluation.scores if score.method == evidence.evaluation.method]
     drawn = [score.draws for score in own if score.draws]
     if not drawn:

@@ -14,7 +14,18 @@ from genedml_cli import console
 from genedml_cli.evaluation.evaluation import finished_sections, score_run
 from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import METRIC_NAMES, PAPER, PublishedRow
-from genedml_cli.evaluation.scores import DEPTH, METRICS, PLACE, RIDGE, Evaluation, read_checklist, reference_notes
+from genedml_cli.evaluation.scores import (
+    ATTAINABLE,
+    DEPTH,
+    FULL_METRICS,
+    METRICS,
+    PLACE,
+    RIDGE,
+    SPLIT_HALVES,
+    Evaluation,
+    read_checklist,
+    reference_notes,
+)
 from genedml_cli.figures.settings import draw_settings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
@@ -50,7 +61,7 @@ class Comparison:
         name: of the files.
         noun: what a row is: setting, method or run.
         scores: columns ``noun``, seed, fold, and one for each metric.
-        references: method, fold and metrics of what all rows have in common: ridge, depth, constant.
+        references: method, fold and metrics of what all rows have in common: ridge, depth, constant, the ceiling.
         published: the paper's means, rows in rows, metrics in columns; without rows where there are none.
         notes: what must be said with them.
         warnings: the notes that warn of every run, by its row and seed: its marks in every table.
@@ -79,6 +90,11 @@ class Comparison:
         return " x ".join(console.count(self.scores[key].nunique(), key) for key in ("fold", "seed"))
 
     @property
+    def metrics(self) -> list[str]:
+        """All of :data:`genedml_cli.evaluation.scores.FULL_METRICS` where every row was scored in full."""
+        return [key for key in FULL_METRICS if key in self.scores]
+
+    @property
     def marks(self) -> str:
         """The marks of all runs, for the picture; of which rows, where a mark is not of all."""
         return marks_of(_with_rows(self.warnings))
@@ -104,15 +120,15 @@ class Comparison:
 
     def summary(self) -> pd.DataFrame:
         """Mean and sd of every metric over folds and seeds, in order of the rows."""
-        return self.scores.groupby(self.noun, sort=False)[list(METRICS)].agg(["mean", "std"])
+        return self.scores.groupby(self.noun, sort=False)[self.metrics].agg(["mean", "std"])
 
     def reference_summary(self) -> pd.DataFrame:
         """Mean and sd of every metric over folds, a row for each reference."""
-        return self.references.groupby("method", sort=False)[list(METRICS)].agg(["mean", "std"])
+        return self.references.groupby("method", sort=False)[self.metrics].agg(["mean", "std"])
 
     def differences(self) -> pd.DataFrame:
         """Mean and sd, over folds and seeds, of a metric less :attr:`base`'s in the same fold with the same seed."""
-        table = self.scores.set_index([self.noun, "seed", "fold"])[list(METRICS)]
+        table = self.scores.set_index([self.noun, "seed", "fold"])[self.metrics]
         rows = [name for name in table.index.unique(self.noun) if name != self.base]
         apart = {name: table.loc[name] - table.loc[self.base] for name in rows}
         return pd.DataFrame({name: values.agg(["mean", "std"]).unstack() for name, values in apart.items()}).T
@@ -137,9 +153,14 @@ class Comparison:
         for kind, summary in ((self.noun, self.summary()), ("reference", self.reference_summary())):
             for name, values in summary.iterrows():
                 paper = self.published.loc[name].to_dict() if name in self.published.index else None
-                row: dict[str, Any] = {kind: name, "measured": _means(values), "paper": paper, "marks": marks[name]}
+                row: dict[str, Any] = {
+                    kind: name,
+                    "measured": self._means(values),
+                    "paper": paper,
+                    "marks": marks[name],
+                }
                 if name in apart.index:
-                    row["difference"] = _means(apart.loc[name])
+                    row["difference"] = self._means(apart.loc[name])
                 if name in self.particulars.index:
                     row |= self.particulars.loc[name].to_dict()
                 rows.append(row)
@@ -152,6 +173,9 @@ class Comparison:
             "made_by": maker(),
         }
         return values | ({"differences_from": self.base} if self.base else {})
+
+    def _means(self, values: pd.Series) -> dict[str, dict[str, float]]:
+        return {key: {"mean": values[(key, "mean")], "sd": values[(key, "std")]} for key in self.metrics}
 
     def table(self) -> pd.DataFrame:
         """A line a row: mean and sd of every metric, the paper's means, particulars and differences."""
@@ -193,7 +217,8 @@ def compared(
         table[table["method"] == one.evaluation.method].assign(**{noun: one.row, "seed": one.seed})
         for one, table in zip(scored, tables, strict=True)
     ]
-    titles = [reference.title for reference in REFERENCES.values()]
+    titles = [*(reference.title for reference in REFERENCES.values()), SPLIT_HALVES, ATTAINABLE]
+    metrics = list(FULL_METRICS if all(evaluation.in_full for evaluation in evaluations) else METRICS)
     references = tables[0][tables[0]["method"].isin(titles)]
     # What a run says of the paper's rows is said of those of its own table.
     told = {
@@ -209,14 +234,14 @@ def compared(
     over = Note(
         None, f"{', '.join(references['method'].unique())}: over the {folds} of the first run alone, not over seeds."
     )
-    table = pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *METRICS]]
+    table = pd.concat(scores, ignore_index=True)[[noun, "seed", "fold", *metrics]]
     of_runs += _behind(table.groupby(noun, sort=False)["pcc_a"].mean(), references.groupby("method")["pcc_a"].mean())
     return Comparison(
         title,
         name,
         noun,
         table,
-        references[["method", "fold", *METRICS]],
+        references[["method", "fold", *metrics]],
         means_of((), "method") if published is None else published,
         tuple(dict.fromkeys([*of_runs, over, *notes])),
         {run: [note for note in of_run if note.warns] for run, of_run in told.items()},
@@ -258,9 +283,15 @@ def _behind(rows: pd.Series, references: pd.Series) -> list[Note]:
     return notes
 
 
-def compare_runs(runs: Sequence[Path]) -> Comparison:
-    """Run folders beside each other, held against the first; raises as :func:`read_comparable`."""
-    return compare_scores({run: score_run(run, of_run) for run, of_run in read_comparable(runs).items()})
+def compare_runs(runs: Sequence[Path], full: bool = False) -> Comparison:
+    """Run folders beside each other, held against the first; raises as :func:`read_comparable`.
+
+    ``full`` scores all of :data:`genedml_cli.evaluation.scores.FULL_METRICS`, with the ceiling where the counts are.
+    """
+    sections = read_comparable(runs)
+    return compare_scores(
+        {run: score_run(run, of_run, full=full, ceiling_if_possible=full) for run, of_run in sections.items()}
+    )
 
 
 def read_comparable(runs: Sequence[Path]) -> dict[Path, dict[Path, anndata.AnnData]]:
@@ -351,10 +382,6 @@ def means_of(published: Sequence[PublishedRow], column: str) -> pd.DataFrame:
     """The paper's means, rows named by ``column`` of :class:`PublishedRow`, metrics in columns."""
     names = list(METRIC_NAMES.values())
     return pd.DataFrame({getattr(row, column): row.mean for row in published}, index=names).T
-
-
-def _means(values: pd.Series) -> dict[str, dict[str, float]]:
-    return {key: {"mean": values[(key, "mean")], "sd": values[(key, "std")]} for key in METRICS}
 
 
 def _flat(summary: pd.DataFrame) -> pd.DataFrame:

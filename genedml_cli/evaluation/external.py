@@ -5,19 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anndata
-import numpy as np
 import pandas as pd
 
-from genedml.checkpoint import SCORES_OF_GENES, ModelCard, load_card, network_sha256
+from genedml.checkpoint import ModelCard, load_card
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
-from genedml.networks.registry import title_of
-from genedml_cli import __version__, console
-from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD, Sample
+from genedml_cli import console
+from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
 from genedml_cli.datasets.shared_counts import check_shared
-from genedml_cli.evaluation.checklist import Evidence, checklist
-from genedml_cli.evaluation.evaluation import label_note, left_out_note, newest_run, unfinished_notes, unmatched_notes
+from genedml_cli.evaluation.evaluation import label_note, newest_run, unfinished_notes
+from genedml_cli.evaluation.external_scores import Wanted, all_genes, score_section
 from genedml_cli.evaluation.external_sections import (
     CountedSection,
     ExternalSections,
@@ -28,30 +25,19 @@ from genedml_cli.evaluation.external_sections import (
     seen_in_training,
     seen_note,
 )
-from genedml_cli.evaluation.fold_scores import score_fold
 from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import PublishedRow, published_table, rows_beside
-from genedml_cli.evaluation.scores import Evaluation, FoldScores, reference_notes, write_if_possible
-from genedml_cli.expression.counts import RAW, not_raw_note, read_counts
+from genedml_cli.evaluation.scores import Evaluation, write_if_possible
+from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.gene_map import with_gene_map
-from genedml_cli.expression.labels import Labels
-from genedml_cli.expression.panels import gene_columns
-from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.devices import all_deterministic, prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.hub_models import from_hub, results_of
-from genedml_cli.outputs.prediction_record import PredictionRecord, record_of, set_record
-from genedml_cli.outputs.predictions import UNSMOOTHED, add_places
-from genedml_cli.outputs.reference_layers import held_out_column
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file
 from genedml_cli.prediction.ensemble import Ensemble, load_models, notes_for_others
-from genedml_cli.prediction.intervals import add_interval, interval_note, interval_of_cards
-from genedml_cli.prediction.section import predict_section
-from genedml_cli.references.depth import reference_layers
-from genedml_cli.references.linear import load_linear
 
 PUBLISHED_TABLE, PUBLISHED_TRAINING, PUBLISHED_ON = 2, "HER2ST", "visium-breast"
 
@@ -128,6 +114,7 @@ def evaluate_external(
     weights: Path | None = None,
     compute: Compute = AUTO,
     gene_map: Path | None = None,
+    ceiling_if_possible: bool = False,
 ) -> External:
     """Score every fold's model of a run on sections of other donors, and write the tables into the run's folder.
 
@@ -145,6 +132,7 @@ def evaluate_external(
         skip_off_image: leave out spots that lie off the image.
         compute: where and how the arithmetic runs.
         gene_map: of genes that were renamed, see :mod:`genedml_cli.expression.gene_map`.
+        ceiling_if_possible: also how far the labels of two halves of the counts agree, where they can be halved.
 
     Raises:
         GeneDMLError: whatever the user can fix; every donor was seen in training; too few genes in common.
@@ -152,7 +140,8 @@ def evaluate_external(
     found = find_sections(external, root, allow_partial, allow_off_tissue, skip_off_image)
     sections = replace(found, gene_map=gene_map)
     runs = [newest_run() if run is None else from_hub(run)]
-    (result,) = score_external(runs, sections, features, weights, compute, full=True)
+    wanted = Wanted(null=True, ceiling=ceiling_if_possible)
+    (result,) = score_external(runs, sections, features, weights, compute, wanted)
     return replace(result, written=write_if_possible(result.write))
 
 
@@ -162,7 +151,7 @@ def score_external(
     features: Path,
     weights: Path | None,
     compute: Compute,
-    full: bool = False,
+    wanted: Wanted = Wanted(),  # noqa: B008  frozen
 ) -> list[External]:
     """Scores of every fold's model of runs with one encoder on the same sections, in order of the runs; unwritten.
 
@@ -172,7 +161,7 @@ def score_external(
         runs: run folders.
         sections: those of donors that a model of any run has seen are left out for all.
         features, weights, compute: as for :func:`evaluate_external`.
-        full: all scores, and not only those that a comparison shows.
+        wanted: of the scores that take time.
 
     Raises:
         GeneDMLError: as for :func:`evaluate_external`, or runs on other weights of the encoder.
@@ -195,10 +184,10 @@ def score_external(
         check_scales(unseen, models, sections.skip_off_image)
         for sample in unseen:
             section = CountedSection(sample, counts.pop(sample.name), tuple(filter(None, [shared.get(sample.name)])))
-            found = features_for(sample, models, sections, features)
+            encoded = features_for(sample, models, sections, features)
             for run, of_run, part in zip(runs, models, scored, strict=True):
-                features_of_run = found[features_key(of_run)]
-                part.append(_score_section(section, of_run, features_of_run, _folder(run, sections), full))
+                features_of_run = encoded[features_key(of_run)]
+                part.append(score_section(section, of_run, features_of_run, _folder(run, sections), wanted))
             advance(note=sample.name)
     notes = [note for note in (sections.partial, Note(None, seen_note(seen)) if seen else None) if note]
     return [
@@ -226,96 +215,11 @@ def _external(
         f"{console.count(len(models.files), 'model')}",
         tuple(evaluation for evaluation, _ in scored),
         tuple(spots for _, spots in scored),
-        len(_all_genes(models.cards)),
+        len(all_genes(models.cards)),
         (*_notes(models, run), *notes, *published_notes),
         published,
         scored[0][0].folder,
     )
-
-
-def _score_section(
-    section: CountedSection, models: Ensemble, found: SectionFeatures, folder: Path, full: bool
-) -> tuple[Evaluation, int]:
-    """Scores of every model of a run on one section, and how many of its spots have a label in all."""
-    scores: list[FoldScores] = []
-    tested: list[anndata.AnnData] = []
-    joined: list[Note | None] = []
-    valid = np.ones(len(found.spots), dtype=bool)
-    for number, (file, card) in enumerate(zip(models.files, models.cards, strict=True)):
-        genes, labels, note = section.labels(card, found.spots)
-        joined.append(note)
-        valid &= labels.valid
-        predicted = predict_section(models.network(number), found, models.device)
-        data = _with_references(predicted, found, labels, genes, card, file)
-        _complete(data, section.sample, card)
-        tested.append(data)
-        scores += score_fold(card.fold, [data], title_of(card.config.method), full)
-    counts, every = section.counts, _all_genes(models.cards)
-    unmatched = tuple(gene for gene, at in zip(every, gene_columns(counts, every), strict=True) if at < 0)
-    notes = [*filter(None, dict.fromkeys(joined)), *section.shared, *found.notes]
-    notes += filter(None, [models.size_note(found.spots, found.um_per_px)])
-    notes += dict.fromkeys(note for data in tested for note in record_of(data).notes)
-    notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(every))]
-    if not counts.uns[RAW]:
-        notes.append(not_raw_note([section.sample.counts.name]))
-    if not valid.all():
-        notes.append(left_out_note(int((~valid).sum()), len(valid)))
-    evaluation = Evaluation(section.sample.name, tuple(scores), tuple(notes), folder, unmatched=unmatched)
-    if full:
-        donors = frozenset({section.sample.donor}.union(*(card.training_donors for card in models.cards)))
-        evidence = Evidence(evaluation, tested, donors, no_ceiling="it is computed of a run's own test sections.")
-        evaluation = replace(evaluation, checklist=checklist(evidence))
-    return evaluation, int(valid.sum())
-
-
-def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
-    """Add how a section was predicted, and its intervals where the model knows any."""
-    record = PredictionRecord(
-        genedml=__version__,
-        method=card.config.method,
-        label_settings=card.config.labels,
-        notes=(),
-        fold=card.fold,
-        sample=sample.name,
-        patient=sample.patient,
-    )
-    set_record(data, record)
-    interval = interval_of_cards([card], list(data.var_names), None)
-    if interval is not None:
-        add_interval(data, interval, interval_note([card.calibration], interval.level))
-
-
-def _with_references(
-    predicted: np.ndarray,
-    features: SectionFeatures,
-    labels: Labels,
-    genes: Sequence[str],
-    card: ModelCard,
-    file: Path,
-) -> anndata.AnnData:
-    """Predictions of the labelled spots and matched genes, with all that ``score_fold`` takes."""
-    column = pd.Index(card.genes).get_indexer(list(genes))
-    linear = load_linear(file, card.genes, network_sha256(file))
-    references = reference_layers(card, linear, features, labels.depth)
-    layers = {
-        "truth": labels.y,
-        UNSMOOTHED: labels.unsmoothed,
-        **{name: layer[:, column] for name, layer in references.items()},
-    }
-    of_genes = {name: card.scores.get(name) or None for name in SCORES_OF_GENES}
-    of_genes |= {held_out_column(layer): model.inner_pcc for layer, model in linear.items()}
-    var = pd.DataFrame(index=pd.Index(genes, dtype=str))
-    for name, scores in of_genes.items():
-        var[name] = np.nan if scores is None else np.asarray(scores, dtype=float)[column]
-    obs = pd.DataFrame({"depth": labels.depth}, index=pd.Index(features.spots.names, dtype=str))
-    data = anndata.AnnData(predicted[:, column], obs=obs, var=var, layers=layers)
-    add_places(data, features.spots)
-    return data[labels.valid].copy()
-
-
-def _all_genes(cards: Sequence[ModelCard]) -> tuple[str, ...]:
-    """The genes of all models: folds may have panels of their own."""
-    return tuple(dict.fromkeys(gene for card in cards for gene in card.genes))
 
 
 def _notes(models: Ensemble, run: Path) -> list[Note]:

@@ -11,8 +11,8 @@ import pandas as pd
 from genedml_cli import console
 from genedml_cli.evaluation.comparison import Comparison, Scored, compared
 from genedml_cli.evaluation.external import External
+from genedml_cli.evaluation.points import Point, merged
 from genedml_cli.evaluation.published import PublishedRow
-from genedml_cli.evaluation.scores import METRICS
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.storage import write_json, write_text
 from genedml_cli.notes import Note, texts_of
@@ -52,12 +52,18 @@ class ExternalComparison:
         mean = replace(
             every[0],
             title=f"mean of {console.count(len(every), 'section')}",
-            scores=_mean([one.scores for one in every], [every[0].noun, "seed", "fold"]),
-            references=_mean([one.references for one in every], ["method", "fold"]),
+            scores=_mean([one.scores for one in every], [every[0].noun, "seed", "fold"], every[0].metrics),
+            references=_mean([one.references for one in every], ["method", "fold"], every[0].metrics),
             notes=self.shared_notes,
             warnings={run: [note for one in every for note in one.warnings[run]] for run in every[0].warnings},
+            checklist=self.checklist,
         )
         return {ALL: mean, **self.sections}
+
+    @property
+    def checklist(self) -> tuple[Point, ...]:
+        """What a trustworthy table contains, and which of it this one does, over all sections."""
+        return merged({name: part.checklist for name, part in self.sections.items()})
 
     @property
     def shared_notes(self) -> tuple[Note, ...]:
@@ -132,8 +138,8 @@ def compared_externally(
     return ExternalComparison(title, name, sections, sizes, first.panel, first.published, folder)
 
 
-def _mean(tables: Sequence[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
-    return pd.concat(tables).groupby(keys, sort=False)[list(METRICS)].mean().reset_index()
+def _mean(tables: Sequence[pd.DataFrame], keys: list[str], metrics: list[str]) -> pd.DataFrame:
+    return pd.concat(tables).groupby(keys, sort=False)[metrics].mean().reset_index()
 
 
 def _of_section(name: str, table: pd.DataFrame) -> pd.DataFrame:

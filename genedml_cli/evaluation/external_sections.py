@@ -13,6 +13,7 @@ from genedml.networks.inputs import Tile
 from genedml_cli.datasets.datasets import dataset, find_dataset, partial_note
 from genedml_cli.datasets.folds import seen_donors
 from genedml_cli.datasets.samples import Sample, read_sheet
+from genedml_cli.evaluation.ceiling import HalvesPCC, seed_of, split_half_pcc
 from genedml_cli.expression.labels import Labels, check_join, make_labels
 from genedml_cli.expression.panels import match_panel
 from genedml_cli.features.extraction import extract
@@ -111,6 +112,8 @@ def _scale_of(sample: Sample, views: ViewsConfig, skip_off_image: bool) -> float
         return slide.um_per_px if slide.knows_scale else None
 
 
+LabelsKey = tuple[tuple[str, ...], LabelsConfig]
+"""What of a model the labels of a section depend on."""
 LabelsOfGenes = tuple[tuple[str, ...], Labels, Note | None]
 """Genes that are in the counts, their labels, and what must be said of the join."""
 
@@ -120,7 +123,8 @@ class CountedSection:
 
     def __init__(self, sample: Sample, counts: anndata.AnnData, shared: Sequence[Note]) -> None:
         self.sample, self.counts, self.shared = sample, counts, shared
-        self._labels: dict[tuple[tuple[str, ...], LabelsConfig], LabelsOfGenes] = {}
+        self._labels: dict[LabelsKey, LabelsOfGenes] = {}
+        self._halves: dict[LabelsKey, HalvesPCC] = {}
 
     def labels(self, card: ModelCard, spots: Spots) -> LabelsOfGenes:
         """The genes of a model that are in the counts, their labels, and what must be said of the join.
@@ -138,6 +142,22 @@ class CountedSection:
                 error.add_note(f"This was section {self.sample.name}.")
                 raise
         return self._labels[key]
+
+    def halves(self, card: ModelCard, spots: Spots) -> HalvesPCC:
+        """How far the labels of two halves of the counts agree, of the genes of :meth:`labels`.
+
+        Raises:
+            GeneDMLError: as :meth:`labels`; counts that are not whole numbers.
+        """
+        key = card.genes, card.config.labels
+        if key not in self._halves:
+            genes = self.labels(card, spots)[0]
+            self._halves[key] = split_half_pcc(
+                self.counts,
+                lambda table: make_labels(table, spots, genes, card.config.labels),
+                seed_of(self.sample.name),
+            )
+        return self._halves[key]
 
 
 FeaturesKey = tuple[ViewsConfig, tuple[Tile, ...]]

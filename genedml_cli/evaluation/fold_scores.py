@@ -22,7 +22,9 @@ THIRDS = ("pcc_moran_low", "pcc_moran_middle", "pcc_moran_high")
 OfGenes = Mapping[str, Float[np.ndarray, " M"]]
 
 
-def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str, full: bool = False) -> list[FoldScores]:
+def score_fold(
+    fold: str, sections: Sequence[anndata.AnnData], method: str, full: bool = False, null: bool = True
+) -> list[FoldScores]:
     """Scores of a network and of the references over the test sections of a fold, the network's first.
 
     Args:
@@ -32,11 +34,12 @@ def score_fold(fold: str, sections: Sequence[anndata.AnnData], method: str, full
         method: the network's title.
         full: score all of :data:`genedml_cli.evaluation.scores.FULL_METRICS`: needs the places of the spots; unsmoothed
             truth (``layers``) and Moran's I (``var``) are used where they are known.
+        null: among these the null of moved maps, which takes a hundred times as long as the others.
     """
     layers = {reference.title: layer for layer, reference in REFERENCES.items() if layer in sections[0].layers}
     methods: dict[str, str | None] = {method: None, **layers}
-    moves = [moves_of(spots_of(section)) for section in sections] if full else []
-    return [_score_method(name, layer, fold, sections, moves) for name, layer in methods.items()]
+    moves = [moves_of(spots_of(section)) for section in sections] if full and null else []
+    return [_score_method(name, layer, fold, sections, full, moves) for name, layer in methods.items()]
 
 
 def moran_groups(morans_i: Float[np.ndarray, " M"]) -> Mapping[str, Int[np.ndarray, " _"]]:
@@ -52,6 +55,7 @@ def _score_method(
     layer: str | None,
     fold: str,
     sections: Sequence[anndata.AnnData],
+    full: bool,
     moves: Sequence[Moves],
 ) -> FoldScores:
     plain, partial, errors, more = [], [], [], []
@@ -62,14 +66,14 @@ def _score_method(
         plain.append(undefined if name == CONSTANT else pcc(truth, predicted))
         partial.append(undefined if name in (CONSTANT, DEPTH) else partial_pcc(truth, predicted, depth))
         errors.append(np.asarray(truth - predicted, dtype=np.float64))
-        if moves:
+        if full:
             covered = coverage(section) if layer is None else None
             more.append(
                 _more_scores(name, section, predicted) | {"coverage": undefined if covered is None else covered}
             )
     held_out = "held_out_pcc" if layer is None else held_out_column(layer)
     var, error, of_fold, of_genes = sections[0].var, np.concatenate(errors), {}, {}
-    if moves:
+    if full:
         null, morans_i = _above_null(name, layer, sections, moves), _morans_i(sections[0])
         of_fold = _of_fold(plain, more, morans_i) | {key: nanmean(genes) for key, genes in null.items()}
         of_genes = _of_genes([{"pcc_given_depth": genes} for genes in partial], more, morans_i) | null
@@ -107,7 +111,7 @@ def _above_null(
     """Which genes are above the null of all sections together, and which given depth: 1 or 0, NaN where it has none."""
     undefined = np.full(sections[0].n_vars, np.nan)
     scores = {"above_null": undefined, ABOVE_NULL: undefined}
-    if name == CONSTANT:
+    if name == CONSTANT or not moves:
         return scores
     truth = [section.layers["truth"] for section in sections]
     predicted = [section.X if layer is None else section.layers[layer] for section in sections]

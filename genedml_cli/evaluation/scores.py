@@ -112,6 +112,11 @@ class Evaluation:
         """The network that is scored; the others are references."""
         return self.scores[0].method
 
+    @property
+    def in_full(self) -> bool:
+        """Whether more than :data:`METRICS` was scored."""
+        return all(score.full for score in self.scores)
+
     def values(self) -> pd.DataFrame:
         """One row for each method and fold, one column for each metric; of what was measured only."""
         table = _values(self.scores)

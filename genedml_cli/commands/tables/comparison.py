@@ -3,7 +3,7 @@
 import pandas as pd
 
 from genedml_cli import console
-from genedml_cli.commands.tables.scores import mean_sd, number
+from genedml_cli.commands.tables.scores import mean_sd, number, show_in_full
 from genedml_cli.evaluation.comparison import Comparison
 from genedml_cli.evaluation.points import lines_of
 from genedml_cli.evaluation.scores import METRICS
@@ -15,13 +15,16 @@ WHERE_UNLIKE = {"encoder": "encoder", "preset": "preset", "tile_um": "tile um"}
 ALWAYS = {PARAMETERS: "parameters", "seconds_a_fold": "s a fold"}
 
 
-def show_comparison(comparison: Comparison, written: bool = True) -> None:
+def show_comparison(comparison: Comparison, written: bool = True, full: bool = False) -> None:
     """A line a row, the paper's means below it, the references last, then differences and what must be said."""
     rows = comparison_rows(comparison)
     columns = ["", *(METRICS[key] for key in SHOWN), *_told(comparison).values()]
     console.table(f"{comparison.title}; mean ±sd over {comparison.over}", columns, rows)
+    if full:
+        summary = pd.concat([comparison.summary(), comparison.reference_summary()])
+        show_in_full(f"In full; mean ±sd over {comparison.over}", summary)
     if comparison.base:
-        show_differences(comparison)
+        show_differences(comparison, full)
     for note in comparison.notes:
         console.say(str(note))
     for line in lines_of(comparison.checklist):
@@ -43,15 +46,19 @@ def comparison_rows(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def show_differences(comparison: Comparison) -> None:
+def show_differences(comparison: Comparison, full: bool = False) -> None:
     """Every row less the base, paired by fold and seed; nothing where there is no other."""
-    rows = [
-        [str(name), *(_signed(values[(key, "mean")], values[(key, "std")]) for key in SHOWN)]
-        for name, values in comparison.differences().iterrows()
-    ]
-    if not rows:
+    differences = comparison.differences()
+    if not len(differences):
         return
     title = f"Difference from {comparison.base} in the same fold with the same seed; mean ±sd over {comparison.over}"
+    if full:
+        show_in_full(title, differences, _signed)
+        return
+    rows = [
+        [str(name), *(_signed(values[(key, "mean")], values[(key, "std")]) for key in SHOWN)]
+        for name, values in differences.iterrows()
+    ]
     console.table(title, ["", *(METRICS[key] for key in SHOWN)], rows)
 
 

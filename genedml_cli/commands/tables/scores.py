@@ -1,6 +1,6 @@
 """Scores as tables on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ def show_evaluation(evaluation: Evaluation, last_line: str, full: bool = False) 
     over = "; mean ±sd over folds" if several else ""
     console.table(evaluation.title + over, ["", *NARROW.values()], rows)
     if full:
-        show_in_full(summary, over)
+        show_in_full(f"In full{over}", summary)
     for note in evaluation.notes:
         console.say(str(note))
     for line in lines_of(evaluation.checklist):
@@ -38,11 +38,20 @@ def show_evaluation(evaluation: Evaluation, last_line: str, full: bool = False) 
         console.say(last_line)
 
 
-def show_in_full(summary: pd.DataFrame, over: str) -> None:
-    """A line a score, a column a method: all that does not fit beside each other."""
-    columns = [cells for _, cells in summary_rows(summary, FULL_METRICS)]
-    rows = [[name, *cells] for name, *cells in zip(FULL_METRICS.values(), *columns, strict=True)]
-    console.table(f"In full{over}", ["", *map(str, summary.index)], rows)
+def show_in_full(title: str, summary: pd.DataFrame, cell: Callable[[float, float], str] | None = None) -> None:
+    """A line a score, a column a method: all that does not fit beside each other.
+
+    Args:
+        title: over the table.
+        summary: methods in rows; (metric, ``mean`` or ``std``) in columns.
+        cell: mean and sd as text, if not as :func:`mean_sd`.
+    """
+    cell = mean_sd if cell is None else cell
+    rows = [
+        [name, *(cell(row[(key, "mean")], row[(key, "std")]) for _, row in summary.iterrows())]
+        for key, name in FULL_METRICS.items()
+    ]
+    console.table(title, ["", *map(str, summary.index)], rows)
 
 
 def show_genes(evaluation: Evaluation, full: bool = False) -> None:
