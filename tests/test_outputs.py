@@ -17,7 +17,6 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import EXAMPLES, tiny_config
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from genedml.checkpoint import load_card
@@ -26,7 +25,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli.app import app
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.evaluation.evaluation import evaluate
-from genedml_cli.files import locks
+from genedml_cli.files import storage
 from genedml_cli.files.storage import atomic_folder
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs import spatialdata_store
@@ -364,14 +363,14 @@ def locked_run(run, tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "locked"
     shutil.copytree(run, folder)
     (folder / "metrics.csv").unlink()
-    acquire, access = locks._acquire, os.access
+    new_part, access = storage.new_part, os.access
 
-    def refused(lock: FileLock, path: Path, waits: bool, what: str) -> None:
+    def refused(path: Path) -> Path:
         if path.is_relative_to(folder):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        acquire(lock, path, waits, what)
+        return new_part(path)
 
-    monkeypatch.setattr(locks, "_acquire", refused)
+    monkeypatch.setattr(storage, "new_part", refused)
     monkeypatch.setattr(os, "access", lambda path, mode: (path != folder or mode != os.W_OK) and access(path, mode))
     monkeypatch.chdir(tmp_path)
     return folder

@@ -1,5 +1,6 @@
 """Two processes at one output: the second waits or refuses, and what a dead one left is cleared."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from threading import Timer
 
 import pytest
 from conftest import TINY, tiny_config
+from filelock import FileLock
 
 from genedml.encoders.encoder import load_encoder
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.features.extraction import extract
-from genedml_cli.files.locks import claimed, part_of
+from genedml_cli.files.locks import claimed, exclusive
+from genedml_cli.files.parts import new_part
 from genedml_cli.files.storage import write_text
 from genedml_cli.runs import run as runs
 
@@ -28,18 +31,18 @@ HOLD = """
 import sys
 from pathlib import Path
 from genedml_cli.features.extraction import extract
-from genedml_cli.files.locks import exclusive
+from genedml_cli.files import locks
 
-with exclusive(Path(sys.argv[1])):
+with getattr(locks, sys.argv[2])(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+def held(path: Path, by: str = "claimed") -> Iterator[subprocess.Popen[str]]:
     """Another process that is at a file until its input is closed."""
-    words, pipe = [sys.executable, "-c", HOLD, str(path)], subprocess.PIPE
+    words, pipe = [sys.executable, "-c", HOLD, str(path), by], subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -53,21 +56,38 @@ def test_the_second_refuses_and_a_dead_one_is_forgotten(tmp_path):
         with pytest.raises(GeneDMLError, match=sentence), claimed(path, "The run"):
             pass
         process.kill()
-    part_of(path).write_text("half")
-    write_text(path, "whole")
+    new_part(path, process.pid).write_text("half")
+    with claimed(path):
+        write_text(path, "whole")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_second_writes_when_the_first_is_done(tmp_path, capsys):
+def test_the_second_of_a_machine_waits_for_what_the_first_makes(tmp_path, capsys):
     path = tmp_path / "out"
-    with held(path) as process:
+    with held(path, "exclusive") as process:
         assert process.stdin is not None
         Timer(1.5, process.stdin.close).start()
         started = time.monotonic()
-        write_text(path, "second")
-    assert time.monotonic() - started > 1
+        with exclusive(path):
+            assert time.monotonic() - started > 1
     assert f"process {process.pid}" in capsys.readouterr().err
-    assert path.read_text() == "second"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+    number = errno.ENOLCK
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    done = []
+    with exclusive(tmp_path / "features"), claimed(tmp_path / "run"):
+        done.append("at work")
+    assert done
+    number = errno.EACCES
+    with pytest.raises(GeneDMLError, match="run cannot be written: Permission denied"), claimed(tmp_path / "run"):
+        pass
 
 
 def test_a_fold_that_another_process_trains_is_refused_and_nothing_is_touched(world, tmp_path):

@@ -6,13 +6,12 @@ Letters: S spots, V orientations of the local tile, L tokens kept of it, D encod
 """
 
 import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,12 +19,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genedml.errors import GeneDMLError
 from genedml.tensor_files import layout
 from genedml_cli import console
 from genedml_cli.features.encoding import TileVectors, VectorSink
-from genedml_cli.files.locks import exclusive, journal_of, part_of
-from genedml_cli.files.storage import commit, write_json, written
+from genedml_cli.files.parts import (
+    LEFT,
+    abandoned_parts,
+    journal_of,
+    made_folder,
+    new_part,
+    remove_abandoned,
+)
+from genedml_cli.files.storage import commit, written
 from genedml_cli.machine.stopping import Stopped
 
 LOCAL, TILES, SEAL = "local", "tiles", "sha256"
@@ -72,9 +77,10 @@ class FileSink(VectorSink):
             self.record()
 
     def record(self) -> None:
-        """Let the next process find what was put here."""
+        """Let the next process find what was put here: a line of the journal says so."""
         self.flush()
-        write_json(self._journal, {"key": self._key, "done": self.done})
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{self._key} {self.done}\n")
         self._recorded = time.monotonic()
 
     def put_all(self, local: Float[Tensor, "V S L D"], tiles: Float[Tensor, "_ D"]) -> None:
@@ -110,15 +116,14 @@ def open_for_writing(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
     tensors = {**tensors, SEAL: torch.zeros(SEAL_BYTES, dtype=torch.uint8)}  # of the narrowest kind, so that it is last
     head, begins = layout(tensors, metadata)
     key = hashlib.sha256(head).hexdigest()
-    part, journal = part_of(path), journal_of(path)
-    with exclusive(path), written(path):
+    with written(path), made_folder(path.parent):
+        part = new_part(path)
         try:
-            done = _done(part, journal, key)
+            done = _taken_over(path, part, key)
             if not done:
-                journal.unlink(missing_ok=True)  # first: one of another part is not to be taken for one of this
                 _lay_out(part, head, begins, tensors)
             with part.open("r+b") as file:
-                vectors = FileSink(file, begins, tensors[LOCAL], journal, key, done)
+                vectors = FileSink(file, begins, tensors[LOCAL], journal_of(part), key, done)
                 try:
                     yield vectors
                 except Stopped:
@@ -130,9 +135,13 @@ def open_for_writing(path: Path, tensors: Mapping[str, Tensor], metadata: Mappin
             commit(part, path)
         except Exception:
             part.unlink(missing_ok=True)
-            journal.unlink(missing_ok=True)
+            journal_of(part).unlink(missing_ok=True)
             raise
-        journal.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                _hand_over(part, new_part(path, LEFT))
+            raise
+        journal_of(part).unlink(missing_ok=True)
 
 
 def check_seal(path: Path) -> None:
@@ -155,18 +164,17 @@ def features_beside(out: Path) -> Iterator[Path]:
     is written there by those who keep them in memory.
     """
     folder = out.with_name(f".{out.name}.features")
-    with exclusive(out):
-        try:
-            yield folder
-        except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    try:
+        yield folder
+    except Exception:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def started(path: Path) -> bool:
     """Whether a part of a feature file is there, to go on from."""
-    return part_of(path).exists()
+    return bool(abandoned_parts(path))
 
 
 def sealed_digest(path: Path) -> bytes:
@@ -184,7 +192,6 @@ def sealed_digest(path: Path) -> bytes:
 
 def _lay_out(part: Path, head: bytes, begins: Mapping[str, int], tensors: Mapping[str, Tensor]) -> None:
     """A file of its final length with everything in it but the vectors."""
-    part.unlink(missing_ok=True)
     with part.open("wb") as file:
         file.write(head)
         for name in tensors.keys() - {LOCAL, TILES}:
@@ -193,15 +200,33 @@ def _lay_out(part: Path, head: bytes, begins: Mapping[str, int], tensors: Mappin
         file.truncate(max(begins[name] + tensor.nbytes for name, tensor in tensors.items()))
 
 
-def _done(part: Path, journal: Path, key: str) -> int:
-    """How many tiles a part of the same file has."""
-    if not (part.exists() and journal.exists()):
-        return 0
-    try:
-        record = json.loads(journal.read_text(encoding="utf-8"))
-        done = int(record["done"]) if record["key"] == key else 0
-    except (ValueError, KeyError, TypeError) as error:
-        raise GeneDMLError(f"{journal} cannot be read: {error}. Remove it and run again.") from error
+def _taken_over(path: Path, part: Path, key: str) -> int:
+    """Give ``part`` what a process that is gone left of the same file; how many tiles it has. Other remains go."""
+    done = 0
+    for left in abandoned_parts(path):
+        count = _recorded(journal_of(left), key)
+        if count and not done:
+            with suppress(FileNotFoundError):  # another process was faster
+                _hand_over(left, part)
+                done = count
+    remove_abandoned(path)
     if done:
         console.note(f"Going on from tile {done + 1}, where an earlier run was interrupted.")
     return done
+
+
+def _hand_over(part: Path, to: Path) -> None:
+    """Rename a part and its journal. Of two processes that do so with the same part, one gets it."""
+    part.rename(to)
+    if journal_of(part).exists():
+        journal_of(part).rename(journal_of(to))
+
+
+def _recorded(journal: Path, key: str) -> int:
+    """How many tiles a journal says are done; the last line may have been cut."""
+    try:
+        words = [line.split() for line in journal.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return 0
+    counts = [int(word[1]) for word in words if len(word) == 2 and word[0] == key and word[1].isdecimal()]
+    return max(counts, default=0)

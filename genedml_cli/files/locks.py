@@ -1,32 +1,48 @@
-"""One process at a time on one output. A lock is a hidden file beside it; what a killed process left locks nothing."""
+"""One process at a time on one output.
 
+Whatever is written is right without: these spare work that would be done twice, and tell who starts a command twice.
+"""
+
+import errno
+import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from genedml.errors import GeneDMLError
+from genedml_cli.files.parts import made_folder
 
 SOON_S = 0.5
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Alone on ``path`` while the block runs; waits for whoever is at it. May be nested in one process.
+    """Alone on ``path`` among the processes of this machine while the block runs; waits for whoever is at it.
 
-    Raises:
-        GeneDMLError: the folder cannot be written.
+    The lock is in the machine's temporary folder. Processes of other machines are not kept apart, for a lock on a
+    network file system may hold nothing, or outlive its machine; nor is anybody where there is no temporary folder.
     """
-    with _locked(path, waits=True):
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    lock = FileLock(_locks_here() / f"{name}.lock", thread_local=False)
+    with suppress(OSError):
+        Path(lock.lock_file).parent.mkdir(mode=0o700, exist_ok=True)
+        _acquire(lock, path)
+    try:
         yield
+    finally:
+        _release(lock)
 
 
 @contextmanager
 def claimed(path: Path, what: str = "", wanted: bool = True) -> Iterator[None]:
-    """As :func:`exclusive`, but refuses where another process is at it: for work that takes hours.
+    """As :func:`exclusive`, but refuses where another process is at it: for commands, which take hours.
+
+    The lock is a hidden file beside ``path``, where commands on other machines see it if the file system keeps locks.
 
     Args:
         path: the output, or a name that stands for several.
@@ -39,21 +55,16 @@ def claimed(path: Path, what: str = "", wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    with _locked(path, waits=False, what=what):
+    lock = FileLock(path.absolute().with_name(f".{path.name}.lock"), thread_local=False)
+    with ExitStack() as ends:
+        try:
+            ends.enter_context(made_folder(path.parent))
+            _acquire(lock, path, what or str(path))
+        except OSError as error:
+            if error.errno != errno.ENOLCK:  # the file system keeps no locks: then nobody is refused
+                raise cannot_write(path, error) from error
+        ends.callback(_release, lock)
         yield
-
-
-def part_of(path: Path) -> Path:
-    """What a file is called until it is whole; of the same kind by its suffix.
-
-    Every machine has a name of its own for it, for locks do not hold on every network file system.
-    """
-    return path.with_name(f".{path.name}.{socket.gethostname()}.part{path.suffix}")
-
-
-def journal_of(path: Path) -> Path:
-    """Says how far a feature file has come that is not whole yet."""
-    return part_of(path).with_suffix(".json")
 
 
 def cannot_write(path: Path, error: Exception) -> GeneDMLError:
@@ -65,31 +76,13 @@ def cannot_write(path: Path, error: Exception) -> GeneDMLError:
     return GeneDMLError(f"{path} cannot be written: {why}. Fix that, or give another output.")
 
 
-@contextmanager
-def _locked(path: Path, waits: bool, what: str = "") -> Iterator[None]:
-    path = path.absolute()
-    file = path.with_name(f".{path.name}.lock")
-    lock = FileLock(file, thread_local=False, is_singleton=True)  # one in this process, so that blocks may be nested
-    made = not path.parent.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, path, waits, what)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield
-    finally:
-        if (
-            lock.lock_counter == 1
-        ):  # while it is held: whoever waits for a file that is removed sees so, and begins anew
-            file.unlink(missing_ok=True)
-        lock.release()
-        if made:
-            with suppress(OSError):  # something is in it, as it should be
-                path.parent.rmdir()
+def _locks_here() -> Path:
+    """A folder of this user on a disk of this machine."""
+    return Path(tempfile.gettempdir()) / f"genedml-locks-{getattr(os, 'getuid', int)()}"
 
 
-def _acquire(lock: FileLock, path: Path, waits: bool, what: str) -> None:
+def _acquire(lock: FileLock, path: Path, refused: str = "") -> None:
+    """Wait for a lock; where there is something to be ``refused``, raise an error that names it instead."""
     file = Path(lock.lock_file)
     try:
         lock.acquire(timeout=SOON_S)
@@ -97,9 +90,9 @@ def _acquire(lock: FileLock, path: Path, waits: bool, what: str) -> None:
         holder = "another process"
         with suppress(OSError):
             holder = file.read_text(encoding="utf-8") or holder
-        if not waits:
+        if refused:
             raise GeneDMLError(
-                f"{what or path} is being made by {holder}. Wait for it to end, or give another output."
+                f"{refused} is being made by {holder}. Wait for it to end, or give another output."
             ) from error
         from genedml_cli import console
 
@@ -107,3 +100,10 @@ def _acquire(lock: FileLock, path: Path, waits: bool, what: str) -> None:
         lock.acquire()
     with suppress(OSError):  # on a full disk the holder has no name, but holds it all the same
         file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+
+def _release(lock: FileLock) -> None:
+    if lock.is_locked:
+        # While it is held: whoever waits for a file that is removed sees so, and begins anew.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -11,24 +11,28 @@ from typing import Any
 from safetensors import SafetensorError
 
 from genedml.errors import GeneDMLError
-from genedml_cli.files.locks import cannot_write, exclusive, part_of
+from genedml_cli.files.locks import cannot_write
+from genedml_cli.files.parts import abandoned_parts, made_folder, new_part, remove_abandoned
 from genedml_cli.text import json_text
+
+BEFORE = "before"
+"""What a folder is called while another takes its place."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``; renamed to it on success, removed on failure.
 
-    So a file that exists is finished. The folder is made if it is missing. One process at a time: another waits. What a
-    process that was killed left of the same file is removed.
+    So a file that exists is finished. The folder is made if it is missing. Of several processes at one file each has a
+    temporary path of its own, and the last leaves what stays. What a process that was killed left of it is removed.
 
     Raises:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
-    temporary = part_of(path)
-    with exclusive(path), written(path):
+    with written(path), made_folder(path.parent):
+        remove_abandoned(path)
+        temporary = new_part(path)
         try:
-            temporary.unlink(missing_ok=True)
             yield temporary
             commit(temporary, path)
         finally:
@@ -52,22 +56,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         GeneDMLError: the folder cannot be written, or the disk is full.
     """
-    around = part_of(path)
-    before = around / "before"
-    with exclusive(path), written(path):
-        if before.exists() and not path.exists():  # a process was killed as it exchanged the two
-            before.replace(path)
-        shutil.rmtree(around, ignore_errors=True)
+    with written(path), made_folder(path.parent):
+        for left in abandoned_parts(path):  # by a process that was killed, perhaps as it exchanged the two
+            _put_back(left / BEFORE, path)
+        remove_abandoned(path)
+        around = new_part(path)
         try:
             around.mkdir()
             yield around / path.name
             if path.exists():
-                path.replace(before)
+                path.replace(around / BEFORE)
             (around / path.name).replace(path)
         finally:
-            if before.exists() and not path.exists():  # stopped between the two
-                before.replace(path)
+            _put_back(around / BEFORE, path)
             shutil.rmtree(around, ignore_errors=True)
+
+
+def _put_back(before: Path, path: Path) -> None:
+    """Give a folder its name again, if nothing else has it."""
+    if before.exists() and not path.exists():
+        before.replace(path)
 
 
 @contextmanager
