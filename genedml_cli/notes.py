@@ -71,6 +71,11 @@ def marks_of(notes: Iterable[Note]) -> str:
     return " ".join(dict.fromkeys(str(note) for note in notes if note.warns))
 
 
+def names_of_marks(notes: Iterable[Note]) -> str:
+    """The marks of the notes that warn, each once, without what they say: for a picture, which has little room."""
+    return ", ".join(dict.fromkeys(str(note.mark) for note in notes if note.warns))
+
+
 def panels_note(shared: int, most: int) -> Note:
     """What must be said where the mean over folds has fewer genes than the panel of one."""
     return Note(

@@ -50,6 +50,16 @@ def test_it_is_the_mean_that_labels_are(spots):
     values = np.random.default_rng(0).normal(size=(len(spots), GENES))
     averaged = array_mean(torch.as_tensor(values), section_of(spots)).numpy()
     np.testing.assert_allclose(averaged, means_of(spots, values, np.arange(len(spots))), atol=1e-12)
+    np.testing.assert_allclose(averaged, spots.array_mean(values), atol=1e-12)
+
+
+def test_spots_that_take_no_part_are_in_no_mean(spots):
+    random = np.random.default_rng(4)
+    values, among = random.normal(size=(len(spots), GENES)), random.random(len(spots)) < 0.4
+    values[~among] = np.nan
+    near = spots.neighbors().toarray().astype(bool) & among
+    expected = [values[row].mean(axis=0) if row.any() else np.zeros(GENES) for row in near]
+    np.testing.assert_allclose(spots.array_mean(values, among), expected, atol=1e-12)
 
 
 def test_a_batch_averages_over_what_it_holds_of_each_section(spots):

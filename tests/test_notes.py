@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from genedml_cli.notes import Mark, Note, marks_of
+from genedml_cli.runs.fold_notes import panel_note
 
 SCORES_PAGE = Path(__file__).parents[1] / "examples" / "scores.md"
 IN_CAPITALS = re.compile(r"\b[A-Z]{3,}(?: [A-Z]{2,})*\b")
@@ -42,3 +43,12 @@ def test_a_note_is_read_as_it_was_stored(stored, mark, text):
 def test_notes_that_warn_stand_together_each_once():
     leaking, seen = Note(Mark.LEAKING, "a."), Note(Mark.SEEN, "b.")
     assert marks_of([leaking, Note(None, "c."), seen, leaking]) == "LEAKING: a. SEEN: b."
+
+
+def test_genes_are_marked_unless_the_training_sections_alone_chose_them():
+    assert panel_note("training", "HER2ST") is None
+    of_file = panel_note("lists/my_genes.txt", "HER2ST")
+    assert str(of_file) == "PANEL: its genes are of my_genes.txt: nothing says which sections they were chosen by."
+    for panel, dataset in (("all", ""), ("HER2ST", "HER2ST")):
+        assert str(panel_note(panel, dataset)).startswith("PANEL: its genes were chosen by the counts of all sections,")
+    assert "if of HER2ST" in str(panel_note("HER2ST", "skinST"))

@@ -368,11 +368,14 @@ def test_a_run_writes_over_nothing_that_it_reads(own_world, tmp_path):
     run, samples = tmp_path / "run", read_sheet(own_world / "samples.csv")
     (run / "predictions").mkdir(parents=True)
     counts = Path(shutil.copy(samples[0].counts, run / "predictions" / "P1.h5ad"))
-    (run / "genes.csv").write_text("GENE1\nGENE2\n")
-    before, words = {file: file.read_bytes() for file in (counts, run / "genes.csv")}, {"features": tmp_path / "f"}
+    panels = [run / "genes.csv", run / "ceiling.csv"]
+    for panel in panels:
+        panel.write_text("GENE1\nGENE2\n")
+    before, words = {file: file.read_bytes() for file in (counts, *panels)}, {"features": tmp_path / "f"}
     refused = "is what is read, and would be written over"
     with pytest.raises(GeneDMLError, match=rf"P1\.h5ad {refused}"):
         train([replace(samples[0], counts=counts), *samples[1:]], run, tiny_config(), **words)
-    with pytest.raises(GeneDMLError, match=rf"genes\.csv {refused}"):
-        train(samples, run, tiny_config(), panel=str(run / "genes.csv"), **words)
+    for panel in panels:
+        with pytest.raises(GeneDMLError, match=rf"{panel.name} {refused}"):
+            train(samples, run, tiny_config(), panel=str(panel), **words)
     assert before == {file: file.read_bytes() for file in before}

@@ -135,8 +135,22 @@ def test_panels_are_named_and_true_in_shape(two_runs):
         box = axis.get_position()
         assert box.height * height / (box.width * width) == pytest.approx((bottom - top) / (right - left))
     notes = " ".join(said)
-    assert notes.count("Colours: one scale a gene, from the lowest 1st to the highest 99th percentile") == 1
-    assert "Values: log10(1 + 10000 * count / sum over the panel)" in " ".join(notes.split())
+    assert notes.count("Colours: one scale a gene, 1st to 99th percentile") == 1
+    assert said.count("log10(1 + CP10k)") == len(panels) / 2  # a bar for measured and predicted of a gene
+
+
+@pytest.mark.parametrize("across", [1, 3])
+def test_a_caption_has_two_lines_at_most_and_what_its_marks_say_is_told(two_runs, capfd, across):
+    genes = [*GENES, "STROMA1"][:across]
+    pictures, footnote = pictures_of_runs(two_runs[:1], genes, ["P1"], ridge=False)
+    told = " ".join(capfd.readouterr().err.split())
+    assert all(f"{mark}: " in told for mark in marks_in(footnote))
+    below = [line for line in words(genes_figure(pictures, genes, footnote)) if len(line) > 20]
+    assert 1 <= len(below) <= 2
+
+
+def marks_in(footnote: str) -> list[str]:
+    return footnote.removeprefix("Marks: ").rstrip(".").split(", ")
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -276,8 +290,8 @@ def test_a_run_whose_slides_are_gone_is_drawn_without_them(two_runs, tmp_path):
 
 def test_a_prediction_is_drawn_with_truth_and_without(prediction, world, two_runs, tmp_path):
     with_truth, footnote = pictures_of_predictions([prediction], GENES, world / "counts" / "P1.tsv.gz")
-    assert footnote.startswith(f"Values: {anndata.read_h5ad(prediction).uns['genedml']['label']}.")
     assert "ONE PATIENT" in footnote  # of the run's two folds the other one calibrates
+    assert {section.unit for section in with_truth} == {"log10(1 + CP10k)"}
     own = next(s for s in evaluate(two_runs[0]).scores if s.method == "Gene-DML" and s.fold == "P1")
     scores = [float(title.removeprefix("PCC ")) for title in titles(genes_figure(with_truth, GENES))]
     assert scores == pytest.approx([own.pcc[own.genes.index(gene)] for gene in GENES], abs=0.02)

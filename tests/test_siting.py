@@ -400,3 +400,19 @@ def test_rows_left_out_are_counted_in_the_derived_line_and_the_mark_says_the_dou
     assert f"neighbours a spot; 2 of {len(rows)} spots left out by in_tissue." in told
     (mark,) = doubt_spots(read_spots(spots), 0.72, spots)
     assert mark.text.endswith("of a section's own it is nearly all; they may be of another section.")
+
+
+@pytest.mark.parametrize(("exchanged", "advice"), [(59, "are they of another slide"), (60, "exchange the two")])
+def test_to_exchange_x_and_y_is_advised_only_where_most_spots_then_lie_on_tissue(tmp_path, exchanged, advice):
+    """Of 100 spots 30 lie on tissue as they are, and so many with x and y exchanged."""
+    xy = np.column_stack([np.arange(100), np.arange(100) + 100]).astype(float)
+    mask = np.zeros((200, 200), dtype=bool)
+    mask[xy[:30, 1].astype(int), xy[:30, 0].astype(int)] = True
+    mask[xy[:exchanged, 0].astype(int), xy[:exchanged, 1].astype(int)] = True
+    slide = tmp_path / "slide.png"
+    Image.fromarray(np.zeros((200, 200, 3), dtype=np.uint8)).save(slide)
+    spots = Spots(tuple(map(str, range(100))), xy + 0.5)
+    with open_slide(slide, um_per_px=1.0) as opened, pytest.raises(GeneDMLError) as refused:
+        check_on_tissue(spots, opened, Tissue(mask, (200, 200), "found"))
+    assert "30% lie on the tissue" in str(refused.value)
+    assert advice in str(refused.value).lower()

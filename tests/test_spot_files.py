@@ -290,3 +290,10 @@ def test_positions_may_stand_in_obsm_x_spatial(tmp_path):
     data.obsm["spatial"] = XY_PX + 5
     data.write_h5ad(tmp_path / "both.h5ad")
     np.testing.assert_allclose(read_spots(tmp_path / "both.h5ad").xy_px, XY_PX + 5)
+
+
+def test_counts_given_as_spots_are_called_so_in_a_sentence(tmp_path):
+    counts = pd.DataFrame(1, index=[f"{x}x1" for x in range(4)], columns=[f"GENE{number}" for number in range(60)])
+    counts.to_csv(tmp_path / "counts.csv")
+    with pytest.raises(GeneDMLError, match=r"counts\.csv looks like a table of counts .* not of spots: give the file"):
+        read_spots(tmp_path / "counts.csv")

@@ -75,9 +75,9 @@ def test_exports_give_z_and_say_so(file, tmp_path):
 
 
 def test_pictures_of_z_show_truth_and_prediction_on_it(file, run):
-    (picture,), footnote = pictures_of_predictions([file], ["FASN"], None, "z")
+    (picture,), _ = pictures_of_predictions([file], ["FASN"], None, "z")
     assert picture.predicted["predicted"][:, 0].tolist() == [0.0, 1.5, 3.0, 4.5]
-    assert footnote.startswith("Values: z, of log10")
+    assert picture.unit == "z"
     section = read_prediction(run / "predictions" / "P2.h5ad")
     gene = section.var_names[3]
     (drawn,), _ = pictures_of_runs([run], [gene], ["P2"], True, "z")

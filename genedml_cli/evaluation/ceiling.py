@@ -24,7 +24,7 @@ from genedml_cli.files.storage import write_text
 from genedml_cli.notes import Note
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import spots_of
-from genedml_cli.outputs.run_folder import read_record
+from genedml_cli.outputs.run_folder import CEILING, read_record
 
 SEED = 2021
 NOTE = Note(
@@ -32,8 +32,6 @@ NOTE = Note(
     "Split halves: PCC r of the labels that two random halves of the counts give. Attainable: sqrt(2 r / (1 + r)) of "
     "every gene, 0 where r is below 0, the PCC of a model that knows all but the noise of the counts.",
 )
-KEPT = "ceiling.csv"
-"""Of a run, in its folder: the split halves depend on its counts and labels alone, so they are computed once."""
 
 HalvesPCC = tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"]]
 
@@ -43,7 +41,7 @@ def split_halves(
 ) -> tuple[FoldScores, ...]:
     """Split-half PCC of the labels of a run's test sections, from the counts that it was trained on.
 
-    What was computed before is taken from :data:`KEPT`.
+    What was computed before is taken from :data:`genedml_cli.outputs.run_folder.CEILING`.
 
     Args:
         run: its folder.
@@ -151,7 +149,7 @@ def _of_section(section: anndata.AnnData, counts: anndata.AnnData) -> pd.DataFra
 
 def _read_kept(run: Path) -> dict[str, pd.DataFrame]:
     """Of every section that was split before, the PCC of its genes, in order."""
-    file = run / KEPT
+    file = run / CEILING
     if not file.is_file():
         return {}
     with reading(f"The ceiling {file}", "Remove it: it is computed again."):
@@ -167,7 +165,7 @@ def _write_kept(run: Path, kept: Mapping[str, pd.DataFrame]) -> None:
         of_section.rename_axis("gene").reset_index().assign(section=section) for section, of_section in kept.items()
     ]
     columns = ["section", "gene", "pcc", "pcc_given_depth"]
-    write_text(run / KEPT, pd.concat(tables)[columns].to_csv(index=False))
+    write_text(run / CEILING, pd.concat(tables)[columns].to_csv(index=False))
 
 
 def _reader(run: Path) -> Callable[[str], anndata.AnnData]:

@@ -11,7 +11,6 @@ import anndata
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.sparse import csr_matrix
 
 from genedml.config import LabelsConfig
 from genedml.errors import GeneDMLError
@@ -90,8 +89,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
         y = np.log10(1 + ratio) if config.log_base == "10" else np.log1p(ratio)
     depth, unsmoothed = np.log10(1 + total)[:, None], y
     if config.smooth:
-        neighbors = spots.neighbors()
-        y, depth = _mean_over(neighbors, valid, y), _mean_over(neighbors, joined, depth)
+        y, depth = spots.array_mean(y, valid), spots.array_mean(depth, joined)
     return Labels(
         np.where(valid[:, None], y, np.nan).astype(np.float32),
         np.where(valid[:, None], unsmoothed, np.nan).astype(np.float32),
@@ -166,11 +164,3 @@ def check_join(labels: Labels, section: str, counts: Path) -> Note | None:
         )
         console.warn(doubts[-1])
     return Note(Mark.DOUBTFUL_JOIN, " ".join(doubts)) if doubts else None
-
-
-def _mean_over(
-    neighbors: csr_matrix, present: Bool[np.ndarray, " S"], values: Float[np.ndarray, "S M"]
-) -> Float[np.ndarray, "S M"]:
-    among = neighbors.multiply(present[None, :].astype(float)).tocsr()
-    count = np.asarray(among.sum(axis=1))
-    return (among @ np.where(present[:, None], values, 0.0)) / np.maximum(count, 1)

@@ -36,6 +36,7 @@ from genedml_cli.figures.style import STYLE, save_figure
 PAGE_WIDTH, PANEL_WIDTHS, LETTER, SMALL_LETTER = 7.2, (1.2, 2.2), 0.064, 0.056
 GAP, BLOCK_GAP, BAND_GAP, LINE, MARGIN = 0.05, 0.2, 0.12, 0.15, 0.06
 BAR_HEIGHT = 0.08
+UNIT_HEIGHT = 0.11
 
 
 def draw_genes(
@@ -112,7 +113,8 @@ class _Page:
         self.header = self.title + max(map(len, self.heading_lines)) * LINE
         self.above = LINE if first.truth is not None else 0.04
         scaled = any(row.section.um_per_px for row in rows)
-        self.below = 1.5 * LINE + (LINE if scaled and not self.has_tissue else 0)
+        self.unit_height = UNIT_HEIGHT if first.unit else 0.0
+        self.below = 1.5 * LINE + self.unit_height + (LINE if scaled and not self.has_tissue else 0)
         self.heights = [self.panel * row.section.height_to_width for row in rows]
         self.section_labels = [
             textwrap.fill(row.section.name, max(4, int(height / LETTER)))
@@ -203,8 +205,8 @@ class _Page:
         left, right, _, _ = section.window_px
         length_um = scale_bar_um((right - left) * section.um_per_px)
         inches = self.panel * length_um / section.um_per_px / (right - left)
-        lines = 0.75 if self.has_tissue else 1.75
-        x, y = self.left, self.y(band, row) + self.heights[row] + lines * LINE
+        lower = 0.75 * LINE if self.has_tissue else 1.75 * LINE + self.unit_height
+        x, y = self.left, self.y(band, row) + self.heights[row] + lower
         self._line(x, x + inches, y, 2)
         self.text(x + inches + 0.05, y, length_label(length_um), fontsize=7, va="center_baseline")
 
@@ -226,7 +228,8 @@ class _Page:
             self.text(self.left + self.panel / 2, y, "tissue", ha="center", va="bottom")
 
     def _colour_bars(self, band: int, column: int, place: int, ranges: Sequence[tuple[float, float]]) -> None:
-        """Below the panels of a row: one below all of them, or one below each."""
+        """Below the panels of a row: one below all of them, or one below each; their ends and their unit."""
+        unit = self.blocks[0].rows[0].section.unit
         middle = self.y(band, place) + self.heights[place] + 0.75 * LINE
         wide = self.block // len(ranges)
         for number, (low, high) in enumerate(ranges):
@@ -241,6 +244,8 @@ class _Page:
             mappable = ScalarMappable(Normalize(0, 1), self.look.colours)
             bar = self.figure.colorbar(mappable, cax=axis, orientation="horizontal", ticks=[])
             bar.outline.set_visible(False)
+            if unit:
+                self.text((left + right) / 2, middle + UNIT_HEIGHT, unit, fontsize=6, ha="center", va="center_baseline")
 
     def text(self, x: float, y: float, text: str, **style: Any) -> None:
         """Write at a place in inches."""

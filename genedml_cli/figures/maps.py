@@ -17,8 +17,8 @@ from genedml.errors import GeneDMLError
 
 COLOURS = "viridis"  # even in lightness, so it reads without colour vision
 PERCENTILES = (1, 99)  # one odd spot then does not pale all others
-OWN_RULE = "each panel from its 1st to its 99th percentile"
-SHARED_RULE = "one scale a gene, from the lowest 1st to the highest 99th percentile of its panels"
+OWN_RULE = "each panel, 1st to 99th percentile"
+SHARED_RULE = "one scale a gene, 1st to 99th percentile"
 PALE = 0.3  # of the tissue's darkness below spots
 
 
@@ -64,6 +64,7 @@ class SectionPicture:
         tissue_scale: pixels of ``tissue`` for one of level 0.
         truth: labels of the genes shown, NaN where a spot has none; None without counts.
         predicted: labels predicted by each model, by its name.
+        unit: of these values, for the colour bars; none if empty.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SectionPicture:
     tissue_scale: float
     truth: Float[np.ndarray, "S G"] | None
     predicted: Mapping[str, Float[np.ndarray, "S G"]]
+    unit: str = ""
 
     @property
     def window_px(self) -> tuple[float, float, float, float]:

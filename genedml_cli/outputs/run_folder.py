@@ -15,9 +15,11 @@ from genedml_cli.outputs.hub_models import from_hub
 CONTENT = "_sha256"
 RECORD = "run.json"
 CONFIG = "config.toml"
+CEILING = "ceiling.csv"
+"""The split halves of a run's test sections, which depend on its counts and labels alone: computed once."""
 MODEL = ".safetensors"
 WRITTEN = (
-    *(RECORD, CONFIG, "metrics.*", "genes.*", "fold-*", f"{ALL_SECTIONS}.*", "ridge-*", "novelty-*"),
+    *(RECORD, CONFIG, CEILING, "metrics.*", "genes.*", "fold-*", f"{ALL_SECTIONS}.*", "ridge-*", "novelty-*"),
     "predictions/*",
 )
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import diags
 
 from genedml.encoders.stain_texture import STANDARD
 from genedml.errors import reading
@@ -23,7 +22,6 @@ from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.place import place_waves
 from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import load_reference, save_reference
-from genedml_cli.spots.spots import Spots
 
 
 def own_tile(features: SectionFeatures) -> Float[np.ndarray, "S D"]:
@@ -140,11 +138,4 @@ def _model(tables: Mapping[str, np.ndarray | None], genes: int) -> RidgeModel:
 
 def _vectors(name: str, features: SectionFeatures, averaged: bool) -> Float[np.ndarray, "S W"]:
     vectors = VECTORS[name].of(features)
-    return _mean_over_neighbors(vectors, features.spots) if averaged else vectors
-
-
-def _mean_over_neighbors(vectors: Float[np.ndarray, "S W"], spots: Spots) -> Float[np.ndarray, "S W"]:
-    """As labels are, but over all spots, labelled or not."""
-    neighbors = spots.neighbors()
-    weights = diags(1 / np.asarray(neighbors.sum(axis=1)).ravel()) @ neighbors
-    return (weights @ vectors).astype(np.float32)
+    return features.spots.array_mean(vectors).astype(np.float32) if averaged else vectors

@@ -19,7 +19,7 @@ from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_col
 from genedml_cli.figures.style import check_picture_path
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import beside, refuse_overwriting_inputs
-from genedml_cli.notes import Note, marks_of
+from genedml_cli.notes import Note, names_of_marks
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import (
@@ -144,9 +144,9 @@ def pictures_of_runs(
             first = predictions[0][:, genes]
             predicted["ridge"] = _scaled(first, first.layers["ridge"], scale)
         add_tissue_of_run(predictions[0], runs[0], section)
-        pictures.append(section_picture(section, predictions[0], truth, predicted))
+        pictures.append(section_picture(section, predictions[0], truth, predicted, scale))
         notes += [note for data in predictions for note in record_of(data).notes]
-    return pictures, _footnote(predictions[0], notes, scale)
+    return pictures, _footnote(notes)
 
 
 def pictures_of_predictions(
@@ -174,7 +174,7 @@ def pictures_of_predictions(
         add_tissue_of_run(predictions[0], files[0].parent.parent, records[0].sample)
     notes = [note for record in records for note in record.notes]
     name = files[0].stem if len(files) == 1 else Path(next(iter(slides.values()))).stem
-    return [section_picture(name, predictions[0], known, predicted)], _footnote(predictions[0], notes, scale)
+    return [section_picture(name, predictions[0], known, predicted, scale)], _footnote(notes)
 
 
 def _values(
@@ -205,11 +205,12 @@ def _scaled(data: anndata.AnnData, labels: Float[np.ndarray, "S G"], scale: str)
     return as_z(data, np.asarray(labels)) if scale == Z_SCALE else np.asarray(labels)
 
 
-def _footnote(data: anndata.AnnData, notes: Sequence[Note], scale: str) -> str:
-    """The unit of the values, and the notes that must stand in every picture."""
-    record = record_of(data)
-    unit = replace(record, scale=Z_SCALE).unit if scale == Z_SCALE else record.unit
-    return f"Values: {unit}. {marks_of(notes)}".strip()
+def _footnote(notes: Sequence[Note]) -> str:
+    """The marks that must stand in every picture; what they say is told on the terminal, since it is long."""
+    for note in dict.fromkeys(note for note in notes if note.warns):
+        console.warn(str(note))
+    marks = names_of_marks(notes)
+    return f"Marks: {marks}." if marks else ""
 
 
 def _scale_note(pictures: Sequence[SectionPicture]) -> str:
@@ -294,20 +295,23 @@ def section_picture(
     data: anndata.AnnData,
     truth: Float[np.ndarray, "S G"] | None,
     predicted: Mapping[str, Float[np.ndarray, "S G"]],
+    scale: str = LABEL_SCALE,
 ) -> SectionPicture:
     """A section as a row of a picture: of predictions as they were read, with their tissue if it is there."""
     if "spatial" in data.uns:
         entry = next(iter(data.uns["spatial"].values()))
-        tissue, scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
+        tissue, tissue_scale = entry["images"]["hires"], float(entry["scalefactors"]["tissue_hires_scalef"])
     else:
-        tissue, scale = None, 1.0
+        tissue, tissue_scale = None, 1.0
+    record = record_of(data)
     return SectionPicture(
         name,
         np.asarray(data.obsm["spatial"], dtype=np.float64),
         stored_spot_diameter_px(data),
-        record_of(data).um_per_px,
+        record.um_per_px,
         tissue,
-        scale,
+        tissue_scale,
         truth,
         {model: np.asarray(values) for model, values in predicted.items()},
+        "z" if Z_SCALE in (scale, record.scale) else record.label_settings.unit,
     )

@@ -45,9 +45,10 @@ WITHOUT_SCORES = (
 )
 UNITS = "Values are normalised already, and smoothed if the label says so: do not normalise them again."
 NOVELTY_MEANING = (
-    "Novelty is the share of held-out spots that were nearer to the features their model was trained on: near 0 the "
-    "tissue looks like the training slides, near 1 it looks like nothing there and the prediction is a guess."
+    "Novelty compares how a spot looks with the training slides: .9 means that 90 % of the spots that the models were "
+    "tested on are more like them. Near 0 a spot looks like the training slides; near 1 its prediction is a guess."
 )
+NOT_HERE = " on slides unlike this one: here it need not hold"
 LONG = ("notes", "label_settings", "panels", "label")  # said elsewhere on the page, or too long to read
 NAMES = {"genedml": "Version", "um_per_px": "\u00b5m/px", "views_um_per_px": "Views, \u00b5m/px"}
 COLUMN_HELP = {
@@ -64,7 +65,7 @@ def contents_of_prediction(file: Path, genes: Sequence[str] = (), truth: Path | 
 
     Args:
         file: the prediction.
-        genes: those shown first; if empty, those worth most.
+        genes: those shown first; if empty, those of the highest cross-validated PCC.
         truth: raw counts of the section, to stand beside.
 
     Raises:
@@ -136,7 +137,12 @@ def _lead(data: anndata.AnnData) -> str:
         f"{made} On slides the models had not seen{same}, the median gene had a cross-validated PCC of "
         f"{scores.median():.2f}; {good:,} of {len(scores):,} genes had {WORTH_KNOWING} or more."
         + (f"{ridge}{scores.mean():.3f}." if worse else "")
+        + (" This slide is unlike those, so these scores need not hold for it." if _is_novel(data) else "")
     )
+
+
+def _is_novel(data: anndata.AnnData) -> bool:
+    return any(note.mark is Mark.NOVEL for note in record_of(data).notes)
 
 
 def _against(evaluation: Evaluation, truth: Path) -> str:
@@ -173,7 +179,7 @@ def _facts(data: anndata.AnnData) -> list[tuple[str, str]]:
 
 
 def _maps(data: anndata.AnnData, section: Mapped, asked: Sequence[str]) -> MapGroup:
-    """The genes asked for, else those worth most; where that is not known, those that vary most over the spots."""
+    """The genes asked for, else those of the best scores; where these are not known, those that vary most."""
     scored = "cv_pcc" in data.var
     spread = pd.Series(section.panels["predicted"].std(axis=0), index=data.var_names)
     order = data.var["cv_pcc"] if scored else spread
@@ -187,7 +193,8 @@ def _maps(data: anndata.AnnData, section: Mapped, asked: Sequence[str]) -> MapGr
         scores = [f"PCC here {section.score(column)}"] if section.score(column) else []
         scores += [f"cross-validated PCC {data.var['cv_pcc'].iloc[column]:.3f}"] if scored else []
         genes.append(GeneMaps(gene, ", ".join(scores), gene_pictures(drawn, known, gene)))
-    why = "Genes worth most, by cross-validated PCC" if scored else "Genes that vary most"
+    why = "Genes with the highest cross-validated PCC" if scored else "Genes that vary most"
+    why += NOT_HERE if scored and _is_novel(data) else ""
     return MapGroup("Genes asked for" if asked else why, genes)
 
 

@@ -55,6 +55,8 @@ YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no"
 FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 SHOWN = 40
+MOST_COLUMNS = 50
+"""Of a table of spots; one of counts has a column a gene."""
 """Characters of a cell that a message quotes."""
 WIDEST_ARRAY = 200
 """Columns and rows; ST has 64 at most, Visium 128."""
@@ -220,6 +222,11 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
     place = _first_pair(columns, (*IN_PIXELS, *PLAIN))
     if place is None:
         named = ", ".join(str(column)[:SHOWN] for column in table.columns[:8])
+        if len(table.columns) > MOST_COLUMNS:
+            raise GeneDMLError(
+                f"{path} looks like a table of counts ({len(table.columns):,} columns: {named}, ...), not of spots: "
+                "give the file of the spots' places instead (name, x, y in level-0 pixels)."
+            )
         raise GeneDMLError(
             f"{path} has the columns {named}. Known are ST selection files (x, y, pixel_x, pixel_y), Space Ranger "
             f"tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y in level-0 pixels)."

@@ -163,6 +163,22 @@ class Spots:
         columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
         return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
 
+    def array_mean(
+        self, values: Float[np.ndarray, "S M"], among: Bool[np.ndarray, " S"] | None = None
+    ) -> Float[np.ndarray, "S M"]:
+        """Of every spot the mean over itself and its array neighbours: labels, and what predicts them, are averaged so.
+
+        :func:`genedml.networks.inputs.array_mean` is the same on the device, with its gradient.
+
+        Args:
+            values: one row a spot.
+            among: spots that take part, all if None; a spot without any of them around is 0.
+        """
+        among = np.ones(len(self), dtype=bool) if among is None else among
+        near = self.neighbors().multiply(among[None, :].astype(float)).tocsr()
+        count = np.asarray(near.sum(axis=1))
+        return np.asarray(near @ np.where(among[:, None], values, 0.0)) / np.maximum(count, 1)
+
     @cached_property
     def geometry(self) -> Geometry:
         """What is derived of the array, for results."""

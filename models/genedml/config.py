@@ -106,6 +106,14 @@ class LabelsConfig:
             )
         return self
 
+    @property
+    def unit(self) -> str:
+        """A few letters for a colour bar: CP10k are counts per 10,000 of the library."""
+        if self.transform == "pearson":
+            return "Pearson residual"
+        per = f"{self.scale / 1000:g}k" if self.scale >= 1000 else f"{self.scale:g}"
+        return f"{'log10' if self.log_base == '10' else 'ln'}(1 + CP{per})"
+
     def describe(self) -> str:
         """One line for tables and files."""
         log = "log10" if self.log_base == "10" else "ln"
