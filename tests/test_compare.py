@@ -18,13 +18,12 @@ from genedml_cli.commands.tables.external import show_external_comparison
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, write_dataset
 from genedml_cli.evaluation.checklist import POINTS
-from genedml_cli.evaluation.comparison import means_of
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.external import evaluate_external
 from genedml_cli.evaluation.external_comparison import ExternalComparison
 from genedml_cli.evaluation.external_sections import find_sections
 from genedml_cli.evaluation.points import State
-from genedml_cli.evaluation.published import published_rows
+from genedml_cli.evaluation.published import means_of, published_rows
 from genedml_cli.features import encoding, extraction
 from genedml_cli.runs.comparison import base_of, compare, compare_externally, paper_beside, tile_um
 from genedml_cli.runs.planning import RunSettings
@@ -101,13 +100,17 @@ def test_a_method_in_two_presets_is_two_rows_with_the_same_seeds_and_what_differ
 
 
 def test_the_papers_means_stand_by_rows_without_a_preset_and_with_a_published_one():
-    published = means_of(published_rows((1,), "HER2ST"), "method")
+    published = published_rows((1,), "HER2ST")
     rows = [("triplex", ""), ("triplex", "published"), ("triplex", "features"), ("gene-dml", "HER2ST"), ("linear", "")]
-    beside = paper_beside(published, rows, "HER2ST")
-    assert [*beside.index] == ["TRIPLEX", "TRIPLEX, published", "Gene-DML, HER2ST"]
-    assert beside.loc["TRIPLEX, published"].equals(published.loc["TRIPLEX"])
-    assert beside.loc["Gene-DML, HER2ST"].equals(published.loc["Gene-DML"])
-    assert paper_beside(means_of((), "method"), rows, "").empty
+    configs = {row: load_config(overrides=[f"method={row[0]}"]) for row in (*rows, ("m2ost", ""))}
+    beside = paper_beside(published, configs, "HER2ST")
+    assert beside["pcc_a"].to_dict() == {
+        "TRIPLEX": 0.314,
+        "TRIPLEX, published": 0.314,
+        "Gene-DML, HER2ST": 0.331,
+        "M2OST (features)": 0.231,
+    }
+    assert paper_beside((), configs, "").empty
 
 
 def test_rows_are_held_against_the_first_of_gene_dml_whatever_its_preset():
@@ -208,7 +211,7 @@ def test_external_scores_are_files_beside_those_of_the_comparison(compared, caps
 def test_table_2_stands_over_the_methods_where_it_is_of_the_same_data(compared, tmp_path, capsys):
     table, _ = compared
     rows = tuple(published_rows((2,)))
-    sections = {name: replace(table, title=name, published=means_of((), "method")) for name in ("X1", "X2")}
+    sections = {name: replace(table, title=name, published=means_of({})) for name in ("X1", "X2")}
     external = ExternalComparison("Methods", "external", sections, {"X1": (9, 20)}, 20, rows, tmp_path)
     show_external_comparison(external)
     shown = capsys.readouterr().out

@@ -14,9 +14,11 @@ from genedml.errors import GeneDMLError
 from genedml_cli.app import app
 from genedml_cli.commands.tables.comparison import show_comparison
 from genedml_cli.datasets.samples import read_sheet
-from genedml_cli.evaluation.comparison import Comparison, compare_runs, compare_scores
+from genedml_cli.evaluation.comparison import Comparison
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.evaluation.points import State
+from genedml_cli.evaluation.published import published_rows
+from genedml_cli.evaluation.run_comparison import compare_runs, compare_scores
 from genedml_cli.evaluation.scores import FULL_METRICS, METRICS, read_checklist
 from genedml_cli.notes import Mark, Note
 from genedml_cli.runs.run import train
@@ -75,6 +77,17 @@ def test_runs_that_keep_their_ceiling_stand_beside_each_other_without_it(run, ot
     assert "attainable" not in set(both.references["method"])
     mean = evaluate(run).summary().loc["Gene-DML", ("pcc_a", "mean")]
     assert both.summary().loc[run.name, ("pcc_a", "mean")] == mean
+
+
+def test_the_papers_figures_stand_by_runs_of_its_method_whatever_their_rows_are_called(run, other):
+    scores = replace(evaluate(run), published=tuple(published_rows((1,), "HER2ST")))
+    for networks, paper in (
+        (("gene-dml", "gene-dml"), {run.name: 0.331, other.name: 0.331}),
+        (("m2ost", "linear"), {run.name: 0.231}),
+    ):
+        each = zip((run, other), networks, strict=True)
+        both = compare_scores({path: replace(scores, network=network) for path, network in each})
+        assert both.published["pcc_a"].to_dict() == paper
 
 
 def test_every_row_has_the_marks_of_its_own_run_and_a_note_names_the_rows_it_is_of(run, other):

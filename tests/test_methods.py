@@ -12,7 +12,7 @@ import pytest
 from genedml.checkpoint import checkpoint_bytes, load_card, load_state
 from genedml.config import DEFAULT_METHOD, load_config
 from genedml.errors import GeneDMLError
-from genedml.networks.registry import NETWORKS, network_class
+from genedml.networks.registry import NETWORKS, network_class, title_of, variant_of
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
@@ -55,7 +55,7 @@ def test_it_is_trained_finds_the_planted_genes_and_predicts_from_its_file(method
     run = tmp_path / method
     config = load_config("features", overrides=[f"method={method}", *SETTINGS, *OTHERWISE.get(method, ())])
     train(read_sheet(world / "samples.csv"), run, config, fold="P1", features=features)
-    title = NETWORKS[method].title
+    title = title_of(method, variant_of(method, config.network))
     assert list(evaluate(run).summary().index) == [
         title,
         "ridge",

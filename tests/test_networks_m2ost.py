@@ -11,6 +11,7 @@ from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Batch, Section
 from genedml.networks.m2ost import M2OST, ChannelGate, FeatureStem, Level, M2OSTConfig, PixelStem
 from genedml.networks.network import Shape
+from genedml.networks.registry import title_of, variant_of
 from genedml.schema import TransformerConfig
 
 WIDTH, GENES, TOKENS, SPOTS = 8, 5, 5, 6
@@ -22,6 +23,14 @@ AROUND = [6, 7, 8, 11, 12, 13, 16, 17, 18]
 def make_network(config: M2OSTConfig = CONFIG) -> M2OST:
     torch.manual_seed(0)
     return M2OST(config, SHAPE)
+
+
+def test_settings_on_features_are_no_published_m2ost_and_are_called_otherwise():
+    titles = {
+        preset: title_of("m2ost", variant_of("m2ost", load_config(preset, overrides=["method=m2ost"]).network))
+        for preset in ("features", "published")
+    }
+    assert titles == {"features": "M2OST (features)", "published": "M2OST"}
 
 
 def make_batch() -> Batch:

@@ -11,6 +11,11 @@ def test_a_row_of_table_1_has_its_mae_from_table_7():
     assert rows["Gene-DML"].sd["pcc_a"] == 0.07
 
 
+def test_every_row_of_the_tables_of_methods_is_of_a_network():
+    networks = {row.network for row in published_rows([1, 2, 7])}
+    assert networks == {"gene-dml", "st-net", "histogene", "hist2st", "egn", "bleep", "triplex", "m2ost"}
+
+
 def test_an_ablation_has_its_settings_in_the_papers_order():
     settings = [row.setting for row in published_rows([9], "HER2ST")]
     assert settings == ["k=15", "k=16", "k=18", "k=20"]

@@ -19,8 +19,8 @@ from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml.metrics import pcc
 from genedml_cli.datasets.samples import read_sheet
-from genedml_cli.evaluation.comparison import compare_runs
 from genedml_cli.evaluation.evaluation import finished_sections, score_prediction
+from genedml_cli.evaluation.run_comparison import compare_runs
 from genedml_cli.figures.maps import SectionPicture
 from genedml_cli.notes import SHARED_PATIENTS
 from genedml_cli.outputs.run_folder import read_record

@@ -71,7 +71,7 @@ def _evaluate_externally(
 def _evaluate_several(runs: Sequence[Path], full: bool, json_: bool) -> None:
     from genedml_cli import console
     from genedml_cli.commands.tables.comparison import show_comparison
-    from genedml_cli.evaluation.comparison import compare_runs
+    from genedml_cli.evaluation.run_comparison import compare_runs
 
     comparison = compare_runs(runs, full or json_)
     if json_:

@@ -171,6 +171,7 @@ def score_run(
         run,
         published,
         halves,
+        network=first.method,
     )
     evidence = Evidence(evaluation, sections, _donors(run), no_ceiling)
     return replace(evaluation, checklist=checklist(evidence)) if full else evaluation

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from genedml.checkpoint import SCORES_OF_GENES, ModelCard, network_sha256
-from genedml.networks.registry import title_of
+from genedml.networks.registry import variant_of
 from genedml_cli import __version__
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation import ceiling
@@ -71,7 +71,7 @@ def score_section(
         data = _with_references(predicted, features, labels, genes, card, file)
         _complete(data, section.sample, card)
         tested.append(data)
-        scores += score_fold(card.fold, [data], title_of(card.config.method), full=True, null=wanted.null)
+        scores += score_fold(card.fold, [data], record_of(data).title, full=True, null=wanted.null)
     halves, no_ceiling = _halves(section, models, features) if wanted.ceiling else ((), "")
     valid = np.all([section.labels(card, features.spots)[1].valid for card in models.cards], axis=0)
     notes = _notes(section, models, features, scores, tested)
@@ -132,6 +132,7 @@ def _complete(data: anndata.AnnData, sample: Sample, card: ModelCard) -> None:
     record = PredictionRecord(
         genedml=__version__,
         method=card.config.method,
+        variant=variant_of(card.config.method, card.config.network),
         label_settings=card.config.labels,
         notes=(),
         fold=card.fold,

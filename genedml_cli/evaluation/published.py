@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from genedml.config import TARGETS, LabelsConfig, target_name
+from genedml.networks.registry import NETWORKS
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.notes import Note
 
@@ -36,6 +37,11 @@ class PublishedRow:
     setting: str
     mean: Mapping[str, float]
     sd: Mapping[str, float]
+
+    @property
+    def network(self) -> str:
+        """The name of its method in the registry."""
+        return next(name for name, info in NETWORKS.items() if info.title == self.method)
 
     @property
     def label(self) -> str:
@@ -75,6 +81,20 @@ def published_table(rows: Iterable[PublishedRow]) -> pd.DataFrame:
         for kind, values in (("mean", row.mean), ("sd", row.sd))
         if values
     )
+
+
+def means_of(published: Mapping[str, PublishedRow]) -> pd.DataFrame:
+    """The paper's means by the rows of a table, metrics in columns."""
+    return pd.DataFrame({row: of_paper.mean for row, of_paper in published.items()}, index=[*METRIC_NAMES.values()]).T
+
+
+def means_of_networks(published: Sequence[PublishedRow], networks: Mapping[str, str]) -> pd.DataFrame:
+    """The paper's means by the rows of a table, of those whose method the paper has.
+
+    ``networks``: of every row, the name of its method in the registry.
+    """
+    of_networks = {row.network: row for row in published}
+    return means_of({row: of_networks[name] for row, name in networks.items() if name in of_networks})
 
 
 def rows_beside(

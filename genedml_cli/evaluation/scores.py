@@ -95,6 +95,7 @@ class Evaluation:
         unmatched: genes of the panel that the counts do not have.
         checklist: what a trustworthy table contains, and which of it this one does.
         written: whether the tables are in ``folder``; not so where it cannot be written.
+        network: name of the network in the registry, where it is known.
     """
 
     title: str
@@ -106,6 +107,7 @@ class Evaluation:
     unmatched: tuple[str, ...] = ()
     checklist: tuple[Point, ...] = ()
     written: bool = True
+    network: str = ""
 
     @property
     def method(self) -> str:

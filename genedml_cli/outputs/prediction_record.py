@@ -46,6 +46,7 @@ class PredictionRecord:
         encoder: name of the frozen encoder.
         encoder_weights_sha256: of its weights.
         method: name of the network in the registry.
+        variant: of its settings, see :meth:`genedml.networks.network.Network.variant`.
         label_settings: the transform of the labels.
         notes: what must be said with the prediction and every score of it.
         models: file name and fingerprint of every model, with a blank between.
@@ -90,6 +91,7 @@ class PredictionRecord:
     encoder: str = ""
     encoder_weights_sha256: str = ""
     method: str
+    variant: str = ""
     label_settings: LabelsConfig
     notes: tuple[StoredNote, ...]
     models: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ class PredictionRecord:
     @property
     def title(self) -> str:
         """The network that predicted it, as tables print it."""
-        return title_of(self.method)
+        return title_of(self.method, self.variant)
 
     @property
     def genes_of_panels(self) -> list[list[str]]:

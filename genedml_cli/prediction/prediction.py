@@ -6,6 +6,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
+from genedml.networks.registry import variant_of
 from genedml_cli import __version__, console
 from genedml_cli.features.extraction import encode_section, encode_section_to_file, goes_through_a_file
 from genedml_cli.features.feature_file import features_beside
@@ -208,6 +209,7 @@ def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionReco
         encoder=cards[0].encoder.name,
         encoder_weights_sha256=cards[0].encoder.weights_sha256,
         method=cards[0].config.method,
+        variant=variant_of(cards[0].config.method, cards[0].config.network),
         label_settings=cards[0].config.labels,
         notes=(*notes, *filter(None, [size]), *placed.notes),
         models=tuple(models.fingerprints),

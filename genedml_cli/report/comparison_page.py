@@ -10,8 +10,9 @@ import pandas as pd
 
 from genedml.metrics import pcc
 from genedml_cli.console import count
-from genedml_cli.evaluation.comparison import Comparison, compare_scores, read_comparable
+from genedml_cli.evaluation.comparison import Comparison
 from genedml_cli.evaluation.evaluation import score_run
+from genedml_cli.evaluation.run_comparison import compare_scores, read_comparable
 from genedml_cli.evaluation.scores import METRICS, Evaluation
 from genedml_cli.outputs.prediction_record import record_of
 from genedml_cli.outputs.predictions import check_genes

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
-from genedml_cli.evaluation.comparison import names_beside
 from genedml_cli.evaluation.evaluation import finished_files, labels_of_prediction
+from genedml_cli.evaluation.run_comparison import names_beside
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.figures.genes import draw_genes
 from genedml_cli.figures.maps import USUAL_LOOK, Look, SectionPicture, check_colours

@@ -15,8 +15,8 @@ from genedml.networks.registry import Sweep, network_class, network_info
 from genedml.schema import from_dict, to_dict
 from genedml_cli import console
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.evaluation.comparison import Comparison, Scored, compared, means_of
-from genedml_cli.evaluation.published import published_rows, rows_beside
+from genedml_cli.evaluation.comparison import Comparison, Scored, compared
+from genedml_cli.evaluation.published import means_of, published_rows, rows_beside
 from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
@@ -166,7 +166,7 @@ def _collect(
         name=name,
         noun="setting",
         folder=folder,
-        published=means_of(published, "setting"),
+        published=means_of({row.setting: row for row in published}),
         notes=[*_own_notes(cells, evaluations), *of_paper],
     )
 

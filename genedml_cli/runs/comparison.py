@@ -1,6 +1,6 @@
 """Methods beside each other on the same sections, folds, panel and labels: a grid with seeds, and one table."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,15 @@ from genedml.checkpoint import ModelCard, build_network, load_card
 from genedml.config import DEFAULT_METHOD, Config, preset_of
 from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
-from genedml.networks.registry import network_class, title_of
+from genedml.networks.registry import network_class, title_of, variant_of
 from genedml_cli.datasets.samples import Sample
-from genedml_cli.evaluation.comparison import Comparison, Scored, check_comparable, compared, means_of
+from genedml_cli.evaluation.comparison import Comparison, Scored, compared
 from genedml_cli.evaluation.evaluation import finished_sections
 from genedml_cli.evaluation.external import score_external
 from genedml_cli.evaluation.external_comparison import ExternalComparison, compared_externally
 from genedml_cli.evaluation.external_sections import ExternalSections
-from genedml_cli.evaluation.published import rows_beside
+from genedml_cli.evaluation.published import PublishedRow, means_of_networks, rows_beside
+from genedml_cli.evaluation.run_comparison import check_comparable
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import refuse_overwriting_inputs
@@ -83,7 +84,7 @@ def compare(
             name=NAME,
             noun="method",
             folder=out,
-            published=paper_beside(means_of(published, "method"), configs, settings.dataset),
+            published=paper_beside(published, configs, settings.dataset),
             notes=[*of_paper, *_unlike(configs)],
             base=base_of(configs),
             particulars=_particulars(out, titles),
@@ -144,34 +145,38 @@ def _folder(row: Row) -> str:
     return "-".join(filter(None, row))
 
 
-def _title(row: Row) -> str:
-    """What a row is called: its method as the paper prints it, and the preset where it is named."""
+def _title(row: Row, config: Config) -> str:
+    """What a row is called: its method and variant, and the preset where it is named."""
     method, preset = row
-    return ", ".join(filter(None, [title_of(method), preset]))
+    return ", ".join(filter(None, [title_of(method, variant_of(method, config.network)), preset]))
 
 
-def _titles(rows: Iterable[Row]) -> dict[str, str]:
+def _titles(configs: Mapping[Row, Config]) -> dict[str, str]:
     """The title of every row, by its folder in the grid's."""
-    return {_folder(row): _title(row) for row in rows}
+    return {_folder(row): _title(row, config) for row, config in configs.items()}
 
 
 def base_of(configs: Mapping[Row, Config]) -> str:
     """The title of the row that the others are held against: the first of Gene-DML, or else the first."""
     of_default = (row for row, config in configs.items() if config.method == DEFAULT_METHOD)
-    return _title(next(of_default, next(iter(configs))))
+    row = next(of_default, next(iter(configs)))
+    return _title(row, configs[row])
 
 
-def paper_beside(published: pd.DataFrame, rows: Iterable[Row], dataset: str) -> pd.DataFrame:
+def paper_beside(published: Sequence[PublishedRow], configs: Mapping[Row, Config], dataset: str) -> pd.DataFrame:
     """The paper's means of a method by the titles of its rows: those without a named preset or with a published one.
 
     Args:
-        published: of every method, by its title.
-        rows: of the comparison.
+        published: of every method.
+        configs: of every row of the comparison.
         dataset: Gene-DML's published presets are called by theirs.
     """
-    of_paper = [row for row in rows if row[1] in ("", dataset) or row[1].startswith("published")]
-    beside = {_title(row): title_of(row[0]) for row in of_paper if title_of(row[0]) in published.index}
-    return published.loc[[*beside.values()]].set_axis([*beside])
+    of_paper = {
+        _title(row, config): row[0]
+        for row, config in configs.items()
+        if row[1] in ("", dataset) or row[1].startswith("published")
+    }
+    return means_of_networks(published, of_paper)
 
 
 def _check_alike(configs: Mapping[Row, Config]) -> None:
@@ -192,7 +197,7 @@ def _check_alike(configs: Mapping[Row, Config]) -> None:
 
 def _unlike(configs: Mapping[Row, Config]) -> list[Note]:
     """What some methods see or learn from and the first does not, so that a difference is not the method's alone."""
-    (first, reference), *others = ((_title(row), config) for row, config in configs.items())
+    (first, reference), *others = ((_title(row, config), config) for row, config in configs.items())
     parts: dict[str, Callable[[Config], object]] = {
         "views": lambda config: config.views,
         "training.refit": lambda config: config.training.refit,

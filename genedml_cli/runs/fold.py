@@ -14,6 +14,7 @@ from jaxtyping import Float
 from genedml.checkpoint import ModelCard, build_network, checkpoint_bytes, weights_sha256
 from genedml.config import Config
 from genedml.errors import GeneDMLError
+from genedml.networks.registry import variant_of
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.expression.counts import gene_ids_of
@@ -194,6 +195,7 @@ def _tested(
     record = PredictionRecord(
         **card.made_by,
         method=card.config.method,
+        variant=variant_of(card.config.method, card.config.network),
         label_settings=card.config.labels,
         notes=tuple(Note.of(text) for text in card.notes),
         um_per_px=data.features.um_per_px,

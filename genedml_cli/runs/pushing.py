@@ -11,7 +11,7 @@ from genedml.checkpoint import ModelCard, checkpoint_bytes, load_card, load_stat
 from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
 from genedml.hub import hub_reason
-from genedml.networks.registry import title_of
+from genedml.networks.registry import title_of, variant_of
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.files.paths import takes_paths
@@ -148,6 +148,7 @@ def with_numbers(text: str, named: Mapping[str, str]) -> str:
 def model_card(cards: Sequence[ModelCard], scores: Mapping[str, Any], named: Mapping[str, str], repository: str) -> str:
     """The README of the repository, from what the run knows."""
     first = cards[0]
+    title = title_of(first.config.method, variant_of(first.config.method, first.config.network))
     info = ENCODERS.get(first.encoder.name)
     licence = info.licence if info else "see timm"
     counts = {
@@ -165,7 +166,7 @@ def model_card(cards: Sequence[ModelCard], scores: Mapping[str, Any], named: Map
         "",
         f"# {repository.split('/')[1]}",
         "",
-        f"{title_of(first.config.method)} for {len(first.genes)} genes, {console.count(len(cards), 'model')} of one "
+        f"{title} for {len(first.genes)} genes, {console.count(len(cards), 'model')} of one "
         f"run; features of the frozen encoder `{first.encoder.name}` (licence: {licence}), whose weights are no part.",
         "",
         f"    genedml predict slide.svs --model hf://{repository} -o out.h5ad",

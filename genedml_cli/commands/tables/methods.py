@@ -9,7 +9,7 @@ import torch
 from genedml.config import DEFAULT_METHOD, load_config, preset_names
 from genedml.encoders.table import encoder_info
 from genedml.networks.network import Shape
-from genedml.networks.registry import build, network_class, network_info, network_names
+from genedml.networks.registry import build, network_class, network_info, network_names, title_of, variant_of
 from genedml_cli import console
 from genedml_cli.commands.choices import default_preset
 from genedml_cli.features.encoding import tokens_kept
@@ -23,7 +23,8 @@ class MethodRow:
 
     Args:
         method, preset: as ``train`` takes them.
-        title, paper, year, input, licence: see :class:`genedml.networks.registry.NetworkInfo`.
+        title: as tables print it.
+        paper, year, input, licence: see :class:`genedml.networks.registry.NetworkInfo`.
         parameters: trainable ones, for 250 genes.
         raw_pixels: whether it looks at pixels beside the encoder's vectors.
     """
@@ -66,7 +67,15 @@ def _row(method: str, preset: str | None, encoder: str) -> MethodRow:
     parameters = sum(value.numel() for value in network.parameters() if value.requires_grad)
     pixels = bool(network_class(method).needs(config.network).tiles)
     return MethodRow(
-        method, preset or "-", known.title, known.year, known.input, parameters, pixels, known.licence, known.paper
+        method,
+        preset or "-",
+        title_of(method, variant_of(method, config.network)),
+        known.year,
+        known.input,
+        parameters,
+        pixels,
+        known.licence,
+        known.paper,
     )
 
 

@@ -245,6 +245,11 @@ class M2OST(Network):
         return Needs(tokens=True, neighbors=True)
 
     @classmethod
+    def variant(cls, config: M2OSTConfig) -> str:
+        """``features``, where it joins vectors of an encoder that has seen other fields than the published ones."""
+        return "" if config.stem == "pixels" else "features"
+
+    @classmethod
     def cautions(cls, config: M2OSTConfig, spots: Sequence[int] = ()) -> list[str]:
         """That it is not the published method where it sees features."""
         if config.stem == "pixels":

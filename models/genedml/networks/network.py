@@ -78,6 +78,11 @@ class Network(nn.Module):
         """
 
     @classmethod
+    def variant(cls, config: Any) -> str:
+        """What tables call these settings of it, where they are not the method of the publication; else nothing."""
+        return ""
+
+    @classmethod
     def cautions(cls, config: Any, spots: Sequence[int] = ()) -> list[str]:
         """What must be said of tables of these settings; by default nothing.
 

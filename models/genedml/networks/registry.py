@@ -287,9 +287,13 @@ def network_info(method: str) -> NetworkInfo:
     return known[method]
 
 
-def title_of(method: str) -> str:
-    """How tables print a network; its name where the package that adds it is not installed."""
-    return network_info(method).title if method in network_names() else method
+def title_of(method: str, variant: str = "") -> str:
+    """How tables print a network; its name where the package that adds it is not installed.
+
+    ``variant``: of :func:`variant_of`, in brackets behind it.
+    """
+    title = network_info(method).title if method in network_names() else method
+    return f"{title} ({variant})" if variant else title
 
 
 def config_class(method: str) -> type:
@@ -300,6 +304,11 @@ def config_class(method: str) -> type:
 def network_class(method: str) -> "type[Network]":
     """The class of a network."""
     return _load(network_info(method).network)
+
+
+def variant_of(method: str, config: Any) -> str:
+    """What tables call a network of these settings behind its title, where they are not those of its publication."""
+    return network_class(method).variant(config)
 
 
 def build(method: str, config: Any, shape: "Shape") -> "Network":
