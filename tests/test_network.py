@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from genedml.config import load_config
+from genedml.networks import layers
 from genedml.networks.gene_dml import GeneDML, GeneDMLConfig, LossConfig
 from genedml.networks.gene_dml_grouping import kmeans
 from genedml.networks.gene_dml_losses import contrastive_loss, cross_level_loss, instance_loss, prediction_loss
 from genedml.networks.inputs import Batch, Section
-from genedml.networks.layers import GridConvolution, RelativePositionBias, spot_grid
+from genedml.networks.layers import Dropout, GridConvolution, RelativePositionBias, spot_grid
 from genedml.networks.network import Shape
 
 WIDTH, GENES, TOKENS = 16, 12, 7
@@ -250,6 +251,39 @@ def test_relative_position_bias_depends_on_the_offset_alone():
     assert torch.equal(bias[:, 0, 6], bias[:, 12, 18])
     assert not torch.equal(bias[:, 0, 6], bias[:, 6, 0])
     assert len(bias[0].unique()) == 81
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.9])
+def test_dropout_keeps_the_share_it_should_and_each_element_by_itself(probability):
+    torch.manual_seed(0)
+    values = torch.full((1001, 1001), 2.0, dtype=torch.float64)
+    dropped = Dropout(probability)(values)
+    kept = (dropped != 0).double().flatten()
+    assert float(kept.mean()) == pytest.approx(1 - probability, abs=4e-3 * math.sqrt(probability * (1 - probability)))
+    assert dropped[dropped != 0].numpy() == pytest.approx(2 / (1 - probability), rel=2e-4)
+    for distance in (1, 2, 3, 4, 1001):  # four elements share a draw
+        pair = torch.stack([kept[:-distance], kept[distance:]])
+        assert abs(float(torch.corrcoef(pair)[0, 1])) < 4e-3
+
+
+def test_dropout_draws_anew_from_the_seed_and_only_in_training():
+    values, dropout = torch.ones(7, 3), Dropout(0.5)
+    torch.manual_seed(1)
+    first, second = dropout(values), dropout(values)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(values), first) and not torch.equal(first, second)
+    assert torch.equal(dropout.eval()(values), values)
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients_to_the_bit(monkeypatch):
+    gradients = []
+    for limit in (layers.RECOMPUTED, 0):
+        monkeypatch.setattr(layers, "RECOMPUTED", limit)
+        network = make_network().train()
+        torch.manual_seed(3)
+        network.losses(make_batch(SQUARE), torch.Generator().manual_seed(1))["total"].backward()
+        gradients.append([value.grad for value in network.parameters()])
+    assert all(torch.equal(kept, anew) for kept, anew in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("HER2ST", 121), ("STNet", 84), ("skinST", 46)])

@@ -30,7 +30,7 @@ def ablate(
         Table,
         typer.Option(
             help="components: the alignment pathways on and off; k: number of groups; lambda: weight of the group "
-            "term; tau: its temperature."
+            "term; tau: its temperature; additions: what the preset small adds to the paper, each taken away."
         ),
     ],
     out: Annotated[

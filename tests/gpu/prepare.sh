@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# prepare.sh DATA: fill .carry/ (some 60 MB, ignored by git) with what run.sh needs on a machine with a GPU that has
+# torch, timm and the usual scientific packages, and no network. DATA is a folder with her2st/ (ST-imgs, ST-cnts,
+# ST-spotfiles of C4, C5, C6) and visium_mouse_colon/ (Parigi et al. 2022). Run it in the project's root, in its
+# environment; MACHINE_PYTHON is the other machine's version.
+set -euo pipefail
+data=$(realpath "$1")
+mkdir -p .git/info && { grep -qx '/.carry/' .git/info/exclude 2>/dev/null || echo '/.carry/' >>.git/info/exclude; }
+rm -rf .carry && mkdir -p .carry/wheels .carry/data/her2st/{ST-imgs/C,ST-cnts,ST-spotfiles}
+python -m pip download -q --no-deps --only-binary=:all: --python-version "${MACHINE_PYTHON:-3.12}" --implementation cp \
+  --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
+  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d .carry/wheels \
+  anndata scanpy openslide-bin openslide-python pydantic pydantic-core annotated-types typing-inspection tomli-w \
+  beartype array-api-compat natsort legacy-api-wrap session-info2 zarr numcodecs donfig google-crc32c umap-learn \
+  pynndescent fast-array-utils scverse-misc igraph texttable
+for section in C4 C5 C6; do
+  cp -r "$data/her2st/ST-imgs/C/$section" .carry/data/her2st/ST-imgs/C/
+  cp "$data/her2st/ST-cnts/$section.tsv.gz" .carry/data/her2st/ST-cnts/
+  cp "$data/her2st/ST-spotfiles/${section}_selection.tsv" .carry/data/her2st/ST-spotfiles/
+done
+python - "$data/visium_mouse_colon" .carry/data <<'P'
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import tifffile
+from PIL import Image
+
+source, out = map(Path, sys.argv[1:])
+Image.MAX_IMAGE_PIXELS = None
+level = Image.open(source / "d0_naive_colon_he.jpg").convert("RGB")
+with tifffile.TiffWriter(out / "colon.tif") as file:
+    for number in range(6):
+        file.write(
+            np.asarray(level),
+            photometric="rgb",
+            tile=(256, 256),
+            compression="jpeg",
+            compressionargs={"level": 80},
+            subfiletype=int(number > 0),
+            resolution=(1e4 / 0.966, 1e4 / 0.966),
+            resolutionunit="CENTIMETER",
+        )
+        level = level.reduce(2)
+table = anndata.read_h5ad(source / "d0_naive_colon_visium.h5ad")
+spots = zip(table.obs_names, np.asarray(table.obsm["spatial"], float).tolist(), strict=True)
+(out / "colon_spots.csv").write_text("spot,x,y\n" + "".join(f"{name},{x},{y}\n" for name, (x, y) in spots))
+P
+du -sh .carry
