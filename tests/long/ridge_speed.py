@@ -13,9 +13,11 @@ import time
 
 import numpy as np
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from genedml.metrics import pcc
 from genedml.ridge import ALPHAS, fit_ridge
 
 
@@ -36,10 +38,12 @@ def compare(spots: int, width: int, genes: int, donors: int, refits: int) -> dic
     began_s = time.process_time()
     model = fit_ridge(parts, [str(number) for number in range(donors)])
     new_s = time.process_time() - began_s
-    x, y = (np.concatenate(tables) for tables in zip(*parts[1:], strict=True))
+    left_out, *others = parts
     began_s = time.process_time()
     for alpha in ALPHAS[:refits]:
-        Ridge(alpha).fit(StandardScaler().fit_transform(x), y)
+        x, y = (np.concatenate(tables) for tables in zip(*others, strict=True))
+        refit = make_pipeline(StandardScaler(), Ridge(alpha)).fit(x, y)
+        pcc(left_out[1], refit.predict(left_out[0]))
     refit_s = (time.process_time() - began_s) / refits
     every = donors * len(ALPHAS) + 1
     return {

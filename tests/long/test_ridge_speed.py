@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("ridge_speed.py")
     ("size", "least"),
     [
         (["--spots", "700", "--width", "64", "--genes", "20"], 1),
-        pytest.param([], 8, marks=pytest.mark.long),
+        pytest.param([], 5, marks=pytest.mark.long),
     ],
     ids=["small", "uni"],
 )
