@@ -210,7 +210,7 @@ def test_a_model_without_scores_says_so_and_one_with_them_ranks_by_them(predicti
     assert html.texts["i"][0] == names[-1]
     assert "0.850 ±.050" in html.texts["td"]
     assert "0.123" in html.texts["td"]
-    said = next(text for text in html.texts["p"] if text.startswith("Novelty is"))
+    said = next(text for text in html.texts["p"] if text.startswith("Novelty compares"))
     data = anndata.read_h5ad(scored)
     assert f"{np.mean(data.obs['novelty'] > 0.95):.0%} of the spots are above 0.95" in said
 
