@@ -18,7 +18,7 @@ from genedml.networks.mlp import MLP, LinearConfig, MLPConfig
 from genedml.networks.network import Network, Shape
 from genedml.networks.st_net import STNet, STNetConfig
 from genedml.networks.triplex import TRIPLEX, TRIPLEXConfig, triplex_losses
-from genedml.schema import TransformerConfig
+from genedml.schema import TransformerConfig, from_dict
 
 WIDTH, GENES, TOKENS, SIDE, BANK = 8, 5, 6, 3, 12
 SHAPE = Shape(GENES, WIDTH, TOKENS, SIDE, BANK)
@@ -493,6 +493,12 @@ def test_mclstexp_knows_places_only_if_it_is_told_to():
         network = make_mclstexp(position=position)
         moved = (network.embed_labels(replace(spots, sections=[far])) - network.embed_labels(spots)).abs().max()
         assert (moved > 1e-3) == (position == "sine")
+
+
+@pytest.mark.parametrize("unread", [{"position": "sine"}, {"attention_heads": 4}])
+def test_settings_of_mclstexp_that_bleep_does_not_read_are_refused(unread):
+    with pytest.raises(GeneDMLError, match="are of the blocks of mclSTExp, and attention_depth = 0 has none"):
+        from_dict(BLEEPConfig, unread)
 
 
 def test_mclstexp_is_trained_by_hard_targets_in_every_part():

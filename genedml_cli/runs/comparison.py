@@ -217,7 +217,7 @@ def _with_seed(config: Config, seed: int) -> Config:
 
 
 def _particulars(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Encoder, preset, tile and trainable parameters of every row, and mean seconds of its folds as far as known."""
+    """Encoder, preset, tile, parameters of every row, and mean wall seconds of training a fold where known."""
     times, rows = seconds_of(out), {}
     for name, title in titles.items():
         runs = sorted(folder.name for folder in (out / name).glob("seed-*"))

@@ -12,7 +12,7 @@ SHOWN = [key for key in METRICS if key != "pcc_h_held_out"]
 PARAMETERS = "parameters"
 WHERE_UNLIKE = {"encoder": "encoder", "preset": "preset", "tile_um": "tile um"}
 """What of its settings a row tells where another row has other ones."""
-ALWAYS = {PARAMETERS: "parameters", "seconds_a_fold": "s a fold"}
+ALWAYS = {PARAMETERS: "parameters", "seconds_a_fold": "wall s a fold"}
 
 
 def show_comparison(comparison: Comparison, written: bool = True, full: bool = False) -> None:

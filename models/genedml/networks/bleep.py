@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,6 +61,16 @@ class BLEEPConfig:
     attention_heads: Count = 8
     position: Literal["none", "sine"] = "none"
     """Whether these blocks know where in its section a spot lies."""
+
+    @model_validator(mode="after")
+    def _read(self) -> "BLEEPConfig":
+        unread = self.position != BLEEPConfig.position or self.attention_heads != BLEEPConfig.attention_heads
+        if unread and not self.attention_depth:
+            raise ValueError(
+                "attention_heads and position are of the blocks of mclSTExp, and attention_depth = 0 has none: take "
+                "--preset mclstexp, or leave them out"
+            )
+        return self
 
 
 class ExpressionAttention(nn.Module):
