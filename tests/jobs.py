@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.files.paths import check_seen
 from genedml_cli.machine.crew import Place
 from genedml_cli.machine.executors import Processes
 
@@ -16,6 +18,19 @@ TWO = Processes(2, ["cpu"])
 
 def place_of(place: Place) -> Place:
     return place
+
+
+def gpu_of(place: Place, job: str) -> tuple[str, str]:
+    """Which GPU the process sees, and what torch is to call it."""
+    if job == "slow":
+        time.sleep(2)
+    return os.environ["CUDA_VISIBLE_DEVICES"], place.device
+
+
+def seen_from(place: Place, file: Path) -> tuple[Path, str]:
+    """Where a file is for a worker, and what it holds there."""
+    check_seen(file)
+    return file, file.read_text()
 
 
 def die(place: Place) -> Place:

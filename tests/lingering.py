@@ -5,10 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from genedml_cli import app
 from genedml_cli.machine import stopping
+from genedml_cli.machine.compute import Compute
 from genedml_cli.machine.crew import Place
 from genedml_cli.machine.executors import executor
 
@@ -28,7 +27,7 @@ def command() -> None:
 
     folder, on = Path(sys.argv[1]), sys.argv[2]
     with stopping.on_stop("All is kept."):
-        list(executor(on, torch.device("cpu")).run(place_of, linger, [folder / f"{job}.pid" for job in "ab"]))
+        list(executor(on, Compute("cpu")).run(place_of, linger, [folder / f"{job}.pid" for job in "ab"]))
 
 
 if __name__ == "__main__":

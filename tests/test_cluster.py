@@ -1,6 +1,7 @@
 """The file for sbatch: bash takes it, and it runs one command on Ray over all nodes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from genedml_cli import app
 from genedml_cli.machine.slurm import sbatch_file
 
 RECORD = '#!/bin/bash\necho "$(basename "$0") $*" >> "$CALLS"\n'
-STATUS = '[ "$1" = status ] && printf " 1 node_a\\n 1 node_b\\n 1 node_c\\n"\nexit 0\n'
+STATUS = '[ "$1" = status ] && printf " 1 node_%s\\n" a b c d e\nexit 0\n'
 
 
 def calls_of(script: str, folder: Path, **slurm: str) -> list[str]:
@@ -51,21 +52,25 @@ def test_the_file_starts_ray_on_every_node_and_then_the_command(tmp_path):
 
 @pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash")
 @pytest.mark.parametrize(
-    ("slurm", "resources"),
+    ("slurm", "resources", "others"),
     [
-        ({"SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "2"}, "--num-cpus=8 --num-gpus=2 "),
-        ({}, "--num-cpus=16 --num-gpus=4 "),
+        ({"SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "2"}, "--num-cpus=8 --num-gpus=2 ", 2),
+        ({"SLURM_JOB_NUM_NODES": "5"}, "--num-cpus=16 --num-gpus=4 ", 4),
+        ({}, "--num-cpus=16 --num-gpus=4 ", 2),
     ],
-    ids=["other options of sbatch", "those of the file"],
+    ids=["other cores", "other nodes", "those of the file"],
 )
-def test_a_node_of_ray_has_the_cores_and_gpus_that_slurm_gave(tmp_path, slurm, resources):
+def test_ray_has_the_nodes_cores_and_gpus_that_slurm_gave(tmp_path, slurm, resources, others):
     calls = calls_of(sbatch_file(["train", "-o", "run"], nodes=3, gpus=4, cpus=16), tmp_path, **slurm)
     assert [resources in call for call in calls if "srun" in call] == [True, True]
+    assert sum(f"--nodes={others} --ntasks={others} --exclude" in call for call in calls) == 1
 
 
-def test_one_node_without_gpus_and_what_cannot_be_spread():
+@pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="needs bash")
+def test_one_node_without_gpus_and_what_cannot_be_spread(tmp_path):
     script = sbatch_file(["train", "-o", "runs/mine"], nodes=1, gpus=0, cpus=8)
-    assert "--gpus-per-node" not in script and "--exclude" not in script
+    assert "--gpus-per-node" not in script
+    assert sum("srun" in call for call in calls_of(script, tmp_path)) == 1
     for words in ([], ["report", "x.h5ad"], ["train", "--on", "2"], ["train", "--on=gpus"]):
         with pytest.raises(GeneDMLError, match=r"--(on)?"):
             sbatch_file(words, 1, 0, 8)
@@ -76,3 +81,19 @@ def test_the_command_prints_it_and_no_more():
     shown = CliRunner().invoke(app.app, words)
     assert shown.exit_code == 0
     assert shown.stdout == sbatch_file(words[5:], 2, 0, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["predit", "--slides", "cohort.csv"], r"No such command 'predit'.*predict"),
+        (["predict", "--slide", "cohort.csv"], r"No such option: --slide.*--slides"),
+        (["compare", "--seeds", "many", "-o", "out"], r"Invalid value for '--seeds'.*integer"),
+        (["compare"], r"Missing option '--out'"),
+    ],
+    ids=["command", "option", "value", "missing"],
+)
+def test_a_command_that_would_not_run_is_refused_before_its_job_waits(words, sentence):
+    shown = CliRunner().invoke(app.app, ["cluster", "slurm", "--", *words])
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert re.search(sentence, " ".join(shown.stderr.replace("│", " ").split()))

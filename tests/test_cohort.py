@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from socket import gethostname
@@ -27,8 +28,10 @@ from genedml_cli.cohort import slide as cohort_slide
 from genedml_cli.cohort.cohort import predict_cohort, predict_slides, read_cohort
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.machine.crew import Place
 from genedml_cli.machine.executors import Processes
 from genedml_cli.outputs.run_folder import model_files
+from genedml_cli.prediction import prediction
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.preview import preview
 from genedml_cli.runs.record import RunRecord
@@ -216,6 +219,14 @@ def test_the_largest_slide_is_begun_first_and_a_failure_elsewhere_names_the_mach
     assert str(tmp_path / "none.png") in failed.problem and failed.problem.endswith(f"This was on {gethostname()}.")
 
 
+def test_a_worker_that_does_not_see_the_folder_of_results_says_so_and_which_machine_it_is(run, tmp_path):
+    (tmp_path / "seen").touch()
+    for folder, sentence in ((tmp_path, None), (Path("/only/there"), f"{gethostname()} does not see in /only/there")):
+        task = CohortTask(tuple(model_files(run, "P1")), folder, seen=folder / "seen")
+        with nullcontext() if sentence is None else pytest.raises(GeneDMLError, match=sentence):
+            assert task.load_at(Place("cpu", 1)).fingerprints
+
+
 def test_a_result_of_unknown_origin_is_refused(run, tmp_path):
     sheet, out = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out"
     out.mkdir()
@@ -256,14 +267,14 @@ def test_nothing_that_is_read_is_written_over(run, tmp_path):
 
 
 def test_spots_exchanged_while_a_slide_is_predicted_are_noticed(run, tmp_path, monkeypatch):
-    sheet, predicted = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), cohort_slide.predict_slide
+    sheet, predicted = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), prediction.predict_slide
 
     def exchange(*words, **settings):
         data = predicted(*words, **settings)
         write_spots(tmp_path / "s1.csv", x=600)
         return data
 
-    monkeypatch.setattr(cohort_slide, "predict_slide", exchange)
+    monkeypatch.setattr(prediction, "predict_slide", exchange)
     (failed,) = predict_cohort(sheet, run, tmp_path / "out").failed
     assert "were exchanged while it was predicted" in failed.problem
     assert {file.name for file in (tmp_path / "out").iterdir()} == TOGETHER
@@ -296,14 +307,14 @@ def test_a_damaged_result_is_not_kept(run, tmp_path):
 
 def test_an_error_that_nobody_foresaw_costs_one_slide_and_is_logged(run, tmp_path, monkeypatch):
     sheet = write_sheet(tmp_path, {name: write_good(tmp_path, n) for n, name in enumerate(("first", "second"))})
-    predicted = cohort_slide.predict_slide
+    predicted = prediction.predict_slide
 
     def stumble(models, slide, *words, **settings):
         if slide.name == "s0.png":
             raise ZeroDivisionError("a bug with hf_abcdefghij")
         return predicted(models, slide, *words, **settings)
 
-    monkeypatch.setattr(cohort_slide, "predict_slide", stumble)
+    monkeypatch.setattr(prediction, "predict_slide", stumble)
     done = predict_cohort(sheet, run, tmp_path / "out")
     assert [one.state for one in done.outcomes] == [FAILED, PREDICTED]
     assert "ZeroDivisionError: a bug" in done.failed[0].problem

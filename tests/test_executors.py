@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_config
-from jobs import TWO, die, do, place_of
+from jobs import TWO, die, do, gpu_of, place_of
 
 from genedml.config import load_config
 from genedml.errors import GeneDMLError
@@ -16,7 +17,7 @@ from genedml.networks.network import Shape
 from genedml_cli import console
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.machine import devices
-from genedml_cli.machine.compute import Compute
+from genedml_cli.machine.compute import Compute, all_deterministic
 from genedml_cli.machine.crew import DIED, READY, RESULT, Crew, Failed, Place, Worker
 from genedml_cli.machine.executors import Processes, executor
 from genedml_cli.machine.ray_executor import OnRay
@@ -42,7 +43,7 @@ def test_jobs_are_spread_computed_by_the_same_rules_and_heard_here(monkeypatch):
     heard: list[console.Message] = []
     monkeypatch.setattr(console, "pass_on", heard.append)
     torch.set_num_threads(3)
-    with devices.all_deterministic(True):
+    with all_deterministic(True):
         done = list(TWO.run(place_of, do, ["slow", "b", "c", "d"]))
     assert sorted(job for job, _, _ in done) == ["b", "c", "d", "slow"]
     assert len({process for _, process, _ in done} - {os.getpid()}) == 2
@@ -97,16 +98,28 @@ def test_a_script_without_a_guard_is_not_run_again_by_its_processes(tmp_path):
 
 def test_what_on_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    cuda = torch.device("cuda")
-    assert executor("here", CPU) == Processes(1, ["cpu"])
-    assert executor("3", CPU) == Processes(3, ["cpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cpu, cuda = Compute("cpu"), Compute("cuda")
+    assert executor("here", cpu) == Processes(1, ["cpu"])
+    assert executor("3", cpu) == Processes(3, ["cpu"])
     assert executor("here", cuda) == Processes(1, ["cuda:0", "cuda:1"])
     assert executor("gpus", cuda) == Processes(2, ["cuda:0", "cuda:1"])
     assert executor("3", cuda) == Processes(3, ["cuda:0", "cuda:1"])
     assert executor("ray", cuda) == OnRay("", "cpu", True)  # for nodes that have no GPU
-    for on, device in (("gpus", CPU), ("0", CPU), ("-1", CPU), ("there", cuda), ("", cuda)):
+    assert executor("ray://head:10001", replace(cpu, deterministic=True)) == OnRay(
+        "ray://head:10001", "cpu", False, True
+    )
+    for on, compute in (("gpus", cpu), ("0", cpu), ("-1", cpu), ("there", cuda), ("", cuda)):
         with pytest.raises(GeneDMLError, match="--on"):
-            executor(on, device)
+            executor(on, compute)
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("", ["0", "1"]), ("3,GPU-5", ["3", "GPU-5"])])
+def test_every_process_sees_one_gpu_its_own(monkeypatch, visible, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    done = list(Processes(2, ["cuda:0", "cuda:1"]).run(place_of, gpu_of, ["slow", "b"]))
+    assert sorted(done) == [(each, "cuda:0") for each in seen]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from genedml_cli.features.batch_size import BATCH_TILES
 from genedml_cli.features.encoding import BatchRunner
 from genedml_cli.features.extraction import extract
 from genedml_cli.files.storage import write_text
-from genedml_cli.machine.compute import Compute
-from genedml_cli.machine.devices import all_deterministic, fitting
+from genedml_cli.machine.compute import Compute, all_deterministic
+from genedml_cli.machine.devices import fitting
 from genedml_cli.machine.stopping import Stopped
 from genedml_cli.runs import run as runs
 from genedml_cli.training import loop as training

@@ -10,7 +10,7 @@ from genedml.encoders.encoder import Encoder, load_encoder
 from genedml_cli.features import batch_size
 from genedml_cli.features.batch_size import BATCH_TILES, choose_batch_tiles, find_batch_tiles
 from genedml_cli.features.overlap import pipelined
-from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.machine.compute import all_deterministic
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-import torch
 from conftest import tiny_config
 from deadly import TinyTask
-from jobs import do, place_of
+from jobs import do, place_of, seen_from
 from test_ablation import contents
 from test_cohort import write_broken, write_good, write_sheet
 from test_shards import results
@@ -31,6 +30,7 @@ from genedml_cli.machine.executors import executor
 from genedml_cli.machine.ray_executor import LOOPBACK, QUIET, STORE_BYTES, processors
 from genedml_cli.runs.ablation import ablate
 from genedml_cli.runs.planning import RunSettings
+from genedml_cli.runs.run import train_with
 
 pytestmark = [
     pytest.mark.ray,
@@ -68,26 +68,30 @@ def workers() -> list[psutil.Process]:
     return [process for process in alive if any("ray::_Actor" in word for word in process.cmdline()[:1])]
 
 
-def test_an_ablation_of_two_settings_and_three_folds_is_that_made_here(cluster, world, tmp_path, monkeypatch):
+def test_a_run_and_an_ablation_of_three_folds_are_those_made_here(cluster, world, tmp_path, monkeypatch):
     samples, config = read_sheet(world / "samples.csv"), tiny_config()
     monkeypatch.chdir(tmp_path)
     for folder, on in (("here", "here"), ("ray", cluster.client)):
         settings = RunSettings(features=Path("features"), compute=Compute("cpu"), on=on)
         ablate(samples, Path(folder), "k", config, (3, 4), 1, settings)
+        train_with(samples, Path(folder, "run"), config, settings)
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
-    assert len(list((tmp_path / "ray").rglob("fold-*.safetensors"))) == 6
+    assert len(list((tmp_path / "ray").rglob("fold-*.safetensors"))) == 9
 
 
-def test_errors_are_raised_here_and_what_kills_every_worker_fails_alone(cluster, capsys, monkeypatch):
-    engine = executor(cluster.client, torch.device("cpu"))
+def test_errors_are_raised_here_and_what_kills_every_worker_fails_alone(cluster, capsys, tmp_path, monkeypatch):
+    engine = executor(cluster.client, Compute("cpu"))
     done = list(engine.run(place_of, do, ["killed", "a", "b"]))
     (failed,) = [one for one in done if isinstance(one, Failed)]
     assert failed.job == "killed" and "the last of 3 workers" in failed.reason
     assert capsys.readouterr().err.count("its job is given to another") == 2
     assert sorted(one[0] for one in done if not isinstance(one, Failed)) == ["a", "b"]
-    monkeypatch.setattr(Path, "cwd", lambda: Path("/only/here"))
-    with pytest.raises(GeneDMLError, match="There is no folder /only/here, from which this command is run") as raised:
-        list(engine.run(place_of, do, ["a"]))
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    Path("out", "seen").write_text("by all")
+    assert list(engine.run(place_of, seen_from, [Path("out/seen")])) == [(tmp_path / "out" / "seen", "by all")]
+    with pytest.raises(GeneDMLError, match=f"{socket.gethostname()} does not see in /only/here what") as raised:
+        list(engine.run(place_of, seen_from, [Path("/only/here/seen")]))
     assert f"This was on {socket.gethostname()}." in raised.value.__notes__
 
 
@@ -97,6 +101,7 @@ def test_a_cohort_loses_a_worker_and_a_node_and_is_that_predicted_here(cluster, 
     sheet = write_sheet(tmp_path, {name: row for name, (row, _) in broken.items()} | rows)
     monkeypatch.setattr(cohort, "CohortTask", TinyTask)
     monkeypatch.chdir(tmp_path)
+    sheet = sheet.relative_to(tmp_path)
     cohort.predict_cohort(sheet, quick_run, Path("here"), fold="P1", compute=Compute("cpu"))
     heard, append = [], cohort._append_log
 
@@ -114,6 +119,7 @@ def test_a_cohort_loses_a_worker_and_a_node_and_is_that_predicted_here(cluster, 
     assert {one.name for one in done.outcomes if one.state == PREDICTED} == set(rows)
     assert results(tmp_path / "ray") == results(tmp_path / "here")
     tables = [pd.read_csv(tmp_path / folder / "summary.csv").drop(columns="minutes") for folder in ("ray", "here")]
+    tables[0]["problem"] = tables[0]["problem"].str.replace(f"{tmp_path}/", "")  # workers know absolute paths alone
     pd.testing.assert_frame_equal(*tables)
 
 

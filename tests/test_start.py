@@ -41,6 +41,12 @@ def test_what_is_only_looked_up_starts_at_once(words):
     assert not imported(*words) & {*HEAVY, *TABLES}
 
 
+def test_whoever_hands_out_slides_does_without_torch():
+    code = "import sys, genedml_cli.cohort.cohort, genedml_cli.machine.ray_executor; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_scoring_a_run_and_exporting_its_predictions_start_without_torch(world, tmp_path):
     run = tmp_path / "run"
     train(read_sheet(world / "samples.csv"), run, tiny_config(), fold="P1", features=tmp_path / "features")

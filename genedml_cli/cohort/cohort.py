@@ -1,6 +1,7 @@
 """Predict many slides, a sheet row each: every result is whole or absent, and one bad slide costs only itself."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,15 @@ from genedml_cli.datasets.sheets import FIRST_LINE, Row, is_file_name, number, r
 from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
-from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
-from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.files.storage import refuse_overwriting_inputs, shown_to_workers, write_text
+from genedml_cli.machine.compute import AUTO, BATCH_SPOTS, Compute, all_deterministic
 from genedml_cli.machine.crew import Executor, Failed
-from genedml_cli.machine.devices import all_deterministic, pick_device
 from genedml_cli.machine.executors import HERE, executor
 from genedml_cli.machine.shards import Shard
 from genedml_cli.machine.stopping import on_stop
 from genedml_cli.notes import marks_of
 from genedml_cli.outputs.formats import check_output_path
 from genedml_cli.outputs.run_folder import default_model, model_files
-from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.slides.slide_files import files_of
 from genedml_cli.spots.placing import Placing
 from genedml_cli.text import shown
@@ -145,28 +144,19 @@ def predict_cohort(
     """Predict every slide of a sheet.
 
     Args:
-        sheet: as :func:`read_cohort` takes it.
-        model: as of :func:`genedml_cli.prediction.prediction.predict`; loaded once for all slides.
+        sheet, placing: as :func:`read_cohort` takes them.
+        model, fold, weights: as of :func:`genedml_cli.prediction.prediction.predict`; loaded once for all slides.
         out: folder of the results: ``NAME.h5ad`` of every slide; ``summary.csv``, ``pseudobulk.csv`` (mean of every
             gene, a row a slide) and ``cohort.html`` of them all; ``errors.log`` if there was an unexpected error.
-        fold: only this fold of a run folder.
-        min_cv_pcc: keep only genes whose cross-validated PCC is at least this.
-        interval: as :func:`genedml_cli.prediction.prediction.predict` takes it.
-        placing: of the slides whose row does not say it.
-        weights: the encoder's weights file, instead of the hub.
-        compute: where and how the arithmetic runs.
-        batch_spots: spots predicted at a time.
+        min_cv_pcc, interval, batch_spots: as of :func:`genedml_cli.prediction.prediction.predict`.
+        compute, on: as :func:`genedml_cli.machine.executors.executor` takes them. Results do not depend on ``on``.
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
-        on: as :func:`genedml_cli.machine.executors.executor` takes it: one slide at a time, or several, each in a
-            process that loads the models for itself. Results do not depend on it.
-        formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`; every slide is also
-            written as each of these kinds.
-        merge: also write the slides that have a result as one file, :func:`genedml_cli.cohort.results.merge`.
+        formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`, as which every slide is written, too.
+        merge: also :func:`genedml_cli.cohort.results.merge` the slides that have a result.
         shard: predict the slides of this shard alone. What is of all slides is left to ``collect``.
         collect: predict none: join what the shards left.
-        verify: read every slide of a result that is there, to see whether it is the same; else one is, whose files have
-            the size and the time of last time.
+        verify: read every slide of a result that is there, to see whether it is the same; else size and time say so.
 
     Returns:
         What became of every slide. A slide that fails does not stop the others.
@@ -174,30 +164,28 @@ def predict_cohort(
     Raises:
         GeneDMLError: what is wrong with the sheet, the models or the folder, before any slide is read.
     """
-    slides = read_cohort(sheet, placing)
-    engine = executor(on, pick_device(compute.device), compute.device != "cpu")
+    slides, engine = read_cohort(sheet, placing), executor(on, compute)
     suffixes = tuple(suffix for suffix in dict.fromkeys(formats) if suffix != ".h5ad")
     _check_outputs(sheet, slides, out, suffixes, merge)
     files = tuple(model_files(model or default_model(), fold))
     task = CohortTask(files, out, weights, compute, batch_spots, min_cv_pcc, interval, resume, suffixes, verify=verify)
-    kept = f"Finished slides are kept in {out}. To go on, run the same command again."
-    with (
-        claimed(out / SUMMARY, f"The cohort in {out}", wanted=shard is None),
-        on_stop(kept),
-        all_deterministic(compute.deterministic),
-    ):
+    with _at_work_in(out, wanted=shard is None), all_deterministic(compute.deterministic):
         if shard is not None:
-            share = shard.take(slides)
-            cohort = _predict_all(task, share, engine, shard)
-            rows = {slide.name: row_of(slide) for slide in share}
-            Share(shard, settings_of(task), rows, cohort.outcomes).write(out)
-            return cohort
+            return _predict_share(task, slides, engine, shard)
         cohort = _join(task, slides) if collect else _predict_all(task, slides, engine)
         cohort.write()
         cohort_results.gather(out, cohort.outcomes)
         if merge and len(cohort.failed) < len(slides):
             cohort_results.merge(out, cohort.outcomes)
     return cohort
+
+
+@contextmanager
+def _at_work_in(out: Path, wanted: bool) -> Iterator[None]:
+    """Alone in a folder of results, if that is ``wanted``; says what is kept where it is stopped."""
+    kept = f"Finished slides are kept in {out}. To go on, run the same command again."
+    with claimed(out / SUMMARY, f"The cohort in {out}", wanted), on_stop(kept):
+        yield
 
 
 def _check_outputs(sheet: Path, slides: Sequence[CohortSlide], out: Path, suffixes: Sequence[str], merge: bool) -> None:
@@ -218,20 +206,28 @@ def _join(task: CohortTask, slides: Sequence[CohortSlide]) -> Cohort:
     return cohort
 
 
-def _predict_all(
-    task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, shard: Shard | None = None
-) -> Cohort:
+def _predict_share(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, shard: Shard) -> Cohort:
+    """Predict the slides of a shard and leave what became of them for those who join them, who also keep the log."""
+    share = shard.take(slides)
+    cohort = replace(_predict_all(task, share, engine, logged=False), shard=shard)
+    Share(shard, settings_of(task), {slide.name: row_of(slide) for slide in share}, cohort.outcomes).write(task.out)
+    return cohort
+
+
+def _predict_all(task: CohortTask, slides: Sequence[CohortSlide], engine: Executor, logged: bool = True) -> Cohort:
     """Predict slides, the largest first; say what became of each as it comes."""
     outcomes: dict[str, Outcome] = {}
-    with console.progress("Slides", len(slides)) as advance:
-        for outcome in predict_slides(task, sorted(slides, key=_size, reverse=True), engine):
+    with shown_to_workers(task.out) as seen, console.progress("Slides", len(slides)) as advance:
+        queue = sorted(slides, key=_size, reverse=True)
+        for outcome in predict_slides(replace(task, seen=seen), queue, engine):
             outcomes[outcome.name] = outcome
             advance(note=outcome.name)
             why = f": {outcome.problem}" if outcome.problem else ""
             console.note(f"{len(outcomes)}/{len(slides)} {outcome.name}: {outcome.state}{why}")
-            if shard is None:
+            if logged:
                 _append_log(task.out / ERROR_LOG, outcome)
-    return Cohort(task.out, tuple(outcomes[slide.name] for slide in slides), shard)
+    # A cluster gives absolute paths back.
+    return Cohort(task.out, tuple(replace(outcomes[slide.name], slide=slide.slide) for slide in slides))
 
 
 def _size(slide: CohortSlide) -> int:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from genedml_cli.cohort.slide import FAILED, Outcome
-from genedml_cli.figures.maps import COLOURS, PERCENTILES, SectionPicture, show_tissue, spot_shapes
+from genedml_cli.figures.maps import COLOURS, SectionPicture, show_tissue, spot_shapes
 from genedml_cli.files.provenance import maker, now
-from genedml_cli.files.storage import write_text
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.report.pictures import section_picture
 from genedml_cli.report.template import template
@@ -28,67 +28,60 @@ MAP_PX = 200
 QUALITY = 80
 
 
-@dataclass(frozen=True)
-class SlideRow:
-    """One slide of the page; without a file where it failed.
-
-    Args:
-        outcome: what became of it.
-        file: its result, read again when its map is drawn, so that one section at a time is in memory.
-        values: of the gene that is shown.
-        novelty: the median over its spots, if that is known.
-    """
-
-    outcome: Outcome
-    file: Path | None = None
-    values: Float[np.ndarray, " S"] | None = None
-    novelty: float | None = None
-
-
-def slide_row(outcome: Outcome, file: Path, data: anndata.AnnData, gene: str) -> SlideRow:
-    """The row of a slide that was predicted."""
-    values = np.asarray(data[:, gene].X, dtype=np.float64).ravel()
-    return SlideRow(outcome, file, values, float(data.obs["novelty"].median()) if "novelty" in data.obs else None)
-
-
-def write_cohort_page(path: Path, rows: Sequence[SlideRow], gene: str) -> None:
+def write_cohort_page(path: Path, outcomes: Sequence[Outcome], gene: str, low: float, high: float) -> None:
     """Write the page, which loads nothing from anywhere and links to the results beside it.
 
+    Args:
+        path: of the page, beside the results, which are read one after the other.
+        outcomes: of all slides.
+        gene: whose maps are drawn.
+        low, high: between which values its colours lie.
+
     Raises:
-        GeneDMLError: it cannot be written.
+        GeneDMLError: a result cannot be read, or the page not written.
     """
-    known = [row.values for row in rows if row.values is not None]
-    low, high = np.percentile(np.concatenate(known), PERCENTILES) if known else (0.0, 0.0)
     style = (resources.files("genedml_cli.report") / "page.css").read_text(encoding="utf-8")
-    html = template("cohort.html").render(
-        rows=[_cells(row, low, high) for row in rows],
-        failed=sum(row.outcome.state == FAILED for row in rows),
+    stream = template("cohort.html").stream(
+        slides=len(outcomes),
+        rows=(_row(outcome, path.parent, gene, low, high) for outcome in outcomes),
+        failed=sum(outcome.state == FAILED for outcome in outcomes),
         gene=gene,
         scale=f"{low:.2f} to {high:.2f}",
         style=Markup(style),
         maker=maker() | {"time": now()},
     )
-    write_text(path, html.encode("utf-8", "replace").decode("utf-8"))
+    with atomic_write(path) as temporary:
+        stream.dump(str(temporary), encoding="utf-8", errors="replace")
 
 
-def _cells(row: SlideRow, low: float, high: float) -> dict[str, object]:
-    one = row.outcome
-    return {
-        "name": one.name,
-        "link": "" if one.state == FAILED else quote(f"{one.name}.h5ad"),
-        "slide": one.slide.name,
-        "spots": one.spots,
-        "genes": one.genes,
-        "novelty": "-" if row.novelty is None else f"{row.novelty:.2f}",
-        "marks": list(dict.fromkeys((note.mark, str(note)) for note in one.marks)),
-        "problem": f"{FAILED}: {one.problem}" if one.state == FAILED else "",
-        "map": "" if row.file is None or row.values is None else _map(_section(row.file), row.values, low, high),
+def values_of(data: anndata.AnnData, gene: str) -> Float[np.ndarray, " S"]:
+    """What is predicted of a gene."""
+    return np.asarray(data[:, gene].X, dtype=np.float64).ravel()
+
+
+def _row(outcome: Outcome, folder: Path, gene: str, low: float, high: float) -> dict[str, object]:
+    row: dict[str, object] = {
+        "name": outcome.name,
+        "link": "",
+        "slide": outcome.slide.name,
+        "spots": outcome.spots,
+        "genes": outcome.genes,
+        "novelty": "-",
+        "marks": list(dict.fromkeys((note.mark, str(note)) for note in outcome.marks)),
+        "problem": f"{FAILED}: {outcome.problem}",
+        "map": "",
     }
+    if outcome.state == FAILED:
+        return row
+    data = read_prediction(folder / f"{outcome.name}.h5ad")
+    picture = _map(_section(outcome.name, data), values_of(data, gene), low, high)
+    novelty = f"{float(data.obs['novelty'].median()):.2f}" if "novelty" in data.obs else "-"
+    return row | {"link": quote(f"{outcome.name}.h5ad"), "novelty": novelty, "problem": "", "map": picture}
 
 
-def _section(file: Path) -> SectionPicture:
+def _section(name: str, data: anndata.AnnData) -> SectionPicture:
     """The section of a result with tissue of about the map's pixels."""
-    section = section_picture(file.stem, read_prediction(file), None, {})
+    section = section_picture(name, data, None, {})
     if section.tissue is None:
         return section
     step = max(1, int(min(section.tissue.shape[:2]) / (2 * MAP_PX)))

@@ -6,17 +6,20 @@ Letters: S spots, M genes.
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import anndata
+import numpy as np
 import pandas as pd
 
 from genedml.errors import GeneDMLError
 from genedml.schema import to_dict
-from genedml_cli.cohort.page import SlideRow, slide_row, write_cohort_page
+from genedml_cli.cohort.page import values_of, write_cohort_page
 from genedml_cli.cohort.slide import FAILED, Outcome
+from genedml_cli.figures.maps import PERCENTILES
 from genedml_cli.files.provenance import maker
-from genedml_cli.files.storage import write_text
+from genedml_cli.files.storage import atomic_write
 from genedml_cli.machine.memory import free_on_host
 from genedml_cli.notes import Note, marks_of
 from genedml_cli.outputs.formats import write_h5ad
@@ -38,22 +41,28 @@ def gather(folder: Path, outcomes: Sequence[Outcome]) -> None:
     Raises:
         GeneDMLError: a result that cannot be read, or a file that cannot be written.
     """
-    means: dict[str, pd.Series] = {}
-    rows: list[SlideRow] = []
-    shown = ""
-    for outcome in outcomes:
-        if outcome.state == FAILED:
-            rows.append(SlideRow(outcome))
-            continue
-        file = folder / f"{outcome.name}.h5ad"
-        data = read_prediction(file)
-        means[outcome.name] = data.to_df().mean()
-        shown = shown or best_gene(data)
-        rows.append(slide_row(outcome, file, data, shown))
-    marks = {outcome.name: marks_of(outcome.marks) for outcome in outcomes if outcome.name in means}
-    table = pd.DataFrame(means).T.rename_axis(SLIDE).assign(marks=pd.Series(marks, dtype=str))
-    write_text(folder / PSEUDOBULK, table.round(5).to_csv())
-    write_cohort_page(folder / PAGE, rows, shown)
+    shown, low, high = "", 0.0, 0.0
+    with TemporaryFile() as values:
+        with atomic_write(folder / PSEUDOBULK) as temporary, temporary.open("w", encoding="utf-8") as table:
+            for outcome in outcomes:
+                if outcome.state == FAILED:
+                    continue
+                data = read_prediction(folder / f"{outcome.name}.h5ad")
+                table.write(_means(data, outcome).to_csv(header=not shown, lineterminator="\n"))
+                shown = shown or best_gene(data)
+                values.write(values_of(data, shown).tobytes())
+            if not shown:
+                table.write(f"{SLIDE},marks\n")
+        values.flush()
+        if values.tell():  # a percentile takes all values of the gene: they lie in the file, not in memory
+            low, high = np.percentile(np.memmap(values, np.float64), PERCENTILES, overwrite_input=True).tolist()
+    write_cohort_page(folder / PAGE, outcomes, shown, low, high)
+
+
+def _means(data: anndata.AnnData, outcome: Outcome) -> pd.DataFrame:
+    """One row: the mean of every gene, and the marks of the slide."""
+    row = data.to_df().mean().to_frame(outcome.name).T.rename_axis(SLIDE).round(5)
+    return row.assign(marks=marks_of(outcome.marks))
 
 
 def best_gene(data: anndata.AnnData) -> str:

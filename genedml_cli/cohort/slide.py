@@ -7,30 +7,30 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata
 
 from genedml.errors import GeneDMLError, lines_of
 from genedml.schema import from_dict
 from genedml_cli import console
-from genedml_cli.features.feature_file import features_beside
-from genedml_cli.features.overlap import share_threads
+from genedml_cli.files.paths import check_seen
 from genedml_cli.files.provenance import command_line
 from genedml_cli.files.storage import sha256_of, write_json
 from genedml_cli.files.text_files import read_json
-from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.compute import AUTO, BATCH_SPOTS, Compute
 from genedml_cli.machine.crew import Place
 from genedml_cli.notes import Note
 from genedml_cli.outputs.formats import write
 from genedml_cli.outputs.prediction_file import read_prediction
 from genedml_cli.outputs.prediction_record import record_of, set_record
-from genedml_cli.prediction.ensemble import Ensemble, load_models, say_which
-from genedml_cli.prediction.prediction import predict_slide
-from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.slides.slide_files import Fingerprint, fingerprint
 from genedml_cli.spots.placing import Placing
 from genedml_cli.spots.spot_files import spots_file
 from genedml_cli.text import shown
+
+if TYPE_CHECKING:  # whoever hands out slides predicts none, and does without torch
+    from genedml_cli.prediction.ensemble import Ensemble
 
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
 ERROR_LOG = "errors.log"
@@ -79,7 +79,8 @@ class Outcome:
 class CohortTask:
     """What every slide of a cohort is predicted with; whoever predicts one loads the models by it.
 
-    ``command`` and ``host`` are those of the process which asks for it, not of one that does it.
+    ``command`` and ``host`` are those of the process which asks for it, not of one that does it; ``seen`` is a file
+    that it left in ``out``, and that whoever does it must see there.
     """
 
     files: tuple[Path, ...]
@@ -94,16 +95,22 @@ class CohortTask:
     command: str = field(default_factory=command_line)
     host: str = field(default_factory=socket.gethostname)
     verify: bool = False
+    seen: Path | None = None
 
-    def load_at(self, place: Place) -> Ensemble:
+    def load_at(self, place: Place) -> "Ensemble":
         """The models and their encoder, to stay in memory for all slides at a place; the first says which they are."""
-        share_threads(place.of)
+        from genedml_cli.features.overlap import encode_on
+        from genedml_cli.prediction.ensemble import load_models, say_which
+
+        if self.seen is not None:
+            check_seen(self.seen)
+        encode_on(place.cores)
         with nullcontext() if place.number == 0 else console.quieted():
             models = load_models(self.files, self.weights, self.compute, keep=True)
             say_which(models)
         return models
 
-    def predict(self, models: Ensemble, slide: CohortSlide) -> Outcome:
+    def predict(self, models: "Ensemble", slide: CohortSlide) -> Outcome:
         """Predict one slide into its file; whatever goes wrong is told in the outcome."""
         started = time.perf_counter()
         with console.about(slide.name):
@@ -119,7 +126,10 @@ class CohortTask:
         return replace(outcome, minutes=(time.perf_counter() - started) / 60)
 
 
-def _predict_or_keep(task: CohortTask, models: Ensemble, slide: CohortSlide) -> Outcome:
+def _predict_or_keep(task: CohortTask, models: "Ensemble", slide: CohortSlide) -> Outcome:
+    from genedml_cli.features.feature_file import features_beside
+    from genedml_cli.prediction.prediction import predict_slide
+
     file = task.out / f"{slide.name}.h5ad"
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written
@@ -148,7 +158,7 @@ def _sha256_of(slide: CohortSlide, task: CohortTask) -> str:
     return now.sha256
 
 
-def _keep(task: CohortTask, file: Path, models: Ensemble, slide: CohortSlide) -> Outcome:
+def _keep(task: CohortTask, file: Path, models: "Ensemble", slide: CohortSlide) -> Outcome:
     """A result that is there, if it was made from the same.
 
     Raises:
@@ -176,7 +186,7 @@ def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) 
         write(data, task.out / f"{slide.name}{suffix}")
 
 
-def _asked(task: CohortTask, slide: CohortSlide, models: Ensemble) -> dict[str, str]:
+def _asked(task: CohortTask, slide: CohortSlide, models: "Ensemble") -> dict[str, str]:
     """All but its slide that a result depends on, each by what a difference of it is called."""
     tissue, section = slide.placing.tissue, slide.placing.section
     return {

@@ -1,8 +1,9 @@
 """genedml cluster slurm"""
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+import typer.core
 
 from genedml_cli.commands import options
 
@@ -20,8 +21,13 @@ def _group() -> None:
     """Keeps ``slurm`` a command of its own while it is the only one."""
 
 
-@app.command(examples=EXAMPLES)
+class _InContext(typer.core.TyperCommand):
+    context_class = typer.Context
+
+
+@app.command(examples=EXAMPLES, cls=_InContext)
 def slurm(
+    context: typer.Context,
     words: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="What to run, after two dashes.")],
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Machines.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, metavar="N", help="GPUs of each; one worker a GPU.")] = 0,
@@ -30,7 +36,16 @@ def slurm(
     ] = 16,
 ) -> None:
     """Print a file for sbatch that starts Ray on the nodes of a job and runs a command on it; submits nothing."""
+    _check(words, context)
     from genedml_cli import console
     from genedml_cli.machine.slurm import sbatch_file
 
     console.say(sbatch_file(words, nodes, gpus_per_node, cpus_per_node).rstrip())
+
+
+def _check(words: list[str], context: typer.Context) -> None:
+    """Read the words as the command line will, so that what is wrong with them is said before a job waits for hours."""
+    root = context.find_root()
+    name, command, rest = cast(typer.core.TyperGroup, root.command).resolve_command(root, words)
+    if command is not None:
+        command.make_context(name, rest, parent=root)

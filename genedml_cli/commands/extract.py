@@ -17,7 +17,8 @@ def extract(
     """Fill feature files alone, so that train finds them; of a method on raw pixels also its files of tiles."""
     from genedml_cli import console
     from genedml_cli.features.extraction import extract as extract_features
-    from genedml_cli.machine.devices import all_deterministic, prepare_encoder
+    from genedml_cli.machine.compute import all_deterministic
+    from genedml_cli.machine.devices import prepare_encoder
     from genedml_cli.runs.planning import features_key
 
     chosen, _ = given.sections()

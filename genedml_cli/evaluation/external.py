@@ -32,8 +32,8 @@ from genedml_cli.expression.counts import read_counts
 from genedml_cli.expression.gene_map import with_gene_map
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import write_json, write_text
-from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.devices import all_deterministic, prepare_encoder
+from genedml_cli.machine.compute import AUTO, Compute, all_deterministic
+from genedml_cli.machine.devices import prepare_encoder
 from genedml_cli.notes import Note, marks_of, texts_of
 from genedml_cli.outputs.hub_models import from_hub, results_of
 from genedml_cli.outputs.run_folder import RECORD, model_files, model_files_in, read_record, reference_file

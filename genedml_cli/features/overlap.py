@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 MOST_THREADS = 16
 """Each has a batch in memory."""
 
-_sharers = 1
+_cores: int | None = None
 
 
 def pipelined(calls: Iterable[Callable[[], Result]], device: torch.device) -> Generator[Result, None, None]:
@@ -25,10 +25,10 @@ def pipelined(calls: Iterable[Callable[[], Result]], device: torch.device) -> Ge
     return _in_threads(calls) if device.type == "cpu" else _one_ahead(call() for call in calls)
 
 
-def share_threads(processes: int) -> None:
-    """Say that so many processes encode on this machine's cores."""
-    global _sharers
-    _sharers = processes
+def encode_on(cores: int) -> None:
+    """Say on how many of its machine's cores this process encodes; all of torch's threads, where nobody says it."""
+    global _cores
+    _cores = cores
 
 
 def _one_ahead(results: Iterator[Result]) -> Generator[Result, None, None]:
@@ -41,7 +41,7 @@ def _one_ahead(results: Iterator[Result]) -> Generator[Result, None, None]:
 
 def _in_threads(calls: Iterable[Callable[[], Result]]) -> Generator[Result, None, None]:
     with _restored_threads() as count:
-        threads = min(max(1, count // _sharers), MOST_THREADS)
+        threads = min(_cores or count, MOST_THREADS)
         pool = ThreadPoolExecutor(threads, "encoder", initializer=torch.set_num_threads, initargs=(1,))
         coming: deque[Future[Result]] = deque()
         try:

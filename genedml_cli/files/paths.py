@@ -1,10 +1,13 @@
-"""Paths as text: what a public call takes as a path, it takes as a string, too."""
+"""Paths as text, which public calls take too; and paths that a worker on another machine must see."""
 
 import functools
 import inspect
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
+
+from genedml.errors import GeneDMLError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +26,19 @@ def takes_paths(function: Callable[P, T]) -> Callable[P, T]:
         return function(*given.args, **given.kwargs)
 
     return call
+
+
+def check_seen(file: Path) -> None:
+    """Refuse to work where a file cannot be seen that the command has just written into the folder of its results.
+
+    Raises:
+        GeneDMLError: naming the machine and the folder.
+    """
+    if not file.exists():
+        raise GeneDMLError(
+            f"{socket.gethostname()} does not see in {file.parent} what the command wrote there. All machines of a "
+            "cluster must see the same files under the same paths: give an -o that they share."
+        )
 
 
 def _is_path(kind: Any) -> bool:

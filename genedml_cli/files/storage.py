@@ -87,6 +87,25 @@ def written(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
 
 
+@contextmanager
+def shown_to_workers(folder: Path) -> Iterator[Path]:
+    """A file in a folder while the block runs, which workers on other machines must see there, too.
+
+    Raises:
+        GeneDMLError: the folder cannot be written.
+    """
+    name = folder / "workers"
+    mark = new_part(name)
+    with written(mark):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(name)
+        mark.touch()
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
+
+
 def refuse_overwriting_inputs(outs: Iterable[Path], read: Iterable[Path | None]) -> None:
     """Refuse to write over a file that is read.
 

@@ -5,17 +5,16 @@ itself, whole or not at all, and returns little. So another engine, as that of a
 methods of :class:`Engine` in a file of its own, and one more case in :func:`genedml_cli.machine.executors.executor`.
 """
 
+import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast, runtime_checkable
-
-import torch
 
 from genedml.errors import GeneDMLError, lines_of
 from genedml_cli import console
-from genedml_cli.machine.devices import make_deterministic
+from genedml_cli.machine.compute import make_deterministic
 
 State = TypeVar("State")
 Job = TypeVar("Job")
@@ -28,11 +27,13 @@ class Place:
     """Where jobs are done: in one process, of one or several.
 
     Args:
-        device: of torch.
-        threads: of torch, as many as in the process that hands out the jobs: another number rounds in another way.
+        device: of torch; ``auto``, which is what :func:`genedml_cli.machine.devices.pick_device` finds there.
+        threads: of torch. Another number rounds in another way, so those of one machine have as many as the process
+            that hands out the jobs, and those of a cluster too if that has OMP_NUM_THREADS.
         number: of this place, from 0.
         of: how many places there are.
         deterministic: whether torch is held to operations that give the same each time.
+        cores: for batches of its encoder, each of which takes one.
     """
 
     device: str
@@ -40,14 +41,26 @@ class Place:
     number: int = 0
     of: int = 1
     deterministic: bool = False
+    cores: int = 1
 
-    def settle(self) -> None:
-        """Let this process compute as the one that hands out the jobs does, before it computes anything."""
+    def settle(self) -> "Place":
+        """Let this process compute as its place says, before it computes anything; the place as it is seen from here.
+
+        Of several GPUs the process sees its own alone, which is its ``cuda:0``.
+        """
+        kind, _, number = self.device.partition(":")
+        if kind == "cuda":
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[int(number)] if seen else number
+            kind = "cuda:0"
+        import torch
+
+        from genedml_cli.machine.devices import pick_device
+
         torch.set_num_threads(self.threads)
         if self.deterministic:
             make_deterministic()
-        if self.device.startswith("cuda"):
-            torch.cuda.set_device(self.device)
+        return replace(self, device=str(pick_device()) if kind == "auto" else kind)
 
 
 @dataclass(frozen=True)

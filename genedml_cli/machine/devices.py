@@ -1,6 +1,5 @@
 """Where the arithmetic runs, what memory it has there, and the encoder put there."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -84,29 +83,6 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-@contextmanager
-def all_deterministic(wanted: bool) -> Iterator[None]:
-    """With ``wanted``, kernels of CUDA that give the same each time; torch refuses an operation that has none.
-
-    To be entered before anything is computed on CUDA.
-    """
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    make_deterministic()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def make_deterministic() -> None:
-    """Kernels that give the same each time, from now on; before anything is computed on CUDA."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the device is first used
-    torch.use_deterministic_algorithms(True)
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:

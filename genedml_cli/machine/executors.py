@@ -11,11 +11,10 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any, cast
 
-import torch
-
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.machine import crew
+from genedml_cli.machine.compute import AUTO, Compute
 from genedml_cli.machine.crew import Executor, Job, Place, Result, State, Worker
 from genedml_cli.machine.stopping import end_with_parent
 
@@ -37,10 +36,13 @@ class Processes:
         self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
     ) -> Iterator[Result | crew.Failed[Job]]:
         """As :meth:`Executor.run`; to processes ``setup``, ``call``, jobs and results are pickled."""
+        import torch
+
         count = max(1, min(self.count, len(jobs)))
         threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
         devices = [self.devices[number % len(self.devices)] for number in range(count)]
-        places = [Place(device, threads, number, count, deterministic) for number, device in enumerate(devices)]
+        cores = max(1, threads // count)
+        places = [Place(device, threads, number, count, deterministic, cores) for number, device in enumerate(devices)]
         if count > 1:
             yield from crew.Crew(_Spawning(setup, call), jobs).run(places)
             return
@@ -124,8 +126,7 @@ def _serve(pipe: Connection, place: Place, setup: Callable[[Place], Any], call: 
         end_with_parent(leader.sentinel)
     console.relay(pipe.send)
     try:
-        place.settle()
-        state = setup(place)
+        state = setup(place.settle())
         pipe.send((crew.READY, None))
         while True:
             job = pipe.recv()
@@ -137,14 +138,14 @@ def _serve(pipe: Connection, place: Place, setup: Callable[[Place], Any], call: 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def executor(on: str, device: torch.device, gpus: bool = True) -> Executor:
+def executor(on: str, compute: Compute = AUTO) -> Executor:
     """What ``--on`` names.
 
     Args:
         on: ``here``, this process; a number of processes; ``gpus``, a process for each CUDA device; ``ray``, the
             cluster that ``RAY_ADDRESS`` names or one on this machine alone; or ``ray://host:port``.
-        device: where the arithmetic runs. Processes on CUDA take the CUDA devices that torch sees in turn.
-        gpus: whether a cluster's GPUs are taken, whatever this machine has.
+        compute: where and how the arithmetic runs. Processes on CUDA take the CUDA devices that torch sees in turn; a
+            cluster's GPUs are taken whatever this machine has, unless it is to run on a CPU.
 
     Raises:
         GeneDMLError: it names something else, or there are no CUDA devices to be had.
@@ -152,7 +153,13 @@ def executor(on: str, device: torch.device, gpus: bool = True) -> Executor:
     if on == RAY or on.startswith(f"{RAY}://"):
         from genedml_cli.machine.ray_executor import OnRay
 
-        return OnRay("" if on == RAY else on, "cpu" if device.type == "cuda" else str(device), gpus)
+        elsewhere = "cpu" if compute.device == "cuda" else compute.device
+        return OnRay("" if on == RAY else on, elsewhere, compute.device != "cpu", compute.deterministic)
+    import torch
+
+    from genedml_cli.machine.devices import pick_device
+
+    device = pick_device(compute.device)
     cuda = device.type == "cuda"
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if cuda else [str(device)]
     if on == HERE:

@@ -14,23 +14,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.machine import crew
 from genedml_cli.machine.crew import Job, Place, Result, State, Worker
+from genedml_cli.machine.packing import pack, unpack
 from genedml_cli.machine.stopping import SIGNALS
 
 TRIES = 3
 FEW_CORES = 4
+GPU = "cuda:0"
 STORE_BYTES = 80 * 2**20
 """Of Ray's object store, nearly the least it takes: outcomes do not need it."""
 QUIET = {
@@ -53,11 +54,13 @@ class OnRay:
         address: of a cluster, as ``ray://host:port``; else that in ``RAY_ADDRESS``, else one is started here.
         device: where actors compute that have no GPU.
         gpus: whether GPUs of the cluster are taken, where there are some.
+        deterministic: see :class:`genedml_cli.machine.compute.Compute`.
     """
 
     address: str
     device: str
     gpus: bool
+    deterministic: bool = False
 
     def run(
         self, setup: Callable[[Place], State], call: Callable[[State, Job], Result], jobs: Sequence[Job]
@@ -71,13 +74,14 @@ class OnRay:
             return
         with _connected(self.address or os.environ.get("RAY_ADDRESS", ""), self.gpus) as ray:
             engine = _Actors(ray, setup, call)
-            places = engine.places(self.device, self.gpus)[: len(jobs)]
+            places = engine.places(self.device, self.gpus, self.deterministic)[: len(jobs)]
             if not places:
                 raise GeneDMLError(
                     "The Ray cluster has no processors. Start nodes that have some: ray start --num-cpus N."
                 )
             where = f"{console.count(engine.machines, 'machine')} of Ray"
-            console.note(f"{console.count(len(places), 'worker')} on {where}, computing on {places[0].device}.")
+            each = "with a GPU each" if places[0].device == GPU else f"of {console.count(places[0].cores, 'core')} each"
+            console.note(f"{console.count(len(places), 'worker')} {each} on {where}.")
             yield from crew.Crew(engine, jobs).run(places)
 
 
@@ -91,7 +95,7 @@ class _Actors:
     )
 
     def __init__(self, ray: ModuleType, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]) -> None:
-        self._ray, self._calls = ray, (setup, call)
+        self._ray, self._calls = ray, pack((setup, call))
         self._nodes: dict[int, dict[str, Any]] = {}
         self._inbox: SimpleQueue[tuple[Worker, Future[Answer]]] = SimpleQueue()
         self._actors: list[Any] = []
@@ -101,19 +105,25 @@ class _Actors:
         """How many nodes the places are on."""
         return len({node["NodeID"] for node in self._nodes.values()})
 
-    def places(self, device: str, gpus: bool) -> list[Place]:
-        """One a GPU of the cluster; where none is to be taken, one a few cores. Those of a node are numbered apart."""
+    def places(self, device: str, gpus: bool, deterministic: bool) -> list[Place]:
+        """One a GPU of the cluster; where none is to be taken, one a few cores. Those of a node are numbered apart.
+
+        They share the cores of their node, and torch computes in as many threads, unless OMP_NUM_THREADS here says
+        otherwise for all.
+        """
         nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         with_gpus = [node for node in nodes if gpus and node["Resources"].get("GPU")]
-        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
         places: list[list[Place]] = []
         for node in with_gpus or nodes:
             resources = node["Resources"]
             count = int(resources["GPU"]) if with_gpus else max(1, int(resources["CPU"]) // FEW_CORES)
             first = len(self._nodes)
             self._nodes |= {first + number: node for number in range(count)}
-            where = "cuda:0" if with_gpus else device
-            places.append([Place(where, threads, first + number, count, deterministic) for number in range(count)])
+            cores = max(1, int(resources["CPU"]) // count)
+            of_torch, where = int(threads) if threads.isdecimal() else cores, GPU if with_gpus else device
+            first_place = Place(where, of_torch, first, count, deterministic, cores)
+            places.append([replace(first_place, number=first + number) for number in range(count)])
         longest = max(map(len, places), default=0)
         return [of_node[row] for row in range(longest) for of_node in places if row < len(of_node)]
 
@@ -122,15 +132,14 @@ class _Actors:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         node = self._nodes[place.number]
-        on_gpu = place.device.startswith("cuda")
         actor = (
             self._ray.remote(_Actor)
             .options(
-                num_cpus=1 if on_gpu else min(FEW_CORES, int(node["Resources"]["CPU"])),
-                num_gpus=1 if on_gpu else 0,
+                num_cpus=place.cores,
+                num_gpus=1 if place.device == GPU else 0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             )
-            .remote(place, Path.cwd(), *self._calls)
+            .remote(place, self._calls)
         )
         self._actors.append(actor)
         worker = Worker(place, actor)
@@ -139,7 +148,7 @@ class _Actors:
 
     def give(self, worker: Worker, job: Any) -> None:
         """See :class:`genedml_cli.machine.crew.Engine`."""
-        self._expect(worker, worker.handle.do.remote(job))
+        self._expect(worker, worker.handle.do.remote(pack(job)))
 
     def hear(self) -> Iterator[tuple[Worker, str, Any]]:
         """See :class:`genedml_cli.machine.crew.Engine`.
@@ -172,30 +181,21 @@ class _Actors:
 class _Actor:
     """In a process of Ray: what all jobs at its place share."""
 
-    def __init__(
-        self, place: Place, folder: Path, setup: Callable[[Place], Any], call: Callable[[Any, Any], Any]
-    ) -> None:
-        self._place, self._folder, self._setup, self._call = place, folder, setup, call
+    def __init__(self, place: Place, calls: bytes) -> None:
+        self._place, self._calls = place, calls
 
     def load(self) -> Answer:
         """Make what the jobs share."""
         return self._answer(crew.READY, self._load)
 
-    def do(self, job: Any) -> Answer:
+    def do(self, job: bytes) -> Answer:
         """Do a job."""
-        return self._answer(crew.RESULT, lambda: self._call(self._state, job))
+        return self._answer(crew.RESULT, lambda: self._call(self._state, unpack(job)))
 
     def _load(self) -> None:
-        try:
-            os.chdir(self._folder)  # so that relative paths are those of the command
-        except OSError as error:
-            raise GeneDMLError(
-                f"There is no folder {self._folder}, from which this command is run. All machines of the cluster must "
-                "see the same files under the same paths: run it in a folder that they share."
-            ) from error
+        setup, self._call = unpack(self._calls)
         threadpool_limits(self._place.threads)  # Ray gives libraries one thread; another number rounds in another way
-        self._place.settle()
-        self._state = self._setup(self._place)
+        self._state = setup(self._place.settle())
 
     def _answer(self, kind: str, work: Callable[[], Any]) -> Answer:
         messages: list[console.Message] = []
@@ -265,7 +265,7 @@ def _cluster_here(temporary: Path, gpus: bool) -> dict[str, Any]:
     """A cluster of this machine alone, of the processors and GPUs that this process was given."""
     return {
         "num_cpus": processors(),
-        "num_gpus": torch.cuda.device_count() if gpus else 0,  # those of CUDA_VISIBLE_DEVICES
+        **({} if gpus else {"num_gpus": 0}),  # Ray counts those of CUDA_VISIBLE_DEVICES
         "include_dashboard": False,
         "object_store_memory": STORE_BYTES,
         "_temp_dir": str(temporary),

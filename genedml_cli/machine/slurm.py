@@ -15,7 +15,8 @@ SCRIPT = """\
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task={cpus}
 {gpu_line}set -euo pipefail
-cpus=${{SLURM_CPUS_PER_TASK:-{cpus}}} gpus=${{SLURM_GPUS_ON_NODE:-{gpus}}}  # those of sbatch's own options, if given
+# Those of sbatch's own options, if given.
+nodes=${{SLURM_JOB_NUM_NODES:-{nodes}}} cpus=${{SLURM_CPUS_PER_TASK:-{cpus}}} gpus=${{SLURM_GPUS_ON_NODE:-{gpus}}}
 export SRUN_CPUS_PER_TASK=$cpus RAY_USAGE_STATS_ENABLED=0
 export GRPC_ENABLE_FORK_SUPPORT=0  # with it, Ray's server for ray:// dies as it begins
 
@@ -31,12 +32,13 @@ trap 'kill $(jobs -p) 2> /dev/null || true; rm -rf "/tmp/ray-$SLURM_JOB_ID"' EXI
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" "${{node[@]}}" --head \\
     --node-ip-address="$address" --port="$port" $client --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID" &
 for _ in $(seq 60); do ray status > /dev/null 2>&1 && break || sleep 2; done
-{others}for _ in $(seq 60); do [ "$(ray status 2> /dev/null | grep -c ' node_')" -ge {nodes} ] && break || sleep 2; done
+if [ "$nodes" -gt 1 ]; then
+    srun --overlap --nodes=$((nodes - 1)) --ntasks=$((nodes - 1)) --exclude="$head" \\
+        "${{node[@]}}" --address="$RAY_ADDRESS" &
+fi
+for _ in $(seq 60); do [ "$(ray status 2> /dev/null | grep -c ' node_')" -ge "$nodes" ] && break || sleep 2; done
 
 {command}
-"""
-OTHERS = """\
-srun --overlap --nodes={count} --ntasks={count} --exclude="$head" "${{node[@]}}" --address="$RAY_ADDRESS" &
 """
 
 
@@ -62,6 +64,5 @@ def sbatch_file(words: Sequence[str], nodes: int, gpus: int, cpus: int) -> str:
         gpus=gpus,
         store=STORE_BYTES,
         gpu_line=f"#SBATCH --gpus-per-node={gpus}\n" if gpus else "",
-        others=OTHERS.format(count=nodes - 1) if nodes > 1 else "",
         command=shlex.join(["genedml", *words, "--on", "ray"]),
     )

@@ -24,11 +24,11 @@ from genedml_cli.expression.panels import agreed_gene_ids
 from genedml_cli.features.section_features import SectionFeatures, encoder_record
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import sha256_of
-from genedml_cli.machine.compute import AUTO, Compute
+from genedml_cli.machine.compute import AUTO, BATCH_SPOTS, Compute
 from genedml_cli.machine.devices import prepare_encoder
 from genedml_cli.notes import SHARED_PATIENTS, Mark, Note, panels_note
 from genedml_cli.outputs.run_folder import model_files_in, reference_file
-from genedml_cli.prediction.section import BATCH_SPOTS, predict_section
+from genedml_cli.prediction.section import predict_section
 from genedml_cli.spots.spots import Spots, size_note
 
 SCALE_TOLERANCE = 1.25

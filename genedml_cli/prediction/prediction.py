@@ -15,8 +15,7 @@ from genedml_cli.files.locks import claimed
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import command_line
 from genedml_cli.files.storage import refuse_overwriting_inputs
-from genedml_cli.machine.compute import AUTO, Compute
-from genedml_cli.machine.devices import all_deterministic
+from genedml_cli.machine.compute import AUTO, BATCH_SPOTS, Compute, all_deterministic
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.formats import check_free, check_output_path, write
 from genedml_cli.outputs.prediction_record import PredictionRecord
@@ -26,7 +25,6 @@ from genedml_cli.outputs.run_folder import default_model, model_files, reference
 from genedml_cli.outputs.selection import keep_worthy, worthy_genes
 from genedml_cli.prediction.ensemble import Ensemble, genes_left_out, load_models, notes_for_others, say_which
 from genedml_cli.prediction.intervals import add_interval, interval_note, interval_of_cards
-from genedml_cli.prediction.section import BATCH_SPOTS
 from genedml_cli.prediction.worth import add_novelty, gene_columns
 from genedml_cli.references.linear import load_linear, predict_linear
 from genedml_cli.references.novelty import load_novelty

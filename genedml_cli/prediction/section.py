@@ -8,9 +8,8 @@ from genedml.errors import GeneDMLError
 from genedml.networks.network import Network
 from genedml_cli.features.placement import PlacedFeatures
 from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.machine.compute import BATCH_SPOTS
 from genedml_cli.machine.devices import fitting
-
-BATCH_SPOTS = 256
 
 
 @torch.inference_mode()

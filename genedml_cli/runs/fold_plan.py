@@ -10,8 +10,10 @@ from genedml.encoders.weights import StartingWeights
 from genedml.schema import from_dict
 from genedml_cli.datasets.folds import Fold
 from genedml_cli.features.section_features import SectionFeatures, mapped_again
+from genedml_cli.files.paths import check_seen
 from genedml_cli.files.storage import write_json
 from genedml_cli.files.text_files import read_json
+from genedml_cli.machine.packing import with_absolute_paths
 from genedml_cli.notes import Note
 from genedml_cli.outputs.run_folder import plan_file
 
@@ -99,7 +101,7 @@ class FoldPlan:
 
     def write(self, run: Path) -> FoldJob:
         """Put the plan into a run folder."""
-        write_json(plan_file(run, self.fold.name), asdict(self))
+        write_json(plan_file(run, self.fold.name), asdict(with_absolute_paths(self)))
         return FoldJob(run, self.fold.name)
 
 
@@ -107,6 +109,8 @@ def read_plan(job: FoldJob) -> FoldPlan:
     """The plan of a fold that is to be trained.
 
     Raises:
-        GeneDMLError: it cannot be read.
+        GeneDMLError: it cannot be seen or read.
     """
-    return from_dict(FoldPlan, read_json(plan_file(job.run, job.fold)))
+    file = plan_file(job.run, job.fold)
+    check_seen(file)
+    return from_dict(FoldPlan, read_json(file))

@@ -24,8 +24,9 @@ from genedml_cli.evaluation.scores import Evaluation
 from genedml_cli.files.locks import claimed, exclusive
 from genedml_cli.files.storage import refuse_overwriting_inputs, write_text
 from genedml_cli.files.text_files import read_text
+from genedml_cli.machine.compute import Compute, all_deterministic
 from genedml_cli.machine.crew import Executor, Failed
-from genedml_cli.machine.devices import all_deterministic, pick_device, room_for_processes
+from genedml_cli.machine.devices import pick_device, room_for_processes
 from genedml_cli.machine.executors import executor
 from genedml_cli.machine.shards import Shard
 from genedml_cli.outputs.run_folder import in_words, model_file, model_files_in, plan_file, written_in
@@ -84,8 +85,7 @@ def train_runs(
         GeneDMLError: whatever the user can fix; folds already finished stay.
     """
     check_panel(settings.panel)
-    device = pick_device(settings.compute.device)
-    engine = None if settings.on is None else executor(settings.on, device, settings.compute.device != "cpu")
+    engine = None if settings.on is None else executor(settings.on, settings.compute)
     chosen = _share({out: _chosen(samples, settings.fold, out) for out in configs}, settings.shard)
     records = _records(samples, configs, settings)
     counts = CountTables(settings.gene_map)
@@ -103,7 +103,7 @@ def train_runs(
         jobs = _jobs(plans, ends)
         if jobs:
             times = None if references is None else references.parent / _times_file(settings.shard)
-            _train_folds(jobs, engine or _executor_for(plans, device), counts, times)
+            _train_folds(jobs, engine or _executor_for(plans, settings.compute), counts, times)
         return {out: None if settings.shard else _score(out) for out in configs}
 
 
@@ -164,10 +164,11 @@ def _jobs(plans: Plans, ends: ExitStack) -> list[FoldJob]:
     return jobs
 
 
-def _executor_for(plans: Plans, device: torch.device) -> Executor:
+def _executor_for(plans: Plans, compute: Compute) -> Executor:
     """What folds are trained on where nobody says it: see :func:`genedml_cli.runs.run.train`."""
+    device = pick_device(compute.device)
     threads = max(_threads_of(of_run[0], device) for of_run in plans.values())
-    return executor(str(room_for_processes(device, threads)), device)
+    return executor(str(room_for_processes(device, threads)), compute)
 
 
 def _threads_of(plan: FoldPlan, device: torch.device) -> int:
@@ -188,7 +189,7 @@ def seconds_of(out: Path) -> dict[str, list[float]]:
 
 def _put_on_record(done: FoldDone, times: Path) -> None:
     before = read_text(times) if times.exists() else "run,fold,seconds\n"
-    run = done.job.run.relative_to(times.parent).as_posix()
+    run = done.job.run.absolute().relative_to(times.parent.absolute()).as_posix()  # a cluster gives absolute paths back
     write_text(times, f"{before}{run},{done.job.fold},{done.seconds:.2f}\n")
 
 
