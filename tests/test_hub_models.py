@@ -181,9 +181,22 @@ def test_external_sections_are_scored_by_a_name_and_the_trainings_own_slides_are
     assert (scored.folder / "metrics.csv").is_file()
 
 
-def test_report_says_that_a_model_of_the_hub_has_nothing_to_show():
+def test_report_of_a_name_shows_what_the_model_itself_knows(pushed, run):
+    page = report(Path(NAME))
+    assert page == Path("runs/lab--tiny/report.html")
+    shown = page.read_text()
+    card = load_card(run / "fold-P1.safetensors")
+    assert card.cross_validated is not None
+    for gene, score in zip(card.genes, card.cross_validated.pcc, strict=True):
+        row = shown[shown.index(f">{gene}<") :]
+        assert f"{score:.3f}" in row[: row.index("</tr>")], gene
+    for text in ("3 sections of 3 patients", COMMIT, card.encoder.weights_sha256, "epochs = 80"):
+        assert text in shown, text
+    assert 'id="atlas-data"' not in shown and 'href="#maps"' not in shown
     with pytest.raises(GeneDMLError, match="predict a slide with it and report that"):
-        report(Path(NAME))
+        report([Path(NAME), run])
+    with pytest.raises(GeneDMLError, match="without --genes"):
+        report(Path(NAME), genes=["GENE1"])
 
 
 def test_models_lists_what_is_here(pushed, run, tmp_path, monkeypatch, capfd):

@@ -15,7 +15,8 @@ from jaxtyping import Int
 from torch.utils.flop_counter import FlopCounterMode
 
 from genedml.config import Config
-from genedml.encoders.encoder import Encoded, Encoder, build_backbone, load_encoder
+from genedml.encoders.encoder import Encoded, Encoder, build_backbone
+from genedml.encoders.joined import load_encoders
 from genedml.encoders.table import ENCODERS
 from genedml.networks.network import Network
 from genedml_cli import __version__, console
@@ -270,7 +271,7 @@ def _prediction(slide: Slide, spots: Spots, encoder: Encoder, network: Network, 
 def _any_weights(name: str, weights: Path | None, device: torch.device) -> Encoder:
     info = ENCODERS.get(name)
     if weights is not None or info is None or info.architecture is None:
-        return load_encoder(name, weights, device)
+        return load_encoders(name, weights, device)
     console.note(f"{name} runs with random weights: its speed is the same, what it predicts here means nothing.")
     return Encoder(info, build_backbone(info), has_class_token=True).to(device)
 

@@ -135,7 +135,7 @@ EncoderOption = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="Frozen image encoder (see: genedml encoders), or timm:NAME. (default: the preset's)",
+        help="Frozen image encoder (see: genedml encoders), timm:NAME, or several: A+B. (default: the preset's)",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -13,7 +13,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="TARGET",
-            help="A run folder, or an .h5ad that predict wrote; several runs stand beside each other.",
+            help="A run folder, an .h5ad that predict wrote, or hf://OWNER/NAME; several runs stand beside each other.",
         ),
     ],
     out: Annotated[
@@ -22,7 +22,7 @@ def report(
             "--out",
             "-o",
             help="The .html to write. (default: report.html in the run, comparison.html in the first of several, "
-            "FILE.report.html beside FILE.h5ad)",
+            "FILE.report.html beside FILE.h5ad, runs/OWNER--NAME/report.html of hf://OWNER/NAME)",
             show_default=False,
         ),
     ] = None,

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genedml.encoders.encoder import Encoder, load_encoder
+from genedml.encoders.encoder import Encoder
+from genedml.encoders.joined import load_encoders
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.machine.compute import AUTO, Compute
@@ -66,10 +67,10 @@ def prepare_encoder(name: str, weights: Path | None = None, compute: Compute = A
     """The encoder on the device asked for; says in one line which it is and under which licence.
 
     Raises:
-        GeneDMLError: as :func:`genedml.encoders.encoder.load_encoder` and :func:`pick_device`.
+        GeneDMLError: as :func:`genedml.encoders.joined.load_encoders` and :func:`pick_device`.
     """
     where = pick_device(compute.device)
-    encoder = load_encoder(name, weights, where)
+    encoder = load_encoders(name, weights, where)
     encoder.batch_tiles = compute.batch_tiles
     if compute.compiled:
         console.note(f"Compiling {encoder.info.name} ...")

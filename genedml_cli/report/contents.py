@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from genedml.encoders.table import ENCODERS
+from genedml.encoders.table import licence_of
 from genedml_cli import __version__
 from genedml_cli.datasets.datasets import DATASETS
 from genedml_cli.notes import Note
@@ -115,7 +115,7 @@ class Contents:
 
     Args:
         title: of what it reports.
-        kind: ``run``, ``prediction`` or ``comparison`` of runs.
+        kind: ``run``, ``prediction``, ``comparison`` of runs, or ``model``.
         lead: the result in a sentence or two.
         facts: the summary, (name, value).
         warnings: notes that must be read first.
@@ -131,7 +131,8 @@ class Contents:
         charts_note: how to read them.
         maps: groups of genes.
         maps_note: how they were chosen.
-        atlas: every gene of every section, as :func:`genedml_cli.report.atlas.atlas_of` packs it.
+        atlas: every gene of every section, as :func:`genedml_cli.report.atlas.atlas_of` packs it; empty where no
+            section is at hand, as of a model of the hub.
         novelty: the map, of a prediction that has it.
         novelty_note: what novelty means and what it says here; empty for a run.
         genes: a row a gene.
@@ -195,7 +196,12 @@ def citations(encoder: str, datasets: Sequence[str], models: str = "") -> list[s
         datasets: names of the published data sets that were trained on.
         models: what predicted, where the page is not of a run, which is its own model.
     """
-    licence = f", licence {ENCODERS[encoder].licence}" if encoder in ENCODERS else ""
     model = [f"The model: {models}."] if models else []
     data = [f"The data it was trained on, {name}: {DATASETS[name].source}." for name in datasets if name in DATASETS]
-    return [PAPER, f"genedml {__version__}, this software.", *model, f"The image encoder {encoder}{licence}.", *data]
+    return [
+        PAPER,
+        f"genedml {__version__}, this software.",
+        *model,
+        f"The image encoder {encoder}, licence {licence_of(encoder)}.",
+        *data,
+    ]

@@ -1,4 +1,4 @@
-"""A run folder or a prediction -> one HTML file that loads nothing from anywhere."""
+"""A run folder, a prediction or a model of the hub -> one HTML file that loads nothing from anywhere."""
 
 import base64
 import hashlib
@@ -13,11 +13,12 @@ from genedml_cli.figures.maps import SHARED_RULE
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.provenance import maker, now
 from genedml_cli.files.storage import beside, write_text
-from genedml_cli.outputs.hub_models import is_hub_name
+from genedml_cli.outputs.hub_models import is_hub_name, parse_name
 from genedml_cli.report import curves
 from genedml_cli.report.comparison_page import contents_of_runs
 from genedml_cli.report.contents import Contents
 from genedml_cli.report.images import gradients
+from genedml_cli.report.model_page import contents_of_model
 from genedml_cli.report.prediction_page import contents_of_prediction
 from genedml_cli.report.run_page import contents_of_run
 from genedml_cli.report.template import template
@@ -30,7 +31,8 @@ SUFFIXES = (".html", ".htm")
 def report(
     target: Path | Sequence[Path], out: Path | None = None, *, genes: Sequence[str] = (), truth: Path | None = None
 ) -> Path:
-    """Write the page of a run folder, of several beside each other, or of an ``.h5ad`` that predict wrote.
+    """Write the page of a run folder, of several beside each other, of an ``.h5ad`` that predict wrote, or of a model
+    of the hub, ``hf://owner/name``, whose page says what its own files know.
 
     Args:
         target: which.
@@ -43,18 +45,16 @@ def report(
         Where it is.
 
     Raises:
-        GeneDMLError: neither a run nor a prediction, unknown genes, counts that do not join; nothing is written then.
+        GeneDMLError: neither a run nor a prediction, unknown genes, counts that do not join, a model that cannot be had
+            from the hub; nothing is written then.
     """
     first, *others = [target] if isinstance(target, Path) else list(target)
-    out = beside(first, "comparison.html" if others else "report.html") if out is None else out
+    out = _place(first, bool(others)) if out is None else out
     if out.suffix.lower() not in SUFFIXES:
         raise GeneDMLError(f"{out} must end with .html.")
     if any(map(is_hub_name, [first, *others])):
-        raise GeneDMLError(
-            "A model of the hub comes without predictions and truth, of which a run's page is made: predict a slide "
-            "with it and report that .h5ad. What is known of the model is on its page at the hub."
-        )
-    if first.suffix == ".h5ad" and not others:
+        contents = _contents_of_hub([first, *others], genes, truth)
+    elif first.suffix == ".h5ad" and not others:
         contents = contents_of_prediction(first, genes, truth)
     elif truth is not None:
         raise GeneDMLError(f"--truth goes with one predicted .h5ad; {first} is a run, which holds its own truth.")
@@ -64,6 +64,22 @@ def report(
         contents = contents_of_run(first, genes)
     write_text(out, render(contents))
     return out
+
+
+def _place(first: Path, several: bool) -> Path:
+    """Where a page goes if nothing is said; that of a model of the hub to where results of it go."""
+    if is_hub_name(first):
+        return Path("runs", parse_name(first)[0].replace("/", "--"), "report.html")
+    return beside(first, "comparison.html" if several else "report.html")
+
+
+def _contents_of_hub(targets: Sequence[Path], genes: Sequence[str], truth: Path | None) -> Contents:
+    if len(targets) > 1 or genes or truth is not None:
+        raise GeneDMLError(
+            "A model of the hub comes without predictions and truth: report it alone, without --genes and --truth, or "
+            "predict a slide with it and report that .h5ad."
+        )
+    return contents_of_model(targets[0])
 
 
 def render(contents: Contents) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genedml.checkpoint import ModelCard, checkpoint_bytes, load_card, load_state
-from genedml.encoders.table import ENCODERS
+from genedml.encoders.table import licence_of
 from genedml.errors import GeneDMLError
 from genedml.hub import hub_reason
 from genedml.networks.registry import title_of, variant_of
@@ -149,8 +149,7 @@ def model_card(cards: Sequence[ModelCard], scores: Mapping[str, Any], named: Map
     """The README of the repository, from what the run knows."""
     first = cards[0]
     title = title_of(first.config.method, variant_of(first.config.method, first.config.network))
-    info = ENCODERS.get(first.encoder.name)
-    licence = info.licence if info else "see timm"
+    licence = licence_of(first.encoder.name)
     counts = {
         kind: len({name for card in cards for name in getattr(card, f"training_{kind}")})
         for kind in ("slides", "patients", "donors")

@@ -150,7 +150,7 @@ class Config:
     method: str = "gene-dml"
     """The network: a row of :data:`genedml.networks.registry.NETWORKS`, or one of another package."""
     encoder: str = "uni"
-    """A row of :data:`genedml.encoders.table.ENCODERS`, or a timm model as ``timm:NAME``."""
+    """A row of :data:`genedml.encoders.table.ENCODERS`, or a timm model as ``timm:NAME``, or several with ``+``."""
     network: Any = None
     """What ``method`` can be set to, in a configuration class of its own; None for its defaults."""
     training: TrainingConfig = TrainingConfig()

@@ -255,6 +255,13 @@ ENCODERS: dict[str, EncoderInfo] = {
 }
 
 
+def licence_of(name: str) -> str:
+    """On which terms the weights of an encoder are, or of those that a ``+`` joins."""
+    return " and ".join(
+        dict.fromkeys(ENCODERS[part].licence if part in ENCODERS else "see timm" for part in name.split("+"))
+    )
+
+
 def encoder_info(name: str) -> EncoderInfo:
     """The row of the table.
 
