@@ -13,6 +13,7 @@ from conftest import EXAMPLES
 from genedml import DEFAULT_PRETRAINED, PRETRAINED
 from genedml.checkpoint import fingerprint, load_card, load_state
 from genedml.config import target_name
+from genedml.errors import GeneDMLError
 from genedml_cli.datasets.datasets import published_panel
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.notes import SHARED_PATIENTS
@@ -104,6 +105,11 @@ def test_the_script_that_draws_what_marks_are_worth_runs(run, tmp_path, monkeypa
     first, last = (float(kept.split()[place]) for place in (-10, -1))
     assert first > last
     assert (tmp_path / "worth.png").stat().st_size > 10_000
+
+
+def test_a_name_that_is_nearly_one_that_is_shipped_asks_for_it():
+    with pytest.raises(GeneDMLError, match=r"pretrained_pearson holds no trained fold\. Did you mean pretrained-pearson\?"):
+        model_files("pretrained_pearson")
 
 
 def test_it_is_named_pretrained_where_no_run_is_called_so(run, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genedml import DEFAULT_PRETRAINED, PRETRAINED
-from genedml.errors import GeneDMLError, reading
+from genedml.errors import GeneDMLError, did_you_mean, reading
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS, EVERY_FOLD
 from genedml_cli.files.paths import takes_paths
@@ -122,7 +122,8 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
     files = model_files_in(model) or model_files_in(PRETRAINED.get(str(model), model))
     folds = [file for name, file in files.items() if name != ALL_SECTIONS]
     if not files:
-        raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")
+        meant = "" if model.exists() else did_you_mean(str(model), PRETRAINED)
+        raise GeneDMLError(f"{model} holds no trained fold.{meant} {GIVE_MODEL}")
     if fold is None:
         return [files[ALL_SECTIONS]] if ALL_SECTIONS in files else folds
     if fold == EVERY_FOLD and folds:

@@ -5,7 +5,6 @@
 # environment; MACHINE_PYTHON is the other machine's version.
 set -euo pipefail
 data=$(realpath "$1")
-mkdir -p .git/info && { grep -qx '/.carry/' .git/info/exclude 2>/dev/null || echo '/.carry/' >>.git/info/exclude; }
 rm -rf .carry && mkdir -p .carry/wheels .carry/data/her2st/{ST-imgs/C,ST-cnts,ST-spotfiles}
 python -m pip download -q --no-deps --only-binary=:all: --python-version "${MACHINE_PYTHON:-3.12}" --implementation cp \
   --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
