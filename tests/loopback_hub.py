@@ -27,7 +27,8 @@ class LoopbackHub(ThreadingHTTPServer):
         gated: whether it asks for the token.
 
     ``cut_after``: once, after so many bytes of a file, the connection breaks. ``refuse_after``: so many files are
-    given, further ones refused. ``gets`` holds path and Range header of every GET, ``made`` what was asked to be made.
+    given, further ones refused. ``gets`` holds path and Range header of every GET, ``made`` what was asked to be made,
+    ``revisions`` those of which files were asked for.
     """
 
     def __init__(self, folder: Path, repository: str = "datasets/MahmoodLab/hest", gated: bool = True) -> None:
@@ -37,6 +38,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.refuse_after: int | None = None
         self.gets: list[tuple[str, str | None]] = []
         self.made: list[dict[str, object]] = []
+        self.revisions: list[str] = []
 
     @property
     def url(self) -> str:
@@ -100,17 +102,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _answer(self, with_body: bool) -> None:
-        match = re.fullmatch(rf"/{self.server.repository}/resolve/(?:main|{COMMIT})/(.+)", unquote(self.path))
+        match = re.fullmatch(rf"/{self.server.repository}/resolve/(main|{COMMIT})/(.+)", unquote(self.path))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if self.server.gated and token != ACCEPTED:
             gated = {"X-Error-Code": "GatedRepo"} if token in ("", NOT_ACCEPTED) else {}
             wrong = {} if gated else {"X-Error-Message": "Invalid credentials in Authorization header"}
             return self._refuse(403 if token == NOT_ACCEPTED else 401, gated | wrong)
-        if match is None or not (self.server.folder / match[1]).is_file():
+        if match is None or not (self.server.folder / match[2]).is_file():
             return self._refuse(404, {"X-Error-Code": "EntryNotFound"})
         if with_body and len(self.server.gets) == self.server.refuse_after:
             return self._refuse(403, {})
-        content = (self.server.folder / match[1]).read_bytes()
+        self.server.revisions.append(match[1])
+        content = (self.server.folder / match[2]).read_bytes()
         asked = self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         self.send_response(206 if asked else 200)
@@ -121,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if with_body:
-            self.server.gets.append((match[1], asked))
+            self.server.gets.append((match[2], asked))
             self._send(content[start:])
 
     def _send(self, content: bytes) -> None:

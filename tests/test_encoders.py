@@ -52,6 +52,21 @@ MILLIONS = {
 the rounding of that may be."""
 
 
+OF_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OF_BIOPTIMUS = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+OF_HIBOU = (0.7068, 0.5755, 0.722), (0.195, 0.2316, 0.1816)
+OF_LUNIT = (0.70322989, 0.53606487, 0.66096631), (0.21716536, 0.26081574, 0.20723464)
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+OTHER_COLOURS = {
+    **dict.fromkeys(("h-optimus-0", "h-optimus-1", "h0-mini"), OF_BIOPTIMUS),
+    **dict.fromkeys(("midnight", "kaiko-s16", "kaiko-b16"), HALVES),
+    **dict.fromkeys(("hibou-b", "hibou-l"), OF_HIBOU),
+    "lunit-dino-s16": OF_LUNIT,
+}
+"""Mean and sd of the encoders that do not take those of ImageNet, as their pages give them."""
+WITHOUT_LAYER_SCALE = {"phikon", "distillpath-s", "lunit-dino-s16", "kaiko-s16", "kaiko-b16"}
+
+
 @pytest.mark.parametrize("name", [name for name, info in ENCODERS.items() if info.architecture])
 def test_every_row_describes_its_architecture(name):
     info = ENCODERS[name]
@@ -63,6 +78,8 @@ def test_every_row_describes_its_architecture(name):
     assert {*dict(backbone.named_buffers())} <= {*backbone.state_dict()}  # else some would stay on the meta device
     millions, rounding = MILLIONS[name]
     assert sum(value.numel() for value in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=rounding)
+    assert (info.mean, info.std) == OTHER_COLOURS.get(name, OF_IMAGENET)
+    assert ("blocks.0.ls1.gamma" in backbone.state_dict()) == (name not in WITHOUT_LAYER_SCALE)
     assert info.hub
     assert info.licence
 

@@ -20,6 +20,7 @@ from genedml.errors import GeneDMLError
 WIDTH, HEADS, DEPTH, PATCH = 48, 3, 2, 14
 SMALL = {"img_size": 224, "embed_dim": WIDTH, "num_heads": HEADS, "depth": DEPTH}
 DINOV2, TRANSFORMERS, VIT = "small-dinov2", "small-transformers", "small-vit"
+WITH_REGISTERS = "small-registers"
 
 
 def random_file(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
@@ -41,10 +42,11 @@ def dinov2_file() -> dict[str, torch.Tensor]:
     return random_file(shapes)
 
 
-def transformers_file(side: int, layer_scale: bool) -> dict[str, torch.Tensor]:
-    """Of Dinov2Model (with layer scale) or ViTModel; positions of side x side patches."""
+def transformers_file(side: int, layer_scale: bool, registers: int = 0) -> dict[str, torch.Tensor]:
+    """Of Dinov2Model (with layer scale; SwiGLU if registers) or ViTModel; positions of side x side patches."""
     shapes = {"cls_token": (1, 1, WIDTH), "position_embeddings": (1, 1 + side**2, WIDTH)}
     shapes |= {"mask_token": (1, WIDTH)} if layer_scale else {}
+    shapes |= {"register_tokens": (1, registers, WIDTH)} if registers else {}
     shapes |= {"patch_embeddings.projection.weight": (WIDTH, 3, PATCH, PATCH)}
     shapes |= {"patch_embeddings.projection.bias": (WIDTH,)}
     shapes = {f"embeddings.{key}": shape for key, shape in shapes.items()}
@@ -53,7 +55,10 @@ def transformers_file(side: int, layer_scale: bool) -> dict[str, torch.Tensor]:
     for number in range(DEPTH):
         of_block = {f"attention.attention.{part}": (WIDTH, WIDTH) for part in ("query", "key", "value")}
         of_block |= {"attention.output.dense": (WIDTH, WIDTH), norms[0]: (WIDTH,), norms[1]: (WIDTH,)}
-        of_block |= {mlp[0]: (4 * WIDTH, WIDTH), mlp[1]: (WIDTH, 4 * WIDTH)}
+        if registers:
+            of_block |= {"mlp.weights_in": (128, WIDTH), "mlp.weights_out": (WIDTH, 64)}
+        else:
+            of_block |= {mlp[0]: (4 * WIDTH, WIDTH), mlp[1]: (WIDTH, 4 * WIDTH)}
         for name, shape in of_block.items():
             key = f"encoder.layer.{number}.{name}"
             shapes |= {f"{key}.weight": shape, f"{key}.bias": shape[:1]}
@@ -105,6 +110,8 @@ def as_transformers_computes(file, image):
     grid = positions[1:].T.unflatten(1, (side, side))[None]
     grid = interpolate(grid, size=(16, 16), mode="bicubic", align_corners=False)[0].flatten(1).T
     x = torch.cat([file["embeddings.cls_token"][0] + positions[:1], patches + grid])
+    registers = file.get("embeddings.register_tokens", torch.zeros(1, 0, WIDTH))
+    x = torch.cat([x[:1], registers[0], x[1:]])
     dinov2 = "encoder.layer.0.layer_scale1.lambda1" in file
     norms = ("norm1", "norm2") if dinov2 else ("layernorm_before", "layernorm_after")
     mlp = ("mlp.fc1", "mlp.fc2") if dinov2 else ("intermediate.dense", "output.dense")
@@ -114,8 +121,13 @@ def as_transformers_computes(file, image):
         parts = (at(f"{block}.attention.attention.{part}", seen) for part in ("query", "key", "value"))
         mixed = at(f"{block}.attention.output.dense", attended(*parts))
         x = x + file.get(f"{block}.layer_scale1.lambda1", 1) * mixed
-        hidden = gelu(at(f"{block}.{mlp[0]}", normal(f"{block}.{norms[1]}", x)))
-        x = x + file.get(f"{block}.layer_scale2.lambda1", 1) * at(f"{block}.{mlp[1]}", hidden)
+        seen = normal(f"{block}.{norms[1]}", x)
+        if len(registers[0]):
+            gate, values = at(f"{block}.mlp.weights_in", seen).chunk(2, -1)
+            mixed = at(f"{block}.mlp.weights_out", silu(gate) * values)
+        else:
+            mixed = at(f"{block}.{mlp[1]}", gelu(at(f"{block}.{mlp[0]}", seen)))
+        x = x + file.get(f"{block}.layer_scale2.lambda1", 1) * mixed
     return normal("layernorm", x)
 
 
@@ -128,6 +140,9 @@ ROWS = {
     VIT: replace(ENCODERS["phikon"], name=VIT, hub="lab/small"),
 }
 ROWS[DINOV2] = replace(ROWS[DINOV2], architecture="vit_base_patch14_reg4_dinov2", options=REGISTERS, width=WIDTH)
+ROWS[WITH_REGISTERS] = replace(
+    ROWS[DINOV2], name=WITH_REGISTERS, keys=ENCODERS["hibou-b"].keys, file=None, revision=None
+)
 PLAIN = {"options": SMALL | {"patch_size": PATCH}, "width": WIDTH}
 ROWS[TRANSFORMERS] = replace(ROWS[TRANSFORMERS], architecture="vit_base_patch14_dinov2", **PLAIN)
 ROWS[VIT] = replace(ROWS[VIT], **PLAIN)
@@ -135,6 +150,7 @@ FILES = {
     DINOV2: (dinov2_file, as_dinov2_computes),
     TRANSFORMERS: (lambda: transformers_file(20, True), as_transformers_computes),
     VIT: (lambda: transformers_file(16, False), as_transformers_computes),
+    WITH_REGISTERS: (lambda: transformers_file(16, True, 4), as_transformers_computes),
 }
 
 
@@ -157,7 +173,7 @@ def put(folder: Path, name: str, file: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_features_are_those_of_the_files_own_keys_and_it_is_fetched_once(hub, name):
+def test_features_are_those_of_the_files_own_keys_and_the_pinned_file_is_fetched_once(hub, name):
     make, computes = FILES[name]
     put(hub.folder, name, make())
     tiles = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -165,6 +181,7 @@ def test_features_are_those_of_the_files_own_keys_and_it_is_fetched_once(hub, na
     image = (tiles.permute(0, 3, 1, 2) / 255 - encoder.mean) / encoder.std
     assert torch.allclose(encoder(tiles).tokens[0], computes(make(), image), atol=1e-4)
     assert load_encoder(name).weights_sha256 == encoder.weights_sha256
+    assert set(hub.revisions) == {ROWS[name].revision or "main"}
     assert [file for file, _ in hub.gets] == ["teacher.pt" if name == DINOV2 else "model.safetensors"]
 
 

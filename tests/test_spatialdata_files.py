@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from hostile import small_prediction
+from PIL import Image
 
 from genedml.errors import GeneDMLError
 from genedml_cli.expression.counts import read_counts
 from genedml_cli.files import spatialdata_files
 from genedml_cli.outputs.formats import write
+from genedml_cli.spots.section import open_section
 from genedml_cli.spots.spot_files import read_spots
 
 pytest.importorskip("spatialdata")
@@ -52,6 +54,23 @@ def test_spots_are_pixels_of_the_largest_image_and_counts_are_those_of_the_table
     assert (counts.to_df().loc[list(NAMES)].to_numpy() == COUNTS).all()
 
 
+@pytest.mark.parametrize("side", [120, 121])
+def test_a_slide_as_large_as_the_largest_image_is_taken(side, tmp_path):
+    Image.new("RGB", (side, side)).save(tmp_path / "he.png")
+    with open_section(tmp_path / "he.png", read_spots(write_store(tmp_path / "s.zarr")), 0.5) as slide:
+        assert slide.size_px == (side, side)
+
+
+def test_a_slide_that_is_larger_than_the_largest_image_is_refused_with_what_to_give(tmp_path):
+    Image.new("RGB", (240, 240)).save(tmp_path / "full.png")
+    spots = read_spots(write_store(tmp_path / "s.zarr"))
+    refused = (
+        r"full\.png \(240 x 240 px\) is not as large as he \(120 x 120 px\).*Give that image as the slide, a store"
+    )
+    with pytest.raises(GeneDMLError, match=refused):
+        open_section(tmp_path / "full.png", spots, 0.25)
+
+
 def test_what_export_wrote_reads_back(tmp_path):
     data = small_prediction()
     write(data, tmp_path / "out.h5ad")
@@ -60,6 +79,7 @@ def test_what_export_wrote_reads_back(tmp_path):
     assert store.names == file.names
     assert np.array_equal(store.xy_px, file.xy_px)
     assert np.array_equal(store.array_xy, file.array_xy)
+    assert store.image is None  # its image is small, its places are level-0 pixels
 
 
 def test_stores_that_cannot_be_read_say_why(tmp_path, monkeypatch):

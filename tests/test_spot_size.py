@@ -13,7 +13,7 @@ from genedml.checkpoint import load_card
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.notes import Mark
-from genedml_cli.prediction.ensemble import load_models
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.runs.run import train
 from genedml_cli.spots.section import open_section
 from genedml_cli.spots.spots import MOST_SPOTS, Spots, size_note
@@ -66,11 +66,11 @@ def test_more_spots_than_a_section_can_bear_are_refused_with_the_command_that_su
 
 
 def renamed(world: Path, folder: Path) -> Path:
-    """The sheet of ``world`` with spots that are called as pseudo-spots of 112 um."""
+    """The sheet of ``world`` with spots that are called as pseudo-spots of 200 um."""
     rows = []
     for sample in read_sheet(world / "samples.csv"):
         spots, counts = pd.read_csv(sample.spots), pd.read_csv(sample.counts, sep="\t", index_col=0)
-        named = {name: "s_112um_{1:05}_{0:05}".format(*map(int, name.split("x"))) for name in counts.index}
+        named = {name: "s_200um_{1:05}_{0:05}".format(*map(int, name.split("x"))) for name in counts.index}
         spots.assign(name=spots["name"].map(named)).to_csv(folder / f"{sample.name}.csv", index=False)
         counts.rename(index=named).to_csv(folder / f"{sample.name}.tsv", sep="\t")
         rows.append((sample.name, sample.slide, f"{sample.name}.csv", f"{sample.name}.tsv", sample.patient))
@@ -83,10 +83,13 @@ def test_a_model_remembers_the_size_of_the_spots_it_was_trained_on(world, tmp_pa
     samples = read_sheet(renamed(world, tmp_path))
     train(samples, tmp_path / "run", tiny_config("training.epochs=1"), fold="P1", features=tmp_path / "features")
     model = tmp_path / "run" / "fold-P1.safetensors"
-    assert load_card(model).spot_um == (112,)
-    note = load_models([model]).size_note(spots_of(None), 200 / 4)
-    assert note is not None
-    assert "summed over 112 um, and these are of 200 um" in note.text
+    assert load_card(model).spot_um == (200,)
+    (measured, summed), marked = (world / "spots" / "P1.csv", tmp_path / "P1.csv"), []
+    for spots in (measured, summed):
+        data = predict(world / "slides" / "P1.tif", spots, model)
+        marked.append([note for note in data.uns["genedml"]["notes"] if note.startswith(Mark.SPOT_SIZE)])
+    assert [len(notes) for notes in marked] == [1, 0]
+    assert "summed over 200 um, and these are of 112 um" in marked[0][0]
 
 
 def test_a_model_of_measured_spots_remembers_none(run):

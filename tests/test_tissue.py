@@ -78,6 +78,10 @@ def dirty(kind: str) -> Image.Image:
         image.paste(image.crop((320, 0, 500, 400)).filter(ImageFilter.GaussianBlur(3)), (320, 0))
     if kind == "dark border":
         draw.rectangle((0, 0, 499, 399), outline=(12, 10, 14), width=24)
+    if kind == "coverslip edge":
+        draw.line((60, 0, 70, 399), fill=(148, 150, 152), width=5)
+        draw.line((65, 0, 75, 399), fill=(255, 255, 255), width=4)
+        draw.line((0, 365, 499, 355), fill=(120, 122, 125), width=3)
     if kind == "dust":
         draw.ellipse((380, 80, 440, 140), fill=(90, 90, 92))
     if kind == "JPEG noise":
@@ -124,6 +128,7 @@ def test_tissue_of_a_picture_that_was_turned_on_black_is_found(tmp_path):
         *PENS,
         "pink glass",
         "dark border",
+        "coverslip edge",
         "dust",
         "JPEG noise",
         "transparent",

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from genedml.errors import GeneDMLError
 from genedml_cli.app import app
 from genedml_cli.expression.counts import read_counts
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.pseudo_spots import visium_hd
 from genedml_cli.pseudo_spots.binning import bin_section
 from genedml_cli.pseudo_spots.packing import Packing
@@ -138,6 +139,16 @@ def test_the_slide_takes_its_um_per_px_from_the_spots_and_a_wrong_one_is_refused
         assert slide.um_per_px == pytest.approx(UM_PER_PX)
     with pytest.raises(GeneDMLError, match=r"um/px would be 0\.4994"):
         open_section(tmp_path / "he.png", spots, um_per_px=4.3)  # microns_per_pixel of the CytAssist image
+
+
+def test_predict_takes_a_written_section_with_its_pixels_and_um_per_px(outs, run, tmp_path):
+    noise = np.random.default_rng(0).integers(90, 220, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "he.png")
+    section = bin_section(outs, tmp_path / "s.h5ad", 20, "square")
+    predicted = predict(tmp_path / "he.png", tmp_path / "s.h5ad", run, allow_off_tissue=True)
+    assert tuple(predicted.obs_names) == tuple(section.names)
+    assert np.allclose(predicted.obsm["spatial"], section.xy_px)
+    assert predicted.uns["genedml"]["um_per_px"] == pytest.approx(UM_PER_PX)
 
 
 def test_spots_off_the_slide_are_counted_named_and_left_out(outs, tmp_path, capfd):

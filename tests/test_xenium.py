@@ -19,6 +19,7 @@ from genedml_cli.spots.spot_files import read_spots
 GENES = {"GNAS": "ENSG00000087460", "FASN": "ENSG00000169710", "ERBB2": "ENSG00000141736"}
 UM = 50.0
 TO_PX = np.array([[0.2, 3.6, 500.0], [-3.6, 0.2, 2600.0], [0, 0, 1.0]])  # um -> H&E pixels, turned by a quarter
+PIXEL_UM = 0.3  # of the morphology image, as experiment.xenium says; .2125 where nothing does
 UM_PER_PX = 1 / np.hypot(0.2, 3.6)
 
 
@@ -59,8 +60,8 @@ def write_xenium(folder: Path, grid: str = "square", panel: bool = True, is_gene
     targets = [{"type": {"data": data, "descriptor": kind}} for data, kind in kinds]
     if panel:
         (folder / "gene_panel.json").write_text(json.dumps({"payload": {"targets": targets}}))
-    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": 0.2125}))
-    to_morphology = np.diag([1 / 0.2125, 1 / 0.2125, 1]) @ np.linalg.inv(TO_PX)
+    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": PIXEL_UM}))
+    to_morphology = np.diag([1 / PIXEL_UM, 1 / PIXEL_UM, 1]) @ np.linalg.inv(TO_PX)
     np.savetxt(folder / "S1_he_imagealignment.csv", to_morphology, delimiter=",")
     return folder
 

@@ -1,4 +1,4 @@
-"""genedml data list | info | fetch | check"""
+"""genedml data list | info | fetch | bin | check"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from genedml_cli.commands import options
 
 app = options.App(
     no_args_is_help=True,
-    help="The published data sets: list, info, fetch, check.",
+    help="Data: published data sets (list, info, fetch, check); bins or transcripts summed into spots (bin).",
     epilog=options.epilog(("genedml data list", "genedml data fetch HER2ST --root her2st")),
 )
 

@@ -119,7 +119,7 @@ def not_raw_note(names: Sequence[str]) -> Note:
 def _read_any(path: Path) -> anndata.AnnData:
     name = path.name.removesuffix(".gz")
     if path.is_dir() and path.suffix == STORE:
-        return _with_gene_names(_raw_counts(read_store(path), path))
+        return _with_gene_names(_raw_counts(read_store(path)[0], path))
     if path.is_dir():
         return read_tenx_folder(path)
     if is_matrix(path):

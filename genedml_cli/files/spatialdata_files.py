@@ -1,6 +1,9 @@
 """SpatialData stores (``.zarr``) of any origin: their table of spots, with places in level-0 pixels."""
 
+import math
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,24 @@ OWN = "genedml"
 GLOBAL = "global"
 
 
-def read_store(path: Path) -> anndata.AnnData:
+@dataclass(frozen=True)
+class StoreImage:
+    """The image of a store whose pixels the places are.
+
+    Args:
+        name: in the store.
+        size_px: width and height.
+    """
+
+    name: str
+    size_px: tuple[int, int]
+
+
+def read_store(path: Path) -> tuple[anndata.AnnData, StoreImage | None]:
     """The table of a store, with ``obsm["spatial"]``: centres of its shapes as pixels of its largest image.
 
-    In a store that genedml wrote, and in one without images, they are those of the coordinate system ``global``.
+    In a store that genedml wrote, and in one without images, they are those of the coordinate system ``global``, and
+    the image is None.
 
     Raises:
         GeneDMLError: spatialdata is not installed, no store, several tables or sections, or spots that are no shapes.
@@ -39,10 +56,11 @@ def read_store(path: Path) -> anndata.AnnData:
         rows = table.obs[table.uns["spatialdata_attrs"]["instance_key"]]
         centres = shapes.loc[rows.to_numpy()].geometry.centroid
         xy = np.column_stack([centres.x, centres.y])
-        affine = _to_pixels(store, shapes, OWN in table.uns)
+        name = None if OWN in table.uns else _largest(store.images)
+        affine = _to_pixels(store, shapes, name)
         data = table.copy()
         data.obsm["spatial"] = xy @ affine[:2, :2].T + affine[:2, 2]
-        return data
+        return data, None if name is None else StoreImage(name, _size_of(store.images[name]))
 
 
 def _shapes_of(store: Any, table: anndata.AnnData) -> Any:
@@ -56,22 +74,26 @@ def _shapes_of(store: Any, table: anndata.AnnData) -> Any:
     return store.shapes[regions[0]]
 
 
-def _to_pixels(store: Any, shapes: Any, is_own: bool) -> np.ndarray:
-    """[3 3] from the shapes to pixels of the largest image, or to the coordinate system ``global``."""
+def _largest(images: Mapping[str, Any]) -> str | None:
+    """The image of the most pixels; None of none."""
+    return max(images, key=lambda name: math.prod(_size_of(images[name])), default=None)
+
+
+def _to_pixels(store: Any, shapes: Any, image: str | None) -> np.ndarray:
+    """[3 3] from the shapes to pixels of an image of the store, or to the coordinate system ``global``."""
     from spatialdata.transformations import get_transformation, get_transformation_between_coordinate_systems
 
-    images = [] if is_own else list(store.images.values())
-    if images:
-        largest = max(images, key=_pixels)
-        found = get_transformation_between_coordinate_systems(store, shapes, largest)
+    if image is None:
+        transformation = get_transformation(shapes, GLOBAL)
     else:
-        found = get_transformation(shapes, GLOBAL)
-    return np.asarray(found.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
+        transformation = get_transformation_between_coordinate_systems(store, shapes, store.images[image])
+    return np.asarray(transformation.to_affine_matrix(("x", "y"), ("x", "y")), dtype=np.float64)
 
 
-def _pixels(image: Any) -> int:
+def _size_of(image: Any) -> tuple[int, int]:
+    """Width and height of its finest level."""
     from spatialdata import get_pyramid_levels
     from xarray import DataTree
 
-    whole = next(iter(get_pyramid_levels(image))) if isinstance(image, DataTree) else image
-    return int(whole.sizes["x"] * whole.sizes["y"])
+    finest = next(iter(get_pyramid_levels(image))) if isinstance(image, DataTree) else image
+    return int(finest.sizes["x"]), int(finest.sizes["y"])

@@ -7,6 +7,7 @@ import numpy as np
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.files.space_ranger import PICTURES, Pictures
+from genedml_cli.files.spatialdata_files import StoreImage
 from genedml_cli.slides.patches import PatchFile
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import nearest_distances
@@ -99,6 +100,16 @@ def check_full_image(slide: Slide, pictures: Pictures | None = None) -> None:
         console.warn(f"{slide.path.name} has {size}. {fix} Unless it was cut at its right and lower edges alone.")
 
 
+def _check_store_image(slide: Slide, image: StoreImage) -> None:
+    """Refuse a slide that is not as large as the image of a SpatialData store whose pixels the spots are."""
+    if not np.allclose(slide.size_px, image.size_px, rtol=SAME_SIZE):
+        raise GeneDMLError(
+            "{} ({} x {} px) is not as large as {} ({} x {} px), the largest image of the store, whose pixels its "
+            "spots are. Give that image as the slide, a store that holds the full image, or the folder that the "
+            "instrument wrote.".format(slide.path.name, *slide.size_px, image.name, *image.size_px)
+        )
+
+
 def check_number(spots: Spots, slide: str) -> None:
     """Refuse a table of more spots than a view of a whole section can bear.
 
@@ -118,9 +129,12 @@ def check_on_slide(spots: Spots, slide: Slide) -> None:
     """Refuse spots that cannot belong to the slide.
 
     Raises:
-        GeneDMLError: centres outside the image, or array indices given as pixels; a picture of Space Ranger's.
+        GeneDMLError: centres outside the image, or array indices given as pixels; a picture of Space Ranger's; a slide
+            of another size than the image of the store that the spots are from.
     """
     check_full_image(slide, spots.pictures)
+    if spots.image is not None:
+        _check_store_image(slide, spots.image)
     check_number(spots, slide.path.name)
     width, height = slide.size_px
     x, y = spots.xy_px.T

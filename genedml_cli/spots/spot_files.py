@@ -160,11 +160,12 @@ def _has_no_header(header: list[str]) -> bool:
 
 def _from_store(path: Path) -> Spots:
     """Of a SpatialData store: names, places in pixels, and columns of ``obs`` that say the array or the tissue."""
-    data = read_store(path)
+    data, image = read_store(path)
     columns = _columns(data.obs, path)
     read = {columns[key] for key in (*UNDER_TISSUE, *(key for pair in ON_ARRAY for key in pair)) if key in columns}
     x, y = np.asarray(data.obsm["spatial"], dtype=float).T
-    return _from_table(data.obs[sorted(read)].assign(name=data.obs_names.to_numpy(), x=x, y=y), path)
+    spots = _from_table(data.obs[sorted(read)].assign(name=data.obs_names.to_numpy(), x=x, y=y), path)
+    return replace(spots, image=image)
 
 
 def _from_h5ad(path: Path) -> Spots:

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.files.space_ranger import Pictures
+from genedml_cli.files.spatialdata_files import StoreImage
 from genedml_cli.notes import Mark, Note
 from genedml_cli.slides.slide import Slide, open_slide
 from genedml_cli.spots.lattice import (
@@ -79,6 +80,7 @@ class Spots:
         left_out: how many rows of the file are no spots of these, and why, in words; empty if there are none.
         pitch_um: distance of neighbouring spots, where the file says it.
         pictures: what Space Ranger's folder says of the image, where the table lies in one.
+        image: whose pixels the centres are, where a SpatialData store says it.
     """
 
     names: tuple[str, ...]
@@ -87,6 +89,7 @@ class Spots:
     left_out: str = ""
     pitch_um: float | None = None
     pictures: Pictures | None = None
+    image: StoreImage | None = None
 
     def __len__(self) -> int:
         return len(self.names)
