@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from genedml_cli.machine import devices
 from genedml_cli.machine.compute import Compute, all_deterministic
 from genedml_cli.machine.crew import DIED, READY, RESULT, Crew, Failed, Place, Worker
 from genedml_cli.machine.executors import Processes, executor
-from genedml_cli.machine.ray_executor import OnRay
+from genedml_cli.machine.ray_executor import OnRay, _Actors
 from genedml_cli.runs.run import train
 from genedml_cli.training.loop import threads_for
 
@@ -143,6 +144,29 @@ def test_threads_follow_the_size_of_the_network(monkeypatch):
         threads_for(load_config(name), Shape(250, 1024, 196, 5), CPU) for name in ("HER2ST", "STNet", "skinST")
     ] == [6] * 3
     assert threads_for(load_config("small"), Shape(250, 64, 9, 5), torch.device("cuda")) == 6
+
+
+NODES = [
+    {"NodeID": "head", "Alive": True, "Resources": {"GPU": 1.0}},
+    {"NodeID": "lost", "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    {"NodeID": "a", "Alive": True, "Resources": {"CPU": 9.0, "GPU": 2.0}},
+    {"NodeID": "b", "Alive": True, "Resources": {"CPU": 2.0}},
+]
+
+
+def test_places_of_ray_are_one_a_gpu_or_else_one_every_four_cores(monkeypatch):
+    ray = ModuleType("ray")
+    ray.nodes = lambda: NODES
+
+    def places(gpus: bool) -> list[tuple[str, int, int, int, int]]:
+        found = _Actors(ray, place_of, do).places("cpu", gpus, False)
+        return [(each.device, each.number, each.of, each.cores, each.threads) for each in found]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert places(gpus=True) == [("cuda:0", 0, 2, 4, 4), ("cuda:0", 1, 2, 4, 4)]
+    assert places(gpus=False) == [("cpu", 0, 2, 4, 4), ("cpu", 2, 1, 2, 2), ("cpu", 1, 2, 4, 4)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert {threads for *_, threads in places(gpus=False)} == {3}
 
 
 class Mortal:

@@ -149,7 +149,8 @@ def predict_cohort(
         out: folder of the results: ``NAME.h5ad`` of every slide; ``summary.csv``, ``pseudobulk.csv`` (mean of every
             gene, a row a slide) and ``cohort.html`` of them all; ``errors.log`` if there was an unexpected error.
         min_cv_pcc, interval, batch_spots: as of :func:`genedml_cli.prediction.prediction.predict`.
-        compute, on: as :func:`genedml_cli.machine.executors.executor` takes them. Results do not depend on ``on``.
+        compute, on: as :func:`genedml_cli.machine.executors.executor` takes them. On a CPU results do not
+            depend on ``on``, where torch has as many threads (:class:`genedml_cli.machine.crew.Place`).
         resume: keep results that are there and were made from the same slide, spots and models; one made from others
             is a failure of its row. Without it, every slide is predicted again.
         formats: suffixes of :data:`genedml_cli.outputs.formats.FORMATS`, as which every slide is written, too.

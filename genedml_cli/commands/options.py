@@ -327,8 +327,9 @@ OnOption = Annotated[
         "--on",
         metavar=ON,
         help="Folds one after the other, or so many at a time, each in a process; gpus: a process a GPU; ray: on the "
-        "cluster of RAY_ADDRESS or ray://host:port, else one of this machine. The bytes are the same. (default: here; "
-        "folds of small networks on a CPU as many at a time as torch has threads)",
+        "cluster of RAY_ADDRESS or ray://host:port, else one of this machine. On a CPU the bytes are the same, "
+        "with ray where OMP_NUM_THREADS is set. (default: here; folds of small networks on a CPU as many at a time as "
+        "torch has threads)",
         show_default=False,
         rich_help_panel=RUN,
     ),

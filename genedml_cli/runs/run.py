@@ -54,8 +54,9 @@ def train(
             a data set with a published panel, or a text file with one gene a line.
         features, weights: where feature files are kept; the encoder's weights file, instead of the hub.
         compute: where and how the arithmetic runs.
-        on: where folds are trained, as :func:`genedml_cli.machine.executors.executor` takes it; the bytes are the same.
-            By itself one after the other here; on a CPU, of a small network, as many at a time as torch has threads.
+        on: where folds are trained, as :func:`genedml_cli.machine.executors.executor` takes it; on a CPU the bytes are
+            the same, where torch has as many threads (:class:`genedml_cli.machine.crew.Place`). By itself one after the
+            other here; on a CPU, of a small network, as many at a time as torch has threads.
         partial, dataset: what to say of a data set of which sections are missing; its name, if it is a published one.
         allow_off_tissue: take spots that lie off the tissue.
         skip_off_image: leave out spots that lie off the image.
