@@ -4,12 +4,14 @@ import gc
 import itertools
 import json
 import os
+import pickle
 import re
 import shutil
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from socket import gethostname
+from threading import Event, Thread
 
 import anndata
 import h5py
@@ -28,8 +30,11 @@ from genedml_cli.cohort import slide as cohort_slide
 from genedml_cli.cohort.cohort import predict_cohort, predict_slides, read_cohort
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortTask
 from genedml_cli.files.hdf5 import layers_of
+from genedml_cli.files.locks import exclusive
+from genedml_cli.files.storage import sha256_of
 from genedml_cli.machine.crew import Place
 from genedml_cli.machine.executors import Processes
+from genedml_cli.machine.packing import pack
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction import prediction
 from genedml_cli.prediction.prediction import predict
@@ -184,7 +189,7 @@ def test_resuming_keeps_what_was_made_from_the_same_and_refuses_the_rest(run, tm
 def test_a_slide_is_read_again_only_where_size_or_time_differ_or_to_verify(run, tmp_path, monkeypatch):
     sheet, out, slide = write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), tmp_path / "out", tmp_path / "s1.png"
     predict_cohort(sheet, run, out, fold="P1")
-    read, sha256_of = [], slide_files.sha256_of
+    read = []
     monkeypatch.setattr(slide_files, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
 
     def state(**how: bool) -> tuple[str, list[str]]:
@@ -193,7 +198,7 @@ def test_a_slide_is_read_again_only_where_size_or_time_differ_or_to_verify(run, 
         return predict_cohort(sheet, run, out, fold="P1", **how).outcomes[0].state, list(read)
 
     assert state() == (KEPT, [])
-    assert state(verify=True) == (KEPT, ["s1.png"])
+    assert state(verify=True) == (KEPT, ["s1.png", "s1.csv"])
     times = slide.stat()
     os.utime(slide, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
     assert state() == (KEPT, ["s1.png"])
@@ -203,7 +208,38 @@ def test_a_slide_is_read_again_only_where_size_or_time_differ_or_to_verify(run, 
     slide.write_bytes(content)
     os.utime(slide, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
     assert state() == (KEPT, [])  # which is why there is --verify
-    assert state(verify=True) == (FAILED, ["s1.png"])
+    assert state(verify=True) == (FAILED, ["s1.png", "s1.csv"])
+
+
+def test_a_store_of_spots_is_read_again_only_where_a_file_in_it_differs(tmp_path, monkeypatch):
+    store = tmp_path / "spots.zarr"
+    (store / "images").mkdir(parents=True)
+    (store / "images" / "0").write_bytes(b"pixels")
+    before, content = slide_files.fingerprint(store), sha256_of(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(slide_files, "sha256_of", None)
+        assert slide_files.fingerprint(store, before).sha256 == content
+    (store / "images" / "0").write_bytes(b"other pixels")
+    assert slide_files.fingerprint(store, before).sha256 == sha256_of(store) != content
+
+
+def test_of_two_runs_of_the_same_shard_on_a_machine_one_waits_and_keeps_what_the_other_made(run, tmp_path, monkeypatch):
+    slides = read_cohort(write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), Placing())
+    files, waits, outcomes = tuple(model_files(run, "P1")), Event(), []
+
+    def predict_into(folder: str) -> None:
+        outcomes.extend(predict_slides(CohortTask(files, tmp_path / folder), slides, Processes(1, ["cpu"])))
+
+    predict_into("first")
+    monkeypatch.setattr(console, "note", lambda text: waits.set() if text.startswith("Waiting for") else None)
+    second = Thread(target=predict_into, args=("shared",))
+    with exclusive(tmp_path / "shared" / "one"):
+        second.start()
+        assert waits.wait(60)
+        (tmp_path / "shared").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "first" / "one.h5ad", tmp_path / "shared")
+    second.join()
+    assert [outcome.state for outcome in outcomes] == [PREDICTED, KEPT]
 
 
 def test_the_largest_slide_is_begun_first_and_a_failure_elsewhere_names_the_machine(run, tmp_path, monkeypatch, capsys):
@@ -277,7 +313,7 @@ def test_spots_exchanged_while_a_slide_is_predicted_are_noticed(run, tmp_path, m
     monkeypatch.setattr(prediction, "predict_slide", exchange)
     (failed,) = predict_cohort(sheet, run, tmp_path / "out").failed
     assert "were exchanged while it was predicted" in failed.problem
-    assert {file.name for file in (tmp_path / "out").iterdir()} == TOGETHER
+    assert {file.name for file in (tmp_path / "out").iterdir()} == WITH_RESULTS
 
 
 @pytest.mark.parametrize("inputs", [1.0, {"slide": np.array([1.0, 2.0])}, {"slide": "0"}])
@@ -339,8 +375,17 @@ def test_several_processes_give_the_same_and_a_death_costs_one_slide(run, tmp_pa
     assert "died (SIGKILL)" in outcomes["deadly"].problem
     list(predict_slides(CohortTask(files, tmp_path / "alone"), slides, Processes(1, ["cpu"])))
     for name in ("first", "third", "fourth"):
-        both = [anndata.read_h5ad(tmp_path / folder / f"{name}.h5ad") for folder in ("spread", "alone")]
-        assert np.array_equal(both[0].X, both[1].X)
+        spread, alone = ((tmp_path / folder / f"{name}.h5ad").read_bytes() for folder in ("spread", "alone"))
+        assert spread == alone, name
+
+
+def test_what_goes_to_a_worker_and_back_is_small_and_holds_no_token(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
+    slides = read_cohort(write_sheet(tmp_path, {"one": write_good(tmp_path, 1)}), Placing())
+    task = CohortTask(tuple(model_files(run, "P1")), tmp_path / "out")
+    assert b"hf_abcdefghij" not in pack((task.load_at, task.predict)) + pack(slides[0])
+    (outcome,) = predict_slides(task, slides, Processes(1, ["cpu"]))
+    assert outcome.state == PREDICTED and len(pickle.dumps(outcome)) < 1000
 
 
 @pytest.mark.long

@@ -14,9 +14,10 @@ import anndata
 from genedml.errors import GeneDMLError, lines_of
 from genedml.schema import from_dict
 from genedml_cli import console
+from genedml_cli.files.locks import exclusive
 from genedml_cli.files.paths import check_seen
 from genedml_cli.files.provenance import command_line
-from genedml_cli.files.storage import sha256_of, write_json
+from genedml_cli.files.storage import write_json
 from genedml_cli.files.text_files import read_json
 from genedml_cli.machine.compute import AUTO, BATCH_SPOTS, Compute
 from genedml_cli.machine.crew import Place
@@ -35,7 +36,7 @@ if TYPE_CHECKING:  # whoever hands out slides predicts none, and does without to
 PREDICTED, KEPT, FAILED = "predicted", "kept", "FAILED"
 ERROR_LOG = "errors.log"
 FINGERPRINTS = ".fingerprints"
-"""The folder beside the results that holds by what each slide is known again."""
+"""The folder beside the results that holds by what each slide, its spots and its tissue are known again."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class CohortTask:
     def predict(self, models: "Ensemble", slide: CohortSlide) -> Outcome:
         """Predict one slide into its file; whatever goes wrong is told in the outcome."""
         started = time.perf_counter()
-        with console.about(slide.name):
+        with console.about(slide.name), exclusive(self.out / slide.name):  # of two of a shard one waits
             try:
                 outcome = _predict_or_keep(self, models, slide)
             except Exception as error:  # one slide's surprise is not to cost the others theirs
@@ -134,25 +135,29 @@ def _predict_or_keep(task: CohortTask, models: "Ensemble", slide: CohortSlide) -
     if task.resume and file.exists():
         with features_beside(file):  # of a process that was killed right after its result was written
             return _keep(task, file, models, slide)
-    asked = _asked(task, slide, models)
+    anew = replace(task, verify=True)  # what is predicted is read
+    asked = _asked(anew, slide, models)
     with features_beside(file) as folder:
         asked_for = task.min_cv_pcc, task.batch_spots, folder, task.interval
         data = predict_slide(models, slide.slide, slide.spots, slide.placing, *asked_for)
-        if _asked(task, slide, models) != asked:
+        if _asked(anew, slide, models) != asked:
             raise GeneDMLError(f"Spots or tissue of {slide.slide} were exchanged while it was predicted. Run it again.")
         record = record_of(data)
         set_record(data, replace(record, inputs={"slide": record.slide_sha256, **asked}, command=task.command))
         write(data, file)
-    _sha256_of(slide, task)
+    _sha256_of(slide.slide, task, slide.name)
     _write_formats(task, data, slide)
     return _done(slide, PREDICTED, data.shape, record.notes)
 
 
-def _sha256_of(slide: CohortSlide, task: CohortTask) -> str:
-    """The content of a slide, which is read where size or time of its files are not those of the last time."""
-    file = task.out / FINGERPRINTS / f"{slide.name}.json"
+def _sha256_of(path: Path, task: CohortTask, name: str) -> str:
+    """The content of a file, folder or slide, which is read where sizes or times are not those of the last time.
+
+    ``name`` is that of its file among the fingerprints.
+    """
+    file = task.out / FINGERPRINTS / f"{name}.json"
     last = from_dict(Fingerprint, read_json(file)) if file.exists() and not task.verify else None
-    now = fingerprint(slide.slide, last)
+    now = fingerprint(path, last)
     if now != last:
         write_json(file, asdict(now))
     return now.sha256
@@ -172,7 +177,7 @@ def _keep(task: CohortTask, file: Path, models: "Ensemble", slide: CohortSlide) 
     record = record_of(data)
     if record.inputs is None:
         raise GeneDMLError(f"{file} is there, but was not made by predicting a cohort. {again}")
-    wanted = {"slide": _sha256_of(slide, task), **_asked(task, slide, models)}
+    wanted = {"slide": _sha256_of(slide.slide, task, slide.name), **_asked(task, slide, models)}
     differ = [key.replace("_", " ") for key, value in wanted.items() if record.inputs.get(key) != value]
     if differ:
         raise GeneDMLError(f"{file} is there, but was made from other {', '.join(differ)}. {again}")
@@ -189,9 +194,14 @@ def _write_formats(task: CohortTask, data: anndata.AnnData, slide: CohortSlide) 
 def _asked(task: CohortTask, slide: CohortSlide, models: "Ensemble") -> dict[str, str]:
     """All but its slide that a result depends on, each by what a difference of it is called."""
     tissue, section = slide.placing.tissue, slide.placing.section
+    spots, outline = f"a {slide.placing.grid} grid", "found"
+    if slide.spots is not None:
+        spots = _sha256_of(spots_file(slide.spots), task, f"spots/{slide.name}")
+    if tissue is not None:
+        outline = _sha256_of(tissue, task, f"tissue/{slide.name}")
     return {
-        "spots": f"a {slide.placing.grid} grid" if slide.spots is None else sha256_of(spots_file(slide.spots)),
-        "tissue": ("found" if tissue is None else sha256_of(tissue)) + (f", section {section}" if section else ""),
+        "spots": spots,
+        "tissue": outline + (f", section {section}" if section else ""),
         "models": " ".join(models.fingerprints),
         "um_per_px": str(slide.placing.um_per_px),
         "pitch_um": str(slide.placing.pitch_um),

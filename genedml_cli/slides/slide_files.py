@@ -47,10 +47,10 @@ def content_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The content of a slide, and by what it is known again without reading it.
+    """The content of a slide or of another file or folder, and by what it is known again without reading it.
 
     Args:
-        files: name, length and time of the last change (ns) of every file of the slide.
+        files: name, length and time of the last change (ns) of every file of it.
         sha256: as :func:`content_sha256` gives it.
     """
 
@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 def fingerprint(path: Path, last: Fingerprint | None = None) -> Fingerprint:
-    """The fingerprint of a slide; its content is read only where its files are not as those of ``last``.
+    """The fingerprint of a slide, file or folder; it is read only where its files are not as those of ``last``.
 
     Raises:
         GeneDMLError: one cannot be read.
@@ -93,6 +93,7 @@ def files_of(path: Path) -> list[Path]:
 def _state_of(path: Path) -> list[tuple[str, int, int]] | None:
     # Not by inodes, of which some network file systems draw new ones at will.
     try:
-        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_of(path)]
+        files = [file for part in files_of(path) for file in (part, *sorted(part.rglob("*")))]  # also of a folder
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
         return None
