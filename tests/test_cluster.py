@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from genedml.errors import GeneDMLError
 from genedml_cli import app
+from genedml_cli.machine.ray_executor import STORE_BYTES
 from genedml_cli.machine.slurm import sbatch_file
 
 RECORD = '#!/bin/bash\necho "$(basename "$0") $*" >> "$CALLS"\n'
@@ -45,6 +46,8 @@ def test_the_file_starts_ray_on_every_node_and_then_the_command(tmp_path):
     assert (f"--ray-client-server-port={port + 10000}" in head) == (find_spec("grpc") is not None)
     assert "--nodes=2 --ntasks=2" in others and f":{port}" in others
     assert all("--num-cpus=8 --num-gpus=4" in call and "--disable-usage-stats" in call for call in (head, others))
+    assert all(f"--object-store-memory={STORE_BYTES} " in f"{call} " for call in (head, others))
+    assert head.endswith("--temp-dir=/tmp/ray-123456")
     assert calls[-1] == "genedml predict --slides my cohort.csv -o out --on ray"
     assert "'my cohort.csv'" in script
     assert "TOKEN" not in "".join(calls)

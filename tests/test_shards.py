@@ -11,18 +11,24 @@ from test_ablation import contents
 from test_cohort import write_good, write_sheet
 from typer.testing import CliRunner
 
+from genedml.config import load_config
 from genedml.errors import GeneDMLError
 from genedml_cli import app
-from genedml_cli.cohort.cohort import Cohort, predict_cohort
+from genedml_cli.cohort.cohort import SUMMARY, Cohort, predict_cohort
 from genedml_cli.cohort.shares import Share, join_shares, settings_of
 from genedml_cli.cohort.slide import FAILED, KEPT, PREDICTED, CohortSlide, CohortTask, Outcome
 from genedml_cli.commands.tables.cohort import show_cohort
 from genedml_cli.datasets.samples import read_sheet
+from genedml_cli.files.locks import claimed
 from genedml_cli.files.provenance import command_line
 from genedml_cli.machine.shards import Shard, parse_shard
 from genedml_cli.runs.ablation import ablate
+from genedml_cli.runs.comparison import compare
 from genedml_cli.runs.planning import RunSettings
+from genedml_cli.runs.run import train_with
 from genedml_cli.spots.placing import Placing
+
+LINE = ("encoder=tiny", "labels.panel_size=20", "training.epochs=1")
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -48,7 +54,10 @@ def test_shards_in_disorder_one_twice_one_missing_give_what_one_command_gives(qu
 
     assert shard(2) == {"s2": PREDICTED, "s5": PREDICTED}
     assert shard(0) == {"s0": PREDICTED, "s3": PREDICTED, "bad": FAILED}
-    assert shard(2) == {"s2": KEPT, "s5": KEPT}
+    with claimed(parts / SUMMARY):
+        assert shard(2) == {"s2": KEPT, "s5": KEPT}
+        with pytest.raises(GeneDMLError, match="is being made by"):
+            predict_cohort(sheet, quick_run, parts, fold="P1")
     lacking = predict_cohort(sheet, quick_run, parts, fold="P1", collect=True)
     assert {one.name: one.problem for one in lacking.failed if one.name != "bad"} == dict.fromkeys(
         ("s1", "s4"), "no shard has predicted it. Run the same command with --shard 1/3."
@@ -125,6 +134,33 @@ def test_folds_of_a_grid_in_shards_are_those_of_one_command(world, tmp_path):
     left = {name: content for name, content in contents(grid).items() if not name.startswith("seconds")}
     assert left == contents(tmp_path / "whole")
     assert sum(len(pd.read_csv(file)) for file in grid.glob("seconds-*-of-3.csv")) == 6
+
+
+def test_folds_of_a_run_and_of_a_comparison_in_shards_are_those_of_one_command(world, tmp_path):
+    samples, config = read_sheet(world / "samples.csv"), load_config(overrides=["method=linear", *LINE])
+
+    def settings(**how: object) -> RunSettings:
+        return RunSettings(features=tmp_path / "features", **how)
+
+    def models(folder: Path) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in folder.glob("fold-*.safetensors")}
+
+    whole = train_with(samples, tmp_path / "whole", config, settings())
+    calls = {
+        "run": lambda out, **how: train_with(samples, out, config, settings(**how)),
+        "grid": lambda out, **how: compare(samples, out, {("linear", ""): config}, 1, settings(**how)),
+    }
+    for name, call in calls.items():
+        out = tmp_path / name
+        with claimed(out / "compare.csv"), claimed(out / "fold-P2"):  # shards claim nothing
+            assert call(out, shard=Shard(1, 2)) is None
+        with pytest.raises(GeneDMLError, match=r"2 of the folds are missing: Fold P1 of .*, Fold P3 of "):
+            call(out, collect=True)
+        assert call(out, shard=Shard(0, 2)) is None
+        assert not list(out.rglob("metrics.csv"))
+        means = call(out, collect=True).summary().loc["Linear", ("pcc_a", "mean")]
+        assert means == whole.summary().loc["Linear", ("pcc_a", "mean")]
+    assert models(tmp_path / "grid" / "linear" / "seed-2021") == models(tmp_path / "run") == models(tmp_path / "whole")
 
 
 def test_a_shard_takes_its_share_of_sections_and_needs_a_folder(world, tmp_path):
