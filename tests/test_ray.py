@@ -1,6 +1,7 @@
 """Ray on loopback: what its workers make is what one process makes, whichever of them die."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from test_shards import results
 
 from genedml.errors import GeneDMLError
 from genedml_cli.cohort import cohort
-from genedml_cli.cohort.slide import PREDICTED
+from genedml_cli.cohort.slide import KEPT, PREDICTED
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.machine.compute import Compute
 from genedml_cli.machine.crew import Failed
@@ -37,6 +38,8 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'genedml[ray]'"),
 ]
 HERE = Path(__file__).parent
+NO_PAGES = "--modules-to-load=UsageStatsHead"
+"""What Ray's dashboard is begun with where it is off; it then serves no page, and sends nothing where usage is off."""
 NODE = {"include_dashboard": False, "object_store_memory": STORE_BYTES, "num_gpus": 0}
 
 
@@ -121,6 +124,8 @@ def test_a_cohort_loses_a_worker_and_a_node_and_is_that_predicted_here(cluster, 
     tables = [pd.read_csv(tmp_path / folder / "summary.csv").drop(columns="minutes") for folder in ("ray", "here")]
     tables[0]["problem"] = tables[0]["problem"].str.replace(f"{tmp_path}/", "")  # workers know absolute paths alone
     pd.testing.assert_frame_equal(*tables)
+    again = cohort.predict_cohort(sheet, quick_run, Path("ray"), fold="P1", compute=Compute("cpu"), on="here")
+    assert {one.name for one in again.outcomes if one.state == KEPT} == set(rows)
 
 
 def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_ends_within_seconds_of_ctrl_c(tmp_path):
@@ -134,12 +139,19 @@ def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_ends_within_sec
             time.sleep(0.2)
         below = psutil.Process(process.pid).children(recursive=True)
         assert listened_at(below) == {"127.0.0.1"}
+        words = [each.cmdline() for each in below]
+        assert [word for line in words for word in line if word.startswith("--modules-to-load")] == [NO_PAGES]
+        temporary = {match for line in words for match in re.findall(r"/tmp/ray-[^/ ]+", " ".join(line))}
+        assert len(temporary) == 1 and all(map(os.path.exists, temporary))
+        raylets = [each for each in below if each.name() == "raylet"]  # others write their title over their environment
+        assert [each.environ().get("RAY_USAGE_STATS_ENABLED") for each in raylets] == ["0"]
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said.splitlines()[-1]) == (130, "Stopped. All is kept.")
     assert time.monotonic() - began < 15  # two where nothing else runs
     assert not psutil.wait_procs(below, 15)[1]
+    assert not any(map(os.path.exists, temporary))
 
 
 def listened_at(processes: list[psutil.Process]) -> set[str]:
