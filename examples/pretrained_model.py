@@ -45,6 +45,8 @@ def main() -> None:
         train(samples, run, config, panel="HER2ST", fold=ALL_SECTIONS)
         models = [model_file(run, ALL_SECTIONS)]
     out.mkdir(parents=True, exist_ok=True)
+    for earlier in out.glob("*.safetensors"):
+        earlier.unlink()
     for model in models:
         copy(model, out)
     scores(found.per_gene()).to_csv(out / "genes.csv", index=False)

@@ -161,6 +161,13 @@ def test_components_switch_the_pathways_and_full_is_the_same_run_in_every_table(
     assert choose_settings(NETWORK.sweeps["components"])[0].config(base, 7).training.seed == 7
 
 
+def test_all_additions_are_the_preset_small():
+    base, additions = load_config("small"), choose_settings(NETWORK.sweeps["additions"])
+    assert {setting.name: setting.folder(base) for setting in additions}["all"] == "as-configured"
+    (none,) = [setting.config(base, 7).network for setting in additions if setting.name == "none"]
+    assert (none.array_mean, none.loss.centred, none.linear_share) == (False, False, 0)
+
+
 def test_the_command_offers_every_ablation():
     assert [table.value for table in Table] == list(NETWORK.sweeps)
 

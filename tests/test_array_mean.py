@@ -1,11 +1,18 @@
 """The mean over array neighbours that a network makes of its output: that of the labels, spot by spot."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
 
+from genedml.checkpoint import load_card
 from genedml.networks.gene_dml_losses import centred_prediction_loss, prediction_loss
 from genedml.networks.inputs import Batch, Section, array_mean
+from genedml_cli.datasets.synthetic import SyntheticConfig
+from genedml_cli.features.section_features import SectionFeatures
+from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.prediction.prediction import predict
 from genedml_cli.spots.spots import Spots
 
 GENES = 3
@@ -33,6 +40,11 @@ def spots(request):
     array_xy = array_xy[: len(array_xy) * 3 // 4]
     rise = 3**0.5 if request.param is hexagonal else 1
     return Spots(tuple(map(str, range(len(array_xy)))), array_xy * np.array([100.0, 100.0 * rise]), array_xy)
+
+
+def on_squares(px):
+    array_xy = square(None)
+    return Spots(tuple(map(str, range(len(array_xy)))), array_xy * px, array_xy)
 
 
 def section_of(spots):
@@ -98,3 +110,37 @@ def test_the_mean_error_of_a_section_weighs_less():
     assert centred_prediction_loss(predicted, label, section, 2, 0.1).item() == pytest.approx(expected)
     whole = centred_prediction_loss(predicted, label, section, 2, 1.0)
     assert whole.item() == pytest.approx(prediction_loss(predicted, label).item())
+
+
+@pytest.mark.parametrize(
+    ("lattice", "pitch_um", "radius_um"),
+    [("square", 200.0, 200 * (9 / np.pi) ** 0.5), ("hex", 300.0, 300 * (7 * 3**0.5 / 2 / np.pi) ** 0.5)],
+)
+def test_a_finer_grid_is_averaged_over_the_area_of_the_trainings_neighbours(lattice, pitch_um, radius_um):
+    spots, um_per_px = on_squares(px=200.0), 0.5  # 100 um apart
+    finer, values = (
+        spots.mean_as_on(lattice, pitch_um, um_per_px),
+        np.random.default_rng(0).normal(size=(len(spots), 3)),
+    )
+    expected = []
+    for place in spots.xy_px:
+        near = np.hypot(*(spots.xy_px - place).T) * um_per_px <= radius_um
+        expected.append(values[near].mean(axis=0))
+    np.testing.assert_allclose(finer.array_mean(values), expected, atol=1e-12)
+    features = namedtuple("Features", "spots pooled")(finer, torch.zeros(len(spots), 1))
+    section = SectionFeatures.section(features)
+    np.testing.assert_allclose(array_mean(torch.as_tensor(values), section).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("pitch_um", [50.0, 100.0, 120.0])
+def test_the_trainings_grid_and_a_coarser_one_are_averaged_over_their_own_neighbours(pitch_um):
+    spots = on_squares(px=200.0)
+    assert spots.mean_as_on("square", pitch_um, 0.5) is spots
+
+
+def test_a_model_knows_the_array_it_was_trained_on(run, p1):
+    card = load_card(run / "fold-P1.safetensors")
+    assert card.array == ("square", pytest.approx(SyntheticConfig().pitch_um, rel=0.01))
+    fine = predict(p1["slide"], None, run / "fold-P1.safetensors", pitch_um=card.array[1] / 2, grid="square")
+    told = [note.text for note in record_of(fine).notes]
+    assert any("closer together than those of the training" in text for text in told)

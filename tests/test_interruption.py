@@ -301,7 +301,7 @@ def test_a_device_without_memory_is_a_sentence(samples, tmp_path, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("genedml_cli.training.learner.Learner.train_epoch", out_of_memory)
-    with pytest.raises(GeneDMLError, match=r"no memory for training in batches of \d+ spots\. .*training\.batch_size"):
+    with pytest.raises(GeneDMLError, match=r"no memory for training on whole sections\. .*network\.array_mean=false"):
         trained(samples, tmp_path / "run")
     with pytest.raises(GeneDMLError, match=r"no memory for this\. Do that\."), fitting("this", "Do that."):
         raise MemoryError

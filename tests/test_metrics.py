@@ -1,5 +1,7 @@
 """Scores against scipy, and where they are not defined."""
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -38,9 +40,11 @@ def test_ridge_that_scores_higher_is_said_and_one_that_does_not_is_not(tables):
     scores = score_fold("0", [section], "Gene-DML")
     pcc_a = {score.method: f"{score.pcc_a:.3f}" for score in scores}
     (note,) = reference_notes(scores)
-    assert note.text.endswith(f"scores higher here: PCC(A) {pcc_a['ridge']} against {pcc_a['Gene-DML']}.")
+    behind = float(pcc_a["ridge"]) - float(pcc_a["Gene-DML"])
+    assert re.search(r"worse than ridge on the same features by ([.\d]+)", note.text)[1] == f"{behind:.3f}"
     section.layers["ridge"] = predicted
-    assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
+    (note,) = reference_notes(score_fold("0", [section], "Gene-DML"))
+    assert note.text == "Gene-DML is as good as ridge on the same features in PCC(A), to three decimals."
     del section.layers["ridge"]
     assert reference_notes(score_fold("0", [section], "Gene-DML")) == []
 
@@ -58,7 +62,10 @@ def test_how_far_the_network_is_ahead_of_ridge_is_said_beside_the_spread_over_fo
     assert text(0.1, 0.3) == f"{start} 0.200 in PCC(A), more than its sd over folds, 0.141."
     assert text(-0.2, 0.4) == f"{start} 0.100 in PCC(A), no more than its sd over folds, 0.424."
     assert text(0.1) == f"{start} 0.100 in PCC(A), of one fold, so without a spread."
-    assert text(-0.1, 0.05).startswith("Ridge regression on the same features scores higher here")
+    worse = "Gene-DML is worse than ridge on the same features by"
+    assert text(-0.1, 0.05).startswith(f"{worse} 0.025 in PCC(A), no more than its sd over folds, 0.106.")
+    assert text(0.0004, -0.0004).startswith("Gene-DML is as good as ridge on the same features in PCC(A)")
+    assert text(0.1, np.nan) == text(0.1)
 
 
 def test_depth_that_is_better_on_the_best_genes_alone_is_said():

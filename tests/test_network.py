@@ -179,6 +179,22 @@ def test_batches_below_two_spots_a_group_leave_out_the_group_term():
     assert "group" not in make_network(groups=7).losses(make_batch(SQUARE))
 
 
+def test_the_prediction_term_is_of_the_averaged_output_with_the_error_of_a_sections_mean_apart():
+    plain, batch = make_network(centred=True, offset_weight=0.25), make_batch(SQUARE)
+    network = GeneDML(replace(plain.config, array_mean=True), replace(SHAPE, smooth=True)).eval()
+    network.load_state_dict(plain.state_dict())
+    output, error = plain(batch).tolist(), []
+    for spot, (x, y) in enumerate(SQUARE):
+        near = [output[other] for other, (u, v) in enumerate(SQUARE) if max(abs(u - x), abs(v - y)) <= 1]
+        means = [sum(values) / len(near) for values in zip(*near, strict=True)]
+        error.append([mean - float(label) for mean, label in zip(means, batch.label[spot], strict=True)])
+    of_section = [sum(errors) / len(SQUARE) for errors in zip(*error, strict=True)]
+    spread = [(value - mean) ** 2 for row in error for value, mean in zip(row, of_section, strict=True)]
+    offset = [mean**2 for mean in of_section]
+    expected = sum(spread) / len(spread) + 0.25 * sum(offset) / len(offset)
+    assert float(network.losses(batch)["prediction"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_every_parameter_learns_from_the_losses():
     network = make_network().train()
     network.losses(make_batch(SQUARE))["total"].backward()

@@ -95,7 +95,7 @@ def test_folds_of_two_methods_are_never_averaged(line_run, run, tmp_path):
 def test_a_setting_of_another_network_is_refused_with_those_that_there_are(line_run):
     with pytest.raises(GeneDMLError, match=r"network\.loss.*scale"):
         load_config(overrides=["method=line", "network.loss.groups=4"])
-    with pytest.raises(GeneDMLError, match=r"No method is called 'lines'. There are: .*gene-dml"):
+    with pytest.raises(GeneDMLError, match=r"No method is called 'lines'. Did you mean line\? There are: .*gene-dml"):
         load_config(overrides=["method=lines"])
 
 

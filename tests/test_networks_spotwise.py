@@ -498,7 +498,7 @@ def test_mclstexp_knows_places_only_if_it_is_told_to():
 @pytest.mark.parametrize("unread", [{"position": "sine"}, {"attention_heads": 4}])
 def test_settings_of_mclstexp_that_bleep_does_not_read_are_refused(unread):
     with pytest.raises(GeneDMLError, match="are of the blocks of mclSTExp, and attention_depth = 0 has none"):
-        from_dict(BLEEPConfig, unread)
+        BLEEP.check(from_dict(BLEEPConfig, unread), [], [])
 
 
 def test_mclstexp_is_trained_by_hard_targets_in_every_part():

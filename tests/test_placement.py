@@ -259,6 +259,19 @@ def test_its_share_of_the_output_is_the_ridge_of_the_training_sections(sections,
     np.testing.assert_allclose(output, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("refit", [True, False])
+def test_what_is_linear_is_fitted_on_averaged_vectors_of_the_sections_trained_on_in_the_end(sections, refit):
+    settings = [f"training.refit={str(refit).lower()}", "training.epochs=1"]
+    config = tiny_config("network.array_mean=true", "network.linear_share=0.25", *settings)
+    trained = train_fold(sections[:2], sections[2:], [], config, "cpu")
+    rows, fitted_on = [], sections if refit else sections[:2]
+    for data in fitted_on:
+        valid, spots = data.labels.valid, data.features.spots
+        rows.append((spots.array_mean(pooled_features(data.features), valid)[valid], data.labels.y[valid]))
+    ridge = fit_ridge(rows, [data.sample.donor for data in fitted_on])
+    np.testing.assert_allclose(trained.state["linear.weight"].numpy(), ridge.weight, atol=1e-4)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("where", Placement)

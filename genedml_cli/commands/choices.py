@@ -123,7 +123,7 @@ def choose_backbone_weights(given: Iterable[str], configs: Iterable[Config]) -> 
     files: dict[str, Path] = {}
     for text in given:
         method, equals, file = text.partition("=")
-        if equals:
+        if equals and Path(method).name == method:  # else a file in a folder with = in its name
             network_info(method)
         else:
             method, file = _only_backbone(configs), text

@@ -245,14 +245,14 @@ def compared(
 
 
 def _with_rows(notes: Mapping[tuple[str, int], Iterable[Note]]) -> list[Note]:
-    """What is said of runs, each once; a warning that is not of all of them names its rows."""
+    """What is said of runs, each once; what is not of all of them names its rows, if it does not anyway."""
     runs: dict[Note, dict[tuple[str, int], None]] = {}
     for run, of_run in notes.items():
         for note in of_run:
             runs.setdefault(note, {})[run] = None
     return [
         replace(note, text=f"{', '.join(dict.fromkeys(row for row, _ in warned))}: {note.text}")
-        if note.warns and len(warned) < len(notes)
+        if len(warned) < len(notes) and (note.warns or not any(row in note.text for row, _ in warned))
         else note
         for note, warned in runs.items()
     ]

@@ -144,9 +144,9 @@ def score_run(
     records = {file: record_of(section) for file, section in finished.items()}
     labels = {file: record.label for file, record in records.items()}
     _check_common("labels", labels, "scores of different labels never stand in one table")
-    methods = {file: record.title for file, record in records.items()}
+    methods = {file: record.method for file, record in records.items()}
     _check_common("method", methods, "folds of two methods are never averaged")
-    first = next(iter(records.values()))
+    first = max(records.values(), key=lambda record: record.variant)  # of folds of earlier versions it is empty
     folds: dict[str, list[anndata.AnnData]] = {}
     for file in sorted(records, key=lambda file: _natural(records[file].fold)):
         folds.setdefault(records[file].fold, []).append(finished[file])
@@ -251,7 +251,7 @@ def score_prediction(
     matched = ~np.isnan(labels.y[labels.valid]).any(axis=0)
     unmatched = tuple(data.var_names[~matched])
     scores = score_fold(prediction.stem, [data[labels.valid, matched].copy()], record.title, full=True)
-    notes = [*_notes([data]), *reference_notes(scores), *unmatched_notes(unmatched, data.n_vars)]
+    notes = [*_notes([data]), *reference_notes(scores, folds=False), *unmatched_notes(unmatched, data.n_vars)]
     if not labels.raw:
         notes.append(not_raw_note([truth.name]))
     notes += [joined] if joined else []

@@ -123,7 +123,7 @@ def _notes(
     notes += filter(None, [models.size_note(features.spots, features.um_per_px)])
     notes += dict.fromkeys(note for data in tested for note in record_of(data).notes)
     unmatched = _unmatched(section, models)
-    notes += [*reference_notes(scores), *unmatched_notes(unmatched, len(all_genes(models.cards)))]
+    notes += [*reference_notes(scores, folds=False), *unmatched_notes(unmatched, len(all_genes(models.cards)))]
     return notes if section.counts.uns[RAW] else [*notes, not_raw_note([section.sample.counts.name])]
 
 

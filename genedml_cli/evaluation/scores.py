@@ -224,14 +224,15 @@ def write_if_possible(write: Callable[[], None]) -> bool:
     return True
 
 
-def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
+def reference_notes(scores: Sequence[FoldScores], folds: bool = True) -> list[Note]:
     """By how much the network is better than ridge, and what scores higher than it: in PCC(A), else in PCC(H).
 
-    And of a row that is missing, since it is of one encoder alone.
+    And of a row that is missing, since it is of one encoder alone. Without ``folds`` the scores are of several models
+    on one section, or of one prediction, whose spread says nothing of other sections.
     """
     values = _values(scores)
     means = values.groupby("method")[["pcc_a", "pcc_h"]].mean()
-    notes = _ahead_of_ridge(values, scores[0].method)
+    notes = _beside_ridge(values, scores[0].method, folds)
     others = {
         RIDGE: "Ridge regression on the same features",
         PLACE: "Where a spot stands in its section, without any image,",
@@ -241,8 +242,8 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
         if method not in means.index:
             continue
         own, other = means.loc[scores[0].method], means.loc[method]
-        better = [key for key in means if round(other[key], 3) > round(own[key], 3)]
-        for key in better[:1]:
+        better = [key for key in means if round(other[key], 3) > round(own[key], 3)][:1]
+        for key in better if (method, *better) != (RIDGE, "pcc_a") else ():
             text = f"{name} scores higher here: {METRICS[key]} {other[key]:.3f} against {own[key]:.3f}."
             notes.append(Note(None, text))
     if OWN_TILE in means.index and NUCLEI not in means.index:
@@ -250,18 +251,23 @@ def reference_notes(scores: Sequence[FoldScores]) -> list[Note]:
     return notes
 
 
-def _ahead_of_ridge(values: pd.DataFrame, network: str) -> list[Note]:
-    """By how much the network is better than ridge in PCC(A), beside the spread of that over folds; or nothing."""
+def _beside_ridge(values: pd.DataFrame, network: str, folds: bool) -> list[Note]:
+    """By how much the network is better or worse than ridge in PCC(A), beside the spread of that over folds."""
     by_fold = values.pivot(index="fold", columns="method", values="pcc_a")
     if RIDGE not in by_fold:
         return []
-    ahead = by_fold[network] - by_fold[RIDGE]
-    mean, sd = ahead.mean(), ahead.std()
-    if not mean > 0:
+    ahead = (by_fold[network] - by_fold[RIDGE]).dropna()
+    if ahead.empty:
         return []
-    spread = {True: "more", False: "no more"}[bool(mean > sd)]
-    beside = "of one fold, so without a spread" if len(ahead) == 1 else f"{spread} than its sd over folds, {sd:.3f}"
-    return [Note(None, f"{network} is better than ridge on the same features by {mean:.3f} in PCC(A), {beside}.")]
+    mean, sd = ahead.mean(), ahead.std()
+    spread = f", {'more' if abs(mean) > sd else 'no more'} than its sd over folds, {sd:.3f}"
+    beside = ("" if not folds else ", of one fold, so without a spread") if len(ahead) == 1 or not folds else spread
+    if round(abs(mean), 3) == 0:
+        text = f"{network} is as good as ridge on the same features in PCC(A), to three decimals."
+    else:
+        than = "better" if mean > 0 else "worse"
+        text = f"{network} is {than} than ridge on the same features by {abs(mean):.3f} in PCC(A){beside}."
+    return [Note(None, text)]
 
 
 def _values(scores: Sequence[FoldScores]) -> pd.DataFrame:

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from safetensors import safe_open
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from genedml.checkpoint import EncoderRecord
@@ -95,7 +97,8 @@ class SectionFeatures:
         grid_xy = torch.as_tensor(self.spots.grid_xy)
         turned = self.turned.to(device).float() if orientations else None
         pooled, hexagonal = self.pooled.to(device).float(), self.spots.lattice == "hex"
-        return Section(pooled, grid_xy.to(device), hexagonal, turned, self.spots.array is not None)
+        near = None if self.spots.mean_within_px is None else torch.as_tensor(_rows(self.spots.averaged())).to(device)
+        return Section(pooled, grid_xy.to(device), hexagonal, turned, self.spots.array is not None, near)
 
 
 def encoder_record(encoder: Encoder) -> EncoderRecord:
@@ -192,3 +195,14 @@ def feature_metadata(features: SectionFeatures, made_of: Mapping[str, Any], devi
         "made_by": {**VERSION, "device": device},
     }
     return {METADATA_KEY: json.dumps(values, sort_keys=True)}
+
+
+def _rows(near: csr_matrix) -> Int[np.ndarray, "S K"]:
+    """The columns that are set in each row, but for its own; S where it has fewer."""
+    own, spots = near.tocoo(), near.shape[0]
+    row, column = (part[own.row != own.col] for part in (own.row, own.col))
+    order = np.argsort(row, kind="stable")
+    counts = np.bincount(row, minlength=spots)
+    rows = np.full((spots, counts.max(initial=0)), spots)
+    rows[row[order], np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)] = column[order]
+    return rows

@@ -137,6 +137,14 @@ class Ensemble:
                 "with views in um (train without --um-per-px native), or one trained on such slides."
             )
 
+    def averaged_as_trained(self, spots: Spots, um_per_px: float | None) -> Spots:
+        """The spots of a finer array than the training's, with means over as large an area as there."""
+        arrays = {card.array for card in self.cards}
+        (array,) = arrays if len(arrays) == 1 else (None,)
+        if array is None or um_per_px is None or not self.cards[0].config.labels.smooth:
+            return spots
+        return spots.mean_as_on(*array, um_per_px)
+
     def size_note(self, spots: Spots, um_per_px: float | None) -> Note | None:
         """What must be said where spots are of another size than the pseudo-spots of the training."""
         pitch_um = spots.pitch_px * um_per_px if um_per_px is not None and spots.knows_pitch else None

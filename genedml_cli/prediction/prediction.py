@@ -1,6 +1,7 @@
 """Slide + spots + trained model -> predictions. Letters: S spots, M genes."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -127,6 +128,8 @@ def predict_slide(
             )
         else:
             features = encode_section(placed.slide, placed.spots, encoder, views, tiles=tiles)
+        scale = placed.slide.um_per_px if placed.slide.knows_scale else None
+        features = replace(features, spots=models.averaged_as_trained(features.spots, scale))
         data = _to_anndata(models, placed, features, batch_spots)
         add_tissue_image(data, placed.slide, placed.spots)
     _add_references(data, models, features)
@@ -140,7 +143,7 @@ def _to_anndata(models: Ensemble, placed: Site, features: SectionFeatures, batch
     """What the folds predict, their mean and spread, and all that a prediction remembers of how it was made."""
     each = [models.predict(number, features, batch_spots) for number in range(len(models.files))]
     layers = {"std": np.std(each, axis=0, ddof=1)} if len(each) > 1 else None
-    mean, record = np.mean(each, axis=0), _record(models, placed, features.slide_sha256)
+    mean, record = np.mean(each, axis=0), _record(models, placed, features)
     return to_anndata(mean, models.genes, placed.spots, record, layers, models.gene_ids)
 
 
@@ -184,9 +187,9 @@ def _beside_all(models: Ensemble, kind: str) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionRecord:
+def _record(models: Ensemble, placed: Site, features: SectionFeatures) -> PredictionRecord:
     """How the slide is predicted, and what must be said with it; warns where models were trained on the slide."""
-    cards, slide = models.cards, placed.slide
+    cards, slide, slide_sha256 = models.cards, placed.slide, features.slide_sha256
     panels = [" ".join(card.genes) for card in cards]
     notes = [*notes_for_others(cards), *filter(None, [genes_left_out(cards)])]
     unseen = [card.fold for card in cards if slide_sha256 not in card.training_slides.values()]
@@ -198,6 +201,15 @@ def _record(models: Ensemble, placed: Site, slide_sha256: str) -> PredictionReco
     size = models.size_note(placed.spots, slide.um_per_px if slide.knows_scale else None)
     if size is not None:
         console.warn(str(size))
+    if features.spots.mean_within_px is not None:
+        within_um = features.spots.mean_within_px * slide.um_per_px
+        notes.append(
+            Note(
+                None,
+                "The spots are closer together than those of the training: each value is a mean over the spots within "
+                f"{within_um:.0f} um, as large an area as there.",
+            )
+        )
     return PredictionRecord(
         command=command_line(),
         genedml=__version__,

@@ -48,7 +48,7 @@ def contents_of_model(name: Path) -> Contents:
         atlas={},
         genes=_gene_table(scores),
         provenance=[
-            ("Model", f"{name}, commit {folder.name}"),
+            ("Model", f"hf://{'@'.join(parse_name(name))}, commit {folder.name}"),
             ("Seed", str(first.config.training.seed)),
             ("Encoder", f"{first.encoder.name}, weights {first.encoder.weights_sha256}"),
         ],

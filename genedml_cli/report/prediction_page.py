@@ -150,7 +150,7 @@ def _against(evaluation: Evaluation, truth: Path) -> str:
     pcc_a = evaluation.summary()[("pcc_a", "mean")]
     beside = f"; depth alone {pcc_a[DEPTH]:.3f}" if DEPTH in pcc_a else ""
     own = f"Against {truth.name} the mean PCC over genes is {pcc_a[evaluation.method]:.3f}{beside}."
-    return " ".join([own, *texts_of(reference_notes(evaluation.scores))])
+    return " ".join([own, *texts_of(reference_notes(evaluation.scores, folds=False))])
 
 
 def _mapped(data: anndata.AnnData, predicted: Float[np.ndarray, "S M"], picture: SectionPicture) -> Mapped:

@@ -38,7 +38,15 @@ from genedml_cli.references.linear import LinearReferences, save_linear
 from genedml_cli.references.novelty import save_novelty
 from genedml_cli.references.spatial import spatial_variability
 from genedml_cli.runs.count_tables import CountTables
-from genedml_cli.runs.fold_notes import counts_note, fold_notes, same_slides_note, scale_note, scales_of, twins_note
+from genedml_cli.runs.fold_notes import (
+    array_of,
+    counts_note,
+    fold_notes,
+    same_slides_note,
+    scale_note,
+    scales_of,
+    twins_note,
+)
 from genedml_cli.runs.fold_plan import FoldJob, FoldPlan, read_plan
 from genedml_cli.runs.fold_references import References, find_references
 from genedml_cli.training.loop import Trained, learnt_from, shape_of, threads_for, train_fold
@@ -161,6 +169,7 @@ def _card(
         genes=plan.genes,
         um_per_px=scales_of(seen),
         spot_um=tuple(sorted({um for data in seen if (um := data.features.spots.summed_um)})),
+        array=array_of(seen),
         gene_ids=tuple(gene_ids),
         encoder=plan.encoder,
         fold=fold.name,

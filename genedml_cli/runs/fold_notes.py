@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anndata
+import numpy as np
 
 from genedml.config import Config
 from genedml.networks.registry import network_class
@@ -14,6 +15,7 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.run_folder import in_words
 from genedml_cli.prediction.ensemble import SCALE_TOLERANCE
+from genedml_cli.spots.spots import LARGEST_PITCH_RATIO
 
 ALL_NOTE = Note(
     Mark.ALL_SECTIONS,
@@ -101,6 +103,17 @@ def scales_of(fitted: Sequence[SectionData]) -> tuple[float, ...]:
     """The smallest and the largest um/px of level 0, if any is known."""
     scales = [data.features.um_per_px for data in fitted if data.features.um_per_px is not None]
     return (min(scales), max(scales)) if scales else ()
+
+
+def array_of(fitted: Sequence[SectionData]) -> tuple[str, float] | None:
+    """Packing of the sections' arrays and um between their spots; None where they are unlike or not known."""
+    each = [(data.features.spots, data.features.um_per_px) for data in fitted]
+    pitches_um = [spots.pitch_px * scale for spots, scale in each if scale is not None and spots.knows_pitch]
+    packings = {spots.lattice for spots, _ in each}
+    unknown = len(pitches_um) < len(each)
+    if unknown or len(packings) > 1 or max(pitches_um) > LARGEST_PITCH_RATIO * min(pitches_um):
+        return None
+    return packings.pop(), round(float(np.mean(pitches_um)), 1)
 
 
 def panel_note(panel: str, dataset: str) -> Note | None:

@@ -55,9 +55,9 @@ YES, NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no"
 FARTHEST = 1e7
 """No slide is as wide in pixels, no array in spots."""
 SHOWN = 40
+"""Characters of a cell that a message quotes."""
 MOST_COLUMNS = 50
 """Of a table of spots; one of counts has a column a gene."""
-"""Characters of a cell that a message quotes."""
 WIDEST_ARRAY = 200
 """Columns and rows; ST has 64 at most, Visium 128."""
 SAME_PX = 2.0

@@ -51,6 +51,9 @@ LARGEST_PITCH_RATIO = 1.25  # times; pitches as people say them are within a few
 # Half way between the farthest array neighbour and the nearest spot that is none, in pitches.
 NEIGHBOR_RADIUS: dict[Lattice, float] = {"square": (2**0.5 + 2) / 2, "hex": (1 + 3**0.5) / 2}
 
+CELLS: dict[Lattice, float] = {"square": 9.0, "hex": 7 * 3**0.5 / 2}
+"""Area of a spot and its array neighbours, in squares of the pitch."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -81,6 +84,7 @@ class Spots:
         pitch_um: distance of neighbouring spots, where the file says it.
         pictures: what Space Ranger's folder says of the image, where the table lies in one.
         image: whose pixels the centres are, where a SpatialData store says it.
+        mean_within_px: how far what is predicted for a spot is averaged; None for over its array neighbours.
     """
 
     names: tuple[str, ...]
@@ -90,6 +94,7 @@ class Spots:
     pitch_um: float | None = None
     pictures: Pictures | None = None
     image: StoreImage | None = None
+    mean_within_px: float | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -161,15 +166,31 @@ class Spots:
             place, radius = self.xy_px, 0.0
         else:
             place, radius = flat(self.array.steps, self.lattice), NEIGHBOR_RADIUS[self.lattice]
-        pairs = cKDTree(place).query_pairs(radius, output_type="ndarray")
-        rows = np.concatenate([pairs[:, 0], pairs[:, 1], np.arange(len(self))])
-        columns = np.concatenate([pairs[:, 1], pairs[:, 0], np.arange(len(self))])
-        return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self), len(self)))
+        return _within(place, radius)
+
+    def averaged(self) -> csr_matrix:
+        """[S, S] ones where what is predicted for a spot is a mean over another: its array neighbours, if nothing else
+        is said.
+        """
+        return self.neighbors() if self.mean_within_px is None else _within(self.xy_px, self.mean_within_px)
+
+    def mean_as_on(self, lattice: Lattice, pitch_um: float, um_per_px: float) -> "Spots":
+        """The same, averaged over as large an area as a spot of another array and its neighbours, if these are finer.
+
+        ``pitch_um`` is of the other array, ``um_per_px`` of these positions. Means over the few neighbours of a fine
+        grid are rougher than what a model of a coarse array was trained to predict.
+        """
+        if not self.knows_pitch:
+            return self
+        area, other = CELLS[self.lattice] * (self.pitch_px * um_per_px) ** 2, CELLS[lattice] * pitch_um**2
+        if area * LARGEST_PITCH_RATIO**2 >= other:
+            return self
+        return replace(self, mean_within_px=(other / np.pi) ** 0.5 / um_per_px)
 
     def array_mean(
         self, values: Float[np.ndarray, "S M"], among: Bool[np.ndarray, " S"] | None = None
     ) -> Float[np.ndarray, "S M"]:
-        """Of every spot the mean over itself and its array neighbours: labels, and what predicts them, are averaged so.
+        """Of every spot the mean over itself and its neighbours (:meth:`averaged`): labels are, and what predicts them.
 
         :func:`genedml.networks.inputs.array_mean` is the same on the device, with its gradient.
 
@@ -178,7 +199,7 @@ class Spots:
             among: spots that take part, all if None; a spot without any of them around is 0.
         """
         among = np.ones(len(self), dtype=bool) if among is None else among
-        near = self.neighbors().multiply(among[None, :].astype(float)).tocsr()
+        near = self.averaged().multiply(among[None, :].astype(float)).tocsr()
         count = np.asarray(near.sum(axis=1))
         return np.asarray(near @ np.where(among[:, None], values, 0.0)) / np.maximum(count, 1)
 
@@ -200,6 +221,14 @@ class Spots:
         return (
             f"{packing} by {self.geometry.told_by}, {pitch}, {self.geometry.neighbors_per_spot:.1f} neighbours a spot"
         )
+
+
+def _within(place: Float[np.ndarray, "S 2"], radius: float) -> csr_matrix:
+    """[S, S] ones where two places lie within ``radius``, each within its own."""
+    pairs, spots = cKDTree(place).query_pairs(radius, output_type="ndarray"), np.arange(len(place))
+    rows = np.concatenate([pairs[:, 0], pairs[:, 1], spots])
+    columns = np.concatenate([pairs[:, 1], pairs[:, 0], spots])
+    return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(place), len(place)))
 
 
 def check_array(spots: Spots, path: Path) -> None:

@@ -348,11 +348,13 @@ def _depends_on(
 
 def _fit_in_memory(sections: _Sections, trained: int, select: range, *, config: Config, **rest: Any) -> Trained:
     """As :func:`_fit`, where the device has too little memory with a sentence; the caller's random numbers stay."""
-    batch = f"training in batches of {config.training.batch_size} spots"
-    fix = (
-        "Free it from other programs, lower training.batch_size or training.sections_per_batch with --set, or train "
-        "with --device cpu."
-    )
+    needs = network_class(config.method).needs(config.network)
+    batch, smaller = f"training in batches of {config.training.batch_size} spots", "lower training.batch_size"
+    if needs.whole_sections or needs.array_means:
+        batch, smaller = "training on whole sections", "train a smaller network"
+    if needs.array_means and not needs.whole_sections:
+        smaller = "train on parts of them with --set network.array_mean=false"
+    fix = f"Free it from other programs, {smaller}, or train with --device cpu."
     seed = seeded(config.training.seed, torch.device(rest["device"]))
     with fitting(batch, f"{fix} What was trained is kept."), seed:
         return _fit(sections, trained, select, config, **rest)

@@ -95,6 +95,8 @@ class ModelCard:
         um_per_px: of level 0 of the sections it was trained on, the smallest and the largest; nothing if not known
             them. A model of views in level-0 pixels is for slides of about these.
         spot_um: sizes of the pseudo-spots it was trained on, each once; nothing of measured spots.
+        array: packing of the arrays that it was trained on, ``square`` or ``hex``, and um between their spots; None
+            where they are unlike or not known.
         gene_ids: Ensembl id of every gene, empty where the counts did not know it; nothing if they knew none.
         bank: section and spot of every row of what the network looks up at prediction, in its order; nothing of one
             that looks nothing up, and of models of earlier versions.
@@ -119,6 +121,7 @@ class ModelCard:
     training_donors: tuple[str, ...]
     um_per_px: tuple[float, ...] = ()
     spot_um: tuple[float, ...] = ()
+    array: tuple[str, float] | None = None
     gene_ids: tuple[str, ...] = ()
     bank: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()

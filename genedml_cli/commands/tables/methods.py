@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from genedml.config import DEFAULT_METHOD, load_config, preset_names
+from genedml.encoders.joined import PLUS, joined_info
 from genedml.encoders.table import encoder_info
 from genedml.networks.network import Shape
 from genedml.networks.registry import build, network_class, network_info, network_names, title_of, variant_of
@@ -59,7 +60,7 @@ def method_rows(encoder: str) -> list[MethodRow]:
 
 
 def _row(method: str, preset: str | None, encoder: str) -> MethodRow:
-    info, known = encoder_info(encoder), network_info(method)
+    info, known = joined_info([encoder_info(part) for part in encoder.split(PLUS)]), network_info(method)
     config = load_config(preset, overrides=[f"method={method}", f"encoder={encoder}"])
     tokens = tokens_kept(info.tokens, config.views.local_grid)
     with torch.device("meta"):

@@ -32,19 +32,18 @@ class JoinedEncoder(Encoder):
 
     parts: Sequence[Encoder]
 
+    VERSION = 1
+    """Raise it whenever the vectors of the same encoders change."""
+
     def __init__(self, parts: Sequence[Encoder]) -> None:
         nn.Module.__init__(self)
         self.parts = nn.ModuleList(parts)  # type: ignore[assignment]
-        self.side = min(math.isqrt(part.info.tokens) for part in parts)
-        self.info = EncoderInfo(
-            PLUS.join(part.info.name for part in parts),
-            tokens=1 + self.side**2,
-            width=sum(part.info.width for part in parts),
-            licence=licence_of(PLUS.join(part.info.name for part in parts)),
-        )
+        self.info = joined_info([part.info for part in parts])
+        self.side = math.isqrt(self.info.tokens)
         self.has_class_token = True
         self.batch_tiles = None
-        self.weights_sha256 = hashlib.sha256(PLUS.join(part.weights_sha256 for part in parts).encode()).hexdigest()
+        known = f"{self.VERSION} {PLUS.join(part.weights_sha256 for part in parts)}"
+        self.weights_sha256 = hashlib.sha256(known.encode()).hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +67,14 @@ class JoinedEncoder(Encoder):
         side = math.isqrt(tokens.shape[1])
         grid = tokens[:, -(side**2) :].transpose(1, 2).unflatten(2, (side, side))
         return adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2)
+
+
+def joined_info(parts: Sequence[EncoderInfo]) -> EncoderInfo:
+    """The row of the table that several encoders side by side would have; of one its own."""
+    if len(parts) == 1:
+        return parts[0]
+    name, side = PLUS.join(part.name for part in parts), min(math.isqrt(part.tokens) for part in parts)
+    return EncoderInfo(name, tokens=1 + side**2, width=sum(part.width for part in parts), licence=licence_of(name))
 
 
 def load_encoders(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Encoder:

@@ -17,20 +17,21 @@ ones of its section. Published, places are looked up in tables of 65,536 rows; h
 and labels are mapped to the shared width before they attend.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genedml.errors import GeneDMLError
 from genedml.networks.backbone import TILE_PX, Backbone
 from genedml.networks.bank import Bank
 from genedml.networks.contrastive import hard_target_loss, soft_target_loss
-from genedml.networks.inputs import Batch, Needs, Stem, Tile
+from genedml.networks.inputs import Batch, Needs, Places, Stem, Tile
 from genedml.networks.layers import Block, masked_mean
 from genedml.networks.network import Network, Shape
 from genedml.networks.positions import SinePositions
@@ -61,16 +62,6 @@ class BLEEPConfig:
     attention_heads: Count = 8
     position: Literal["none", "sine"] = "none"
     """Whether these blocks know where in its section a spot lies."""
-
-    @model_validator(mode="after")
-    def _read(self) -> "BLEEPConfig":
-        unread = self.position != BLEEPConfig.position or self.attention_heads != BLEEPConfig.attention_heads
-        if unread and not self.attention_depth:
-            raise ValueError(
-                "attention_heads and position are of the blocks of mclSTExp, and attention_depth = 0 has none: take "
-                "--preset mclstexp, or leave them out"
-            )
-        return self
 
 
 class ExpressionAttention(nn.Module):
@@ -130,6 +121,16 @@ class BLEEP(Network):
         self.expression = ExpressionAttention(shape.genes, config) if config.attention_depth else None
         self.gene_head = ProjectionHead(config.shared_width if self.expression else shape.genes, config)
         self.bank = Bank(shape.bank, config.shared_width, shape.genes)
+
+    @classmethod
+    def check(cls, config: BLEEPConfig, trained: Sequence[Places], predicted: Sequence[Places]) -> None:
+        """Refuse settings of blocks that it does not have."""
+        unread = config.position != BLEEPConfig.position or config.attention_heads != BLEEPConfig.attention_heads
+        if unread and not config.attention_depth:
+            raise GeneDMLError(
+                "attention_heads and position are of the blocks of mclSTExp, and attention_depth = 0 has none: take "
+                "--preset mclstexp, or leave them out."
+            )
 
     @classmethod
     def needs(cls, config: BLEEPConfig) -> Needs:

@@ -263,7 +263,9 @@ class GeneDML(Network):
                 predicted = batch.mean_over_neighbors(predicted)
             parts = {"prediction": self._prediction(predicted, label, batch)}
             if len(batch) > ALIGNED_SPOTS:
-                some = torch.randperm(len(batch), generator=generator)[:ALIGNED_SPOTS].to(label.device)
+                some = torch.randperm(len(batch), generator=generator)[:ALIGNED_SPOTS].to(
+                    label.device, non_blocking=label.is_cuda
+                )
                 image, gene = image.of(some), gene[some]
             return self._aligned(parts, image, gene, generator)
 
@@ -306,7 +308,8 @@ class GeneDML(Network):
             )
         if config.array_mean:
             texts.append(
-                "Gene-DML's output is a mean over array neighbours (network.array_mean), in the paper it is not."
+                "Gene-DML's output is a mean over array neighbours where labels are (network.array_mean), in the paper "
+                "it is not."
             )
         if config.loss.centred:
             texts.append(

@@ -82,7 +82,8 @@ class Section:
 
     ``hexagonal`` says how the grid is packed, ``is_array`` whether it is one at all: spots that form no array have
     places but no array neighbours. ``turned``: the vectors of the tiles in every orientation kept, the first of them as
-    they stand; there where the network needs them.
+    they stand; there where the network needs them. ``near``: rows that each spot's output is averaged with, where these
+    are not its array neighbours; S where there are fewer.
     """
 
     pooled: Float[Tensor, "S D"]
@@ -90,6 +91,7 @@ class Section:
     hexagonal: bool = False
     turned: Float[Tensor, "V S D"] | None = None
     is_array: bool = True
+    near: Int[Tensor, "S K"] | None = None
 
     @cached_property
     def grid(self) -> SpotGrid:
@@ -109,8 +111,10 @@ class Section:
 
     def array_neighbors(self) -> Int[Tensor, "S K"]:
         """Rows of each spot's array neighbours, without itself, as labels are averaged: the 6 around on a hexagonal
-        array, the 8 around on a square one; S where there are fewer.
+        array, the 8 around on a square one, or ``near``; S where there are fewer.
         """
+        if self.near is not None:
+            return self.near
         if not self.is_array:
             return torch.empty(len(self.grid_xy), 0, dtype=torch.long, device=self.grid_xy.device)
         return self.edges(1.0 if self.hexagonal else 2**0.5)

@@ -33,7 +33,7 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        dropped = round(self.p * 2**16)
+        dropped = min(round(self.p * 2**16), 2**16 - 1)
         keep = bits[: x.numel()].view_as(x) >= dropped - 2**15
         return x * keep.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 

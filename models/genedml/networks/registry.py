@@ -66,6 +66,9 @@ class NetworkInfo:
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
 
 
+ADDED: Mapping[str, bool | float] = {"array_mean": True, "loss.centred": True, "linear_share": 0.5}
+"""What the preset ``small`` adds to the paper's network."""
+
 GENE_DML = NetworkInfo(
     "gene-dml",
     "Gene-DML",
@@ -111,10 +114,11 @@ GENE_DML = NetworkInfo(
             "what the preset small adds to the paper's network",
             switches={
                 "none": {"array_mean": False, "loss.centred": False, "linear_share": 0.0},
-                "without array mean": {"array_mean": False, "loss.centred": True, "linear_share": 0.5},
-                "without centring": {"array_mean": True, "loss.centred": False, "linear_share": 0.5},
-                "without ridge": {"array_mean": True, "loss.centred": True, "linear_share": 0.0},
-                "all": {"array_mean": True, "loss.centred": True, "linear_share": 0.5},
+                "without array mean": ADDED | {"array_mean": False},
+                "without centring": ADDED | {"loss.centred": False},
+                "without ridge": ADDED | {"linear_share": 0.0},
+                "the paper's weights": ADDED | {"loss.prediction_weight": 1.0},
+                "all": ADDED,
             },
         ),
     },
