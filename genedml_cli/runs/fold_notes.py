@@ -15,6 +15,7 @@ from genedml_cli.features.section_data import SectionData
 from genedml_cli.notes import Mark, Note
 from genedml_cli.outputs.run_folder import in_words
 from genedml_cli.prediction.ensemble import SCALE_TOLERANCE
+from genedml_cli.spots.lattice import Lattice
 from genedml_cli.spots.spots import LARGEST_PITCH_RATIO
 
 ALL_NOTE = Note(
@@ -105,7 +106,7 @@ def scales_of(fitted: Sequence[SectionData]) -> tuple[float, ...]:
     return (min(scales), max(scales)) if scales else ()
 
 
-def array_of(fitted: Sequence[SectionData]) -> tuple[str, float] | None:
+def array_of(fitted: Sequence[SectionData]) -> tuple[Lattice, float] | None:
     """Packing of the sections' arrays and um between their spots; None where they are unlike or not known."""
     each = [(data.features.spots, data.features.um_per_px) for data in fitted]
     pitches_um = [spots.pitch_px * scale for spots, scale in each if scale is not None and spots.knows_pitch]

@@ -121,7 +121,7 @@ class ModelCard:
     training_donors: tuple[str, ...]
     um_per_px: tuple[float, ...] = ()
     spot_um: tuple[float, ...] = ()
-    array: tuple[str, float] | None = None
+    array: tuple[Literal["square", "hex"], float] | None = None
     gene_ids: tuple[str, ...] = ()
     bank: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()

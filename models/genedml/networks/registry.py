@@ -66,7 +66,7 @@ class NetworkInfo:
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
 
 
-ADDED: Mapping[str, bool | float] = {"array_mean": True, "loss.centred": True, "linear_share": 0.5}
+ADDED: dict[str, bool | float] = {"array_mean": True, "loss.centred": True, "linear_share": 0.5}
 """What the preset ``small`` adds to the paper's network."""
 
 GENE_DML = NetworkInfo(
