@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genedml.encoders.encoder import Encoder, load_encoder
-from genedml_cli.features import batch_size
+from genedml_cli.features import batch_size, overlap
 from genedml_cli.features.batch_size import BATCH_TILES, choose_batch_tiles, find_batch_tiles
 from genedml_cli.features.overlap import pipelined
 from genedml_cli.machine.compute import all_deterministic
@@ -44,6 +44,15 @@ def test_each_thread_counts_alone_and_the_caller_as_before(three_threads):
     seen = list(pipelined([torch.get_num_threads] * 6, CPU))
     assert seen == [1] * 6
     assert torch.get_num_threads() == 3
+
+
+def test_threads_that_torch_is_left_later_are_those_that_encode(three_threads, monkeypatch):
+    monkeypatch.setattr(overlap, "_cores", None)  # and afterwards
+    overlap.encode_on(3)
+    torch.set_num_threads(1)
+    assert set(pipelined([lambda: time.sleep(0.02) or len(encoder_threads())] * 6, CPU)) == {1}
+    overlap.encode_on(2)
+    assert max(pipelined([lambda: time.sleep(0.02) or len(encoder_threads())] * 6, CPU)) == 2
 
 
 def test_an_error_or_an_early_end_leaves_no_thread(three_threads):

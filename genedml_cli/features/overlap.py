@@ -26,9 +26,12 @@ def pipelined(calls: Iterable[Callable[[], Result]], device: torch.device) -> Ge
 
 
 def encode_on(cores: int) -> None:
-    """Say on how many of its machine's cores this process encodes; all of torch's threads, where nobody says it."""
+    """Say on how many of its machine's cores this process encodes; all of torch's threads, where nobody says it.
+
+    As many as torch has now are those of torch: then their number may be changed later.
+    """
     global _cores
-    _cores = cores
+    _cores = None if cores == torch.get_num_threads() else cores
 
 
 def _one_ahead(results: Iterator[Result]) -> Generator[Result, None, None]:
