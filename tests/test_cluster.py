@@ -89,14 +89,24 @@ def test_the_command_prints_it_and_no_more():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["predit", "--slides", "cohort.csv"], r"No such command 'predit'.*predict"),
         (["predict", "--slide", "cohort.csv"], r"No such option: --slide.*--slides"),
         (["compare", "--seeds", "many", "-o", "out"], r"Invalid value for '--seeds'.*integer"),
         (["compare"], r"Missing option '--out'"),
     ],
-    ids=["command", "option", "value", "missing"],
+    ids=["option", "value", "missing"],
 )
 def test_a_command_that_would_not_run_is_refused_before_its_job_waits(words, sentence):
     shown = CliRunner().invoke(app.app, ["cluster", "slurm", "--", *words])
     assert (shown.exit_code, shown.stdout) == (2, "")
     assert re.search(sentence, " ".join(shown.stderr.replace("│", " ").split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["predit"], "can be spread after --: predict"), (["data"], "can be spread"), (["predict", "--help"], "--slides")],
+    ids=["no command", "others", "help"],
+)
+def test_what_is_no_job_stays_out_of_its_file(words, told):
+    shown = CliRunner().invoke(app.app, ["cluster", "slurm", "--", *words])
+    assert shown.stdout == ""
+    assert told in f"{shown.stderr} {shown.exception}"

@@ -1,5 +1,7 @@
 """genedml cluster slurm"""
 
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated, cast
 
 import typer
@@ -36,11 +38,13 @@ def slurm(
     ] = 16,
 ) -> None:
     """Print a file for sbatch that starts Ray on the nodes of a job and runs a command on it; submits nothing."""
-    _check(words, context)
     from genedml_cli import console
     from genedml_cli.machine.slurm import sbatch_file
 
-    console.say(sbatch_file(words, nodes, gpus_per_node, cpus_per_node).rstrip())
+    text = sbatch_file(words, nodes, gpus_per_node, cpus_per_node)
+    with redirect_stdout(sys.stderr):  # help, if the words ask for it, is not the file
+        _check(words, context)
+    console.say(text.rstrip())
 
 
 def _check(words: list[str], context: typer.Context) -> None:
