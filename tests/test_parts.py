@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -46,6 +47,47 @@ def test_what_is_left_is_cleared_by_the_next_and_what_is_written_is_not(tmp_path
     os.utime(elsewhere, (time.time() - day_s - 60,) * 2)
     write_text(path, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, *at_work])
+
+
+def test_parts_of_other_users_and_of_other_containers_are_not_abandoned(tmp_path, monkeypatch, gone):
+    path = tmp_path / "out.csv"
+    part = new_part(path, gone)
+    part.touch()
+    assert abandoned_parts(path) == [part]
+    for name, other in (("PROCESS_NUMBERS", tmp_path), ("user_number", lambda: -1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, name, other)
+            assert abandoned_parts(path) == []
+
+
+def test_what_cannot_be_removed_keeps_nobody_from_writing(tmp_path, monkeypatch, gone):
+    path, unlink = tmp_path / "out.csv", Path.unlink
+    left = new_part(path, gone)
+    left.touch()
+
+    def refuse(file: Path, missing_ok: bool = False) -> None:
+        if file == left:
+            raise PermissionError(1, "Operation not permitted", str(file))
+        unlink(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_features_that_another_process_writes_beside_the_same_output_stay(tmp_path, gone):
+    with feature_file.features_beside(tmp_path / "a.h5ad") as folder:
+        folder.mkdir()
+        whole = folder / "a.safetensors"
+        at_work, left = new_part(whole), new_part(whole, gone)
+        for file in (whole, at_work, journal_of(at_work), left, journal_of(left)):
+            file.touch()
+    assert sorted(folder.iterdir()) == [at_work, journal_of(at_work)]
+    at_work.unlink()
+    journal_of(at_work).unlink()
+    with feature_file.features_beside(tmp_path / "a.h5ad"):
+        pass
+    assert not folder.exists()
 
 
 def test_a_folder_that_was_being_exchanged_is_there_again(tmp_path, gone):
@@ -91,6 +133,16 @@ def test_a_feature_file_is_gone_on_from_by_one_and_begun_anew_by_another(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_of_several_parts_the_furthest_is_gone_on_from(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    for done in (1, 4, 2, 3):
+        begun(path, done, 1)
+    monkeypatch.setattr(parts, "_is_running", lambda process: process != 1)
+    with feature_file.open_for_writing(path, TENSORS, {"of": "one"}) as file:
+        assert file.done == 4
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("cut", ["", "1", " ", "x"])
 def test_a_journal_whose_last_line_was_cut_says_what_was_done_before(tmp_path, cut):
     (tmp_path / "journal").write_text(f"other 9\nkey 2\nkey {cut}")
@@ -103,3 +155,11 @@ def test_a_process_that_is_gone_but_not_waited_for_is_gone():
         while parts._is_running(process.pid):
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_a_process_that_nobody_may_look_at_is_running(monkeypatch):
+    def refuse(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert parts._is_running(os.getpid())

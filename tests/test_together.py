@@ -1,9 +1,12 @@
 """Two processes at one output: the second waits or refuses, and what a dead one left is cleared."""
 
 import errno
+import fcntl
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,21 +31,22 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]
 
 
 HOLD = """
+import json
 import sys
 from pathlib import Path
 from genedml_cli.features.extraction import extract
 from genedml_cli.files import locks
 
-with getattr(locks, sys.argv[2])(Path(sys.argv[1])):
+with getattr(locks, sys.argv[2])(Path(sys.argv[1]), **json.loads(sys.argv[3])):
     print("ready", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def held(path: Path, by: str = "claimed") -> Iterator[subprocess.Popen[str]]:
+def held(path: Path, by: str = "claimed", **settings: bool) -> Iterator[subprocess.Popen[str]]:
     """Another process that is at a file until its input is closed."""
-    words, pipe = [sys.executable, "-c", HOLD, str(path), by], subprocess.PIPE
+    words, pipe = [sys.executable, "-c", HOLD, str(path), by, json.dumps(settings)], subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -74,18 +78,53 @@ def test_the_second_of_a_machine_waits_for_what_the_first_makes(tmp_path, capsys
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
-    number = errno.ENOLCK
+def test_jobs_with_temporary_folders_of_their_own_wait_where_the_lock_is_beside(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "scores"
+    path.parent.mkdir()
+    with held(path, "exclusive", beside=True) as process:
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        with exclusive(path):  # the other is not seen
+            pass
+        assert process.stdin is not None
+        Timer(1, process.stdin.close).start()
+        with exclusive(path, beside=True):
+            assert process.wait(5) == 0
+    assert not list(path.parent.iterdir())
 
+
+def test_a_folder_for_locks_that_is_a_link_is_not_used(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path))
+        with exclusive(tmp_path / "out"):
+            (folder,) = tmp_path.iterdir()
+            (lock,) = folder.iterdir()
+        folder.rename(tmp_path / "other")
+        folder.symlink_to(tmp_path / "other")
+        with exclusive(tmp_path / "out"):
+            assert not list((tmp_path / "other").iterdir())
+
+    def refuse() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    with exclusive(tmp_path / "out"):
+        assert not lock.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch, number):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(FileLock, "acquire", refuse)
-    done = []
-    with exclusive(tmp_path / "features"), claimed(tmp_path / "run"):
-        done.append("at work")
-    assert done
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        with exclusive(path, beside=True), claimed(path), claimed(path):
+            path.touch()
+    assert path.exists()
     number = errno.EACCES
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.raises(GeneDMLError, match="run cannot be written: Permission denied"), claimed(tmp_path / "run"):
         pass
 

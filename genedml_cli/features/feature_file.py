@@ -7,7 +7,6 @@ Letters: S spots, V orientations of the local tile, L tokens kept of it, D encod
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from genedml_cli.features.encoding import TileVectors, VectorSink
 from genedml_cli.files.parts import (
     LEFT,
     abandoned_parts,
+    clear_folder,
     journal_of,
     made_folder,
     new_part,
@@ -160,16 +160,16 @@ def check_seal(path: Path) -> None:
 def features_beside(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out`` for the features it is made of.
 
-    It is gone when the block is left, but for a process that is killed or stopped: the next goes on from there. Nothing
-    is written there by those who keep them in memory.
+    It is gone when the block is left, but for a process that is killed or stopped, where the next goes on from there;
+    and but for what another process is writing there. Nothing is written there by those who keep them in memory.
     """
     folder = out.with_name(f".{out.name}.features")
     try:
         yield folder
     except Exception:
-        shutil.rmtree(folder, ignore_errors=True)
+        clear_folder(folder)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    clear_folder(folder)
 
 
 def started(path: Path) -> bool:
@@ -201,14 +201,17 @@ def _lay_out(part: Path, head: bytes, begins: Mapping[str, int], tensors: Mappin
 
 
 def _taken_over(path: Path, part: Path, key: str) -> int:
-    """Give ``part`` what a process that is gone left of the same file; how many tiles it has. Other remains go."""
+    """Give ``part`` the furthest that processes that are gone left of the same file; how many tiles it has.
+
+    Other remains go.
+    """
     done = 0
-    for left in abandoned_parts(path):
-        count = _recorded(journal_of(left), key)
-        if count and not done:
+    counts = {left: _recorded(journal_of(left), key) for left in abandoned_parts(path)}
+    for left in sorted(counts, key=counts.__getitem__, reverse=True):
+        if counts[left] and not done:
             with suppress(FileNotFoundError):  # another process was faster
                 _hand_over(left, part)
-                done = count
+                done = counts[left]
     remove_abandoned(path)
     if done:
         console.note(f"Going on from tile {done + 1}, where an earlier run was interrupted.")

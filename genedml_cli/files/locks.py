@@ -1,12 +1,14 @@
 """One process at a time on one output.
 
-Whatever is written is right without: these spare work that would be done twice, and tell who starts a command twice.
+Files are whole without. Most locks spare work that would be done twice, or tell who starts a command twice; but what is
+read, changed and written again, as the scores of a run are, may lose a change without.
 """
 
 import errno
 import hashlib
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,27 +17,32 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from genedml.errors import GeneDMLError
-from genedml_cli.files.parts import made_folder
+from genedml_cli.files.parts import made_folder, user_number
 
 SOON_S = 0.5
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that keep no locks."""
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, beside: bool = False) -> Iterator[None]:
     """Alone on ``path`` among the processes of this machine while the block runs; waits for whoever is at it.
 
-    The lock is in the machine's temporary folder. Processes of other machines are not kept apart, for a lock on a
-    network file system may hold nothing, or outlive its machine; nor is anybody where there is no temporary folder.
+    The lock is in the machine's temporary folder; where that cannot be used, nobody is kept apart.
+
+    Args:
+        path: what is worked on.
+        beside: whether to be alone among all machines, and among jobs that have temporary folders of their own, too: by
+            a second lock, a hidden file beside ``path``. Where the file system keeps no locks it holds nothing.
     """
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
-    lock = FileLock(_locks_here() / f"{name}.lock", thread_local=False)
-    with suppress(OSError):
-        Path(lock.lock_file).parent.mkdir(mode=0o700, exist_ok=True)
-        _acquire(lock, path)
-    try:
+    with ExitStack() as ends:
+        with suppress(OSError):
+            ends.enter_context(_held(_locks_here() / f"{name}.lock", path))
+        if beside:
+            with suppress(OSError):
+                ends.enter_context(_held(_hidden(path), path))
         yield
-    finally:
-        _release(lock)
 
 
 @contextmanager
@@ -55,15 +62,13 @@ def claimed(path: Path, what: str = "", wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    lock = FileLock(path.absolute().with_name(f".{path.name}.lock"), thread_local=False)
     with ExitStack() as ends:
         try:
             ends.enter_context(made_folder(path.parent))
-            _acquire(lock, path, what or str(path))
+            ends.enter_context(_held(_hidden(path), path, what or str(path)))
         except OSError as error:
-            if error.errno != errno.ENOLCK:  # the file system keeps no locks: then nobody is refused
+            if error.errno not in NO_LOCKS:  # else nobody is refused
                 raise cannot_write(path, error) from error
-        ends.callback(_release, lock)
         yield
 
 
@@ -76,12 +81,37 @@ def cannot_write(path: Path, error: Exception) -> GeneDMLError:
     return GeneDMLError(f"{path} cannot be written: {why}. Fix that, or give another output.")
 
 
+def _hidden(path: Path) -> Path:
+    return path.absolute().with_name(f".{path.name}.lock")
+
+
 def _locks_here() -> Path:
-    """A folder of this user on a disk of this machine."""
-    return Path(tempfile.gettempdir()) / f"genedml-locks-{getattr(os, 'getuid', int)()}"
+    """A folder of this user on a disk of this machine.
+
+    Raises:
+        OSError: there is none, or somebody else put a folder or a link in its place.
+    """
+    folder = Path(tempfile.gettempdir()) / f"genedml-locks-{user_number()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user_number():
+        raise PermissionError(errno.EACCES, "It is not this user's", str(folder))
+    return folder
 
 
-def _acquire(lock: FileLock, path: Path, refused: str = "") -> None:
+@contextmanager
+def _held(file: Path, path: Path, refused: str = "") -> Iterator[None]:
+    """A lock on ``path`` for the block; ``refused`` as of :func:`_acquire`."""
+    # A lock that is only a file that is there would outlive a process that is killed.
+    lock = FileLock(file, thread_local=False, fallback_to_soft=False)
+    try:
+        _acquire(lock, path, refused)
+        yield
+    finally:
+        _release(lock)
+
+
+def _acquire(lock: FileLock, path: Path, refused: str) -> None:
     """Wait for a lock; where there is something to be ``refused``, raise an error that names it instead."""
     file = Path(lock.lock_file)
     try:

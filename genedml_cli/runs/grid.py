@@ -218,7 +218,7 @@ def _score(out: Path) -> Evaluation | None:
     """Score the folds that are there, if any; what each gene was worth, and intervals, go into the run's models."""
     if list(model_files_in(out)) == [ALL_SECTIONS]:
         return None
-    with exclusive(out / "scores"):
+    with exclusive(out / "scores", beside=True):  # another machine may have trained another fold of it
         record_intervals(out)
         evaluation = evaluate_run(out)
         record_scores(out, evaluation)
