@@ -13,6 +13,7 @@ from jaxtyping import Float
 from genedml.config import LabelsConfig, target_name
 from genedml.errors import GeneDMLError
 from genedml.metrics import HIGH_GENES
+from genedml.networks.registry import title_of
 from genedml_cli import console
 from genedml_cli.datasets.samples import ALL_SECTIONS
 from genedml_cli.evaluation import ceiling
@@ -144,7 +145,7 @@ def score_run(
     records = {file: record_of(section) for file, section in finished.items()}
     labels = {file: record.label for file, record in records.items()}
     _check_common("labels", labels, "scores of different labels never stand in one table")
-    methods = {file: record.method for file, record in records.items()}
+    methods = {file: title_of(record.method) for file, record in records.items()}
     _check_common("method", methods, "folds of two methods are never averaged")
     first = max(records.values(), key=lambda record: record.variant)  # of folds of earlier versions it is empty
     folds: dict[str, list[anndata.AnnData]] = {}
