@@ -173,7 +173,7 @@ def of_another_panel(outs: Path) -> dict:
     [
         (without_an_alignment, r"outs holds 0 alignments of an H&E image\. Give the one .*--alignment FILE"),
         (with_two_alignments, r"holds 2 alignments of an H&E image: S1_he_imagealignment\.csv, S2_he"),
-        (with_one_taken_for_the_other, r"By affine\.csv the H&E image has 21\.2 um/px, which no microscope has"),
+        (with_one_taken_for_the_other, r"By affine\.csv the H&E image has 30 um/px, which no microscope has"),
         (with_key_points, r"The alignment .*points\.csv cannot be read: could not convert string to float: 'fixedX'"),
         (with_a_flat_affine, r"affine\.csv cannot be read: it is no map of the plane"),
         (without_quality, r"transcripts\.parquet cannot be read: it lacks qv"),
