@@ -25,6 +25,12 @@ from genedml_cli.runs.run import train
 
 
 @pytest.fixture(scope="module")
+def run(run, tmp_path_factory):
+    """A copy, in which a ceiling is kept that no other test expects."""
+    return shutil.copytree(run.parent, tmp_path_factory.mktemp("ceiling") / "runs") / run.name
+
+
+@pytest.fixture(scope="module")
 def other(world, run, tmp_path_factory):
     """Another run of the same folds, one epoch long."""
     out = tmp_path_factory.mktemp("runs") / "short"

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub.errors import HTTPError
 
 from genedml.encoders import encoder as encoders
-from genedml.encoders.encoder import build_backbone, load_encoder, load_weights
+from genedml.encoders.encoder import build_backbone, fingerprint, halved, load_encoder, load_weights, tokens_of
 from genedml.encoders.stain_texture import StainTexture
 from genedml.encoders.table import ENCODERS
 from genedml.errors import GeneDMLError
@@ -350,9 +350,25 @@ def test_the_page_lists_every_encoder_as_the_table_has_it():
 
 def test_backbones_get_images_with_colours_last_in_memory(monkeypatch):
     encoder, seen = load_encoder("tiny"), []
-    monkeypatch.setattr(encoder, "_run", lambda images: seen.append(images) or encoder._tokens(images))
+    monkeypatch.setattr(encoder, "_run", lambda backbone, images: seen.append(images) or backbone(images))
     encoder(noise_tiles(2))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
+def test_half_of_a_backbone_gives_its_features_and_leaves_it_as_it_is(name):
+    torch.manual_seed(0)
+    backbone = timm.create_model(name, num_classes=0).eval().requires_grad_(False)
+    before, images = fingerprint(backbone), torch.randn(2, 3, 224, 224)
+    half = halved(backbone)
+    assert {value.dtype for value in half.parameters()} >= {torch.float16}
+    expected = tokens_of(backbone, images)
+    apart = tokens_of(half, images.half()).float() - expected
+    assert 0 < apart.norm() / expected.norm() < 5e-3
+    assert fingerprint(backbone) == before
+    for kept, own in zip(half.modules(), backbone.modules(), strict=True):
+        if isinstance(own, torch.nn.BatchNorm2d):
+            assert torch.equal(kept.running_var, own.running_var)
 
 
 @pytest.mark.gpu

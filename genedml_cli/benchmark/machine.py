@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 import torch
 
-from genedml_cli.machine.stopwatch import peak_on_host, stopwatch
+from genedml_cli.machine.memory import peak_on_host
+from genedml_cli.machine.stopwatch import stopwatch
 
 MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 

@@ -1,4 +1,4 @@
-"""How much memory of the host is free."""
+"""How much memory of the host is free, and how much this process has held."""
 
 import sys
 from collections.abc import Iterator
@@ -10,11 +10,30 @@ from genedml_cli.text import gigabytes
 
 MEMBERSHIP = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
+STATUS = Path("/proc/self/status")
+PEAK = "VmHWM:"
 
 
 def free_on_host() -> int:
     """Bytes that can be taken without swapping, within the limits of a container and of this process."""
     return min([psutil.virtual_memory().available, *_left_in_groups(), *_left_to_process()])
+
+
+def peak_on_host() -> int:
+    """Most bytes that this process has held.
+
+    On Linux ``getrusage`` counts what the program had that started this one, so that is asked on other systems alone.
+    """
+    lines = STATUS.read_text(encoding="utf-8").splitlines() if STATUS.is_file() else []
+    for line in lines:
+        if line.startswith(PEAK):
+            return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def check_memory(needed: int) -> None:

@@ -11,7 +11,11 @@ python -m pip download -q --no-deps --only-binary=:all: --python-version "${MACH
   --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d .carry/wheels \
   anndata scanpy openslide-bin openslide-python pydantic pydantic-core annotated-types typing-inspection tomli-w \
   beartype array-api-compat natsort legacy-api-wrap session-info2 zarr numcodecs donfig google-crc32c umap-learn \
-  pynndescent fast-array-utils scverse-misc igraph texttable
+  pynndescent fast-array-utils scverse-misc pydantic-settings python-dotenv msgspec igraph texttable
+# the project itself is not installed there, and asks for its version
+version=$(python -c 'import genedml_cli; print(genedml_cli.__version__)')
+mkdir -p ".carry/genedml-$version.dist-info"
+printf 'Metadata-Version: 2.1\nName: genedml\nVersion: %s\n' "$version" >".carry/genedml-$version.dist-info/METADATA"
 for section in C4 C5 C6; do
   cp -r "$data/her2st/ST-imgs/C/$section" .carry/data/her2st/ST-imgs/C/
   cp "$data/her2st/ST-cnts/$section.tsv.gz" .carry/data/her2st/ST-cnts/

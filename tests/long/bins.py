@@ -22,12 +22,13 @@ BARCODE = np.frombuffer(b"s_002um_00000_00000-1", np.uint8)
 SUM = """
 import json, resource, sys
 from pathlib import Path
+from genedml_cli.machine.memory import peak_on_host
 from genedml_cli.pseudo_spots.binning import bin_section
 folder = Path(sys.argv[1])
 section = bin_section(folder / "outs", folder / "s.h5ad", 100, "square", force=True)
 used = resource.getrusage(resource.RUSAGE_SELF)
 figures = {"spots": len(section.names), "counts": int(section.counts.X.sum(dtype=float))}
-print(json.dumps(figures | {"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}))
+print(json.dumps(figures | {"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": peak_on_host() / 1e6}))
 """
 
 

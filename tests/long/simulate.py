@@ -12,13 +12,13 @@ import heapq
 import itertools
 import json
 import random
-import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from genedml_cli.cohort.slide import PREDICTED, CohortSlide, Outcome
 from genedml_cli.machine.crew import DIED, READY, RESULT, Crew, Place, Worker
+from genedml_cli.machine.memory import peak_on_host
 
 SIGMA = 0.42
 MEDIAN_S = 60.0
@@ -64,7 +64,7 @@ class Imagined:
 
 def simulate(slides: int, workers: int, dying: float, sigma: float, seed: int) -> dict[str, float]:
     """Hand out ``slides`` to ``workers``, of which a share dies once at some time."""
-    drawn, before_bytes = random.Random(seed), peak_bytes()
+    drawn, before_bytes = random.Random(seed), peak_on_host()
     durations_s = {f"slide-{number}": MEDIAN_S * drawn.lognormvariate(0, sigma) for number in range(slides)}
     bound_s = max(sum(durations_s.values()) / workers, max(durations_s.values()))
     dead = drawn.sample(range(workers), round(dying * workers))
@@ -83,14 +83,9 @@ def simulate(slides: int, workers: int, dying: float, sigma: float, seed: int) -
         "died": len(dead),
         "jobs_a_second": round(slides / took_s),
         "makespan_over_bound": round(engine.now_s / bound_s, 4),
-        "queue_mb": round((peak_bytes() - before_bytes) / 1e6),
+        "queue_mb": round((peak_on_host() - before_bytes) / 1e6),
         "libraries_mb": round(before_bytes / 1e6),
     }
-
-
-def peak_bytes() -> int:
-    """The most memory that this process had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ Letters: N tiles, T tokens of a tile, D width. Tiles are 224 x 224 px, RGB, 8 bi
 To add an encoder, add a row to :data:`ENCODERS`.
 """
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -62,7 +63,8 @@ class Encoder(nn.Module):
         # one without weights has these numbers in its VERSION
         how = "" if info.build is not None else f"{info.mean} {info.std} {has_class_token}"
         self.weights_sha256 = fingerprint(backbone, how)
-        self._run: Callable[[Tensor], Tensor] = self._tokens
+        self._halves: dict[torch.device, nn.Module] = {}
+        self._run: Callable[[nn.Module, Tensor], Tensor] = tokens_of if info.build is None else _call
         self.register_buffer("mean", torch.tensor(info.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(info.std)[:, None, None], persistent=False)
 
@@ -81,13 +83,13 @@ class Encoder(nn.Module):
         Raises:
             GeneDMLError: torch cannot: most often, this machine has no C++ compiler.
         """
-        self._run = torch.compile(self._tokens, dynamic=True)
+        plain, self._run = self._run, torch.compile(self._run, dynamic=True)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # on a CPU batches are encoded beside each other, a thread each
         try:
             self(torch.zeros(2, 224, 224, 3, dtype=torch.uint8, device=self.device))
         except Exception as error:  # torch's compilers raise many kinds, all of them private
-            self._run = self._tokens
+            self._run = plain
             raise GeneDMLError(
                 f"torch.compile cannot compile {self.info.name} on this machine: {str(error).strip().splitlines()[0]} "
                 "It needs a C++ compiler such as g++ (on CUDA also the package triton). "
@@ -101,15 +103,22 @@ class Encoder(nn.Module):
         """Encode; on CUDA a learned encoder computes in half precision, unless ``single`` asks for all digits."""
         # colours stay last in memory, and so convolutions run
         images = tiles.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
-        half = self.info.build is None and not single  # the filters of one without weights need all their digits
-        with torch.autocast(images.device.type, torch.float16, enabled=half and images.device.type == "cuda"):
-            tokens = self._run(images).float()
+        backbone = self.backbone
+        # the filters of one without weights need all their digits
+        if self.info.build is None and not single and images.device.type == "cuda":
+            backbone, images = self._half(images.device), images.half()
+        tokens = self._run(backbone, images).float()
         return Encoded(tokens, tokens[:, 0] if self.has_class_token else tokens.mean(dim=1))
 
-    def _tokens(self, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:
-        if self.info.build is not None:
-            return self.backbone(images)
-        return tokens_of(self.backbone, images)
+    def _half(self, device: torch.device) -> nn.Module:
+        """The backbone with its weights in half precision, made once a device.
+
+        Autocast is slower: it leaves sums and norms in single precision, 2,825 tiles a second of UNI's size on an H200
+        where this gives 3,260. Numbers are off by .0016 of their length instead of .0006; in bfloat16 by .013.
+        """
+        if device not in self._halves:
+            self._halves[device] = halved(self.backbone)
+        return self._halves[device]
 
 
 def load_encoder(name: str, weights: Path | None = None, device: torch.device | str = "cpu") -> Encoder:
@@ -215,6 +224,16 @@ def tokens_of(backbone: nn.Module, images: Float[Tensor, "N 3 H W"]) -> Float[Te
     return features
 
 
+def halved(backbone: nn.Module) -> nn.Module:
+    """A copy with weights in half precision; statistics of batches, which may be beyond its range, stay as they are."""
+    half = copy.deepcopy(backbone)
+    for module in half.modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            for value in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                value.data = value.half() if value.is_floating_point() else value
+    return half
+
+
 def fingerprint(module: nn.Module, how: str = "") -> str:
     """SHA-256 over the class, its ``VERSION`` if any, ``how`` it is used, and names, shapes and values of its state."""
     digest = hashlib.sha256(f"{type(module).__name__} {getattr(module, 'VERSION', '')}{how}".encode())
@@ -222,6 +241,11 @@ def fingerprint(module: nn.Module, how: str = "") -> str:
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _call(backbone: nn.Module, images: Float[Tensor, "N 3 224 224"]) -> Float[Tensor, "N T D"]:
+    tokens: Tensor = backbone(images)
+    return tokens
 
 
 def _timm_encoder(name: str, weights: Path | None) -> Encoder:

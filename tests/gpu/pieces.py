@@ -1,0 +1,105 @@
+"""Pieces of ``run.sh`` that no command has.
+
+python tests/gpu/pieces.py weights uni FILE             # random weights of an encoder's architecture
+python tests/gpu/pieces.py twice SLIDE SPOTS FOLDER     # two of a section beside each other: two.tif, two.csv
+python tests/gpu/pieces.py read SLIDE                   # how reading scales over threads and processes
+python tests/gpu/pieces.py again MODEL WEIGHTS FOLDER   # predictions of two.tif by one process
+"""
+
+import csv
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+UM_PER_PX, VIEWS_UM_PER_PX = 0.966, 0.5
+
+
+def weights(name: str, file: str) -> None:
+    """Write random weights, so that loading and hashing them is timed as of real ones."""
+    from safetensors.torch import save_file
+
+    from genedml.encoders.encoder import build_backbone
+    from genedml.encoders.table import ENCODERS
+
+    save_file(build_backbone(ENCODERS[name]).state_dict(), file)
+
+
+def twice(slide: str, spots: str, folder: str) -> None:
+    """5,208 spots of the Visium section, as a deflated pyramid, for whose tiles tifffile needs no codec."""
+    import numpy as np
+    import openslide
+    import tifffile
+    from PIL import Image
+
+    with openslide.OpenSlide(slide) as opened:
+        width, height = opened.dimensions
+        section = np.asarray(opened.read_region((0, 0), 0, (width, height)).convert("RGB"))
+    level = Image.fromarray(np.concatenate([section, section], axis=1))
+    with tifffile.TiffWriter(Path(folder) / "two.tif") as file:
+        for number in range(6):
+            file.write(
+                np.asarray(level),
+                photometric="rgb",
+                tile=(256, 256),
+                compression="zlib",
+                subfiletype=int(number > 0),
+                resolution=(1e4 / UM_PER_PX, 1e4 / UM_PER_PX),
+                resolutionunit="CENTIMETER",
+            )
+            level = level.reduce(2)
+    with Path(spots).open() as table:
+        rows = list(csv.DictReader(table))
+    with (Path(folder) / "two.csv").open("w") as table:
+        table.write("spot,x,y\n")
+        for side, shift in (("left", 0), ("right", width)):
+            table.writelines(f"{side}-{row['spot']},{float(row['x']) + shift},{row['y']}\n" for row in rows)
+
+
+def decode(slide: str, part: slice, threads: int = 1) -> float:
+    """Megapixels of the views in some blocks of a slide, decoded in so many threads."""
+    from genedml_cli.slides.raster import BLOCK_PX, Raster
+    from genedml_cli.slides.slide import open_slide
+
+    with open_slide(Path(slide), UM_PER_PX) as opened, ThreadPoolExecutor(threads) as pool:
+        raster = Raster(opened, VIEWS_UM_PER_PX)
+        blocks = raster.blocks(0, 0, *raster.size_px)[part]
+        list(pool.map(raster.decode, blocks))
+    return len(blocks) * BLOCK_PX**2 / 1e6
+
+
+def read(slide: str) -> None:
+    """Print megapixels a second."""
+    for workers in (1, 2, 4, 8, 16):
+        began = time.perf_counter()
+        done = decode(slide, slice(100 * workers), workers)
+        in_threads = done / (time.perf_counter() - began)
+        with ProcessPoolExecutor(workers) as pool:
+            list(pool.map(partial(decode, slide), [slice(1)] * workers))
+            began = time.perf_counter()
+            done = sum(pool.map(partial(decode, slide), [slice(n, 100 * workers, workers) for n in range(workers)]))
+            in_processes = done / (time.perf_counter() - began)
+        print(f"{workers:2} workers: {in_threads:6.0f} Mpx/s in threads, {in_processes:6.0f} in processes", flush=True)
+
+
+def again(model: str, weights_file: str, folder: str) -> None:
+    """Print the seconds of a first and a second prediction, and of a third with what is loaded already."""
+    from genedml_cli.prediction.ensemble import load_models, model_files
+    from genedml_cli.prediction.prediction import predict, predict_slide
+    from genedml_cli.spots.placing import Placing
+
+    slide, spots = Path(folder) / "two.tif", Path(folder) / "two.csv"
+    for call in ("first", "second"):
+        began = time.perf_counter()
+        predict(slide, spots, model, f"{folder}/two.h5ad", um_per_px=UM_PER_PX, weights=weights_file, force=True)
+        print(f"{call} prediction: {time.perf_counter() - began:.2f} s", flush=True)
+    models = load_models(model_files(Path(model)), Path(weights_file))
+    for call in ("first", "second"):
+        began = time.perf_counter()
+        predict_slide(models, slide, spots, Placing(UM_PER_PX))
+        print(f"{call} with loaded models, not written: {time.perf_counter() - began:.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    {"weights": weights, "twice": twice, "read": read, "again": again}[sys.argv[1]](*sys.argv[2:])
