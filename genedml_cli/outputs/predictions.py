@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from PIL import Image
 
 from genedml.errors import GeneDMLError
 from genedml_cli.files.tenx import GENE_IDS
@@ -130,15 +131,17 @@ def spots_of(data: anndata.AnnData) -> Spots:
 
 def add_tissue_image(data: anndata.AnnData, slide: Slide, spots: Spots) -> None:
     """Fill ``uns["spatial"][slide]`` with downscaled images and scale factors, as Space Ranger's readers do."""
-    hires, lowres = slide.thumbnail(HIRES_PX), slide.thumbnail(LOWRES_PX)
+    hires = slide.thumbnail(HIRES_PX)
+    lowres = Image.fromarray(hires)
+    lowres.thumbnail((LOWRES_PX, LOWRES_PX), Image.Resampling.BOX)
     scale = {"um_per_px": slide.um_per_px} if slide.knows_scale else {}
     width = slide.size_px[0]
     data.uns["spatial"] = {
         slide.path.stem: {
-            "images": {"hires": hires, "lowres": lowres},
+            "images": {"hires": hires, "lowres": np.asarray(lowres)},
             "scalefactors": {
                 "tissue_hires_scalef": hires.shape[1] / width,
-                "tissue_lowres_scalef": lowres.shape[1] / width,
+                "tissue_lowres_scalef": lowres.width / width,
                 "spot_diameter_fullres": spot_diameter_px(spots, slide),
             },
             "metadata": {"source_image_path": slide.path.name, **scale},

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial import cKDTree
-from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.features.section_features import SectionFeatures
@@ -95,6 +93,9 @@ def fit_novelty_to_all(train: Sequence[SectionFeatures], groups: Sequence[str]) 
 
 def _fit(train: Sequence[SectionFeatures]) -> NoveltyModel:
     """The measure, not calibrated yet."""
+    from sklearn.decomposition import PCA  # a second to import, for which no prediction waits
+    from sklearn.preprocessing import StandardScaler
+
     pooled = np.concatenate([pooled_features(features) for features in train])
     scaler = StandardScaler().fit(pooled)
     scaled = scaler.transform(pooled)
