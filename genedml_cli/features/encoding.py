@@ -7,13 +7,14 @@ D encoder width, U distinct tiles, N tiles of a batch, O spots whose own tile is
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -23,20 +24,22 @@ from genedml_cli import console
 from genedml_cli.features.batch_size import choose_batch_tiles
 from genedml_cli.features.overlap import pipelined
 from genedml_cli.features.tile_plan import TilePlan
-from genedml_cli.machine.devices import is_out_of_memory, send
+from genedml_cli.machine.devices import is_out_of_memory, leave, send
 
 
 @dataclass(frozen=True)
 class TileVectors:
     """Features of the tiles from ``start`` on, in the kind of number they are kept in, on their way to the host.
 
-    ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``arrived`` is None off CUDA.
+    ``tokens`` are of the own tiles of ``spots``, one tensor an orientation; ``finite`` says whether every number is, as
+    its device found; ``arrived`` is None off CUDA.
     """
 
     start: int
     pooled: Float[Tensor, "N D"]
     spots: Int[Tensor, " O"]
     tokens: list[Float[Tensor, "O L D"]]
+    finite: Bool[Tensor, ""]
     arrived: torch.cuda.Event | None
 
 
@@ -93,14 +96,20 @@ def encode_plan(
     with (
         console.progress(f"Tiles of {name}", len(plan.corners_xy)) as advance,
         closing(pipelined(calls, encoder.device)) as batches,
+        ThreadPoolExecutor(1, "keeper") as keeper,  # puts batches away while the next are under way
     ):
         advance(room.done)
+        before: Future[None] | None = None
         for batch in batches:
             if batch.arrived is not None:
                 batch.arrived.synchronize()
             _check_finite(batch, plan, encoder, name)
-            room.put(batch)
+            if before is not None:
+                before.result()
+            before = keeper.submit(room.put, batch)
             advance(len(batch.pooled))
+        if before is not None:
+            before.result()
 
 
 def _check_finite(batch: TileVectors, plan: TilePlan, encoder: Encoder, name: str) -> None:
@@ -109,7 +118,7 @@ def _check_finite(batch: TileVectors, plan: TilePlan, encoder: Encoder, name: st
     Raises:
         GeneDMLError: there is one.
     """
-    if all(bool(vectors.isfinite().all()) for vectors in (batch.pooled, *batch.tokens)):
+    if batch.finite:
         return
     pooled = batch.start + torch.nonzero(~batch.pooled.isfinite().all(dim=1)).flatten()
     own = [plan.own[batch.spots[~tokens.isfinite().flatten(1).all(dim=1)].numpy()] for tokens in batch.tokens]
@@ -230,16 +239,17 @@ class _Batches:
         first, last = np.searchsorted(self._own, [start, start + len(images)])
         rows = torch.as_tensor(self._own[first:last] - start, device=images.device)
         encoded = self._runner(images)
-        tokens = [self._leave(average_patches(encoded.tokens[rows], self._local_grid))]
+        tokens = [self._kept(encoded.tokens[rows])]
         for orientation in range(1, self._orientations if len(rows) else 1):
-            turned = self._runner(orient(images[rows], orientation)).tokens
-            tokens.append(self._leave(average_patches(turned, self._local_grid)))
+            tokens.append(self._kept(self._runner(orient(images[rows], orientation)).tokens))
+        pooled = encoded.pooled.to(self._runner.kind)
+        finite = torch.stack([vectors.isfinite().all() for vectors in (pooled, *tokens)]).all()
+        pooled, finite, *tokens = (leave(vectors) for vectors in (pooled, finite, *tokens))
         arrived = None
-        pooled, spots = self._leave(encoded.pooled), torch.as_tensor(self._spots[first:last])
         if images.device.type == "cuda":
             arrived = torch.cuda.Event()
             arrived.record()
-        return TileVectors(start, pooled, spots, tokens, arrived)
+        return TileVectors(start, pooled, torch.as_tensor(self._spots[first:last]), tokens, finite, arrived)
 
-    def _leave(self, vectors: Tensor) -> Tensor:
-        return vectors.to(self._runner.kind).to("cpu", non_blocking=vectors.device.type == "cuda")
+    def _kept(self, tokens: Float[Tensor, "O T D"]) -> Float[Tensor, "O L D"]:
+        return average_patches(tokens, self._local_grid).to(self._runner.kind)

@@ -86,6 +86,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
+def leave(tensor: Tensor) -> Tensor:
+    """A tensor to the host; from CUDA nobody waits for it, so that it is there when an event recorded after it is."""
+    return tensor.to("cpu", non_blocking=tensor.device.type == "cuda")
+
+
 def random_states(device: torch.device) -> dict[str, Tensor]:
     """Where torch's random numbers on the host stand, and those on another device."""
     states = {"cpu": torch.get_rng_state()}
