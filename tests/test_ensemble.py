@@ -1,10 +1,13 @@
 """Folds that predict together: each file is read and hashed once, whatever is predicted with it."""
 
 import numpy as np
+import pytest
 import torch
 
 from genedml import checkpoint
-from genedml.checkpoint import load_state
+from genedml.checkpoint import checkpoint_bytes, load_card, load_checkpoint, load_state
+from genedml.errors import GeneDMLError
+from genedml.networks.registry import build
 from genedml_cli.machine.compute import Compute
 from genedml_cli.outputs.run_folder import model_files
 from genedml_cli.prediction.ensemble import load_models
@@ -25,3 +28,20 @@ def test_a_folds_file_is_hashed_once_for_many_slides_and_predicts_as_what_it_hol
         held = models.network(number).state_dict()
         assert all(torch.equal(held[key], value) for key, value in load_state(file).items())
         assert not models.network(number).training
+
+
+def test_a_model_holds_no_more_than_it_predicts_with_and_one_that_does_predicts_the_same(run, tmp_path):
+    file, older = run / "fold-P1.safetensors", tmp_path / "fold-P1.safetensors"
+    card, state = load_card(file), load_state(file)
+    whole = build(card.config.method, card.config.network, card.shape).state_dict()
+    more = {name: value for name, value in whole.items() if name not in state}
+    assert {name.split(".")[0] for name in more} == {"gene_encoder", "image_group", "gene_group"}
+    older.write_bytes(checkpoint_bytes(card, state | more))
+    assert set(load_state(older)) == set(whole)
+    held = load_checkpoint(older)[1].state_dict()
+    assert held.keys() == state.keys()
+    assert all(torch.equal(held[name], value) for name, value in state.items())
+    more.popitem()
+    older.write_bytes(checkpoint_bytes(card, state | more))
+    with pytest.raises(GeneDMLError, match=r"do not fit its own card \(1 of them"):
+        load_checkpoint(older)

@@ -195,6 +195,13 @@ def test_the_prediction_term_is_of_the_averaged_output_with_the_error_of_a_secti
     assert float(network.losses(batch)["prediction"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_training_alone_uses_is_no_part_of_a_prediction():
+    network, batch = make_network(), make_batch(SQUARE)
+    before, parts = network(batch), len(network.state_dict())
+    assert torch.equal(network.without_training()(batch), before)
+    assert len(network.state_dict()) < parts
+
+
 def test_every_parameter_learns_from_the_losses():
     network = make_network().train()
     network.losses(make_batch(SQUARE))["total"].backward()

@@ -248,7 +248,7 @@ def test_its_share_of_the_output_is_the_ridge_of_the_training_sections(sections,
     monkeypatch.setattr("genedml.networks.gene_dml.ALIGNED_SPOTS", 10)  # of batches of thirty
     config = tiny_config("network.array_mean=false", "network.linear_share=0.25", "training.epochs=1")
     trained = train_fold(sections, [], [], config, "cpu")
-    network = GeneDML(config.network, trained.shape)
+    network = GeneDML(config.network, trained.shape).without_training()
     network.load_state_dict(trained.state)
     features = sections[0].features.upright
     output = predict_section(network, features, "cpu")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from genedml.checkpoint import ModelCard, build_network, load_card
+from genedml.checkpoint import ModelCard, load_card
 from genedml.config import DEFAULT_METHOD, Config, preset_of
 from genedml.errors import GeneDMLError
 from genedml.networks.inputs import Tile
-from genedml.networks.registry import network_class, title_of, variant_of
+from genedml.networks.registry import build, network_class, title_of, variant_of
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.evaluation.comparison import Comparison, Scored, compared
 from genedml_cli.evaluation.evaluation import finished_sections
@@ -224,7 +224,7 @@ def _particulars(out: Path, titles: Mapping[str, str]) -> pd.DataFrame:
         seconds = [value for run in runs for value in times.get(f"{name}/{run}", [])]
         card = load_card(next(iter(model_files_in(out / name / runs[0]).values())))
         with torch.device("meta"):
-            network = build_network(card)
+            network = build(card.config.method, card.config.network, card.shape)
         rows[title] = {
             "encoder": card.encoder.name,
             "preset": preset_of(card.config),

@@ -47,7 +47,7 @@ class Trained:
     """What training a fold leaves.
 
     Args:
-        state: weights of the chosen epoch.
+        state: weights of the chosen epoch, without what training alone uses.
         shape: of the network.
         epoch: the chosen epoch.
         log: every loss part and score of every epoch.
@@ -414,7 +414,7 @@ def _fit(
         remember(learner.averaged, loader.sections())
     named = [(data.sample.name, name) for data in train for name in data.labelled_spots]
     return Trained(
-        learner.averaged.state_dict(),
+        learner.averaged.without_training().state_dict(),
         learner.averaged.shape,
         course.epoch,
         passes.epochs(course),

@@ -133,8 +133,8 @@ class ModelCard:
 
 
 def build_network(card: ModelCard) -> Network:
-    """The network a card describes, with fresh weights."""
-    return build(card.config.method, card.config.network, card.shape)
+    """The network a card describes, to predict with, and with fresh weights."""
+    return build(card.config.method, card.config.network, card.shape).without_training()
 
 
 def checkpoint_bytes(card: ModelCard, state: Mapping[str, Tensor]) -> bytes:
@@ -214,12 +214,12 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> tuple[Mod
     card, sha256 = _read_card(file)
     state = _read_state(file, card, sha256)
     network = build_network(card)
-    assign(network, state)
+    assign(network, {key: state[key] for key in network.state_dict()})
     return card, network.to(device).eval()
 
 
 def load_state(file: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, by name.
+    """All weights in a checkpoint, by name: those of earlier versions hold what training alone uses as well.
 
     Raises:
         GeneDMLError: not a checkpoint of genedml, weights that do not fit its card, or that have changed.
@@ -319,9 +319,13 @@ def _check_calibration(calibration: Calibration, genes: int) -> None:
 
 
 def _check_shapes(card: ModelCard, found: Mapping[str, tuple[int, ...]]) -> None:
-    """Before a network is made as large as a card says: the file holds just the tensors of it."""
+    """Before a network is made as large as a card says: the file holds just the tensors of it, or also those that only
+    its training used."""
     with torch.device("meta"):
-        wanted = {key: tuple(value.shape) for key, value in build_network(card).state_dict().items()}
+        network = build(card.config.method, card.config.network, card.shape)
+    whole = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    needed = {key: whole[key] for key in network.without_training().state_dict()}
+    wanted = whole if found.keys() & (whole.keys() - needed.keys()) else needed
     if wanted != found:
         differ = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise ValueError(f"its weights do not fit its own card ({len(differ)} of them, first: {differ[0]})")

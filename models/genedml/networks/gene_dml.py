@@ -17,7 +17,7 @@ sections, and ridge regression's share of the output.
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -201,6 +201,8 @@ class PredictionHead(nn.Module):
 
 class GeneDML(Network):
     """Dual-pathway multi-level discrimination: spots at three scales in, the label of every gene out."""
+
+    training_only: ClassVar[Sequence[str]] = ("gene_encoder", "image_group", "gene_group")
 
     def __init__(self, config: GeneDMLConfig, shape: Shape) -> None:
         super().__init__(config, shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +42,9 @@ class Network(nn.Module):
     A subclass implements :meth:`forward`; the other methods have defaults.
     """
 
+    training_only: ClassVar[Sequence[str]] = ()
+    """Its parts that :meth:`losses` alone uses. Models do not hold them, but for those of earlier versions."""
+
     def __init__(self, config: Any, shape: Shape) -> None:
         super().__init__()
         self.config, self.shape, self.takes = config, shape, self.needs(config)
@@ -57,6 +60,12 @@ class Network(nn.Module):
         ``context`` is what :meth:`see_sections` gave for ``batch.sections``, where many batches share them.
         """
         raise NotImplementedError
+
+    def without_training(self) -> "Network":
+        """This network, from now on without :attr:`training_only`: it predicts, and cannot be trained any more."""
+        for name in self.training_only:
+            setattr(self, name, None)
+        return self
 
     def losses(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Float[Tensor, ""]]:
         """The named parts of the loss and their ``total``; by default the mean squared error over spots and genes."""
