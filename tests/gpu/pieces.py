@@ -53,8 +53,8 @@ def twice(slide: str, spots: str, folder: str) -> None:
         rows = list(csv.DictReader(table))
     with (Path(folder) / "two.csv").open("w") as table:
         table.write("spot,x,y\n")
-        for side, shift in (("left", 0), ("right", width)):
-            table.writelines(f"{side}-{row['spot']},{float(row['x']) + shift},{row['y']}\n" for row in rows)
+        places = [(float(row["x"]) + shift, row["y"]) for shift in (0, width) for row in rows]
+        table.writelines(f"{number},{x},{y}\n" for number, (x, y) in enumerate(places))
 
 
 def decode(slide: str, part: slice, threads: int = 1) -> float:
@@ -85,7 +85,8 @@ def read(slide: str) -> None:
 
 def again(model: str, weights_file: str, folder: str) -> None:
     """Print the seconds of a first and a second prediction, and of a third with what is loaded already."""
-    from genedml_cli.prediction.ensemble import load_models, model_files
+    from genedml_cli.outputs.run_folder import model_files
+    from genedml_cli.prediction.ensemble import load_models
     from genedml_cli.prediction.prediction import predict, predict_slide
     from genedml_cli.spots.placing import Placing
 
