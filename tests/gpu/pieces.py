@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 UM_PER_PX, VIEWS_UM_PER_PX = 0.966, 0.5
+SECONDS = 2.0
 
 
 def weights(name: str, file: str) -> None:
@@ -24,6 +25,48 @@ def weights(name: str, file: str) -> None:
     from genedml.encoders.table import ENCODERS
 
     save_file(build_backbone(ENCODERS[name]).state_dict(), file)
+
+
+def encode(*names: str) -> None:
+    """Print tiles a second with random weights, over the half precision matrix product of the same run, and the error.
+
+    Layer scales, which start near 0, are drawn as trained ones are, so that blocks count in the error.
+    """
+    import torch
+    from torch import nn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from genedml.encoders.encoder import Encoder, build_backbone
+    from genedml.encoders.table import ENCODERS
+    from genedml_cli.benchmark.machine import matrix_flops
+    from genedml_cli.machine.devices import pick_device
+    from genedml_cli.machine.stopwatch import stopwatch
+
+    device = pick_device()
+    tiles = torch.randint(0, 256, (256 if device.type == "cuda" else 2, 224, 224, 3), dtype=torch.uint8, device=device)
+    matrix = matrix_flops(device)
+    for name in names:
+        with device:
+            backbone = build_backbone(ENCODERS[name])
+        for key, value in backbone.named_parameters():
+            if key.endswith("gamma"):
+                nn.init.uniform_(value, 0.1, 0.5)
+        encoder = Encoder(ENCODERS[name], backbone, True).to(device)
+        with FlopCounterMode(display=False) as counter:
+            expected = encoder(tiles[:2], single=True).tokens
+        error = (encoder(tiles[:2]).tokens - expected).norm() / expected.norm()
+        encoder(tiles)  # kernels are chosen at the first call
+        with stopwatch(device) as once:
+            encoder(tiles)
+        rounds = max(1, int(SECONDS / once.wall_s))
+        with stopwatch(device) as took:
+            for _ in range(rounds):
+                encoder(tiles)
+        rate = rounds * len(tiles) / took.wall_s
+        share = rate * counter.get_total_flops() / 2 / matrix
+        print(
+            f"{name:16} {rate:8.0f} tiles/s, {share:.2f} of {matrix / 1e12:.0f} TFLOP/s, error {error:.1e}", flush=True
+        )
 
 
 def twice(slide: str, spots: str, folder: str) -> None:
@@ -103,4 +146,4 @@ def again(model: str, weights_file: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"weights": weights, "twice": twice, "read": read, "again": again}[sys.argv[1]](*sys.argv[2:])
+    {"weights": weights, "encode": encode, "twice": twice, "read": read, "again": again}[sys.argv[1]](*sys.argv[2:])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh: what only a GPU can show, from .carry/, which prepare.sh filled; in the project's root on the machine that has
-# one. Every step writes $OUT/NAME.log and stops no other. STEPS="tests uni" runs some of them: the encoders at the
-# end take as long as all before them.
+# one. Every step writes $OUT/NAME.log and stops no other. STEPS="tests uni" runs some of them; all take some eight
+# minutes of one card.
 set -u
 export WORK=$(mktemp -d) OUT=${OUT:-gpu_out}
 mkdir -p "$OUT"
@@ -25,6 +25,7 @@ step() { # name, seconds, command
   tail -n "${TAIL:-25}" "$OUT/$name.log"
 }
 step machine 60 'nvidia-smi; genedml doctor; python3 tests/gpu/pieces.py weights $ENCODER $WORK/weights.safetensors'
+step encoders 100 'python3 tests/gpu/pieces.py encode uni uni2-h virchow2 h-optimus-0 lunit-dino-s16'
 step tests 150 'python3 -m pytest -m gpu -q -p no:cacheprovider --durations=5 $(grep -l "mark\.gpu" tests/test_*.py)'
 step uni 120 'benchmark --encoder uni --preset HER2ST --neighbors lattice -o $OUT/uni.json'
 step exact 120 'benchmark --encoder uni --preset HER2ST --neighbors exact --max-spots 1000 -o $OUT/exact.json'
@@ -48,6 +49,3 @@ first, cpu, again = (anndata.read_h5ad(f"$WORK/{name}.h5ad").X for name in ("$DE
 print("largest difference $DEVICE - cpu:", np.abs(first - cpu).max(), "of a spread of", cpu.std())
 print("largest difference of two runs on $DEVICE:", np.abs(first - again).max())
 P'
-for encoder in uni2-h virchow2 h-optimus-0 lunit-dino-s16; do
-  step "$encoder" 150 "benchmark --encoder $encoder --preset HER2ST --neighbors lattice -o \$OUT/$encoder.json"
-done
