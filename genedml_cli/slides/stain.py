@@ -1,7 +1,7 @@
 """Which cells of a thumbnail show stained tissue: by optical density over the slide's own glass, by hue and texture.
 
-Letters: H, W rows and columns of cells; C channels, first in all arrays but the thumbnail: sums over a last axis of three
-are slow. A cell is a pixel of the thumbnail on which tissue is found.
+Letters: H, W rows and columns of cells; C channels, which come first: sums over a last axis of three are slow. A cell
+is a pixel of the thumbnail on which tissue is found.
 """
 
 import numpy as np
