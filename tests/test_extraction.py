@@ -18,7 +18,6 @@ from genedml_cli.features.encoding import BatchRunner
 from genedml_cli.features.extraction import encode_section
 from genedml_cli.features.section_features import load_features, save_features
 from genedml_cli.features.tile_plan import TilePlan, plan_tiles
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.slides.raster import Raster
 from genedml_cli.slides.read_ahead import AHEAD_OF_EACH, reading_ahead
 from genedml_cli.slides.slide import Slide, Source, open_slide
@@ -110,7 +109,7 @@ def test_own_tiles_and_neighbors_are_told_apart_in_files_and_by_the_reference(no
         features = encode_section(slide, spots, load_encoder("tiny"), LATTICE)
     save_features(features, tmp_path / "noise.safetensors", {})
     read = load_features(tmp_path / "noise.safetensors")
-    own, neighbors, _ = np.split(pooled_features(read), 3, axis=1)
+    own, neighbors, _ = np.split(read.at_three_scales, 3, axis=1)
     np.testing.assert_array_equal(own, features.local[0, :, 0].float().numpy())
     row = features.neighbor[0]
     mean = features.tiles[row[row >= 0]].float().numpy().mean(axis=0)

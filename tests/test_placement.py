@@ -25,7 +25,6 @@ from genedml_cli.features.section_features import SectionFeatures, load_features
 from genedml_cli.machine import memory
 from genedml_cli.machine.memory import free_on_host
 from genedml_cli.prediction.section import predict_section
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.spots.spots import Spots
 from genedml_cli.training.learner import Learner
 from genedml_cli.training.loop import SpotLoader, train_fold
@@ -57,13 +56,13 @@ def test_pooled_features_are_the_own_tile_and_means_over_the_grid_and_its_ring()
     ring = [place for place in range(25) if place // 5 in (0, 4) or place % 5 in (0, 4)]
     for spot, (own, grid) in enumerate(zip(features.own.tolist(), features.neighbor.tolist(), strict=True)):
         around = [np.mean([tiles[grid[at]] for at in places if grid[at] >= 0], axis=0) for places in (range(25), ring)]
-        np.testing.assert_allclose(pooled_features(features)[spot], np.concatenate([tiles[own], *around]), atol=1e-5)
+        np.testing.assert_allclose(features.at_three_scales[spot], np.concatenate([tiles[own], *around]), atol=1e-5)
 
 
 def test_the_linear_path_of_a_network_sees_what_ridge_does():
     features = make_features(9, 1, 0)
     batch = PlacedFeatures([features], "cpu", NEEDS).batch(torch.zeros(9, dtype=torch.int64), torch.arange(9))
-    np.testing.assert_allclose(pooled_vectors(batch).numpy(), pooled_features(features), atol=1e-5)
+    np.testing.assert_allclose(pooled_vectors(batch).numpy(), features.at_three_scales, atol=1e-5)
 
 
 @pytest.fixture
@@ -253,8 +252,8 @@ def test_its_share_of_the_output_is_the_ridge_of_the_training_sections(sections,
     features = sections[0].features.upright
     output = predict_section(network, features, "cpu")
     network.linear = None
-    rows = [(pooled_features(data.features)[data.labels.valid], data.labels.y[data.labels.valid]) for data in sections]
-    ridge = fit_ridge(rows, [data.sample.donor for data in sections]).predict(pooled_features(features))
+    rows = [(data.features.at_three_scales[data.labels.valid], data.labels.y[data.labels.valid]) for data in sections]
+    ridge = fit_ridge(rows, [data.sample.donor for data in sections]).predict(features.at_three_scales)
     expected = 0.75 * predict_section(network, features, "cpu") + 0.25 * ridge
     np.testing.assert_allclose(output, expected, atol=1e-3)
 
@@ -267,7 +266,7 @@ def test_what_is_linear_is_fitted_on_averaged_vectors_of_the_sections_trained_on
     rows, fitted_on = [], sections if refit else sections[:2]
     for data in fitted_on:
         valid, spots = data.labels.valid, data.features.spots
-        rows.append((spots.array_mean(pooled_features(data.features), valid)[valid], data.labels.y[valid]))
+        rows.append((spots.array_mean(data.features.at_three_scales, valid)[valid], data.labels.y[valid]))
     ridge = fit_ridge(rows, [data.sample.donor for data in fitted_on])
     np.testing.assert_allclose(trained.state["linear.weight"].numpy(), ridge.weight, atol=1e-4)
 

@@ -24,7 +24,6 @@ from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, PLACE, REFERE
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.depth import fit_depth_line
 from genedml_cli.references.linear import VECTORS, fit_linear, load_linear, predict_linear, save_linear
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import save_reference
 from genedml_cli.spots.spots import Spots
 from genedml_cli.training.loop import learnt_from
@@ -213,7 +212,7 @@ def test_the_file_of_an_earlier_version_is_ridge_on_vectors_that_are_not_average
     save_reference(tables, "0", reference_file(checkpoint, "ridge"), ["X", "Y"])
     predicted = predict_linear(load_linear(checkpoint, ["X", "Y"], "0"), features)
     assert list(predicted) == [RIDGE]
-    np.testing.assert_allclose(predicted[RIDGE], pooled_features(features) @ weight + 1, atol=1e-5)
+    np.testing.assert_allclose(predicted[RIDGE], features.at_three_scales @ weight + 1, atol=1e-5)
 
 
 def of_depth(name: str, depth: np.ndarray, y: np.ndarray) -> SectionData:

@@ -16,7 +16,6 @@ from genedml_cli.features.section_features import load_features
 from genedml_cli.outputs.formats import export, write
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.references.novelty import load_novelty
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.runs.run import train
 
 
@@ -92,10 +91,10 @@ def test_held_out_spots_are_familiar_and_a_slide_of_another_kind_is_not(run, p1,
 def test_novelty_is_the_share_of_held_out_spots_that_were_nearer(run):
     own = {name: load_features(next((run.parent / "features").glob(f"{name}.*"))) for name in ("P1", "P2", "P3")}
     measure = load_novelty(run / "novelty-P1.safetensors", network_sha256(run / "fold-P1.safetensors"))
-    train = np.concatenate([pooled_features(own[name]) for name in ("P2", "P3")])
+    train = np.concatenate([own[name].at_three_scales for name in ("P2", "P3")])
     mean, sd = train.mean(axis=0), train.std(axis=0)
     direction = np.linalg.svd((train - mean) / sd, full_matrices=False)[2][:16]
-    points = [(pooled - mean) / sd @ direction.T for pooled in (pooled_features(own["P1"]), train)]
+    points = [(pooled - mean) / sd @ direction.T for pooled in (own["P1"].at_three_scales, train)]
     distance = np.sort(np.linalg.norm(points[0][:, None] - points[1][None], axis=2), axis=1)[:, :10].mean(axis=1)
     nearer = np.array([(distance < one).mean() for one in distance])
     assert np.allclose(measure.novelty(own["P1"]), nearer, atol=0.05)

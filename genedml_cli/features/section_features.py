@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from genedml.encoders.encoder import Encoder
 from genedml.errors import reading
 from genedml.networks.inputs import Section
 from genedml_cli.features.feature_file import LOCAL, TILES, check_seal, open_for_writing
+from genedml_cli.features.tile_plan import OUTSIDE
 from genedml_cli.features.tiles import load_tiles
 from genedml_cli.files.provenance import VERSION
 from genedml_cli.notes import Note
@@ -91,6 +93,26 @@ class SectionFeatures:
         tokens = self.local.shape[2]
         has_class_token = math.isqrt(tokens) ** 2 < tokens
         return self.local[:, :, 0] if has_class_token else self.local.float().mean(dim=2)
+
+    @cached_property
+    def at_three_scales(self) -> Float[np.ndarray, "S W"]:
+        """What references are fitted on, W = 3 D: the vector of every spot's own tile, the mean over its neighbor grid,
+        and the mean over the grid's outer ring.
+        """
+        side = math.isqrt(self.neighbor.shape[1])
+        row, column = np.divmod(np.arange(side * side), side)
+        ring = (np.minimum(row, column) == 0) | (np.maximum(row, column) == side - 1)
+        place = self.neighbor.numpy()
+        inside, tiles = place != OUTSIDE, self.tiles.numpy()
+        grid_sum, ring_sum = np.zeros((2, len(place), tiles.shape[1]), np.float32)
+        for number in range(side * side):  # all tiles of all spots at once would be 25 times what the spots are
+            vectors = tiles[np.maximum(place[:, number], 0)].astype(np.float32) * inside[:, number, None]
+            grid_sum += vectors
+            if ring[number]:
+                ring_sum += vectors
+        counts = (np.maximum(mask.sum(axis=1), 1)[:, None].astype(np.float32) for mask in (inside, inside & ring))
+        means = [total / count for total, count in zip((grid_sum, ring_sum), counts, strict=True)]
+        return np.concatenate([self.pooled.float().numpy(), *means], axis=1)
 
     def section(self, device: torch.device | str = "cpu", orientations: bool = False) -> Section:
         """The global view, in single precision; with ``orientations``, of turned tiles as well."""

@@ -7,6 +7,7 @@ own tile alone (METHOD section 9). Letters: S spots, W width of the vectors, D e
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from genedml_cli.features.section_features import SectionFeatures
 from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, PLACE, REFERENCES, RIDGE
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.place import place_waves
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import load_reference, save_reference
 
 
@@ -43,7 +43,7 @@ class Vectors:
 
 
 VECTORS: Mapping[str, Vectors] = {
-    RIDGE: Vectors(pooled_features, averaged=True),
+    RIDGE: Vectors(attrgetter("at_three_scales"), averaged=True),
     OWN_TILE: Vectors(own_tile, averaged=False),
     NUCLEI: Vectors(nuclei, averaged=True),
     PLACE: Vectors(place_waves, averaged=False),

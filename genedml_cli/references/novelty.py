@@ -13,7 +13,6 @@ from scipy.spatial import cKDTree
 
 from genedml.errors import GeneDMLError, reading
 from genedml_cli.features.section_features import SectionFeatures
-from genedml_cli.references.pooled import pooled_features
 from genedml_cli.references.reference_file import load_reference, save_reference
 
 COMPONENTS = 16
@@ -47,7 +46,7 @@ class NoveltyModel:
         return np.interp(self._distance(features), self.held_out, np.linspace(0, 1, len(self.held_out)))
 
     def _distance(self, features: SectionFeatures) -> Float[np.ndarray, " S"]:
-        pooled = pooled_features(features)
+        pooled = features.at_three_scales
         if pooled.shape[1] != len(self.mean):
             raise GeneDMLError(
                 f"The novelty measure beside the model is of features of width {len(self.mean)}, not "
@@ -96,7 +95,7 @@ def _fit(train: Sequence[SectionFeatures]) -> NoveltyModel:
     from sklearn.decomposition import PCA  # a second to import, for which no prediction waits
     from sklearn.preprocessing import StandardScaler
 
-    pooled = np.concatenate([pooled_features(features) for features in train])
+    pooled = np.concatenate([features.at_three_scales for features in train])
     scaler = StandardScaler().fit(pooled)
     scaled = scaler.transform(pooled)
     # The full decomposition is deterministic; "auto" draws random numbers for wide features.
