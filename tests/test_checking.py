@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from genedml.errors import GeneDMLError
 from genedml_cli.app import app
 from genedml_cli.datasets import checking
+from genedml_cli.datasets.folds import make_folds
 from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.slides.slide import open_slide
 from genedml_cli.spots.spot_files import read_spots
@@ -29,7 +30,16 @@ def test_a_sheet_that_is_well_is_so(sheet):
     assert [(check["section"]["name"], check["state"]) for check in checks] == [(f"P{n}", "ok") for n in (1, 2, 3)]
     assert all(check["spots"] == check["with_counts"] > 30 for check in checks)
     shown = CliRunner().invoke(app, ["data", "check", "--samples", str(sheet)]).stdout
-    assert "All 3 sections can be trained on." in shown
+    assert "All 3 sections are in order." in shown
+
+
+def test_sections_of_one_patient_are_refused_as_train_refuses_them(sheet):
+    pd.read_csv(sheet).assign(patient="Anna").drop(columns="fold", errors="ignore").to_csv(sheet, index=False)
+    done = CliRunner().invoke(app, ["data", "check", "--samples", str(sheet)])
+    with pytest.raises(GeneDMLError, match="All 3 sections are in fold Anna, so none is left to train on") as refused:
+        make_folds(read_sheet(sheet))
+    assert "All 3 sections are in order." in done.stdout
+    assert (done.exit_code, str(done.exception)) == (1, str(refused.value))
 
 
 def test_every_wrong_section_is_named_with_what_is_wrong(sheet):
@@ -38,12 +48,13 @@ def test_every_wrong_section_is_named_with_what_is_wrong(sheet):
     spots.assign(name=[f"other-{number}" for number in range(len(spots))]).to_csv(
         sheet.parent / "spots" / "P2.csv", index=False
     )
-    checks = checking.check_samples(read_sheet(sheet))
+    samples = read_sheet(sheet)
+    checks = checking.check_samples(samples)
     assert [check.state for check in checks] == ["WRONG", "WRONG", "ok"]
     (problem,) = checks[1].problems
     assert problem.startswith("No spot has counts: spots are called other-0, ")
     with pytest.raises(GeneDMLError, match=r"2 of 3 sections of .* are wrong: P1, P2"):
-        checking.refuse_wrong_samples(sheet, checks)
+        checking.refuse_wrong_samples(sheet, samples, checks)
 
 
 def test_a_scale_that_contradicts_the_pitch_is_wrong(sheet):

@@ -67,6 +67,12 @@ def test_documents_name_only_options_that_exist(document):
         assert link.startswith("http") or ((ROOT / document).parent / link).exists(), link
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_command_of_a_document_writes_the_file_of_another(document):
+    written = re.findall(r"^    genedml .*-o (\S+\.\w+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(set(written)) == len(written)
+
+
 @pytest.mark.parametrize("command", ["", "data", *COMMANDS])
 def test_every_help_page_ends_with_two_examples_that_are_taken(command):
     shown = CliRunner().invoke(app.app, [*command.split(), "--help"], env={"COLUMNS": "80"}).output

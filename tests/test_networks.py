@@ -9,7 +9,7 @@ import pytest
 from line_network import INFO
 
 from genedml.checkpoint import load_card
-from genedml.config import Config, load_config
+from genedml.config import Config, load_config, preset_names
 from genedml.errors import GeneDMLError
 from genedml.networks import registry
 from genedml.networks.registry import NETWORKS, network_names
@@ -134,7 +134,7 @@ def test_the_list_of_methods_says_what_each_takes(capsys):
     ours = rows[("gene-dml", "HER2ST")]
     assert ours.parameters == pytest.approx(121.8e6, rel=1e-3)
     assert not ours.raw_pixels
-    assert {method for method, _ in rows} == set(network_names())
+    assert set(rows) == {(method, preset) for method in network_names() for preset in preset_names(method) or ["-"]}
     show_methods(list(rows.values()), "uni")
     assert "121.78 M" in capsys.readouterr().out
 

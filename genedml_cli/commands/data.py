@@ -128,10 +128,10 @@ def check(
     if json_:
         console.document([check.to_dict() for check in checks])
     elif name is None:
-        show_checks(str(samples), checks, "can be trained on")
+        show_checks(str(samples), checks, "are in order")
     else:
         show_checks(name, checks)
     if samples is not None:
-        checking.refuse_wrong_samples(samples, checks)
+        checking.refuse_wrong_samples(samples, chosen, checks)
     elif name is not None:
         checking.refuse_wrong(name, root or Path(), checks, allow_partial)

@@ -13,6 +13,7 @@ from genedml.errors import GeneDMLError
 from genedml_cli import console
 from genedml_cli.datasets.datasets import Section, check_complete, find_dataset, locate, published_panel
 from genedml_cli.datasets.duplicates import SectionCounts, find_twins, same_place, twins_text
+from genedml_cli.datasets.folds import make_folds
 from genedml_cli.datasets.samples import Sample
 from genedml_cli.datasets.shared_counts import same_rows, shared_note, told_apart
 from genedml_cli.expression.counts import read_counts
@@ -121,11 +122,11 @@ def check_samples(
     return checks
 
 
-def refuse_wrong_samples(sheet: Path, checks: Sequence[SectionCheck]) -> None:
+def refuse_wrong_samples(sheet: Path, samples: Sequence[Sample], checks: Sequence[SectionCheck]) -> None:
     """Refuse a sheet in which something is wrong.
 
     Raises:
-        GeneDMLError: naming the sections.
+        GeneDMLError: naming the sections; or as :func:`genedml_cli.datasets.folds.make_folds`.
     """
     wrong = [check.section.name for check in checks if check.problems]
     if wrong:
@@ -133,6 +134,7 @@ def refuse_wrong_samples(sheet: Path, checks: Sequence[SectionCheck]) -> None:
             f"{len(wrong)} of {len(checks)} sections of {sheet} are wrong: {', '.join(wrong)}. Fix their files, or "
             "leave out their rows."
         )
+    make_folds(samples)
 
 
 def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_partial: bool = False) -> None:

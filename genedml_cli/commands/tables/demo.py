@@ -15,5 +15,5 @@ def show_demo(result: DemoResult) -> None:
     console.say(
         "Next, your own slide and spots (the demo's model knows only the demo's genes; train one on your data):"
     )
-    console.say("  genedml train --samples SHEET.csv --encoder stain-texture --out runs/mine")
+    console.say("  genedml train --samples SHEET.csv --target pearson --encoder stain-texture --out runs/mine")
     console.say("  genedml predict SLIDE --spots SPOTS.csv --model runs/mine -o out.h5ad")

@@ -12,7 +12,7 @@ from genedml.encoders.table import encoder_info
 from genedml.networks.network import Shape
 from genedml.networks.registry import build, network_class, network_info, network_names, title_of, variant_of
 from genedml_cli import console
-from genedml_cli.commands.choices import default_preset
+from genedml_cli.commands.choices import DEFAULT_PRESET, FEATURES, WEIGHTLESS
 from genedml_cli.features.encoding import tokens_kept
 
 GENES = 250
@@ -46,16 +46,15 @@ class MethodRow:
 
 
 def method_rows(encoder: str) -> list[MethodRow]:
-    """The presets of every network; of Gene-DML the one for this encoder.
+    """The presets of every network.
 
     Raises:
         GeneDMLError: there is no such encoder.
     """
     rows = []
     for method in network_names():
-        only = default_preset(method, None, encoder)
-        names = [only] if method == DEFAULT_METHOD or not preset_names(method) else preset_names(method)
-        rows += [_row(method, preset, encoder) for preset in names]
+        names: list[str | None] = [*preset_names(method)]
+        rows += [_row(method, preset, encoder) for preset in names or [None]]
     return rows
 
 
@@ -95,5 +94,10 @@ def show_methods(rows: Sequence[MethodRow], encoder: str) -> None:
         for row in rows
     ]
     title = f"Networks, with {encoder} for {GENES} genes"
-    console.table(title, ["method", "preset", "paper", "sees", "parameters", "pixels", "authors' code"], cells)
-    console.say("genedml train --method NAME [--preset features|published]. All code here is our own, under MIT.")
+    columns = ["method", "preset", "paper", "sees", "parameters", "pixels", "licence of authors' code"]
+    console.table(title, columns, cells)
+    console.say("genedml train --method NAME --preset PRESET. All code here is our own, under MIT.")
+    console.say(
+        f"Without --preset: {FEATURES}; of {DEFAULT_METHOD} small with --encoder {WEIGHTLESS}, else the data set's, "
+        f"else {DEFAULT_PRESET}."
+    )
