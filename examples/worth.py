@@ -25,7 +25,12 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run folder with two folds or more")
     parser.add_argument("-o", "--out", type=Path, default=Path("worth.png"))
     words = parser.parse_args()
-    sections = [anndata.read_h5ad(file) for file in sorted((words.run / "predictions").glob("*.h5ad"))]
+    show_worth(words.run, words.out)
+
+
+def show_worth(run: Path, out: Path) -> None:
+    """Print both curves, and draw them."""
+    sections = [anndata.read_h5ad(file) for file in sorted((run / "predictions").glob("*.h5ad"))]
     genes = sorted(set.intersection(*(set(section.var_names) for section in sections)))
     sections = [section[:, genes].copy() for section in sections]
     kept, error = gene_curves(sections), spot_curves(sections)
@@ -33,8 +38,8 @@ def main() -> None:
     print("mean PCC on the fold left out:            ", " ".join(f"{value:6.3f}" for value in kept.mean(axis=0)))
     print("spots by novelty, tenths:                 ", " ".join(f"{part + 1:6d}" for part in range(PARTS)))
     print("mean squared error:                       ", " ".join(f"{value:6.3f}" for value in error.mean(axis=0)))
-    draw(kept, error, record_of(sections[0]).label, words.out)
-    print(f"Drawn: {words.out}")
+    draw(kept, error, record_of(sections[0]).label, out)
+    print(f"Drawn: {out}")
 
 
 def gene_curves(sections: list[anndata.AnnData]) -> np.ndarray:

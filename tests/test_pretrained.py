@@ -1,77 +1,159 @@
 """The models that come with genedml: their size, their cards, and that predict finds them."""
 
+import importlib
 import runpy
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import EXAMPLES
+from conftest import EXAMPLES, LEARNING, tiny_config
 
 from genedml import DEFAULT_PRETRAINED, PRETRAINED
-from genedml.checkpoint import fingerprint, load_card, load_state
-from genedml.config import target_name
+from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, network_sha256
+from genedml.config import TARGETS, load_config
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.datasets import published_panel
+from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.files.hdf5 import layers_of
 from genedml_cli.notes import SHARED_PATIENTS
 from genedml_cli.outputs.prediction_record import record_of
-from genedml_cli.outputs.run_folder import model_files
+from genedml_cli.outputs.run_folder import model_files, model_files_in, reference_file
 from genedml_cli.prediction.prediction import predict
+from genedml_cli.references.linear import load_linear
+from genedml_cli.references.novelty import load_novelty
 from genedml_cli.report.page import report
 from genedml_cli.runs import panels
+from genedml_cli.runs.run import train
 
 SHIPPED = PRETRAINED[DEFAULT_PRETRAINED]
-CARDS = {file.stem.removeprefix("fold-"): load_card(file) for file in sorted(SHIPPED.glob("fold-*.safetensors"))}
+LABELS = {"paper": "pretrained", "pearson": "pretrained-pearson"}
+SECTIONS = ["C2", "C3", "C4", "C5", "C6"]
 
 
-def test_it_is_small_whole_and_of_the_published_panel():
+def cards_of(name: str) -> dict[str, ModelCard]:
+    """The cards of a shipped run by their fold."""
+    return {fold: load_card(file) for fold, file in model_files_in(PRETRAINED[name]).items()}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script that makes what is shipped."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("pretrained_model")
+
+
+def test_all_that_is_shipped_is_small():
+    assert set(LABELS.values()) == set(PRETRAINED)
     assert sum(file.stat().st_size for folder in PRETRAINED.values() for file in folder.iterdir()) <= 8e6
-    assert list(CARDS) == ["C2", "C3", "C4", "C5", "C6"]
-    for fold, card in CARDS.items():
-        assert set(card.training_slides) == set(CARDS) - {fold}
+
+
+@pytest.mark.parametrize(("label", "name"), LABELS.items())
+def test_they_are_whole_and_of_the_published_panel_and_of_the_preset_as_it_is(label, name):
+    cards = cards_of(name)
+    assert list(cards) == SECTIONS
+    for fold, card in cards.items():
+        assert card.config == replace(load_config("small"), labels=TARGETS[label])
+        assert set(card.training_slides) == set(SECTIONS) - {fold}
         assert card.genes == published_panel("HER2ST")
-        assert load_state(SHIPPED / f"fold-{fold}.safetensors")
+        file = PRETRAINED[name] / f"fold-{fold}.safetensors"
+        assert load_checkpoint(file)
+        network = network_sha256(file)
+        assert list(load_linear(file, card.genes, network)) == ["ridge"]
+        assert load_novelty(reference_file(file, "novelty"), network)
 
 
-def test_its_page_and_its_table_say_what_its_models_carry():
-    table = pd.read_csv(SHIPPED / "genes.csv", index_col="gene")
-    for card in CARDS.values():
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_their_pages_and_their_tables_say_what_the_models_carry(name, script):
+    folder = PRETRAINED[name]
+    table = pd.read_csv(folder / "genes.csv", index_col="gene")
+    for card in cards_of(name).values():
         scored = card.cross_validated
         assert set(scored.folds) == {5}
         carried = np.column_stack([scored.pcc, scored.pcc_sd, scored.ridge_pcc])
         assert np.allclose(table.loc[list(card.genes), ["cv_pcc", "cv_pcc_sd", "baseline_pcc"]], carried)
-    page = (SHIPPED / "README.md").read_text(encoding="utf-8")
-    for row, column in (("Gene-DML", "cv_pcc"), ("ridge on the same features", "baseline_pcc")):
-        said = next(line for line in page.splitlines() if line.startswith(f"| {row} |")).split("|")[2]
-        assert float(said) == pytest.approx(table[column].mean(), abs=6e-4)
-    assert f"{table['cv_pcc'].max():.2f}".lstrip("0") in page
-    assert table["cv_pcc"].idxmax() in page
+    scores = pd.read_csv(folder / "scores.csv").pivot(index="fold", columns="method")["pcc_a"]
+    assert list(scores.index) == SECTIONS
+    for method, column in (("Gene-DML", "cv_pcc"), ("ridge", "baseline_pcc")):
+        assert scores[method].mean() == pytest.approx(table[column].mean(), abs=6e-4)
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == script.with_scores(page, folder)
+    assert f"| Gene-DML | {scores['Gene-DML'].mean():.3f} |".replace("0.", ".") in page
 
 
-def test_the_one_of_residuals_is_a_model_of_all_sections_that_carries_the_scores_of_its_folds(p1, capfd):
-    (file,) = model_files(Path("pretrained-pearson"))
-    card = load_card(file)
-    assert (file.stem, target_name(card.config.labels)) == ("all-sections", "pearson")
-    assert set(card.training_slides) == set(CARDS)
-    table = pd.read_csv(file.parent / "genes.csv", index_col="gene").loc[list(card.genes)]
-    assert np.allclose(table["cv_pcc"], card.cross_validated.pcc)
-    page = (file.parent / "README.md").read_text(encoding="utf-8")
-    assert f"| Gene-DML | {table['cv_pcc'].mean():.3f} ".replace("0.", ".") in page
+def test_the_readmes_picture_has_the_scores_of_its_fold(script):
+    scores = pd.read_csv(SHIPPED / "scores.csv").set_index(["fold", "method"])["pcc_a"]["C6"]
+    own, ridge, depth = (script.number(scores[method], ".3f") for method in ("Gene-DML", "ridge", "depth alone"))
+    page = " ".join((EXAMPLES.parent / "README.md").read_text(encoding="utf-8").split())
+    assert f"mean of all genes {own}, ridge {ridge}, depth alone {depth}" in page
+    for picture in ("predicted.png", "worth.png"):
+        assert (EXAMPLES / picture).stat().st_size < 300_000
+
+
+def test_the_one_of_residuals_says_whose_patients_it_was_scored_on_and_where_its_folds_disagree(p1, capfd):
     data = predict(**p1, model=Path("pretrained-pearson"))
     assert "pretrained-pearson comes with genedml" in " ".join(capfd.readouterr().err.split())
     assert SHARED_PATIENTS in record_of(data).notes
-    assert {"ridge", "lower", "upper", "z"} == set(layers_of(data))
+    assert {"std", "ridge", "lower", "upper", "z"} == set(layers_of(data))
     assert "log1p" not in data.uns
 
 
-def test_nothing_of_the_machine_that_made_them_is_in_them():
-    for card in [*CARDS.values(), load_card(*model_files(Path("pretrained-pearson")))]:
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_nothing_of_the_machine_that_made_them_is_in_them(name):
+    for card in cards_of(name).values():
         words = " ".join(str(value) for value in card.made_by.values()).split()
         assert words
         assert not any(word.startswith("/") for word in words)
+
+
+@pytest.fixture
+def small_world(script, run, world, tmp_path, monkeypatch):
+    """The script's command on a copy of the tiny run, whose folds are finished: into ``out``, where another file is."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "earlier").touch()
+    samples = read_sheet(world / "samples.csv")
+    monkeypatch.setattr(script, "read_sheet", lambda *_: samples)
+    monkeypatch.setattr(
+        script,
+        "train",
+        lambda samples, out, *_, **__: train(samples, out, tiny_config(*LEARNING), features=run.parent / "features"),
+    )
+    words = f"--root {world} --target pearson --run {tmp_path / 'run'} --out {tmp_path / 'out'}".split()
+    monkeypatch.setattr(sys, "argv", ["pretrained_model.py", *words])
+    return tmp_path / "out"
+
+
+def test_the_script_leaves_a_folder_that_predicts_as_its_run(small_world, script, run, p1):
+    script.main()
+    kinds = {f"{kind}-P{number}.safetensors" for kind in ("fold", "ridge", "novelty") for number in (1, 2, 3)}
+    assert {file.name for file in small_world.iterdir()} == kinds | {"README.md", "genes.csv", "scores.csv"}
+    own, shipped = (predict(**p1, model=folder) for folder in (run, small_world))
+    assert np.abs(own.X - shipped.X).max() < 2e-3
+    assert np.allclose(own.obs["novelty"], shipped.obs["novelty"])
+    assert np.allclose(own.layers["ridge"], shipped.layers["ridge"])
+    assert np.allclose(own.var["cv_pcc"], shipped.var["cv_pcc"])
+    page = (small_world / "README.md").read_text(encoding="utf-8")
+    best = pd.read_csv(small_world / "genes.csv")["gene"][0]
+    assert f"({best}) to " in page
+
+
+def test_where_the_script_is_interrupted_what_was_there_stays(small_world, script, monkeypatch):
+    own = script.copy
+
+    def broken(model: Path, folder: Path) -> None:
+        if model.stem == "fold-P2":
+            raise KeyboardInterrupt
+        own(model, folder)
+
+    monkeypatch.setattr(script, "copy", broken)
+    with pytest.raises(KeyboardInterrupt):
+        script.main()
+    assert [file.name for file in small_world.iterdir()] == ["earlier"]
+    assert {file.name for file in small_world.parent.iterdir()} == {"run", "out"}
 
 
 def test_predict_without_a_model_takes_it_and_says_so(p1, monkeypatch, capfd):
