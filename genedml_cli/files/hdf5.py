@@ -7,7 +7,7 @@ import itertools
 import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ H5_KINDS = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM, h5
 H5_FLOATS = tuple(getattr(h5py.h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE"))
 ENDS = "indptr"  # of a sparse table: where its rows end among the values
 HEAP = b"GCOL\x01\0\0\0"
+
+
+def plain_strings() -> AbstractContextManager[None]:
+    """AnnData written in the block has strings that every version and R reads, whatever pandas holds them in."""
+    return anndata.settings.override(allow_write_nullable_strings=False)
 
 
 @contextmanager

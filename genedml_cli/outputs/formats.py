@@ -13,6 +13,7 @@ import numpy as np
 from anndata.io import write_elem
 
 from genedml.errors import GeneDMLError
+from genedml_cli.files.hdf5 import plain_strings
 from genedml_cli.files.paths import takes_paths
 from genedml_cli.files.storage import atomic_write, refuse_overwriting_inputs
 from genedml_cli.machine.memory import free_on_host
@@ -60,7 +61,7 @@ def write_h5ad(data: anndata.AnnData, path: Path) -> None:
             "programs."
         )
     whole = io.BytesIO()
-    with h5py.File(whole, "w") as file:
+    with h5py.File(whole, "w") as file, plain_strings():
         write_elem(file, "/", data, dataset_kwargs={"compression": "gzip"})
     with atomic_write(path) as temporary:
         temporary.write_bytes(whole.getbuffer())

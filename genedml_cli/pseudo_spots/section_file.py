@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from genedml.errors import GeneDMLError
 from genedml_cli import console
+from genedml_cli.files.hdf5 import plain_strings
 from genedml_cli.files.provenance import maker
 from genedml_cli.files.space_ranger import Pictures
 from genedml_cli.files.storage import atomic_write
@@ -98,5 +99,5 @@ def write_section(section: PseudoSpots, path: Path) -> None:
         "source": section.source,
         **{key: str(value) for key, value in maker().items()},
     }
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, plain_strings():
         data.write_h5ad(temporary, compression="gzip")
