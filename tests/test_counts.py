@@ -515,7 +515,7 @@ def test_names_of_spots_are_found_in_another_column_than_the_first(text, tmp_pat
     assert read_count_table(tmp_path / "counts.csv").to_dict() == {"A": {"s0": 1, "s1": 3}, "B": {"s0": 2, "s1": 4}}
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("kind", ["csv", "h5ad"])
 def test_genes_named_twice_are_kept_apart_without_a_warning(kind, tmp_path):
     path = tmp_path / f"counts.{kind}"
