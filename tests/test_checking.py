@@ -53,7 +53,7 @@ def test_every_wrong_section_is_named_with_what_is_wrong(sheet):
     assert [check.state for check in checks] == ["WRONG", "WRONG", "ok"]
     (problem,) = checks[1].problems
     assert problem.startswith("No spot has counts: spots are called other-0, ")
-    with pytest.raises(GeneDMLError, match=r"2 of 3 sections of .* are wrong: P1, P2"):
+    with pytest.raises(GeneDMLError, match=r"Wrong in .*: 2 of 3 sections, P1, P2\."):
         checking.refuse_wrong_samples(sheet, samples, checks)
 
 

@@ -63,7 +63,9 @@ def test_a_table_of_today_has_all_but_a_label_without_depth_a_ceiling_and_gene_s
         "gene sets and regions",
     }
     draws = len(moves_of(square(9, 8)))
-    assert found["null of moved maps"].why.startswith(f"100% of the genes above it, given depth 100%; {draws} draws")
+    assert found["null of moved maps"].why.startswith(
+        f"100% of the genes are above it, 100% given depth; {draws} draws"
+    )
     assert found["errors over patients"].why.startswith("mean and sd over 2 folds of 2 patients")
 
 
@@ -75,7 +77,7 @@ def test_a_label_of_residuals_is_one_without_depth():
 def test_a_patient_on_both_sides_is_not_done_and_of_one_patient_not_possible(sections):
     leaking = Note(Mark.LEAKING, "a patient is on both sides.")
     assert points(sections, leaking)["whole patients left out"] == Point(
-        "whole patients left out", NOT_DONE, "a patient is on both sides."
+        "whole patients left out", NOT_DONE, "A patient is on both sides."
     )
     alone = points(sections, leaking, donors=frozenset({"A"}))
     assert alone["whole patients left out"].state is NOT_POSSIBLE
@@ -102,6 +104,13 @@ def test_what_earlier_versions_did_not_keep_is_not_done_and_says_so(sections):
         assert "train again" in found[name].why
     assert "ridge own tile" in found["rows of references"].why
     assert found["coverage of intervals"].state is NOT_DONE
+
+
+def test_intervals_of_few_patients_say_so_before_their_figures(sections):
+    few = Note(Mark.FEW_PATIENTS, "intervals are calibrated on 2 left-out patients.")
+    point = points(sections, few)["coverage of intervals"]
+    assert point.state is NOT_POSSIBLE
+    assert point.why.startswith("Intervals are calibrated on 2 left-out patients. On these sections ")
 
 
 def test_a_row_that_needs_another_encoder_is_not_possible(sections):

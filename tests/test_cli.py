@@ -293,14 +293,16 @@ def refusals(world: Path, folder: Path, model: Path) -> dict[str, tuple[dict[str
     return {
         "unreadable slide": ({"slide": folder / "text.svs"}, "no slide that OpenSlide knows"),
         "no such slide": ({"slide": folder / "none.svs"}, "There is no slide"),
+        "no such spots": ({"spots": folder / "none.csv"}, "There is no spot table"),
         "missing um/px": ({"slide": plain}, "--um-per-px"),
         "spots outside": ({"spots": spot_table(folder / "outside", x=[9e4, 9e4, 9e4])}, "No spot lies inside"),
         "array indices": ({"spots": spot_table(folder / "indices", x=[1, 2, 1], y=[1, 1, 2])}, "array indices"),
         "NaN position": ({"spots": spot_table(folder / "nan", x=[900, None, 900])}, "have no position"),
         "names twice": ({"spots": spot_table(folder / "twice", name=["a", "a", "b"])}, "1 spot twice"),
         "empty table": ({"spots": spot_table(folder / "empty", name=[], x=[], y=[])}, "no spot"),
-        "no model": ({"model": folder / "nothing"}, "holds no trained fold"),
+        "no model": ({"model": folder / "nothing"}, "There is no model"),
         "AnnData for a model": ({"model": folder / "counts.H5AD"}, "is AnnData, a prediction or counts, and no model"),
+        "a folder without a model": ({"model": folder / "folder.csv"}, "holds no trained fold"),
         "no such fold": ({"model": model.parent, "fold": "P9"}, "It has: P1"),
         "a folder for a file": ({"out": folder / "folder.csv"}, "folder.csv is a folder. Give another name"),
         "unknown suffix": ({"out": folder / "out.xlsx"}, "must end with one of .h5ad"),
@@ -319,6 +321,8 @@ def test_bad_input_gives_one_sentence_exit_code_1_and_no_file(model, world, tmp_
         shown = capsys.readouterr()
         assert stopped.value.code == 1, what
         assert sentence in " ".join(shown.err.split()), what
+        if what in ("no such slide", "no such spots"):  # nothing is said or read before
+            assert shown.err.startswith("Error: There is no"), what
         assert "Traceback" not in shown.err, what
         assert not list(tmp_path.glob("*.h5ad")) + list(tmp_path.glob(".*")), what
 

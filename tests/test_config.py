@@ -42,7 +42,7 @@ def test_part_of_a_table_keeps_the_rest():
         ("training.epochs=many", "training.epochs = 'many'"),
         ("training.select_on=luck", "training.select_on = 'luck'"),
         ("views.neighbor_grid=4", "must be odd"),
-        ("views.um_per_px=0", "views.um_per_px = 0: Value error, give a number above 0, or native."),
+        ("views.um_per_px=0", "views.um_per_px = 0: give a number above 0, or native."),
         ("views.um_per_px=coarse", "give a number above 0, or native"),
         ("labels=3", "labels = 3"),
         ("training.epochs", "takes key=value"),

@@ -621,7 +621,7 @@ def test_a_run_with_a_gene_map_is_the_run_on_counts_of_one_way_of_naming(world, 
     counts[1].rename(columns={panel[0]: "OLD1"}).to_csv(tmp_path / "P2.csv")
     renamed = [replace(sample, counts=tmp_path / "P2.csv") if sample.name == "P2" else sample for sample in samples]
     said = {"panel": str(tmp_path / "panel.txt"), "features": features, "fold": "P1"}
-    with pytest.raises(GeneDMLError, match=rf"1 of the panel's .* not in the counts of P2: {panel[0]} .*--gene-map"):
+    with pytest.raises(GeneDMLError, match=rf"The counts of P2 lack 1 of the panel's .*: {panel[0]} .*--gene-map"):
         train(renamed, tmp_path / "mapped", config, **said)
     train(samples, tmp_path / "plain", config, **said)
     capfd.readouterr()

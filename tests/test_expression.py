@@ -357,7 +357,7 @@ def test_names_in_no_common_are_refused(lattice):
 
 
 def test_panel_genes_that_are_missing_are_named(lattice):
-    with pytest.raises(GeneDMLError, match=r"2 of the panel's 3 genes are not in the counts \(first: X, Y\)"):
+    with pytest.raises(GeneDMLError, match=r"The counts lack 2 of the panel's 3 genes \(first: X, Y\)"):
         make_labels(*lattice, ["X", "G1", "Y"], LabelsConfig())
 
 

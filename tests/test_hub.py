@@ -208,7 +208,7 @@ def test_what_is_wrong_with_a_section_is_said_and_ends_with_1(root, change, prob
     assert [check.section.name for check in wrong] == ["S2"]
     assert re.search(problem, " ".join(wrong[0].problems))
     assert genedml(monkeypatch, "data", "check", NAME, "--root", root) == 1
-    assert "1 of 4 sections of tiny-hest are wrong: S2" in capfd.readouterr().err
+    assert "Wrong in tiny-hest: 1 of 4 sections, S2." in capfd.readouterr().err
 
 
 def test_a_section_that_is_not_here_is_no_wrong_one_and_may_be_let_pass(root, monkeypatch, capfd):
@@ -216,7 +216,7 @@ def test_a_section_that_is_not_here_is_no_wrong_one_and_may_be_let_pass(root, mo
     assert [check.state for check in check_dataset(NAME, root)] == ["ok", "not here", "ok", "ok"]
     assert genedml(monkeypatch, "data", "check", NAME, "--root", root) == 1
     shown = capfd.readouterr()
-    assert "1 of 4 sections of tiny-hest are not here: S2." in shown.err
+    assert "Not here: 1 of 4 sections of tiny-hest, S2." in shown.err
     assert "wrong" not in shown.err
     assert "3 of 4 sections are as the table says" in shown.out
     assert genedml(monkeypatch, "data", "check", NAME, "--root", root, "--allow-partial", "--json") == 0
@@ -228,7 +228,7 @@ def test_a_panel_gene_that_the_counts_lack_is_a_problem(root, monkeypatch):
     monkeypatch.setitem(DATASETS, NAME, replace(DATASETS[NAME], panel="genes250_HER2ST.txt"))
     checks = check_dataset(NAME, root)
     assert [check.panel_genes for check in checks] == [0] * 4
-    assert all("250 of the panel's 250 genes are not in" in check.problems[0] for check in checks)
+    assert all("lacks 250 of the panel's 250 genes" in check.problems[0] for check in checks)
 
 
 def test_a_partial_root_stops_and_is_named_in_every_result(root, tmp_path):
@@ -352,7 +352,7 @@ def test_panels_of_models_are_given_and_those_of_several_folds_not_mixed(root, t
     card, network = load_checkpoint(run / "fold-0.safetensors")
     other = checkpoint_bytes(replace(card, genes=card.genes[::-1]), network.state_dict())
     (run / "fold-1.safetensors").write_bytes(other)
-    with pytest.raises(GeneDMLError, match=r"panels of their own.*Name one: .*fold-0\.safetensors, "):
+    with pytest.raises(GeneDMLError, match=r"panels of their own.*Name the file of one: .*fold-0\.safetensors, "):
         find_panel(str(run))
 
 

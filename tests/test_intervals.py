@@ -94,6 +94,7 @@ def test_few_patients_are_marked_where_no_quantile_of_so_few_is_finite():
     assert note((9, 0), 0.9) is None  # a gene of no group has no interval
     assert note((4, 4), 0.8) is None
     assert note((4, 4), 0.9, of="sections").mark is Mark.ONE_PATIENT
+    assert "on 1 left-out section of one patient" in note((1, 1), 0.9, of="sections").text
     assert note((0,), 0.9) is None
 
 

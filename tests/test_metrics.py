@@ -59,11 +59,13 @@ def test_how_far_the_network_is_ahead_of_ridge_is_said_beside_the_spread_over_fo
         return " ".join(note.text for note in reference_notes(scores))
 
     start = "Gene-DML is better than ridge on the same features by"
-    assert text(0.1, 0.3) == f"{start} 0.200 in PCC(A), more than its sd over folds, 0.141."
-    assert text(-0.2, 0.4) == f"{start} 0.100 in PCC(A), no more than its sd over folds, 0.424."
+    assert text(0.1, 0.3) == f"{start} 0.200 in PCC(A), more than the sd of this difference over folds, 0.141."
+    assert text(-0.2, 0.4) == f"{start} 0.100 in PCC(A), no more than the sd of this difference over folds, 0.424."
     assert text(0.1) == f"{start} 0.100 in PCC(A), of one fold, so without a spread."
     worse = "Gene-DML is worse than ridge on the same features by"
-    assert text(-0.1, 0.05).startswith(f"{worse} 0.025 in PCC(A), no more than its sd over folds, 0.106.")
+    assert text(-0.1, 0.05).startswith(
+        f"{worse} 0.025 in PCC(A), no more than the sd of this difference over folds, 0.106."
+    )
     assert text(0.0004, -0.0004).startswith("Gene-DML is as good as ridge on the same features in PCC(A)")
     assert text(0.1, np.nan) == text(0.1)
 

@@ -23,7 +23,7 @@ from genedml_cli.datasets.samples import read_sheet
 from genedml_cli.datasets.synthetic import SyntheticConfig, planted_genes
 from genedml_cli.evaluation.evaluation import evaluate
 from genedml_cli.notes import SHARED_PATIENTS, Mark, Note
-from genedml_cli.outputs.prediction_record import record_of
+from genedml_cli.outputs.prediction_record import record_of, set_record
 from genedml_cli.prediction.prediction import predict
 from genedml_cli.report.page import report
 from genedml_cli.runs import planning
@@ -218,6 +218,15 @@ def test_evaluate_scores_a_prediction_against_its_counts(run, world, p1, tmp_pat
     other.to_csv(tmp_path / "other.tsv", sep="\t")
     with pytest.raises(GeneDMLError, match=r"spots of p1\.h5ad have no counts in other\.tsv"):
         evaluate(tmp_path / "p1.h5ad", tmp_path / "other.tsv")
+    data = anndata.read_h5ad(tmp_path / "p1.h5ad")
+    set_record(data, replace(record_of(data), grid="hex"))
+    data.obs_names = [f"r000c{number:03}" for number in range(data.n_obs)]
+    data.write_h5ad(tmp_path / "grid.h5ad")
+    with pytest.raises(
+        GeneDMLError, match=r"of a grid have no truth.* genedml predict P1\.tif --spots FILE"
+    ) as refused:
+        evaluate(tmp_path / "grid.h5ad", world / "counts" / "P1.tsv.gz")
+    assert all(str(name) in refused.value.__notes__[0] for name in (tmp_path / "grid.h5ad", "P1.tsv.gz"))
 
 
 def test_evaluating_a_slide_seen_in_training_says_so(run, world, p1, tmp_path):

@@ -190,9 +190,7 @@ def test_the_script_that_draws_what_marks_are_worth_runs(run, tmp_path, monkeypa
 
 
 def test_a_name_that_is_nearly_one_that_is_shipped_asks_for_it():
-    with pytest.raises(
-        GeneDMLError, match=r"pretrained_pearson holds no trained fold\. Did you mean pretrained-pearson\?"
-    ):
+    with pytest.raises(GeneDMLError, match=r"There is no model pretrained_pearson\. Did you mean pretrained-pearson\?"):
         model_files("pretrained_pearson")
 
 

@@ -288,7 +288,7 @@ def test_unmatched_genes_are_counted_and_named(run, elsewhere, tmp_path, capsys)
     assert "X1, 20/20 genes" in shown
     assert "X2, 15/20 genes" in shown
     assert "Checklist, whole patients left out: done: " in shown
-    assert "ceiling of the labels: not done: evaluate --full reads" in " ".join(shown.split())
+    assert "ceiling of the labels: not done: genedml evaluate with --full computes" in " ".join(shown.split())
     assert "X2: Genes: 15 of the panel's 20 are in the counts; not there: " in shown
     written = json.loads((run / "external-samples/metrics.json").read_text())["sections"]
     assert (len(written["X1"]["unmatched_genes"]), len(written["X2"]["unmatched_genes"])) == (0, 5)
@@ -337,7 +337,7 @@ def test_too_few_genes_in_common_are_an_error(run, elsewhere, tmp_path):
         counts = pd.read_csv(file, sep="\t", index_col=0)
         keep = counts.columns[:9]
         counts.rename(columns=lambda gene, keep=keep: gene if gene in keep else f"{gene}x").to_csv(file, sep="\t")
-    with pytest.raises(GeneDMLError, match="of the panel's 20 genes are in the counts, too few") as caught:
+    with pytest.raises(GeneDMLError, match="of the panel's 20 genes, too few") as caught:
         evaluate_external(run, str(folder / "samples.csv"), features=run.parent / "features")
     assert "This was section X1." in caught.value.__notes__
 

@@ -309,7 +309,7 @@ def test_the_preview_draws_what_predict_would_refuse(upright, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("um_per_px", "text"),
-    [(UM_PER_PX, f"1 mm (1 px is {UM_PER_PX:.4g} \u00b5m)"), (None, "no scale bar: um/px is not")],
+    [(UM_PER_PX, f"1 mm (1 slide px is {UM_PER_PX:.4g} \u00b5m)"), (None, "no scale bar: um/px is not")],
 )
 def test_the_preview_says_its_scale_and_what_its_colours_are(upright, um_per_px, text, tmp_path):
     preview(upright, table(tmp_path, on_tissue()), tmp_path / "p.svg", Placing(um_per_px=um_per_px))

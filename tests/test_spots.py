@@ -368,7 +368,7 @@ def test_spots_that_share_their_only_place_share_a_cell(spots):
         (
             "a.csv",
             "name,left,top\na,1,2\n",
-            r"a\.csv has the columns name, left, top\. Known are .*pixel_x.*name, x, y",
+            r"a\.csv has the columns name, left, top, none .* Rename yours to name, x, y .*pixel_x",
         ),
         ("b.csv", "x,y\n1,2\n", r"b\.csv has x and y but no names\. Add a column called name"),
         ("c.csv", "name,x,y\na,1,2\nb,,3\nc,,3\n", r"2 of 3 spots in .*c\.csv have no position \(first: b\)\. Fill"),

@@ -83,7 +83,7 @@ def test_held_out_spots_are_familiar_and_a_slide_of_another_kind_is_not(run, p1,
     negative = predict(tmp_path / "negative.png", p1["spots"], run, um_per_px=0.5, allow_off_tissue=True)
     assert negative.obs["novelty"].min() > 0.99
     assert any(note.startswith("NOVEL: 100% of this slide's spots") for note in negative.uns["genedml"]["notes"])
-    assert "less like the training slides than 95% of the spots that the models were tested on" in " ".join(
+    assert "unlike the training slides (novelty above 0.95; of a slide like them it is 5%)" in " ".join(
         capfd.readouterr().err.split()
     )
 

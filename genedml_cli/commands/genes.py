@@ -13,7 +13,8 @@ def genes(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A data set, a run folder, one fold's file, or pretrained; none with --samples.",
+            help="A data set, one fold's file, a run folder whose folds have one panel, or pretrained; none with "
+            "--samples.",
             show_default=False,
         ),
     ] = None,

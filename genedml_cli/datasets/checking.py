@@ -131,8 +131,8 @@ def refuse_wrong_samples(sheet: Path, samples: Sequence[Sample], checks: Sequenc
     wrong = [check.section.name for check in checks if check.problems]
     if wrong:
         raise GeneDMLError(
-            f"{len(wrong)} of {len(checks)} sections of {sheet} are wrong: {', '.join(wrong)}. Fix their files, or "
-            "leave out their rows."
+            f"Wrong in {sheet}: {len(wrong)} of {len(checks)} sections, {', '.join(wrong)}. Fix their files, or leave "
+            "out their rows."
         )
     make_folds(samples)
 
@@ -148,12 +148,12 @@ def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_pa
     sentences = []
     if wrong:
         sentences.append(
-            f"{len(wrong)} of {len(checks)} sections of {name} are wrong: {', '.join(wrong)}. Fix them, or remove "
+            f"Wrong in {name}: {len(wrong)} of {len(checks)} sections, {', '.join(wrong)}. Fix them, or remove "
             f"their files and run: genedml data fetch {name} --root {root}"
         )
     if absent and not allow_partial:
         sentences.append(
-            f"{len(absent)} of {len(checks)} sections of {name} are not here: {', '.join(absent)}. Fetch them: "
+            f"Not here: {len(absent)} of {len(checks)} sections of {name}, {', '.join(absent)}. Fetch them: "
             f"genedml data fetch {name} --root {root}; or go without them: --allow-partial."
         )
     if sentences:
@@ -249,7 +249,7 @@ def _check_counts(
     check.panel_genes = len(panel) - len(missing) if panel else None
     if missing:
         check.problems.append(
-            f"{len(missing)} of the panel's {len(panel)} genes are not in {sample.counts.name} (first: "
+            f"{sample.counts.name} lacks {len(missing)} of the panel's {len(panel)} genes (first: "
             f"{', '.join(missing[:3])})."
         )
     if spots is None:

@@ -35,7 +35,7 @@ def check_panels(panels: Mapping[str, Sequence[str]], counts: Mapping[str, annda
             missing = [gene for gene, at in zip(genes, join.columns, strict=True) if at < 0]
             if missing:
                 raise GeneDMLError(
-                    f"{len(missing)} of the panel's {len(genes)} genes are not in the counts of {name}: "
+                    f"The counts of {name} lack {len(missing)} of the panel's {len(genes)} genes: "
                     f"{', '.join(missing[:3])} ...; these have {', '.join(section.var_names[:3])} ... Name genes as "
                     "the counts do (symbols or Ensembl ids), say what was renamed (--gene-map), and leave out those "
                     "that a section lacks."

@@ -59,8 +59,9 @@ class Evidence:
         return float(self.means[key])
 
     def marked(self, mark: Mark) -> str:
-        """What the notes with a mark say; empty where there is none."""
-        return " ".join(dict.fromkeys(note.text for note in self.evaluation.notes if note.mark is mark))
+        """What the notes with a mark say, as sentences; empty where there is none."""
+        texts = dict.fromkeys(note.text for note in self.evaluation.notes if note.mark is mark)
+        return " ".join(text[:1].upper() + text[1:] for text in texts)
 
 
 def checklist(evidence: Evidence) -> tuple[Point, ...]:
@@ -73,7 +74,9 @@ def _patients(evidence: Evidence) -> Result:
     if not record.of_run:
         if record.seen_in_training:
             return State.NOT_DONE, evidence.marked(Mark.SEEN)
-        return State.NOT_POSSIBLE, "a slide does not say whose it is; no model was trained on this very one."
+        return State.NOT_POSSIBLE, (
+            "no model was trained on this slide; the prediction does not say whether one was on others of its patient."
+        )
     if leaking and len(evidence.donors) == 1:
         return State.NOT_POSSIBLE, f"there is one patient, so sections are left out in turn. {leaking}"
     if leaking:
@@ -107,7 +110,10 @@ def _depth(evidence: Evidence) -> Result:
     rises = f"mean |PCC| of label and depth {with_depth:.2f}"
     if settings.transform != "log":
         return State.DONE, f"PCC, PCC given depth, and a label of residuals given depth ({rises})."
-    return State.NOT_DONE, f"PCC and PCC given depth are here; this label rises with depth ({rises}): --target pearson."
+    return State.NOT_DONE, (
+        f"the label rises with depth ({rises}), so PCC counts depth too; PCC given depth does not. A label without it: "
+        "train --target pearson."
+    )
 
 
 def _unsmoothed(evidence: Evidence) -> Result:
@@ -127,7 +133,10 @@ def _spatial(evidence: Evidence) -> Result:
             return State.NOT_POSSIBLE, f"too few of {count(genes, 'gene')} have a Moran's I on the training sections."
         return State.NOT_DONE, EARLIER.format("Moran's I")
     low, middle, high = (f"{score:.3f}" for score in thirds)
-    return State.DONE, f"PCC {low}, {middle}, {high}; of the 50 most spatial genes {evidence.mean('pcc_spatial'):.3f}."
+    return State.DONE, (
+        f"PCC {low} of the third of the genes with the lowest Moran's I, {middle} of the middle third, {high} of the "
+        f"highest; {evidence.mean('pcc_spatial'):.3f} of the 50 most spatial genes."
+    )
 
 
 def _null(evidence: Evidence) -> Result:
@@ -139,7 +148,7 @@ def _null(evidence: Evidence) -> Result:
         return State.NOT_POSSIBLE, (
             f"no section allows {FEWEST_DRAWS} moves that cover {LEAST_OVERLAP:.0%} of its spots, as are needed."
         )
-    shares = f"{evidence.mean('above_null'):.0%} of the genes above it, given depth {evidence.mean(ABOVE_NULL):.0%}"
+    shares = f"{evidence.mean('above_null'):.0%} of the genes are above it, {evidence.mean(ABOVE_NULL):.0%} given depth"
     lacking = f", none for {count(len(own) - len(drawn), 'fold')} of small sections" if len(drawn) < len(own) else ""
     fewest = max(fewest_found(score.draws, len(score.genes)) for score in own if score.draws)
     limit = f": {fewest} genes must be above it for any to be found" if fewest > 1 else ""
@@ -151,7 +160,7 @@ def _ceiling(evidence: Evidence) -> Result:
         return State.DONE, f"the score is {evidence.mean('share_of_ceiling'):.0%} of what is attainable."
     if evidence.no_ceiling:
         return State.NOT_POSSIBLE, evidence.no_ceiling
-    return State.NOT_DONE, "evaluate --full reads the counts for it."
+    return State.NOT_DONE, "genedml evaluate with --full computes it from the counts."
 
 
 def _intervals(evidence: Evidence) -> Result:
@@ -160,14 +169,18 @@ def _intervals(evidence: Evidence) -> Result:
         return State.NOT_DONE, "these predictions have no intervals."
     figures = f"{held:.1%} of the labels lie in intervals for {asked:.0%}"
     if of_few := evidence.marked(Mark.ONE_PATIENT) or evidence.marked(Mark.FEW_PATIENTS):
-        return State.NOT_POSSIBLE, f"{figures}, but {of_few}"
+        return State.NOT_POSSIBLE, f"{of_few} On these sections {figures}."
     if len(evidence.donors) == 1:
-        return State.NOT_POSSIBLE, f"{figures}, but they were calibrated on sections of the same patient."
+        return State.NOT_POSSIBLE, (
+            f"intervals are calibrated on sections of the same patient. On these sections {figures}."
+        )
     return State.DONE, f"{figures}."
 
 
 def _downstream(evidence: Evidence) -> Result:
-    return State.NOT_DONE, "genedml score holds gene sets and regions of a prediction against those of the truth."
+    of_run = evidence.records[0].of_run
+    files = "RUN/predictions/SECTION.h5ad" if of_run else "FILE.h5ad --truth COUNTS"
+    return State.NOT_DONE, f"a command of its own: genedml score {files} --gene-sets SETS.gmt"
 
 
 def _over_patients(evidence: Evidence) -> Result:
@@ -177,14 +190,15 @@ def _over_patients(evidence: Evidence) -> Result:
         return State.NOT_POSSIBLE, "it is one section, so there is no spread over patients."
     if len(patients) < 2 or folds < 2:
         return State.NOT_POSSIBLE, f"{count(folds, 'fold')} of {count(len(patients), 'patient')} tested."
-    return State.DONE, f"mean and sd over {folds} folds of {len(patients)} patients; evaluate RUN RUN pairs by fold."
+    beside = "Two runs fold by fold: genedml evaluate RUN1 RUN2"
+    return State.DONE, f"mean and sd over {folds} folds of {len(patients)} patients. {beside}"
 
 
 def _variance(evidence: Evidence) -> Result:
     ratio = evidence.mean("variance_ratio")
     if np.isnan(ratio):
         return State.NOT_POSSIBLE, "no gene varies."
-    return State.DONE, f"{ratio:.2f} of the truth's, of the median gene."
+    return State.DONE, f"{ratio:.2f} of the truth's variance, for the median gene."
 
 
 POINTS = {

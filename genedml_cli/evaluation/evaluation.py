@@ -242,7 +242,11 @@ def score_prediction(
     if not panels >= set(data.var_names):
         raise GeneDMLError(f"{prediction} has genes that no panel of its models has: were they renamed? Predict again.")
     counts = with_gene_map(read_counts(truth), gene_map)
-    labels = labels_of_prediction(data, counts)
+    try:
+        labels = labels_of_prediction(data, counts)
+    except GeneDMLError as error:
+        error.add_note(f"The spots are of {prediction}, the counts of {truth}.")
+        raise
     joined = check_join(labels, prediction.name, truth)
     data.layers["truth"], data.layers[UNSMOOTHED] = labels.y, labels.unsmoothed
     mean, slope, intercept = data.var[["training_mean", "depth_slope", "depth_intercept"]].to_numpy().T
@@ -284,9 +288,14 @@ def labels_of_prediction(data: anndata.AnnData, table: anndata.AnnData) -> Label
     A gene that the counts do not have is NaN in every spot; a library over the panel is then over its other genes.
 
     Raises:
-        GeneDMLError: counts that do not join, or that have too few of the genes.
+        GeneDMLError: counts that do not join, as those of a grid; or that have too few of the genes.
     """
     record, spots = record_of(data), spots_of(data)
+    if record.grid and not np.isin(spots.names, table.obs_names).any():
+        raise GeneDMLError(
+            "The spots of a grid have no truth: counts are of measured spots. Predict at these: genedml predict "
+            f"{record.slide} --spots FILE -o NEW.h5ad"
+        )
     # Folds may have panels of their own, so libraries of their own: the mean label goes with the mean prediction.
     panels = [match_panel(table, panel)[0] for panel in record.genes_of_panels]
     each = [make_labels(table, spots, genes, record.label_settings) for genes in panels]

@@ -260,7 +260,7 @@ def _beside_ridge(values: pd.DataFrame, network: str, folds: bool) -> list[Note]
     if ahead.empty:
         return []
     mean, sd = ahead.mean(), ahead.std()
-    spread = f", {'more' if abs(mean) > sd else 'no more'} than its sd over folds, {sd:.3f}"
+    spread = f", {'more' if abs(mean) > sd else 'no more'} than the sd of this difference over folds, {sd:.3f}"
     beside = ("" if not folds else ", of one fold, so without a spread") if len(ahead) == 1 or not folds else spread
     if round(abs(mean), 3) == 0:
         text = f"{network} is as good as ridge on the same features in PCC(A), to three decimals."

@@ -72,7 +72,7 @@ def make_labels(counts: anndata.AnnData, spots: Spots, panel: Sequence[str], con
     if (columns < 0).any():
         missing = [gene for gene, column in zip(panel, columns, strict=True) if column < 0]
         raise GeneDMLError(
-            f"{len(missing)} of the panel's {len(panel)} genes are not in the counts (first: {', '.join(missing[:3])})."
+            f"The counts lack {len(missing)} of the panel's {len(panel)} genes (first: {', '.join(missing[:3])})."
         )
     rows = counts.X[np.where(joined, place, 0)]
     panel_counts = np.asarray(rows[:, columns].todense(), dtype=np.float64)

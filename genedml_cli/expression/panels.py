@@ -70,7 +70,7 @@ def match_panel(counts: anndata.AnnData, panel: Sequence[str]) -> tuple[tuple[st
         several = " and ".join(f"var[{column!r}]" for column in _columns_with(counts, panel))
         turned = np.isin(list(panel), counts.obs_names).sum() > len(found)
         raise GeneDMLError(
-            f"{len(found)} of the panel's {len(panel)} genes are in the counts, too few to score. The panel has "
+            f"The counts have {len(found)} of the panel's {len(panel)} genes, too few to score. The panel has "
             f"{', '.join(panel[:3])}, the counts {', '.join(counts.var_names[:3])}: "
             + (
                 "these are turned, genes in rows. Give them with spots in rows; pandas turns a table with .T."

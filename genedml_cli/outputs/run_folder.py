@@ -122,8 +122,9 @@ def model_files(model: Path, fold: str | None = None) -> list[Path]:
     files = model_files_in(model) or model_files_in(PRETRAINED.get(str(model), model))
     folds = [file for name, file in files.items() if name != ALL_SECTIONS]
     if not files:
-        meant = "" if model.exists() else did_you_mean(str(model), PRETRAINED)
-        raise GeneDMLError(f"{model} holds no trained fold.{meant} {GIVE_MODEL}")
+        if not model.exists():
+            raise GeneDMLError(f"There is no model {model}.{did_you_mean(str(model), PRETRAINED)} {GIVE_MODEL}")
+        raise GeneDMLError(f"{model} holds no trained fold. {GIVE_MODEL}")
     if fold is None:
         return [files[ALL_SECTIONS]] if ALL_SECTIONS in files else folds
     if fold == EVERY_FOLD and folds:

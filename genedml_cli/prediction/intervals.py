@@ -175,14 +175,15 @@ def interval_note(calibrations: Iterable[Calibration | None], level: float) -> N
     if not tested:
         return None
     number = " to ".join(str(groups) for groups in dict.fromkeys([tested[0], tested[-1]]))
+    several = "" if number == "1" else "s"
     if {calibration.of for calibration in known} == {"sections"}:
-        text = f"{number} left-out sections of one patient, so of another patient they hold fewer labels."
+        text = f"{number} left-out section{several} of one patient, so of another patient they hold fewer labels."
         return Note(Mark.ONE_PATIENT, f"intervals are calibrated on {text}")
     needed = math.ceil(round(1 / (1 - level), 6)) - 1
     if tested[0] >= needed:
         return None
     text = (
-        f"intervals are calibrated on {number} left-out patients; with fewer than {needed} nothing warrants that they "
-        f"hold {level:.0%} of a next one's labels: they are estimates, and may hold fewer."
+        f"intervals are calibrated on {number} left-out patient{several}; with fewer than {needed} nothing warrants "
+        f"that they hold {level:.0%} of a next one's labels: they are estimates, and may hold fewer."
     )
     return Note(Mark.FEW_PATIENTS, text)

@@ -29,8 +29,10 @@ from genedml_cli.prediction.intervals import add_interval, interval_note, interv
 from genedml_cli.prediction.worth import add_novelty, gene_columns
 from genedml_cli.references.linear import load_linear, predict_linear
 from genedml_cli.references.novelty import load_novelty
+from genedml_cli.slides.slide import check_slide_path
 from genedml_cli.spots.lattice import Lattice
 from genedml_cli.spots.placing import Placing, Site, place_spots
+from genedml_cli.spots.spot_files import spots_file
 
 
 @takes_paths
@@ -86,6 +88,8 @@ def predict(
     if out is not None:
         check_output_path(out)
         refuse_overwriting_inputs([out], [slide, spots, tissue])
+    check_slide_path(slide)
+    spots = None if spots is None else spots_file(spots)
     placing = Placing(um_per_px, pitch_um, grid, tissue, allow_off_tissue, skip_off_image, section)
     with nullcontext() if out is None else claimed(out), all_deterministic(compute.deterministic):
         if out is not None:

@@ -44,9 +44,9 @@ def add_novelty(data: anndata.AnnData, measures: Sequence[NoveltyModel], feature
     far = float((novelty > FAR).mean())
     if far > FAR_SPOTS:
         text = (
-            f"{far:.0%} of this slide's spots are less like the training slides than {FAR:.0%} of the spots that the "
-            f"models were tested on; of a slide of their kind {1 - FAR:.0%} would be. Their prediction is a guess. "
-            "Check um/px, or train on slides of this stain, scanner and tissue; obs['novelty'] tells it spot by spot."
+            f"{far:.0%} of this slide's spots look unlike the training slides (novelty above {FAR}; of a slide like "
+            f"them it is {1 - FAR:.0%}). Their prediction is a guess. Check um/px, or train on slides of this stain, "
+            "scanner and tissue; obs['novelty'] tells it spot by spot."
         )
         record = record_of(data)
         set_record(data, replace(record, notes=(*record.notes, Note(Mark.NOVEL, text))))

@@ -28,6 +28,7 @@ from genedml_cli.figures.maps import (
     spot_shapes,
 )
 from genedml_cli.report.contents import Picture
+from genedml_cli.report.preview import ON_TISSUE
 
 MAP_PX, TISSUE_PX = (440, 560), (1040, 900)  # the box an image fits into
 NOVELTY_COLOURS = "plasma"  # as even as that of genes, and not to be taken for it
@@ -53,7 +54,7 @@ def tissue_picture(section: SectionPicture) -> Picture:
     """The tissue with the outlines of its spots, and a scale bar where um/px is known."""
     figure, axis = _window(section, TISSUE_PX)
     show_tissue(axis, section)
-    for colour, width in (("white", 2.0), ("black", 0.8)):  # seen on dark and on light tissue
+    for colour, width in (("black", 2.4), (ON_TISSUE, 1.2)):  # seen on dark and on light tissue
         dots = spot_shapes(axis, section)
         dots.set(facecolor="none", edgecolor=colour, linewidth=width)
         axis.add_collection(dots)

@@ -205,7 +205,7 @@ def _novelty(data: anndata.AnnData, picture: SectionPicture) -> tuple[Picture | 
     novel = float(np.mean(novelty > FAR))
     said = (
         f"{NOVELTY_MEANING} Here the mean is {np.nanmean(novelty):.2f}, and {novel:.0%} of the spots are above {FAR};"
-        f" of a slide like the training slides {1 - FAR:.0%} would be."
+        f" of a slide like the training slides it is {1 - FAR:.0%}."
     )
     return novelty_picture(small(picture), novelty), said
 

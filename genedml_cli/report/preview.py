@@ -129,7 +129,7 @@ def _draw_scale(figure: Figure, axis: Axes, slide: Slide) -> None:
         width_um = slide.size_px[0] * slide.um_per_px
         length_um = scale_bar_um(width_um)
         bar = length_um / slide.um_per_px / max(slide.size_px) * SIDE_INCHES / across
-        text = f"{length_label(length_um)} (1 px is {slide.um_per_px:.4g} \u00b5m)"
+        text = f"{length_label(length_um)} (1 slide px is {slide.um_per_px:.4g} \u00b5m)"
     left = LINE / 2 / across
     figure.add_artist(Line2D([left, left + bar], [level, level], color="black", linewidth=2, solid_capstyle="butt"))
     figure.text(left + bar + LINE / 2 / across, level, text, fontsize=7, va="center_baseline")

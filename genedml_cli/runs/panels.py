@@ -93,7 +93,7 @@ def panel_of_model(model: Path) -> tuple[str, ...]:
     panels = {file: load_card(file).genes for file in model_files(model)}
     if len(set(panels.values())) > 1:
         raise GeneDMLError(
-            f"The folds of {model} have panels of their own, derived from their training sections. Name one: "
-            f"{', '.join(str(file) for file in panels)}."
+            f"The folds of {model} have panels of their own, derived from their training sections. Name the file of "
+            f"one: {', '.join(str(file) for file in panels)}."
         )
     return next(iter(panels.values()))

@@ -144,6 +144,21 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
     Raises:
         GeneDMLError: not there, not an image, broken, or too large to hold in memory as a plain image.
     """
+    check_slide_path(path)
+    file = Watched(path)
+    pyramid = open_pyramid(path, file)
+    slide = _open_image(path, file) if pyramid is None else Slide(path, pyramid, pyramid.um_per_px, file)
+    if um_per_px is not None:
+        slide.set_um_per_px(um_per_px)
+    return slide
+
+
+def check_slide_path(path: Path) -> None:
+    """Refuse what is no file, before anything else is done.
+
+    Raises:
+        GeneDMLError: not there, or a folder.
+    """
     if path.is_dir() and any((path / name).is_file() for name in ZARR_FILES):
         raise GeneDMLError(
             f"{path} is an OME-Zarr folder, which is not read as a slide. Write it as an OME-TIFF pyramid, with "
@@ -154,12 +169,6 @@ def open_slide(path: Path, um_per_px: float | None = None) -> Slide:
     if not path.is_file():
         begins = "" if path.is_absolute() else ": it starts at the current folder"
         raise GeneDMLError(f"There is no slide {path}. Check the path{begins}.")
-    file = Watched(path)
-    pyramid = open_pyramid(path, file)
-    slide = _open_image(path, file) if pyramid is None else Slide(path, pyramid, pyramid.um_per_px, file)
-    if um_per_px is not None:
-        slide.set_um_per_px(um_per_px)
-    return slide
 
 
 def best_level(downsamples: tuple[float, ...], scale: float) -> int:

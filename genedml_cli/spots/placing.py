@@ -137,7 +137,7 @@ def spots_on(ground: Tissue, spots: Spots, slide: Slide) -> Spots:
     if not chosen.any():
         raise GeneDMLError(
             f"None of the {len(spots)} spots lies at the section asked for of {slide.path.name} ({ground.source}). "
-            "Look at them: genedml predict SLIDE --spots FILE --preview FILE.png."
+            "Look at all of them without --section: genedml predict SLIDE --spots FILE --preview FILE.png."
         )
     console.note(f"{chosen.sum()} of {len(spots)} spots lie at the section asked for ({ground.source}).")
     return some_of(spots, chosen)
@@ -161,8 +161,7 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
         problem = f"{found}, but {exchanged:.0%} would with x and y exchanged. Exchange the two in the spot table."
     elif judged and share < LEAST_ON_TISSUE:
         problem = (
-            f"{found}; of a section's own it is nearly all. Are they of another slide, or pixels of a smaller image? "
-            "Look at them: genedml predict SLIDE --spots FILE --preview FILE.png."
+            f"{found}; of a section's own it is nearly all. Are they of another slide, or pixels of a smaller image?"
         )
     elif judged and share < OWN_ON_TISSUE:
         console.warn(f"{found}; of a section's own it is nearly all. Are they of another section, or is tissue missed?")
@@ -172,7 +171,10 @@ def check_on_tissue(spots: Spots, slide: Slide, tissue: Tissue, allow_off_tissue
             "a quarter, x and y of the spots are exchanged."
         )
     if problem and not allow_off_tissue:
-        raise GeneDMLError(f"{problem} If they are right, --allow-off-tissue takes them.")
+        raise GeneDMLError(
+            f"{problem} To look at them: genedml predict SLIDE --spots FILE --allow-off-tissue --preview FILE.png. If "
+            "they are right, --allow-off-tissue takes them."
+        )
     if problem:
         console.warn(problem)
     return share
@@ -192,8 +194,8 @@ def say_what_is_derived(slide: Slide, spots: Spots, pitch_um: float | None = Non
         if apart_um < LEAST_PITCH_UM:
             console.warn(
                 f"The array's pitch of {spots.pitch_px:.4g} px is {apart_um:.3g} um at {slide.um_per_px:.4g} um/px; "
-                "Visium's is 100 um, ST's 200, that of Visium HD's bins 2, 8 or 16. Are the spots pixels of a smaller "
-                "image?"
+                "Visium's is 100 um, ST's 200, that of Visium HD's bins 2, 8 or 16. Is um/px wrong, or are the spots "
+                "pixels of a smaller image?"
             )
 
 

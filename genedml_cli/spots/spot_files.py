@@ -80,12 +80,7 @@ def read_spots(path: Path) -> Spots:
             duplicate names.
     """
     path = spots_file(path)
-    is_store = path.is_dir() and path.suffix == STORE
-    if path.exists() and not path.is_file() and not is_store:
-        raise GeneDMLError(f"{path} is no file, so no spot table. Name a file.")
-    if not path.exists():
-        raise GeneDMLError(f"There is no spot table {path}. Check the path: it starts at the current folder.")
-    if is_store:
+    if path.is_dir():
         spots = _from_store(path)
     else:
         spots = _from_h5ad(path) if path.suffix == ".h5ad" else _from_table(_read_table(path), path)
@@ -117,9 +112,14 @@ def spots_file(path: Path) -> Path:
     """The table that is read of ``path``: of a folder of Space Ranger the one in it.
 
     Raises:
-        GeneDMLError: a folder without one.
+        GeneDMLError: nothing there, no file, or a folder without a table.
     """
-    return positions_in(path) if path.is_dir() and path.suffix != STORE else path
+    file = positions_in(path) if path.is_dir() and path.suffix != STORE else path
+    if not file.exists():
+        raise GeneDMLError(f"There is no spot table {file}. Check the path: it starts at the current folder.")
+    if not file.is_file() and not (file.is_dir() and file.suffix == STORE):
+        raise GeneDMLError(f"{file} is no file, so no spot table. Name a file.")
+    return file
 
 
 def _check_one_section(several: str, path: Path) -> None:
@@ -229,8 +229,9 @@ def _from_table(table: pd.DataFrame, path: Path, pictures: Sequence[str] = ()) -
                 "give the file of the spots' places instead (name, x, y in level-0 pixels)."
             )
         raise GeneDMLError(
-            f"{path} has the columns {named}. Known are ST selection files (x, y, pixel_x, pixel_y), Space Ranger "
-            f"tissue positions ({', '.join(VISIUM_COLUMNS)}) and plain tables (name, x, y in level-0 pixels)."
+            f"{path} has the columns {named}, none of which is known as a place. Rename yours to name, x, y (level-0 "
+            "pixels). Read as they are: ST selection files (x, y, pixel_x, pixel_y) and Space Ranger tissue positions "
+            f"({', '.join(VISIUM_COLUMNS)})."
         )
     under = _under_tissue(table, columns, path)
     if "tissue" in columns:

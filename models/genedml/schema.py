@@ -101,7 +101,7 @@ def _sentence(kind: type, problem: Any, above: str) -> str:
     if problem["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{place} is missing."
     if problem["type"] != "unexpected_keyword_argument":
-        return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg']}."
+        return f"{place} = {reprlib.repr(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}."
     owner = kind
     for part in problem["loc"][:-1]:
         owner = _type_of(owner, part)
