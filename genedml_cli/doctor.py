@@ -166,6 +166,7 @@ def _encoders() -> Iterator[Finding]:
     from genedml.encoders.table import ENCODERS
     from genedml.encoders.weights import find_weights
 
+    missing = []
     for info in ENCODERS.values():
         what, file = f"encoder {info.name}", find_weights(info)
         if info.hub is None:
@@ -173,8 +174,10 @@ def _encoders() -> Iterator[Finding]:
         elif file is not None:
             yield Finding(what, State.ok, f"weights found, {gigabytes(file.stat().st_size)}")
         else:
-            fix = f"fetched when first used from https://huggingface.co/{info.hub} ({info.licence}). Or --weights FILE"
-            yield Finding(what, State.note, "weights not here", fix)
+            missing.append(info.name)
+    if missing:
+        fix = "fetched when first used, or given with --weights FILE. Pages and licences: genedml encoders --json"
+        yield Finding("encoders", State.note, f"weights not here: {', '.join(missing)}", fix)
 
 
 def _hub() -> Iterator[Finding]:

@@ -34,11 +34,12 @@ def test_this_machine_is_fit_and_lacks_weights_without_that_being_broken(bare_hu
     findings = {one.what: one for one in examine()}
     assert [one for one in findings.values() if one.state is State.broken] == []
     assert "tiled TIFF" in findings["OpenSlide"].found
-    assert {f"encoder {name}" for name in ENCODERS} <= set(findings)
     assert findings["encoder stain-texture"].state is State.ok
-    uni = findings["encoder uni"]
-    assert uni.state is State.note
-    assert "huggingface.co/MahmoodLab/UNI (" in uni.fix and "--weights FILE" in uni.fix
+    missing = findings["encoders"]
+    assert missing.state is State.note
+    lacking = [name for name, info in ENCODERS.items() if info.hub is not None]
+    assert missing.found == f"weights not here: {', '.join(lacking)}"
+    assert "--weights FILE" in missing.fix
     assert "hf auth login" in findings["hub login"].fix
     code, out, _ = command()
     assert code == 0

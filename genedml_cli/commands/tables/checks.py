@@ -23,6 +23,10 @@ def show_checks(name: str, checks: Sequence[SectionCheck], last_words: str = "ar
     ]
     columns = ["section", "image px", "um/px", "of image", "of spots", "with counts", "panel", ""]
     console.table(f"{name} on this disk", columns, rows)
+    console.say(
+        "um/px: as the sheet or data set says; of image: as the file says; of spots: by their pitch. panel: how many "
+        "genes of a published panel the counts have. -: not said."
+    )
     for check in checks:
         for problem in check.problems:
             console.say(f"{check.section.name}: {problem}")
