@@ -181,7 +181,7 @@ FoldOption = Annotated[
     str,
     typer.Option(
         "--fold",
-        help="One fold; all; or, of train alone, all-sections: a model of every section, for other slides, without scores.",
+        help="One fold; all; or (train alone) all-sections: a model of every section, for other slides, unscored.",
         rich_help_panel=RUN,
     ),
 ]
