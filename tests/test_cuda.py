@@ -1,6 +1,7 @@
 """What only a GPU can show: it computes what the CPU computes, twice the same, and goes on where its memory ends."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,13 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 CUDA = torch.device("cuda")
 SETTINGS = ("encoder=tiny", "views.local_grid=0", "labels.panel_size=20", "training.batch_size=64")
+
+
+@pytest.fixture(autouse=True)
+def all_digits() -> Iterator[None]:
+    """Convolutions and recurrent layers take inputs whole, as on a CPU."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 @pytest.fixture
@@ -67,13 +75,13 @@ def test_batches_are_halved_where_cuda_has_no_memory_for_them(vit):
     encoder.batch_tiles = 512
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(CUDA).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 9 * 10**8) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 6 * 10**8) / total)
     try:
         encoded = BatchRunner(encoder)(tiles)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert 1 <= encoder.batch_tiles < 512
-    assert far(encoded.pooled, expected.pooled.cpu()) < 1e-3
+    assert far(encoded.pooled, expected.pooled.cpu()) < 5e-3
 
 
 def test_kmeans_on_cuda_equals_the_cpu():
@@ -127,8 +135,9 @@ def test_losses_and_predictions_on_cuda_equal_the_cpu(method):
 
 
 def test_steps_of_training_on_cuda_lead_where_those_on_the_cpu_do():
-    parts = ("neighbor_transformer", "global_transformer", "fusion_transformer")
-    still = [f"network.{part}.dropout=0" for part in parts]
+    transformers = ("neighbor_transformer", "global_transformer", "fusion_transformer")
+    parts = (*(f"{name}.dropout" for name in transformers), "ffn_dropout", "head_dropout", "gene_dropout")
+    still = [f"network.{part}=0" for part in parts]
     config = load_config("small", overrides=[*SETTINGS, *still])
     ends = []
     for device in (torch.device("cpu"), CUDA):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import psutil
@@ -93,6 +94,15 @@ def test_every_kind_is_written_whole_and_says_how_to_open_it(data, tmp_path, suf
     with pytest.raises(GeneDMLError):
         write(data, path)
     assert {file: file.stat().st_mtime_ns for file in path.parent.rglob("*")} == before
+
+
+def test_strings_are_written_as_every_version_of_anndata_reads_them(prediction):
+    """Of pandas 3 they would be of a kind that came with anndata 0.11."""
+    kinds = set()
+    with h5py.File(prediction) as file:
+        file.visititems(lambda _, item: kinds.add(item.attrs.get("encoding-type")))
+    assert "string-array" in kinds
+    assert not {kind for kind in kinds if kind and kind.startswith("nullable")}
 
 
 def test_an_unknown_suffix_is_refused_before_any_work(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from conftest import EXAMPLES, LEARNING, tiny_config
 
 from genedml import DEFAULT_PRETRAINED, PRETRAINED
-from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, network_sha256
+from genedml.checkpoint import ModelCard, fingerprint, load_card, load_checkpoint, load_state, network_sha256
 from genedml.config import TARGETS, load_config
 from genedml.errors import GeneDMLError
 from genedml_cli.datasets.datasets import published_panel
@@ -82,6 +82,15 @@ def test_their_pages_and_their_tables_say_what_the_models_carry(name, script):
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert page == script.with_scores(page, folder)
     assert f"| Gene-DML | {scores['Gene-DML'].mean():.3f} |".replace("0.", ".") in page
+
+
+def test_the_card_counts_the_parameters_of_a_fold():
+    state = load_state(model_files_in(SHIPPED)["C2"])
+    all_of_them = sum(value.numel() for value in state.values())
+    of_ridge = sum(value.numel() for name, value in state.items() if name.startswith("linear"))
+    page = " ".join((SHIPPED / "README.md").read_text(encoding="utf-8").split())
+    trained = (all_of_them - of_ridge) / 1e6
+    assert f"{all_of_them / 1e6:.2f} million parameters a fold, of them {trained:.2f} million trained" in page
 
 
 def test_the_readmes_picture_has_the_scores_of_its_fold(script):

@@ -32,8 +32,8 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def matrix_flops(device: torch.device) -> float:
-    """Floating point operations a second of a large matrix product: half precision on CUDA, else single."""
-    side, kind = MATRIX_SIDE[device.type], torch.float16 if device.type == "cuda" else torch.float32
+    """Floating point operations a second of a large matrix product: bfloat16 on CUDA, else single precision."""
+    side, kind = MATRIX_SIDE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn(side, side, device=device, dtype=kind)
     matrix @ matrix
     with stopwatch(device) as timing:

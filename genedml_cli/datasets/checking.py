@@ -123,10 +123,10 @@ def check_samples(
 
 
 def refuse_wrong_samples(sheet: Path, samples: Sequence[Sample], checks: Sequence[SectionCheck]) -> None:
-    """Refuse a sheet in which something is wrong.
+    """Refuse a sheet in which something is wrong; warn of one of whose sections no folds can be made.
 
     Raises:
-        GeneDMLError: naming the sections; or as :func:`genedml_cli.datasets.folds.make_folds`.
+        GeneDMLError: naming the sections.
     """
     wrong = [check.section.name for check in checks if check.problems]
     if wrong:
@@ -134,7 +134,10 @@ def refuse_wrong_samples(sheet: Path, samples: Sequence[Sample], checks: Sequenc
             f"Wrong in {sheet}: {len(wrong)} of {len(checks)} sections, {', '.join(wrong)}. Fix their files, or leave "
             "out their rows."
         )
-    make_folds(samples)
+    try:
+        make_folds(samples)
+    except GeneDMLError as error:  # it may be for --fold all-sections, or to test on
+        console.warn(f"train refuses this sheet as it is: {error}")
 
 
 def refuse_wrong(name: str, root: Path, checks: Sequence[SectionCheck], allow_partial: bool = False) -> None:

@@ -65,10 +65,11 @@ class MemorySink(VectorSink):
         self._local, self._tiles = local, tiles
 
     def put(self, batch: TileVectors) -> None:
-        self.done = batch.start + len(batch.pooled)
-        self._tiles[batch.start : self.done] = batch.pooled
+        end = batch.start + len(batch.pooled)
+        self._tiles[batch.start : end] = batch.pooled
         for orientation, tokens in enumerate(batch.tokens):
             self._local[orientation, batch.spots] = tokens
+        self.done = end
 
 
 def encode_plan(

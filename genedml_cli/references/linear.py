@@ -7,7 +7,6 @@ own tile alone (METHOD section 9). Letters: S spots, W width of the vectors, D e
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,11 @@ from genedml_cli.outputs.reference_layers import NUCLEI, OWN_TILE, PLACE, REFERE
 from genedml_cli.outputs.run_folder import reference_file
 from genedml_cli.references.place import place_waves
 from genedml_cli.references.reference_file import load_reference, save_reference
+
+
+def at_three_scales(features: SectionFeatures) -> Float[np.ndarray, "S W"]:
+    """The vector of each spot's own tile, and means over the tiles around it."""
+    return features.at_three_scales
 
 
 def own_tile(features: SectionFeatures) -> Float[np.ndarray, "S D"]:
@@ -43,7 +47,7 @@ class Vectors:
 
 
 VECTORS: Mapping[str, Vectors] = {
-    RIDGE: Vectors(attrgetter("at_three_scales"), averaged=True),
+    RIDGE: Vectors(at_three_scales, averaged=True),
     OWN_TILE: Vectors(own_tile, averaged=False),
     NUCLEI: Vectors(nuclei, averaged=True),
     PLACE: Vectors(place_waves, averaged=False),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh: what only a GPU can show, from .carry/, which prepare.sh filled; in the project's root on the machine that has
-# one. Every step writes $OUT/NAME.log and stops no other. STEPS="tests uni" runs some of them; all take some eight
-# minutes of one card.
+# one. No step stops another; what all print stands in $OUT/all.log. Two calls of less than ten minutes each, by default
+# the first: STEPS="machine tests uni train predict", STEPS="machine equal exact encoders reading".
 set -u
 export WORK=$(mktemp -d) OUT=${OUT:-gpu_out}
 mkdir -p "$OUT"
@@ -19,21 +19,22 @@ benchmark() { genedml benchmark $COLON --device $DEVICE --seconds $SECONDS_A_PAR
 export -f genedml benchmark
 step() { # name, seconds, command
   local name=$1 limit=$2 code=0 began=$SECONDS
-  [[ -z "${STEPS:-}" || " $STEPS " == *" $name "* ]] || return 0
-  timeout $((limit * ${PATIENCE:-1})) bash -c "$3" >"$OUT/$name.log" 2>&1 || code=$?
-  echo "== $name: exit $code, $((SECONDS - began)) s"
-  tail -n "${TAIL:-25}" "$OUT/$name.log"
+  [[ " ${STEPS:-machine tests uni train predict} " == *" $name "* ]] || return 0
+  timeout $((limit * ${PATIENCE:-1})) bash -c "$3" >"$WORK/$name.log" 2>&1 || code=$?
+  echo "== $name: exit $code, $((SECONDS - began)) s" | tee -a "$OUT/all.log"
+  cat "$WORK/$name.log" >>"$OUT/all.log"
+  tail -n "${TAIL:-20}" "$WORK/$name.log"
 }
 step machine 60 'nvidia-smi; genedml doctor; python3 tests/gpu/pieces.py weights $ENCODER $WORK/weights.safetensors'
 step encoders 100 'python3 tests/gpu/pieces.py encode uni uni2-h virchow2 h-optimus-0 lunit-dino-s16'
 step tests 150 'python3 -m pytest -m gpu -q -p no:cacheprovider --durations=5 $(grep -l "mark\.gpu" tests/test_*.py)'
-step uni 120 'benchmark --encoder uni --preset HER2ST --neighbors lattice -o $OUT/uni.json'
-step exact 120 'benchmark --encoder uni --preset HER2ST --neighbors exact --max-spots 1000 -o $OUT/exact.json'
+step uni 90 'benchmark --encoder uni --preset HER2ST --neighbors lattice -o $OUT/uni.json'
+step exact 90 'benchmark --encoder uni --preset HER2ST --neighbors exact --max-spots 1000 -o $OUT/exact.json'
 step reading 40 'python3 tests/gpu/pieces.py read .carry/data/colon.tif'
-step train 150 '
+step train 120 '
 time genedml train $HER2ST --preset ${PRESET:-HER2ST} --neighbors lattice --set training.epochs=${EPOCHS:-3} --device $DEVICE \
   --out $WORK/run --features $WORK/features'
-step predict 150 '
+step predict 120 '
 python3 tests/gpu/pieces.py twice .carry/data/colon.tif .carry/data/colon_spots.csv $WORK
 for call in first second; do
   time genedml predict $WORK/two.tif --spots $WORK/two.csv --um-per-px 0.966 --model $WORK/run \
