@@ -389,7 +389,7 @@ def test_a_panel_without_common_genes_and_a_missing_choice_are_refused(world, tm
     run = ("--samples", world / "samples.csv", "--encoder", "tiny", "--out", tmp_path / "run")
     assert "either --dataset NAME or --samples" in genedml("train", "--out", tmp_path / "run").stderr
     assert "No encoder is called 'tiny'" in genedml("train", *run).stderr
-    assert "genes are not in the counts" in panel_error(world, tmp_path, panel)
+    assert "The counts of P1 lack 2 of the panel's 2 genes" in panel_error(world, tmp_path, panel)
 
 
 def panel_error(world: Path, folder: Path, panel: Path) -> str:
