@@ -205,7 +205,7 @@ def test_genes_in_rows_under_other_names_are_called_so_where_they_are_joined():
     spots = Spots(tuple(SPOTS), np.zeros((3, 2)))
     with pytest.raises(GeneDMLError, match=r"No spot has counts: .* These are turned, genes in rows"):
         make_labels(turned, spots, ["s0"], LabelsConfig())
-    with pytest.raises(GeneDMLError, match=r"0 of the panel's 3 genes .* these are turned, genes in rows"):
+    with pytest.raises(GeneDMLError, match=r"0 of the panel's 3 genes, .* these are turned, genes in rows"):
         match_panel(turned, GENES[:3])
 
 
