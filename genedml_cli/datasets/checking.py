@@ -123,7 +123,7 @@ def check_samples(
 
 
 def refuse_wrong_samples(sheet: Path, samples: Sequence[Sample], checks: Sequence[SectionCheck]) -> None:
-    """Refuse a sheet in which something is wrong; warn of one of whose sections no folds can be made.
+    """Refuse a sheet in which something is wrong; warn where its sections make no folds, so that train refuses it.
 
     Raises:
         GeneDMLError: naming the sections.

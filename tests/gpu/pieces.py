@@ -12,6 +12,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 UM_PER_PX, VIEWS_UM_PER_PX = 0.966, 0.5
 SECONDS = 2.0
@@ -69,29 +73,43 @@ def encode(*names: str) -> None:
         )
 
 
+def pack(data: str, folder: str) -> None:
+    """Write the Visium section as a pyramid of JPEG tiles, ``colon.tif``, and its spots, ``colon_spots.csv``."""
+    import anndata
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None
+    section = Image.open(Path(data) / "d0_naive_colon_he.jpg").convert("RGB")
+    _write_pyramid(Path(folder) / "colon.tif", section, compression="jpeg", compressionargs={"level": 80})
+    table = anndata.read_h5ad(Path(data) / "d0_naive_colon_visium.h5ad")
+    places = zip(table.obs_names, table.obsm["spatial"].astype(float).tolist(), strict=True)
+    text = "spot,x,y\n" + "".join(f"{name},{x},{y}\n" for name, (x, y) in places)
+    (Path(folder) / "colon_spots.csv").write_text(text)
+
+
+def _write_pyramid(path: Path, level: "Image.Image", **compression: object) -> None:
+    import numpy as np
+    import tifffile
+
+    per_cm = (1e4 / UM_PER_PX, 1e4 / UM_PER_PX)
+    shared = {"photometric": "rgb", "tile": (256, 256), "resolution": per_cm, "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path) as file:
+        for number in range(6):
+            file.write(np.asarray(level), subfiletype=int(number > 0), **shared, **compression)
+            level = level.reduce(2)
+
+
 def twice(slide: str, spots: str, folder: str) -> None:
     """5,208 spots of the Visium section, as a deflated pyramid, for whose tiles tifffile needs no codec."""
     import numpy as np
     import openslide
-    import tifffile
     from PIL import Image
 
     with openslide.OpenSlide(slide) as opened:
         width, height = opened.dimensions
         section = np.asarray(opened.read_region((0, 0), 0, (width, height)).convert("RGB"))
     level = Image.fromarray(np.concatenate([section, section], axis=1))
-    with tifffile.TiffWriter(Path(folder) / "two.tif") as file:
-        for number in range(6):
-            file.write(
-                np.asarray(level),
-                photometric="rgb",
-                tile=(256, 256),
-                compression="zlib",
-                subfiletype=int(number > 0),
-                resolution=(1e4 / UM_PER_PX, 1e4 / UM_PER_PX),
-                resolutionunit="CENTIMETER",
-            )
-            level = level.reduce(2)
+    _write_pyramid(Path(folder) / "two.tif", level, compression="zlib")
     with Path(spots).open() as table:
         rows = list(csv.DictReader(table))
     with (Path(folder) / "two.csv").open("w") as table:
@@ -146,4 +164,6 @@ def again(model: str, weights_file: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"weights": weights, "encode": encode, "twice": twice, "read": read, "again": again}[sys.argv[1]](*sys.argv[2:])
+    {"pack": pack, "weights": weights, "encode": encode, "twice": twice, "read": read, "again": again}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -21,33 +21,5 @@ for section in C4 C5 C6; do
   cp "$data/her2st/ST-cnts/$section.tsv.gz" .carry/data/her2st/ST-cnts/
   cp "$data/her2st/ST-spotfiles/${section}_selection.tsv" .carry/data/her2st/ST-spotfiles/
 done
-python - "$data/visium_mouse_colon" .carry/data <<'P'
-import sys
-from pathlib import Path
-
-import anndata
-import numpy as np
-import tifffile
-from PIL import Image
-
-source, out = map(Path, sys.argv[1:])
-Image.MAX_IMAGE_PIXELS = None
-level = Image.open(source / "d0_naive_colon_he.jpg").convert("RGB")
-with tifffile.TiffWriter(out / "colon.tif") as file:
-    for number in range(6):
-        file.write(
-            np.asarray(level),
-            photometric="rgb",
-            tile=(256, 256),
-            compression="jpeg",
-            compressionargs={"level": 80},
-            subfiletype=int(number > 0),
-            resolution=(1e4 / 0.966, 1e4 / 0.966),
-            resolutionunit="CENTIMETER",
-        )
-        level = level.reduce(2)
-table = anndata.read_h5ad(source / "d0_naive_colon_visium.h5ad")
-spots = zip(table.obs_names, np.asarray(table.obsm["spatial"], float).tolist(), strict=True)
-(out / "colon_spots.csv").write_text("spot,x,y\n" + "".join(f"{name},{x},{y}\n" for name, (x, y) in spots))
-P
+python tests/gpu/pieces.py pack "$data/visium_mouse_colon" .carry/data
 du -sh .carry
